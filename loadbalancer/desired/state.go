@@ -1,0 +1,208 @@
+package desired
+
+import "net/netip"
+
+// Schema is the version of the State's form that this build writes and reads. A State of another schema is refused as a
+// whole: half-understood configuration is worse than old configuration.
+const Schema = 1
+
+// State is everything that the gateways have to do, as one value. It names no file, daemon version or local path: each
+// gateway renders it for itself. A State is immutable once it is canonical (see Canonical); change a Clone.
+type State struct {
+	// Schema is the version of this form, always Schema.
+	Schema int `json:"schema"`
+	// Fence orders States of one cluster.
+	Fence Fence `json:"fence"`
+	// Gateways are all machines that share the VIPs, sorted by Name; at least one.
+	Gateways []Gateway `json:"gateways"`
+	// VRRP holds what all VRRP instances have in common.
+	VRRP VRRP `json:"vrrp"`
+	// Instances are the VRRP instances, sorted by RouterID: one for each ordered pair of gateways (holder, first heir).
+	Instances []Instance `json:"instances"`
+	// VIPs are all floating addresses, the control plane's among them, sorted by Address.
+	VIPs []VIP `json:"vips,omitempty"`
+	// ControlPlane is the API server's own frontend; nil when the gateways do not carry it.
+	ControlPlane *ControlPlane `json:"controlPlane,omitempty"`
+	// Nodes are the workers that the shared pool spreads connections over, sorted by Name.
+	Nodes []Node `json:"nodes,omitempty"`
+	// NodeCheck is how HAProxy finds out that a node of the shared pool is fit to serve.
+	NodeCheck Check `json:"nodeCheck"`
+	// LoadBalancers are the Services of type LoadBalancer, sorted by Key.
+	LoadBalancers []LoadBalancer `json:"loadBalancers,omitempty"`
+	// Releasing are addresses that no load balancer has any more and that some gateway may still hold, sorted by Address.
+	// They must not be given to another Service yet.
+	Releasing []Releasing `json:"releasing,omitempty"`
+	// Pools is what an operator may want to know of the address pools; it configures nothing.
+	Pools []PoolSummary `json:"pools,omitempty"`
+}
+
+// Fence decides which of two States is the newer and whether they may replace each other at all.
+type Fence struct {
+	// ClusterUID is the UID of the cluster's namespace kube-system. Empty in a State made before the cluster exists.
+	ClusterUID string `json:"clusterUID,omitempty"`
+	// Epoch rises by at least one whenever a controller takes over. 0 only in a State made before the cluster exists.
+	Epoch uint64 `json:"epoch"`
+	// Instance is the random name of the controller that claimed the epoch.
+	Instance string `json:"instance,omitempty"`
+	// Sequence rises by one with each State that a controller makes within its epoch.
+	Sequence uint64 `json:"sequence"`
+}
+
+// Gateway is one machine with HAProxy and keepalived.
+type Gateway struct {
+	// Name is the machine's name in the configuration, a DNS label.
+	Name string `json:"name"`
+	// SSHAddress is the host (name or address) and port where its sshd listens, as host:port.
+	SSHAddress string `json:"sshAddress"`
+	// VRRPAddress is the source and destination of its VRRP adverts (RFC 9568), an address of Interface.
+	VRRPAddress netip.Addr `json:"vrrpAddress"`
+	// Interface is the network interface that sends VRRP adverts and, unless a VIP names another one, holds the VIPs.
+	Interface string `json:"interface"`
+}
+
+// VRRP holds what all VRRP instances have in common.
+type VRRP struct {
+	// AdvertIntervalMillis is the time between two adverts of a MASTER in milliseconds, 10 to 40950 in steps of 10
+	// (keepalived's advert_int; RFC 9568 section 5.2.7 counts centiseconds).
+	AdvertIntervalMillis int `json:"advertIntervalMillis"`
+}
+
+// Instance is one VRRP instance (vrrp_instance of keepalived.conf). Gateways[0] is its MASTER while it is healthy.
+type Instance struct {
+	// RouterID is the virtual_router_id, 1 to 255, unique on the network segment.
+	RouterID int `json:"routerID"`
+	// Gateways are the names of all gateways in the order in which they inherit, holder first.
+	Gateways []string `json:"gateways"`
+}
+
+// VIP is one floating address.
+type VIP struct {
+	Address netip.Addr `json:"address"`
+	// Interface holds the address; empty means the gateway's own Interface.
+	Interface string `json:"interface,omitempty"`
+	// RouterID names the Instance that moves the address.
+	RouterID int `json:"routerID"`
+}
+
+// Node is one worker of the cluster.
+type Node struct {
+	Name string `json:"name"`
+	// Addresses are where its NodePorts are reached: at most one IPv4 and one IPv6 address, IPv4 first.
+	Addresses []netip.Addr `json:"addresses"`
+}
+
+// CheckKind is how a server is checked.
+type CheckKind string
+
+const (
+	// CheckNone leaves the server always up.
+	CheckNone CheckKind = "none"
+	// CheckTCP opens a connection to Port.
+	CheckTCP CheckKind = "tcp"
+	// CheckHTTP sends GET Path to Port and wants a 2xx or 3xx status.
+	CheckHTTP CheckKind = "http"
+	// CheckHTTPS is CheckHTTP over TLS. The certificate is verified when the configuration names a CA.
+	CheckHTTPS CheckKind = "https"
+)
+
+// Check is a health check of servers.
+type Check struct {
+	Kind CheckKind `json:"kind"`
+	// Port is checked instead of the traffic's port; 0 with CheckNone only.
+	Port uint16 `json:"port,omitempty"`
+	// Path is the HTTP path, "/healthz" for kube-proxy.
+	Path string `json:"path,omitempty"`
+	// IntervalMillis is the time between two checks (inter); Rise and Fall are how many in a row change the verdict.
+	IntervalMillis int `json:"intervalMillis,omitempty"`
+	Rise           int `json:"rise,omitempty"`
+	Fall           int `json:"fall,omitempty"`
+}
+
+// Protocol is a transport protocol, written as Kubernetes writes it.
+type Protocol string
+
+const (
+	TCP  Protocol = "TCP"
+	UDP  Protocol = "UDP"
+	SCTP Protocol = "SCTP"
+)
+
+// Key names a Service.
+type Key struct {
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+}
+
+// LoadBalancer is one Service of type LoadBalancer. Every Frontend is open on every one of Addresses.
+type LoadBalancer struct {
+	Key
+	// UID is the Service's metadata.uid: a Service made anew under an old name is another one.
+	UID string `json:"uid"`
+	// Addresses are the VIPs, at most one IPv4 and one IPv6, in the order of the Service's ipFamilies.
+	Addresses []netip.Addr `json:"addresses"`
+	// Frontends are the ports, sorted by Protocol and Port.
+	Frontends []Frontend `json:"frontends"`
+	// Pool is set when the Service cannot use the shared pool of nodes (externalTrafficPolicy: Local).
+	Pool *Pool `json:"pool,omitempty"`
+}
+
+// Frontend is one port of a load balancer.
+type Frontend struct {
+	// Name is the name of the Service's port, possibly empty.
+	Name     string   `json:"name,omitempty"`
+	Protocol Protocol `json:"protocol"`
+	Port     uint16   `json:"port"`
+	// NodePort is where every node answers for this port.
+	NodePort uint16 `json:"nodePort"`
+}
+
+// Algorithm is how a pool chooses a server, in HAProxy's words.
+type Algorithm string
+
+const RoundRobin Algorithm = "roundrobin"
+
+// Pool is a set of servers that belongs to one load balancer. No server: its VIP refuses connections.
+type Pool struct {
+	Algorithm Algorithm `json:"algorithm"`
+	Check     Check     `json:"check"`
+	// Servers are sorted by Name.
+	Servers []Server `json:"servers,omitempty"`
+}
+
+// Server is one member of a Pool. Traffic goes to the frontend's NodePort on Address.
+type Server struct {
+	// Name is the node's name.
+	Name    string     `json:"name"`
+	Address netip.Addr `json:"address"`
+	// Weight is the server's share, 1 to 256 (HAProxy manual section 5.2, weight).
+	Weight int `json:"weight"`
+}
+
+// ControlPlane is the API server's frontend. It never depends on Services or on a running controller, and fails open.
+type ControlPlane struct {
+	// Address is its VIP; it stands in State.VIPs too and belongs to no load balancer.
+	Address netip.Addr `json:"address"`
+	Port    uint16     `json:"port"`
+	// Endpoints are the API servers, sorted.
+	Endpoints []netip.AddrPort `json:"endpoints"`
+	Check     Check            `json:"check"`
+}
+
+// Releasing is an address on its way back to its pool.
+type Releasing struct {
+	Address netip.Addr `json:"address"`
+	// Owner is the Service that had it.
+	Owner Key `json:"owner"`
+	// Since is the fence of the first State without the address: every configured gateway has to confirm it, or a newer one.
+	SinceEpoch    uint64 `json:"sinceEpoch"`
+	SinceSequence uint64 `json:"sinceSequence"`
+}
+
+// PoolSummary counts the addresses of one pool and family. Size saturates at the largest uint64.
+type PoolSummary struct {
+	Name      string `json:"name"`
+	Family    int    `json:"family"` // 4 or 6
+	Size      uint64 `json:"size"`
+	Assigned  uint64 `json:"assigned"`
+	Releasing uint64 `json:"releasing"`
+}

@@ -1,0 +1,182 @@
+package wire
+
+import (
+	"net/netip"
+	"time"
+
+	"cloud-provider-haproxy/loadbalancer/desired"
+)
+
+// Version is the version of requests and replies. hello tells it; every other verb of another version is refused with
+// CodeVersion, so that a controller and an agent of different builds say so instead of guessing.
+const Version = 1
+
+// MaxFrame bounds one request or reply after decompression, in bytes.
+const MaxFrame = 16 << 20
+
+// Verb is what a request asks for.
+type Verb string
+
+const (
+	VerbHello  Verb = "hello"  // who are you, what do you run
+	VerbState  Verb = "state"  // the signed State that the gateway holds
+	VerbApply  Verb = "apply"  // make this State true (controller, operator)
+	VerbPlan   Verb = "plan"   // what would apply do (controller, operator)
+	VerbStatus Verb = "status" // what is true now
+)
+
+// Role is what the sender may do. It comes from the forced command in authorized_keys, never from a request.
+type Role string
+
+const (
+	RoleController Role = "controller" // everything that Manager needs
+	RolePeer       Role = "peer"       // hello, state
+	RoleOperator   Role = "operator"   // root on the gateway itself
+)
+
+// Request is one question; exactly one Reply answers it. Requests of one connection are answered in order.
+type Request struct {
+	Version int  `json:"version"`
+	Verb    Verb `json:"verb"`
+	// Apply is set for VerbApply and VerbPlan.
+	Apply *Apply `json:"apply,omitempty"`
+}
+
+// Apply hands over a State.
+type Apply struct {
+	Signed desired.Signed `json:"signed"`
+}
+
+// Reply is the answer: Refusal, or the field named like the verb.
+type Reply struct {
+	Version int      `json:"version"`
+	Refusal *Refusal `json:"refusal,omitempty"`
+	Hello   *Hello   `json:"hello,omitempty"`
+	// State is nil on a gateway that never got one; such a Reply has Empty set.
+	State  *desired.Signed `json:"state,omitempty"`
+	Empty  bool            `json:"empty,omitempty"`
+	Result *Result         `json:"result,omitempty"`
+	Status *Status         `json:"status,omitempty"`
+}
+
+// Code says why a request was refused, for the asker's decisions; Message is for people.
+type Code string
+
+const (
+	CodeVersion   Code = "version"   // another wire version or State schema
+	CodeRole      Code = "role"      // this role may not use this verb
+	CodeMalformed Code = "malformed" // not a request, or not a canonical State
+	CodeSignature Code = "signature" // not signed by a key in the gateway's signers file
+	CodeCluster   Code = "cluster"   // the gateway belongs to another cluster
+	CodeEpoch     Code = "epoch"     // older epoch, or the same epoch from another instance
+	CodeSequence  Code = "sequence"  // same epoch and instance, older sequence
+	CodeInvalid   Code = "invalid"   // Validate found faults (Faults are told)
+	CodeLimits    Code = "limits"    // outside /etc/gatewayctl/limits.yaml
+	CodeInternal  Code = "internal"  // the gateway could not even try
+)
+
+// Refusal is an error that crosses the wire. Nothing was changed.
+type Refusal struct {
+	Code Code `json:"code"`
+	// Message is one sentence: what was refused and why. Remedy is one sentence: what the reader can do.
+	Message string `json:"message"`
+	Remedy  string `json:"remedy,omitempty"`
+	// Faults are the single faults of CodeInvalid and CodeLimits.
+	Faults []Fault `json:"faults,omitempty"`
+	// Fence is what the gateway holds, for CodeCluster, CodeEpoch and CodeSequence.
+	Fence *desired.Fence `json:"fence,omitempty"`
+}
+
+// Fault is one thing wrong, and whose fault it is when one load balancer alone is.
+type Fault struct {
+	LoadBalancer *desired.Key `json:"loadBalancer,omitempty"`
+	Field        string       `json:"field,omitempty"`
+	Message      string       `json:"message"`
+}
+
+// Hello tells what runs on a gateway.
+type Hello struct {
+	Gateway    string         `json:"gateway"` // name in the agent's own configuration
+	Agent      string         `json:"agent"`   // version of the binary
+	Role       Role           `json:"role"`    // the asker's
+	Schema     int            `json:"schema"`  // desired.Schema of the agent's build
+	HAProxy    string         `json:"haproxy"` // "2.6.12"
+	Keepalived string         `json:"keepalived"`
+	NFTables   string         `json:"nftables"`
+	Fence      *desired.Fence `json:"fence,omitempty"` // of the State it holds
+}
+
+// Outcome is how a transaction ended.
+type Outcome string
+
+const (
+	Unchanged  Outcome = "Unchanged"  // everything was so already
+	Runtime    Outcome = "Runtime"    // changed without a reload of HAProxy
+	Reloaded   Outcome = "Reloaded"   // HAProxy was reloaded or started, see Reasons
+	RolledBack Outcome = "RolledBack" // failed; what ran before runs again
+	Refused    Outcome = "Refused"    // a check of the exact bytes failed; nothing was touched
+	Stuck      Outcome = "Stuck"      // failed, and so did the way back: a person is needed
+)
+
+// Result is what apply did, or plan would do.
+type Result struct {
+	Outcome Outcome `json:"outcome"`
+	// Fence and Digest are those of the State that the gateway holds after the transaction.
+	Fence  desired.Fence `json:"fence"`
+	Digest string        `json:"digest"`
+	// Reasons say why HAProxy was reloaded, one sentence each.
+	Reasons []string `json:"reasons,omitempty"`
+	// Changes say what was (or would be) changed, one short line each, at most 100.
+	Changes []string `json:"changes,omitempty"`
+	// Faults say what went wrong (RolledBack, Refused, Stuck).
+	Faults []Fault `json:"faults,omitempty"`
+	// Warnings are true now and deserve a person: a foreign firewall that drops, all nodes down.
+	Warnings []Warning `json:"warnings,omitempty"`
+	// Held are the VIPs that this gateway holds now.
+	Held   []netip.Addr `json:"held,omitempty"`
+	Stages []Stage      `json:"stages,omitempty"`
+}
+
+// Stage is one timed part of a transaction (render, check, swap, runtime, verify, rollback).
+type Stage struct {
+	Name     string        `json:"name"`
+	Duration time.Duration `json:"duration"` // nanoseconds
+}
+
+// Warning is a finding on a gateway that stops nothing.
+type Warning struct {
+	Reason  string `json:"reason"`  // one CamelCase word, stable: ForeignFirewall, AllNodesDown, NotHolding...
+	Message string `json:"message"` // what is wrong and what to do
+}
+
+// Status is what is true on a gateway now.
+type Status struct {
+	Hello   Hello         `json:"hello"`
+	Fence   desired.Fence `json:"fence"`
+	Digest  string        `json:"digest,omitempty"`
+	Applied time.Time     `json:"applied,omitzero"` // when the State was made true
+	// InSync is false when what runs is known to differ from the State; Drift says how.
+	InSync bool         `json:"inSync"`
+	Drift  []string     `json:"drift,omitempty"`
+	Held   []netip.Addr `json:"held,omitempty"`
+	// HAProxyUp is since when HAProxy's present worker runs; zero when none answers.
+	HAProxyUp    time.Time `json:"haproxyUp,omitzero"`
+	KeepalivedUp bool      `json:"keepalivedUp"`
+	// Reloads counts reloads of HAProxy by reason since the agent was installed; Rounds counts transactions by Outcome.
+	Reloads map[string]uint64  `json:"reloads,omitempty"`
+	Rounds  map[Outcome]uint64 `json:"rounds,omitempty"`
+	// RuntimeUpdates counts transactions that changed HAProxy or nftables without a reload.
+	RuntimeUpdates uint64       `json:"runtimeUpdates"`
+	Nodes          []NodeStatus `json:"nodes,omitempty"`
+	Warnings       []Warning    `json:"warnings,omitempty"`
+	Connections    uint64       `json:"connections"` // established through HAProxy now
+	OldWorkers     int          `json:"oldWorkers"`  // of HAProxy, finishing their connections
+}
+
+// NodeStatus is one server of the shared pool.
+type NodeStatus struct {
+	Name string `json:"name"`
+	// State is UP, DOWN, MAINT, DRAIN or NOCHECK, as HAProxy shows it.
+	State    string `json:"state"`
+	Sessions uint64 `json:"sessions"` // total since the worker started, over both twins of the pool
+}
