@@ -98,11 +98,11 @@ func TestDigestLeavesOutTheFenceOnly(t *testing.T) {
 func TestDecodeIsStrict(t *testing.T) {
 	good := string(canonical(t, valid()))
 	tests := map[string]struct{ input, want string }{
-		"empty":          {"", "unexpected end"},
+		"empty":          {"", "unexpected EOF"},
 		"not JSON":       {"schema: 1", "invalid character"},
-		"cut":            {good[:len(good)-1], "unexpected end"},
-		"trailing byte":  {good + "x", "invalid character 'x'"},
-		"second value":   {good + "{}", "invalid character"},
+		"cut":            {good[:len(good)-1], "unexpected EOF"},
+		"trailing byte":  {good + "x", "data after the state"},
+		"second value":   {good + "{}", "data after the state"},
 		"unknown field":  {strings.Replace(good, `"vrrp":{`, `"vrrp":{"zone":1,`, 1), `unknown field "zone"`},
 		"unknown nested": {strings.Replace(good, `"uid":`, `"colour":1,"uid":`, 1), `unknown field "colour"`},
 		"wrong type":     {strings.Replace(good, `"port":80`, `"port":"80"`, 1), "cannot unmarshal string"},
