@@ -49,44 +49,34 @@ func TestControlPlaneUsesWhatPassesItsCheck(t *testing.T) {
 	}
 }
 
-// Services that hold all the connections they may must not keep the API server's clients waiting, whether the limit is
-// known to the file or was found out from the running HAProxy.
+// Services that hold all the connections they may must not keep the API server's clients waiting.
 func TestFullServicesLeaveTheControlPlaneItsReserve(t *testing.T) {
-	for name, limit := range map[string]struct {
-		change func(*Local)
-		most   int
-	}{
-		"configured": {func(l *Local) { l.MaxConn, l.Reserve = 40, 10 }, 30},
-		// 9984 on a machine with 20 000 descriptors, and the like elsewhere: all but 30 are the reserve's.
-		"computed": {func(l *Local) { l.Reserve = 1 << 30 }, 0},
-	} {
-		t.Run(name, func(t *testing.T) {
-			state := withControlPlane(twoNodes(), health(31991, "/31991"))
-			state.LoadBalancers[0].Frontends[0].NodePort = 30080
-			d := startDaemon(t, state, append(nodes(), endpoint1), vips(), limit.change)
-			d.nodePorts(node1+":30080", node1+":10256", endpoint1+":6443", endpoint1+":31991")
-			d.up("nodes", "worker1")
-			d.up("control-plane", endpoint1+"-6443")
-			d.apply(state)
-			running := d.read()
-			if limit.most == 0 {
-				limit.most = running.MaxConn - running.MaxConn/4
-			}
-			if running.ServicesMaxConn != limit.most {
-				t.Fatalf("the Services may hold %d of %d connections, want %d", running.ServicesMaxConn, running.MaxConn, limit.most)
-			}
-			if limit.most > 100 {
-				return
-			}
-			for i := range limit.most {
-				if got := d.ask(fmt.Sprintf("open s%d %s:80", i, vip4)); got != node1+":30080" {
-					t.Fatalf("connection %d got %q", i, got)
-				}
-			}
-			if got := d.ask("open more " + vip4 + ":80"); !strings.HasPrefix(got, "error") {
-				t.Errorf("one connection more than the limit got %q", got)
-			}
-			d.wantReach(fmt.Sprintf("127.0.0.1:%d", d.local.ControlPlanePort), endpoint1+":6443")
-		})
+	state := withControlPlane(twoNodes(), health(31991, "/31991"))
+	d := startDaemon(t, state, append(nodes(), endpoint1), vips(), func(l *Local) { l.MaxConn, l.Reserve = 40, 10 })
+	d.nodePorts(node1+":30080", node1+":10256", endpoint1+":6443", endpoint1+":31991")
+	d.up("nodes", "worker1")
+	d.up("control-plane", endpoint1+"-6443")
+	d.apply(state)
+	for i := range 30 {
+		if got := d.ask(fmt.Sprintf("open s%d %s:80", i, vip4)); got != node1+":30080" {
+			t.Fatalf("connection %d got %q", i, got)
+		}
+	}
+	if got := d.ask("open more " + vip4 + ":80"); !strings.HasPrefix(got, "error") {
+		t.Errorf("one connection more than the limit got %q", got)
+	}
+	d.wantReach(fmt.Sprintf("127.0.0.1:%d", d.local.ControlPlanePort), endpoint1+":6443")
+}
+
+// Without a configured maxconn only the running HAProxy knows how many connections there are to divide.
+func TestReserveOfAComputedMaxConn(t *testing.T) {
+	state := twoNodes()
+	d := startDaemon(t, state, nodes(), vips())
+	if running := d.read(); running.ServicesMaxConn != running.MaxConn || running.MaxConn == 0 {
+		t.Fatalf("HAProxy's own limits are %d for the Services of %d", running.ServicesMaxConn, running.MaxConn)
+	}
+	d.apply(state)
+	if running := d.read(); running.ServicesMaxConn != running.MaxConn-min(d.local.Reserve, running.MaxConn/4) {
+		t.Errorf("the Services may hold %d of %d connections, the reserve being %d", running.ServicesMaxConn, running.MaxConn, d.local.Reserve)
 	}
 }

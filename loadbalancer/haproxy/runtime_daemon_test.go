@@ -64,6 +64,23 @@ func TestApplyFollowsStateWithoutReload(t *testing.T) {
 	d.wantRefused("[" + vip6 + "]:22")
 }
 
+func TestOneServiceIsEven(t *testing.T) {
+	state := twoNodes()
+	state.Nodes = append(state.Nodes, desired.Node{Name: "worker3", Addresses: addrs(node6)})
+	d := startDaemon(t, state, nodes(), vips())
+	d.nodePorts(node1+":30080", node1+":10256", node2+":30080", node2+":10256", "["+node6+"]:30080", "["+node6+"]:10256")
+	d.up("nodes", "worker1", "worker2", "worker3")
+	count := map[string]int{}
+	for range 100 {
+		count[d.reach(vip4+":80")]++
+	}
+	for _, node := range []string{node1 + ":30080", node2 + ":30080", "[" + node6 + "]:30080"} {
+		if count[node] < 33 || count[node] > 34 {
+			t.Errorf("%s got %d of 100 connections, want 33 or 34", node, count[node])
+		}
+	}
+}
+
 func TestAddedNodeWaitsForItsCheck(t *testing.T) {
 	state := twoNodes()
 	state.Nodes = state.Nodes[:1]
@@ -161,13 +178,6 @@ func TestReloadChangesGeneration(t *testing.T) {
 	if diff := Compare(after, want); diff.Reload != nil {
 		t.Errorf("after the reload another one is asked for: %q", diff.Reload)
 	}
-
-	if err := d.runtime.order(t.Context(), "set maxconn frontend services 1"); err != nil {
-		t.Fatal(err)
-	}
-	if diff := Compare(&Running{}, want); !slices.Equal(diff.Reload, []string{"haproxy runs a configuration that is not ours"}) {
-		t.Errorf("a foreign configuration gives %q", diff.Reload)
-	}
 }
 
 // A reload must not take the address, the check port or the state of a server from the saved state where the file differs.
@@ -184,7 +194,10 @@ func TestReloadBelievesTheFile(t *testing.T) {
 	if err := d.runtime.Apply(t.Context(), diff); err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("left by the reload: %q", diff.Changes)
+	// HAProxy 2.6 does take the check's port from the saved state; that is why a reload is followed by an Apply.
+	if !slices.Contains(diff.Changes, "server nodes/worker1 is checked at port 10257") {
+		t.Errorf("the reload left %q: it kept the check's new port, so doc.go is wrong", diff.Changes)
+	}
 	if left := Compare(d.read(), want); !left.Empty() {
 		t.Errorf("after Apply: %q", left.Changes)
 	}
