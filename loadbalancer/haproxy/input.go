@@ -1,0 +1,159 @@
+package haproxy
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"cloud-provider-haproxy/loadbalancer/desired"
+)
+
+// checkInput refuses what cannot be written into HAProxy's files and commands and mean what it says. Validate has
+// judged the State before; this asks one question more of every text that is written, as the last line of defence
+// against a name that is a configuration, and of every port that a server of ours would take.
+func checkInput(s *desired.State, l Local, slots Slots) error {
+	if err := l.check(); err != nil {
+		return err
+	}
+	in := &input{}
+	in.path("nodeCheck.path", s.NodeCheck)
+	for i, node := range s.Nodes {
+		in.word(fmt.Sprintf("nodes[%d].name", i), node.Name)
+		if len(node.Addresses) == 0 {
+			in.fault(fmt.Sprintf("nodes[%d].addresses", i), "are missing; one is needed")
+		}
+	}
+	if s.ControlPlane != nil {
+		in.path("controlPlane.check.path", s.ControlPlane.Check)
+	}
+	for i := range s.LoadBalancers {
+		in.loadBalancer(&s.LoadBalancers[i])
+	}
+	if in.faults != nil {
+		return in.faults
+	}
+	return slots.check(s)
+}
+
+// input gathers what is wrong with a State.
+type input struct {
+	owner  *desired.Key
+	faults desired.Faults
+}
+
+func (in *input) fault(field, problem string) {
+	if in.owner != nil {
+		field = fmt.Sprintf("loadBalancers[%s].%s", in.owner, field)
+	}
+	in.faults = append(in.faults, desired.Fault{Owner: in.owner, Field: field, Problem: problem})
+}
+
+func (in *input) word(field, value string) {
+	if !isWord(value) {
+		in.fault(field, fmt.Sprintf("%q cannot stand in haproxy.cfg; letters, digits and %s can", value, punctuation))
+	}
+}
+
+func (in *input) path(field string, c desired.Check) {
+	if path := path(c); path != "" && !isPath(path) {
+		in.fault(field, fmt.Sprintf("%q cannot stand in haproxy.cfg; blanks, quotes, semicolons and backslashes cannot", path))
+	}
+}
+
+func (in *input) loadBalancer(lb *desired.LoadBalancer) {
+	owner := lb.Key
+	in.owner = &owner
+	defer func() { in.owner = nil }()
+	in.word("namespace", lb.Namespace)
+	in.word("name", lb.Name)
+	for i, f := range lb.Frontends {
+		// A server without a port would be reached at the VIP's port, which may be the node's own sshd.
+		if f.Protocol == desired.TCP && f.NodePort == 0 {
+			in.fault(fmt.Sprintf("frontends[%d].nodePort", i), "is 0; the servers have no other port")
+		}
+	}
+	if lb.Pool == nil {
+		return
+	}
+	if _, err := kindOf(lb.Pool); err != nil {
+		in.fault("pool", err.Error())
+	}
+	in.path("pool.check.path", lb.Pool.Check)
+	for i, server := range lb.Pool.Servers {
+		in.word(fmt.Sprintf("pool.servers[%d].name", i), server.Name)
+	}
+}
+
+// check finds slots that were given twice, or to a pool of another kind: no Service may get another one's servers.
+func (slots Slots) check(s *desired.State) error {
+	var faults []error
+	owners := map[string]desired.Key{}
+	for _, lb := range pooled(s) {
+		slot, ok := slots[lb.Key]
+		if !ok {
+			continue
+		}
+		if kind, err := kindOf(lb.Pool); err == nil && kind.number(slot) == 0 {
+			faults = append(faults, fmt.Errorf("slot %s of %s is not of the kind %s-%s that its pool needs", slot, lb.Key, kind.check, kind.algorithm))
+		}
+		if other, ok := owners[slot]; ok {
+			faults = append(faults, fmt.Errorf("slot %s was given to both %s and %s", slot, other, lb.Key))
+		}
+		owners[slot] = lb.Key
+	}
+	return errors.Join(faults...)
+}
+
+// check judges what the gateway's own configuration says.
+func (l Local) check() error {
+	var faults []error
+	if l.Version != "" && !atLeast(l.Version, 2, 6) {
+		faults = append(faults, fmt.Errorf("haproxy %s is too old: its servers could not be added and checked at run time; install 2.6 or newer", l.Version))
+	}
+	for _, f := range []struct{ field, value string }{
+		{"stats socket", l.StatsSocket}, {"file of the servers' state", l.ServerState}, {"map of Services", l.ServicesMap},
+		{"map of checks", l.ChecksMap}, {"user", l.User}, {"group", l.Group}, {"chroot", l.Chroot},
+		{"log target", strings.ReplaceAll(l.Log, " ", "_")},
+	} {
+		if !isWord(f.value) && (f.value != "" || f.field != "log target") {
+			faults = append(faults, fmt.Errorf("haproxy's %s: %q cannot stand in haproxy.cfg; letters, digits and %s can", f.field, f.value, punctuation))
+		}
+	}
+	if l.SlotsPerKind < 1 {
+		faults = append(faults, fmt.Errorf("haproxy's slots of each kind: %d; at least 1 is needed", l.SlotsPerKind))
+	}
+	if l.OldWorkers.Seconds() < 1 {
+		faults = append(faults, fmt.Errorf("life of haproxy's old workers: %s; at least 1s is needed", l.OldWorkers))
+	}
+	return errors.Join(faults...)
+}
+
+// atLeast compares a version like 2.6.12 with a branch; a version that it cannot read is new enough.
+func atLeast(version string, major, minor int) bool {
+	var has, hasMinor int
+	if n, _ := fmt.Sscanf(version, "%d.%d", &has, &hasMinor); n < 2 {
+		return true
+	}
+	return has > major || has == major && hasMinor >= minor
+}
+
+// punctuation may stand, with letters and digits, in a word of a configuration, a map or a runtime command: nothing
+// quotes, separates, expands or comments there.
+const punctuation = "._:/@+-"
+
+func isWord(s string) bool { return s != "" && consistsOf(s, punctuation) }
+
+// isPath is for paths, which stand in single quotes in the file and bare in a map's value and a runtime command.
+func isPath(s string) bool {
+	return strings.HasPrefix(s, "/") && consistsOf(s, punctuation+"_~%&,=?!()*")
+}
+
+func consistsOf(s, more string) bool {
+	for i := range len(s) {
+		c := s[i]
+		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte(more, c) >= 0) {
+			return false
+		}
+	}
+	return true
+}
