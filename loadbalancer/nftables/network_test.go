@@ -73,8 +73,8 @@ func run(t testing.TB, argv ...string) []byte {
 	return out
 }
 
-// benchNamespace is a namespace without a network.
-func benchNamespace(b *testing.B) string {
+// emptyNamespace is a namespace without a network.
+func emptyNamespace(b testing.TB) string {
 	b.Helper()
 	name := fmt.Sprintf("nf%d-%db", os.Getpid(), created.Add(1))
 	run(b, "ip", "netns", "add", name)
