@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/hashicorp/go-multierror"
 
+	"cloud-provider-haproxy/ipam"
 	"cloud-provider-haproxy/loadbalancer/desired"
 )
 
@@ -96,7 +97,7 @@ func TestFiveFaultsAtOnce(t *testing.T) {
 		"gateways[1].name: gw1 is gateways[0].name too; each may be there once",
 		"ssh.privateKeyFile: is missing; the path of the controller's private key is needed",
 		"vrrp.firstRouterID: 2 gateways need 2 router IDs, 255 to 256, but 255 is the last; 1 to 254 is allowed",
-		"pools[0].addresses[0]: 192.0.2.90-192.0.2.80 is upside down; write the lower address first: 192.0.2.80-192.0.2.90",
+		`pools[0].addresses[0]: address range "192.0.2.90-192.0.2.80": is upside down; did you mean 192.0.2.80-192.0.2.90?`,
 	}
 	if diff := cmp.Diff(want, told(t, err)); diff != "" {
 		t.Errorf("faults (-want +got):\n%s", diff)
@@ -145,10 +146,10 @@ func TestSingleFaults(t *testing.T) {
 		{"overlap of pools", [2]string{address + "}", address + "}\n- {name: second, addresses: [192.0.2.60-192.0.2.64]}"}, "pools[0].addresses[0]: 192.0.2.64/26 overlaps 192.0.2.60-192.0.2.64 of pools[1].addresses[0]; an address belongs to one pool only"},
 		{"pool twice", [2]string{address + "}", address + "}\n- {name: main, addresses: [198.51.100.1]}"}, "pools[1].name: main is pools[0].name too; each may be there once"},
 		{"empty pool", [2]string{address, "[]"}, "pools[0].addresses: is empty; networks, ranges and single addresses are allowed"},
-		{"host bits", [2]string{address, "[192.0.2.65/26]"}, "pools[0].addresses[0]: 192.0.2.65/26 has host bits; the network is 192.0.2.64/26"},
-		{"range of two families", [2]string{address, `["192.0.2.65-2001:db8::1"]`}, "pools[0].addresses[0]: 192.0.2.65-2001:db8::1 mixes IPv4 and IPv6"},
+		{"host bits", [2]string{address, "[192.0.2.65/26]"}, `pools[0].addresses[0]: address range "192.0.2.65/26": has host bits set; did you mean 192.0.2.64/26 or the single address 192.0.2.65?`},
+		{"range of two families", [2]string{address, `["192.0.2.65-2001:db8::1"]`}, `pools[0].addresses[0]: address range "192.0.2.65-2001:db8::1": 192.0.2.65 and 2001:db8::1 are of different families`},
 		{"multicast pool", [2]string{address, "[239.0.0.1]"}, "pools[0].addresses[0]: 239.0.0.1 reaches into 224.0.0.0/3 (multicast and reserved); unicast addresses of the network are allowed"},
-		{"nonsense pool", [2]string{address, "[all]"}, `pools[0].addresses[0]: "all"; a network (192.0.2.0/26), a range (192.0.2.10-192.0.2.20) or an address is allowed`},
+		{"nonsense pool", [2]string{address, "[all]"}, `pools[0].addresses[0]: address range "all": "all" is not an IP address`},
 		{"address type", [2]string{control, "nodes: {addressType: Hostname}\npools:"}, `nodes.addressType: "Hostname"; allowed is InternalIP, ExternalIP`},
 		{"node addresses", [2]string{control, "nodes: {addresses: {a: [192.0.2.8, 192.0.2.9]}}\npools:"}, "nodes.addresses.a: holds 2 IPv4 and 0 IPv6 addresses; at most one of each is allowed, and at least one in all"},
 		{"check type", [2]string{control, "nodes: {healthCheck: {type: http}}\npools:"}, `nodes.healthCheck.type: "http"; allowed is kube-proxy, tcp, none`},
@@ -221,9 +222,22 @@ pools:
 	if diff := cmp.Diff(map[string]string{"v6": "eth1"}, c.PoolInterfaces()); diff != "" {
 		t.Errorf("pool interfaces (-want +got):\n%s", diff)
 	}
-	wantReserved := []netip.Addr{addr("192.0.2.2"), addr("192.0.2.3"), addr("192.0.2.11"), addr("192.0.2.12"), addr("192.0.2.70"), addr("192.0.2.71")}
-	if diff := cmp.Diff(wantReserved, c.Reserved(), comparable); diff != "" {
-		t.Errorf("reserved addresses (-want +got):\n%s", diff)
+	var excluded []string
+	for _, e := range c.Exclusions() {
+		excluded = append(excluded, e.Range.From().String()+" "+e.Reason)
+	}
+	wantExcluded := []string{"192.0.2.2 VRRP address of gateway zz", "192.0.2.3 VRRP address of gateway gw2", "192.0.2.71 address of node worker",
+		"192.0.2.70 address of the control plane", "192.0.2.11 address of an API server", "192.0.2.12 address of an API server"}
+	if diff := cmp.Diff(wantExcluded, excluded); diff != "" {
+		t.Errorf("exclusions (-want +got):\n%s", diff)
+	}
+	allocator, err := ipam.New(c.AddressPools(), c.Exclusions())
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := allocator.Allocate(ipam.Owner{Namespace: "a", Name: "b"}, ipam.Request{})
+	if err != nil || got[0] != addr("192.0.2.64") {
+		t.Errorf("first address %v, %v; want 192.0.2.64", got, err)
 	}
 }
 

@@ -5,8 +5,10 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
+	"cloud-provider-haproxy/ipam"
 	"cloud-provider-haproxy/loadbalancer/desired"
 )
 
@@ -21,12 +23,7 @@ func (c *Config) DesiredGateways() []desired.Gateway {
 			Interface:   g.Interface,
 		})
 	}
-	slices.SortFunc(gateways, func(a, b desired.Gateway) int {
-		if a.Name < b.Name {
-			return -1
-		}
-		return 1
-	})
+	slices.SortFunc(gateways, func(a, b desired.Gateway) int { return strings.Compare(a.Name, b.Name) })
 	return gateways
 }
 
@@ -84,27 +81,50 @@ func (c *Config) PoolInterfaces() map[string]string {
 	return interfaces
 }
 
-// Reserved gives the addresses that no Service may get although a pool holds them: those of gateways, of configured
-// nodes and of the control plane, sorted.
-func (c *Config) Reserved() []netip.Addr {
-	var addresses []netip.Addr
+// AddressPools gives the pools in the order of the file.
+func (c *Config) AddressPools() []ipam.Pool {
+	var pools []ipam.Pool
+	for _, p := range c.Pools {
+		pool := ipam.Pool{Name: p.Name}
+		for _, text := range p.Addresses {
+			if r, err := parseRange(text); err == nil { // validate has refused a file where this fails
+				pool.Ranges = append(pool.Ranges, r)
+			}
+		}
+		pools = append(pools, pool)
+	}
+	return pools
+}
+
+// Exclusions gives the addresses that no Service may get although a pool holds them: those of gateways, of configured
+// nodes and of the control plane, in the order of the file, nodes by name.
+func (c *Config) Exclusions() []ipam.Exclusion {
+	var all []ipam.Exclusion
 	for _, g := range c.Gateways {
-		addresses = append(addresses, g.VRRPAddress)
-		if a, err := netip.ParseAddr(g.SSHAddress); err == nil {
-			addresses = append(addresses, a.Unmap())
+		all = append(all, ipam.Exclude(g.VRRPAddress, "VRRP address of gateway "+g.Name))
+		if a, err := netip.ParseAddr(g.SSHAddress); err == nil && a != g.VRRPAddress {
+			all = append(all, ipam.Exclude(a, "SSH address of gateway "+g.Name))
 		}
 	}
-	for _, node := range c.Nodes.Addresses {
-		addresses = append(addresses, node...)
+	for _, name := range sortedKeys(c.Nodes.Addresses) {
+		for _, a := range c.Nodes.Addresses[name] {
+			all = append(all, ipam.Exclude(a, "address of node "+name))
+		}
 	}
 	if p := c.DesiredControlPlane(); p != nil {
-		addresses = append(addresses, p.Address)
+		all = append(all, ipam.Exclude(p.Address, "address of the control plane"))
 		for _, e := range p.Endpoints {
-			addresses = append(addresses, e.Addr())
+			all = append(all, ipam.Exclude(e.Addr(), "address of an API server"))
 		}
 	}
-	slices.SortFunc(addresses, netip.Addr.Compare)
-	return slices.Compact(addresses)
+	return all
+}
+
+// LocalCheck gives the check of a Service with externalTrafficPolicy: Local: kube-proxy (or its replacement) answers
+// with 200 at the Service's healthCheckNodePort where the Service has a ready endpoint on the node.
+func (c *Config) LocalCheck(healthCheckNodePort uint16) desired.Check {
+	h := c.Nodes.HealthCheck
+	return check(CheckKubeProxy, int(healthCheckNodePort), "/healthz", h.Interval, h.Rise, h.Fall)
 }
 
 // Resync gives how often every gateway is compared with what it should do.

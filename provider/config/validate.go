@@ -165,7 +165,7 @@ func (n *Nodes) validate(f *faults) {
 			if !hostAddress(a) {
 				f.add(path, "%s; the unicast address of a machine is allowed", a)
 			}
-			if a.Unmap().Is4() {
+			if a.Is4() {
 				v4++
 			} else {
 				v6++
@@ -285,7 +285,7 @@ func hostName(s string) bool {
 
 // hostAddress says whether an address can be one machine's on a network: unicast, not loopback, without a zone.
 func hostAddress(a netip.Addr) bool {
-	return a.IsValid() && !a.IsUnspecified() && !a.IsLoopback() && !a.IsMulticast() && a.Zone() == "" &&
+	return a.IsValid() && !a.Is4In6() && !a.IsUnspecified() && !a.IsLoopback() && !a.IsMulticast() && a.Zone() == "" &&
 		a != netip.AddrFrom4([4]byte{255, 255, 255, 255})
 }
 
