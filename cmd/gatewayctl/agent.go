@@ -9,28 +9,26 @@ import (
 	"cloud-provider-haproxy/loadbalancer/agent"
 	"cloud-provider-haproxy/loadbalancer/desired"
 	"cloud-provider-haproxy/loadbalancer/gateway"
-	"cloud-provider-haproxy/loadbalancer/haproxy"
 	"cloud-provider-haproxy/loadbalancer/wire"
 )
 
 func newAgentCommand(logs *logFlags) *cobra.Command {
-	var configFile string
 	command := &cobra.Command{
 		Use:   "agent",
 		Short: "What runs on a gateway: the agent, and the way to it",
 	}
-	command.PersistentFlags().StringVar(&configFile, "config", agent.ConfigFile, "the agent's configuration")
-	command.AddCommand(newAgentRunCommand(logs, &configFile), newAgentPipeCommand(&configFile))
+	command.AddCommand(newAgentRunCommand(logs), newAgentPipeCommand())
 	return command
 }
 
-func newAgentRunCommand(logs *logFlags, configFile *string) *cobra.Command {
-	return &cobra.Command{
+func newAgentRunCommand(logs *logFlags) *cobra.Command {
+	var configFile string
+	command := &cobra.Command{
 		Use:   "run",
 		Short: "Make the State of this gateway true, as the only writer of its configuration",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			config, err := readAgentConfig(*configFile)
+			config, err := readAgentConfig(configFile)
 			if err != nil {
 				return err
 			}
@@ -38,7 +36,7 @@ func newAgentRunCommand(logs *logFlags, configFile *string) *cobra.Command {
 				Config:       config,
 				Version:      version(),
 				Host:         agent.Machine{},
-				HAProxy:      haproxy.NewRuntime(config.Paths.HAProxySocket),
+				HAProxy:      agent.NewWorker(config.Paths.HAProxySocket),
 				TryBind:      agent.TryBind,
 				Verifier:     signersFile(config.Paths.Signers),
 				Log:          logs.logger(),
@@ -50,10 +48,13 @@ func newAgentRunCommand(logs *logFlags, configFile *string) *cobra.Command {
 			return a.Run(cmd.Context())
 		},
 	}
+	command.Flags().StringVar(&configFile, "config", agent.ConfigFile, "the agent's configuration")
+	return command
 }
 
-func newAgentPipeCommand(configFile *string) *cobra.Command {
-	var role string
+// newAgentPipeCommand reads no file: it runs as a user who may do nothing but connect to the socket.
+func newAgentPipeCommand() *cobra.Command {
+	var role, socket string
 	command := &cobra.Command{
 		Use:   "pipe --role=controller|peer",
 		Short: "Copy stdin and stdout to the agent: the forced command in authorized_keys",
@@ -62,14 +63,11 @@ func newAgentPipeCommand(configFile *string) *cobra.Command {
 			if role != string(wire.RoleController) && role != string(wire.RolePeer) {
 				return fmt.Errorf("--role is %q; give controller or peer", role)
 			}
-			config, err := readAgentConfig(*configFile)
-			if err != nil {
-				return err
-			}
-			return agent.Pipe(cmd.Context(), config.Paths.Socket, wire.Role(role), cmd.InOrStdin(), cmd.OutOrStdout())
+			return agent.Pipe(cmd.Context(), socket, wire.Role(role), cmd.InOrStdin(), cmd.OutOrStdout())
 		},
 	}
 	command.Flags().StringVar(&role, "role", "", "what the key's owner may do: controller, or peer (reads the State alone)")
+	command.Flags().StringVar(&socket, "socket", agent.Socket, "the agent's socket")
 	return command
 }
 

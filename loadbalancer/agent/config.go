@@ -13,6 +13,9 @@ import (
 // ConfigFile is where a gateway keeps the agent's configuration unless told otherwise.
 const ConfigFile = "/etc/gatewayctl/agent.yaml"
 
+// Socket is where the agent listens unless told otherwise.
+const Socket = "/run/gatewayctl/agent.sock"
+
 // Config is agent.yaml: what this gateway is called and where its parts are. Everything has a default for Debian but
 // the name.
 type Config struct {
@@ -81,7 +84,7 @@ func defaults() Config {
 		ServicesPort:     debian.ServicesPort,
 		ControlPlanePort: debian.ControlPlanePort,
 		Paths: Paths{
-			Socket:        "/run/gatewayctl/agent.sock",
+			Socket:        Socket,
 			Limits:        "/etc/gatewayctl/limits.yaml",
 			Signers:       "/etc/gatewayctl/signers",
 			State:         "/var/lib/gatewayctl",

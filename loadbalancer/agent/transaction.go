@@ -248,8 +248,8 @@ func (a *Agent) account(result *wire.Result) {
 	}
 }
 
-// class is a reason without what is particular to one machine or moment: what stands before the first colon.
+// class is a reason without what is particular to one moment: its first number, and what follows a colon.
 func class(reason string) string {
 	before, _, _ := strings.Cut(reason, ":")
-	return before
+	return strings.TrimLeft(before, "0123456789 ")
 }

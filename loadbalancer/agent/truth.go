@@ -51,37 +51,50 @@ func (a *Agent) swap(w *work) error {
 	return nil
 }
 
+// verifyTries is how often a runtime change is completed that reading back finds incomplete: a connection that ended in
+// between turns a server that could not be removed into one that can.
+const verifyTries = 3
+
 // verify reads everything back.
 func (a *Agent) verify(ctx context.Context, want *rendering, before *desired.State) (*observation, error) {
+	for try := 1; ; try++ {
+		seen, left, err := a.difference(ctx, want, before)
+		if err != nil {
+			return nil, fmt.Errorf("reading back: %w", err)
+		}
+		if left.none() {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			a.leftover = len(left.diff.Deferred) > 0
+			return seen, nil
+		}
+		if left.haproxy != nothing || left.diff.Empty() || try == verifyTries {
+			return nil, fmt.Errorf("reading back: what runs is not what was applied: %s", strings.Join(left.told(), "; "))
+		}
+		if err := a.haproxy.Apply(ctx, left.diff); err != nil {
+			return nil, fmt.Errorf("updating HAProxy once more: %w", err)
+		}
+	}
+}
+
+// difference is the work between what runs now and what is wanted.
+func (a *Agent) difference(ctx context.Context, want *rendering, before *desired.State) (*observation, *work, error) {
 	seen, err := a.observe(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("reading back: %w", err)
+		return nil, nil, err
 	}
-	left, err := a.compare(seen, want, before)
-	if err != nil {
-		return nil, fmt.Errorf("reading back: %w", err)
-	}
-	if !left.none() {
-		return nil, fmt.Errorf("reading back: what runs is not what was applied: %s", strings.Join(left.told(), "; "))
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.leftover = len(left.diff.Deferred) > 0
-	return seen, nil
+	w, err := a.compare(seen, want, before)
+	return seen, w, err
 }
 
 // reestablish makes the machine what a State that was committed before says. before is the State that may run instead.
 // Its bytes ran before, so no daemon is asked again whether it likes them.
 func (a *Agent) reestablish(ctx context.Context, r *revision, before *desired.State) (*observation, error) {
-	seen, err := a.observe(ctx)
-	if err != nil {
-		return nil, err
-	}
 	want := a.rendered()
 	if want == nil || want.revision != r {
 		return nil, errors.New("the State that is held cannot be rendered on this machine")
 	}
-	w, err := a.compare(seen, want, before)
+	_, w, err := a.difference(ctx, want, before)
 	if err != nil {
 		return nil, err
 	}
