@@ -132,9 +132,11 @@ func (a *Agent) converse(ctx context.Context, uid uint32, reader *frameReader, c
 		if err != nil && ctx.Err() != nil {
 			return nil
 		}
-		if err != nil && reader.began {
-			malformed := &wire.Refusal{Code: wire.CodeMalformed, Message: err.Error(), Remedy: "run the same release of controller and agent"}
-			return errors.Join(err, a.answer(connection, &wire.Reply{Refusal: malformed}))
+		if refusal := unreadable(err); refusal != nil {
+			if err := a.answer(connection, &wire.Reply{Refusal: refusal}); err != nil {
+				return fmt.Errorf("answering a request that cannot be read: %w", err)
+			}
+			continue
 		}
 		if err != nil {
 			return err
@@ -143,6 +145,19 @@ func (a *Agent) converse(ctx context.Context, uid uint32, reader *frameReader, c
 			return fmt.Errorf("answering %s: %w", request.Verb, err)
 		}
 	}
+}
+
+// unreadable is the answer to a frame that was read to its end and is no request of ours; nil for other errors, after
+// which the connection is of no use.
+func unreadable(err error) *wire.Refusal {
+	const remedy = "run the same release of controller and agent"
+	if version := (*wire.VersionError)(nil); errors.As(err, &version) {
+		return &wire.Refusal{Code: wire.CodeVersion, Message: version.Error(), Remedy: remedy}
+	}
+	if malformed := (*wire.MalformedError)(nil); errors.As(err, &malformed) {
+		return &wire.Refusal{Code: wire.CodeMalformed, Message: malformed.Error(), Remedy: remedy}
+	}
+	return nil
 }
 
 func (a *Agent) answer(connection net.Conn, reply *wire.Reply) error {
@@ -157,18 +172,15 @@ func (a *Agent) answer(connection net.Conn, reply *wire.Reply) error {
 type frameReader struct {
 	connection net.Conn
 	buffered   *bufio.Reader
-	began      bool
 }
 
 func (r *frameReader) read(patience time.Duration, v any) error {
-	r.began = false
 	if err := r.connection.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		return err
 	}
 	if _, err := r.buffered.Peek(1); err != nil {
 		return err
 	}
-	r.began = true
 	if err := r.connection.SetReadDeadline(time.Now().Add(frameLimit)); err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"cloud-provider-haproxy/loadbalancer/desired"
 	"cloud-provider-haproxy/loadbalancer/haproxy"
 	"cloud-provider-haproxy/loadbalancer/keepalived"
 	"cloud-provider-haproxy/loadbalancer/nftables"
@@ -34,30 +35,33 @@ func (a *Agent) unstage(w *work) error {
 	for _, f := range w.files {
 		faults = append(faults, a.host.Remove(f.staged()))
 	}
+	for _, path := range w.made {
+		faults = append(faults, a.host.Remove(path))
+	}
 	return errors.Join(faults...)
 }
 
 // check lets each daemon whose bytes change read exactly the bytes that it will run. Faults are the daemons' own words;
 // an error means that a daemon could not be asked.
-func (a *Agent) check(ctx context.Context, w *work, want *rendering) ([]wire.Fault, error) {
-	var faults []wire.Fault
+func (a *Agent) check(ctx context.Context, w *work, seen *observation, want *rendering) ([]wire.Fault, error) {
 	p := a.config.Paths
+	faults, err := a.checkInterfaces(seen, want.revision.state)
+	if err != nil {
+		return nil, err
+	}
 	if w.swaps(p.HAProxy) {
-		found, err := a.checkHAProxy(ctx, want)
+		found, err := a.checkHAProxy(ctx, w, want)
 		if err != nil {
 			return nil, err
 		}
 		faults = append(faults, found...)
 	}
 	if w.swaps(p.Keepalived) {
-		argv := keepalived.CheckArgv(p.Keepalived + ".staged")
-		output, refused, err := a.ask(ctx, a.program(a.config.Keepalived, argv), nil)
+		found, err := a.checkKeepalived(ctx)
 		if err != nil {
 			return nil, err
 		}
-		if refused {
-			faults = append(faults, keepalivedFaults(output)...)
-		}
+		faults = append(faults, found...)
 	}
 	if len(w.table) > 0 || w.swaps(p.frontFile()) {
 		output, refused, err := a.ask(ctx, nftables.CheckArgv(), want.content(p.frontFile()))
@@ -73,11 +77,12 @@ func (a *Agent) check(ctx context.Context, w *work, want *rendering) ([]wire.Fau
 
 // checkHAProxy checks the staged file. It names its maps by their final paths: a missing one is made first, which
 // nobody notices, because no configuration names it yet.
-func (a *Agent) checkHAProxy(ctx context.Context, want *rendering) (faults []wire.Fault, err error) {
+func (a *Agent) checkHAProxy(ctx context.Context, w *work, want *rendering) ([]wire.Fault, error) {
 	p := a.config.Paths
 	for _, path := range []string{p.ServicesMap, p.ChecksMap} {
 		_, err := a.host.ReadFile(path)
 		if errors.Is(err, fs.ErrNotExist) {
+			w.made = append(w.made, path)
 			err = a.host.WriteFile(path, nil, 0o644)
 		}
 		if err != nil {
@@ -130,13 +135,45 @@ func haproxyFaults(output []byte, config *haproxy.Config) []wire.Fault {
 	return faults
 }
 
-func keepalivedFaults(output []byte) []wire.Fault {
+// checkKeepalived checks the staged file. keepalived exits with 0 also when it complains, so each word is a fault.
+func (a *Agent) checkKeepalived(ctx context.Context) ([]wire.Fault, error) {
+	argv := keepalived.CheckArgv(a.config.Paths.Keepalived + ".staged")
+	output, refused, err := a.ask(ctx, a.program(a.config.Keepalived, argv), nil)
+	if err != nil {
+		return nil, err
+	}
+	name := filepath.Base(a.config.Paths.Keepalived)
 	var faults []wire.Fault
 	for _, m := range keepalived.ParseCheck(output) {
-		faults = append(faults, wire.Fault{Field: fmt.Sprintf("keepalived.conf:%d", m.Line), Message: m.Text})
+		faults = append(faults, wire.Fault{Field: fmt.Sprintf("%s:%d", name, m.Line), Message: m.Text})
 	}
-	if len(faults) == 0 {
-		faults = append(faults, wire.Fault{Field: "keepalived.conf", Message: string(bytes.TrimSpace(output))})
+	if refused && len(faults) == 0 {
+		faults = append(faults, wire.Fault{Field: name, Message: "keepalived refuses the file and does not say why"})
 	}
-	return faults
+	return faults, nil
+}
+
+// checkInterfaces finds VIPs on interfaces that this machine lacks, which keepalived's own check does not see: it would
+// keep every instance with such a VIP in state FAULT.
+func (a *Agent) checkInterfaces(seen *observation, s *desired.State) ([]wire.Fault, error) {
+	holding, err := keepalived.Held(seen.addresses, s, a.keepalivedLocal())
+	if err != nil {
+		return nil, fmt.Errorf("reading which VIPs are held: %w", err)
+	}
+	var faults []wire.Fault
+	owners := ownersOf(s)
+	for _, name := range holding.Missing {
+		message := fmt.Sprintf("the gateway %s has no interface %q", a.config.Gateway, name)
+		own := true
+		for n, v := range s.VIPs {
+			if v.Interface == name {
+				own = false
+				faults = append(faults, wire.Fault{LoadBalancer: owners[v.Address], Field: fmt.Sprintf("vips[%d].interface", n), Message: message})
+			}
+		}
+		if own {
+			faults = append(faults, wire.Fault{Field: "gateways", Message: message})
+		}
+	}
+	return faults, nil
 }

@@ -136,7 +136,7 @@ func (t *transaction) prepare(ctx context.Context) (*wire.Result, *wire.Refusal)
 	var faults []wire.Fault
 	err = t.timed("check", func() (err error) {
 		if err = a.stage(t.work); err == nil {
-			faults, err = a.check(ctx, t.work, t.want)
+			faults, err = a.check(ctx, t.work, t.seen, t.want)
 		}
 		return err
 	})

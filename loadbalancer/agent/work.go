@@ -20,7 +20,8 @@ const (
 // work is the difference between what runs and what is wanted: all that a transaction does, and for `plan` all that it
 // would do.
 type work struct {
-	files      []file // to be swapped
+	files      []file   // to be swapped
+	made       []string // maps that had to be there for a check
 	haproxy    step
 	reasons    []string // why HAProxy is reloaded or started
 	diff       haproxy.Diff
