@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"strings"
 	"time"
 
@@ -14,10 +13,12 @@ import (
 )
 
 const (
-	// workerLimit is how long a new worker of HAProxy may take; 165 ms were measured, on a loaded machine.
+	// workerLimit is how long a new worker of HAProxy may take, over all tries; 165 ms were measured.
 	workerLimit = 15 * time.Second
-	// startLimit is how long keepalived may take to write its pid file.
-	startLimit = 10 * time.Second
+	reloadTries = 5
+	// startLimit is how long a daemon may take to write its pid file, or to end. Short, because keepalived ends with
+	// exit code 0 when a process of one that was killed is not reaped yet, and must then be started again.
+	startLimit = 3 * time.Second
 	// settleLimit is how long keepalived may take to add and remove addresses; 60 ms were measured with 1000.
 	settleLimit = 10 * time.Second
 	// transitionLimit is how long a VRRP transition that we happen to see half-way may last.
@@ -30,12 +31,15 @@ const (
 func (a *Agent) growHAProxy(ctx context.Context, w *work, want *rendering) error {
 	switch w.haproxy {
 	case start:
-		if err := a.tryPorts(want.revision.state, nil); err != nil {
+		if err := a.startWorker(ctx, want.config); err != nil {
 			return err
 		}
-		return a.newWorker(ctx, a.config.HAProxy.Start, want.config, 0)
+		return a.complete(ctx, want.config)
 	case reload:
-		return a.reloadHAProxy(ctx, want)
+		if err := a.reloadHAProxy(ctx, loads(want.config)); err != nil {
+			return err
+		}
+		return a.complete(ctx, want.config)
 	}
 	if err := a.haproxy.Apply(ctx, w.diff.Grow()); err != nil {
 		return fmt.Errorf("updating HAProxy: %w", err)
@@ -53,25 +57,16 @@ func (a *Agent) shrinkHAProxy(ctx context.Context, w *work) error {
 	return nil
 }
 
-// reloadHAProxy replaces the worker. A port that cannot be had would refuse connections on all frontends for two
-// seconds, and `haproxy -c` does not see it, so new ports are tried first.
-func (a *Agent) reloadHAProxy(ctx context.Context, want *rendering) error {
-	old := 0
-	var bound *desired.State
+// reloadHAProxy replaces the worker, and keeps what the old one knows about the servers.
+func (a *Agent) reloadHAProxy(ctx context.Context, accept acceptance) error {
 	running, err := a.readHAProxy(ctx)
-	if err == nil {
-		old = running.PID
-		if err := a.saveServersState(ctx); err != nil {
-			return err
-		}
-		if held := a.held(); held != nil && running.Generation != "" {
-			bound = held.state
-		}
+	if err != nil {
+		return a.reloadWorker(ctx, accept) // it hangs or has another socket; the files say enough
 	}
-	if err := a.tryPorts(want.revision.state, bound); err != nil {
+	if err := a.saveServersState(ctx); err != nil {
 		return err
 	}
-	return a.newWorker(ctx, a.config.HAProxy.Reload, want.config, old)
+	return a.reloadWorker(ctx, replaces(running.PID, accept))
 }
 
 // saveServersState keeps what is known about the servers' health; without it every server is up at first and a dead one
@@ -87,52 +82,72 @@ func (a *Agent) saveServersState(ctx context.Context) error {
 	return nil
 }
 
-// tryPorts tries the loopback ports that HAProxy is going to listen on. bound is the State whose ports it has already.
-func (a *Agent) tryPorts(want, bound *desired.State) error {
-	var faults []error
-	try := func(port int) {
-		for _, address := range []string{"127.0.0.1", "::1"} {
-			if err := a.tryBind(netip.AddrPortFrom(netip.MustParseAddr(address), uint16(port))); err != nil {
-				faults = append(faults, err)
-			}
+// startWorker starts HAProxy and waits for its worker.
+func (a *Agent) startWorker(ctx context.Context, want *haproxy.Config) error {
+	if _, err := a.host.Run(ctx, a.config.HAProxy.Start, nil); err != nil {
+		return fmt.Errorf("starting HAProxy: %w", err)
+	}
+	return a.awaitWorker(ctx, workerLimit, loads(want))
+}
+
+// reloadWorker reloads HAProxy and waits for a worker that is accepted. A SIGUSR2 that comes while the master is still
+// busy with the one before is lost (seen with 2.6.12), and 2.6 gives no verdict, so it is told again.
+func (a *Agent) reloadWorker(ctx context.Context, accept acceptance) error {
+	for try := 1; ; try++ {
+		if _, err := a.host.Run(ctx, a.config.HAProxy.Reload, nil); err != nil {
+			return fmt.Errorf("reloading HAProxy: %w", err)
 		}
+		err := a.awaitWorker(ctx, workerLimit/reloadTries, accept)
+		if err == nil || try == reloadTries || ctx.Err() != nil {
+			return err
+		}
+		a.log.Warn("HAProxy has no new worker, reloading once more", "error", err)
 	}
-	if bound == nil {
-		try(a.config.ServicesPort)
+}
+
+// acceptance says why HAProxy's answer does not come from the worker that is waited for; "" when it does.
+type acceptance func(*haproxy.Running, error) (why string)
+
+// loads accepts a worker that has loaded want.
+func loads(want *haproxy.Config) acceptance {
+	return func(running *haproxy.Running, err error) string {
+		switch {
+		case err != nil:
+			return err.Error()
+		case running.Generation != want.Generation:
+			return fmt.Sprintf("its worker has loaded %q", running.Generation)
+		}
+		return ""
 	}
-	if want.ControlPlane != nil && (bound == nil || bound.ControlPlane == nil) {
-		try(a.config.ControlPlanePort)
+}
+
+// replaces accepts any worker but the old one, as accept does.
+func replaces(old int, accept acceptance) acceptance {
+	return func(running *haproxy.Running, err error) string {
+		if err == nil && running.PID == old {
+			return "the old worker answers still"
+		}
+		return accept(running, err)
 	}
-	if err := errors.Join(faults...); err != nil {
-		return fmt.Errorf("HAProxy could not listen: %w (stop the program that has the port, or give another one in agent.yaml)", err)
+}
+
+func (a *Agent) awaitWorker(ctx context.Context, limit time.Duration, accept acceptance) error {
+	why := ""
+	err := poll(ctx, limit, func() (done bool, err error) {
+		why = accept(a.readHAProxy(ctx))
+		return why == "", nil
+	})
+	if err != nil {
+		return fmt.Errorf("waiting for HAProxy's new worker: %w (%s)", err, why)
 	}
 	return nil
 }
 
-// newWorker runs argv and waits for a worker that tells the wanted generation and is not the old one. What the files
-// could not tell it is applied then.
-func (a *Agent) newWorker(ctx context.Context, argv []string, want *haproxy.Config, old int) error {
-	if _, err := a.host.Run(ctx, argv, nil); err != nil {
-		return fmt.Errorf("telling HAProxy to load its configuration: %w", err)
-	}
-	var running *haproxy.Running
-	said := "it does not answer"
-	err := poll(ctx, workerLimit, func() (done bool, err error) {
-		running, err = a.readHAProxy(ctx)
-		switch {
-		case err != nil:
-			said = err.Error()
-		case running.PID == old:
-			said = "the old worker answers still"
-		case running.Generation != want.Generation:
-			said = fmt.Sprintf("its worker has loaded %q", running.Generation)
-		default:
-			return true, nil
-		}
-		return false, nil
-	})
+// complete applies at run time what the files could not tell a new worker.
+func (a *Agent) complete(ctx context.Context, want *haproxy.Config) error {
+	running, err := a.readHAProxy(ctx)
 	if err != nil {
-		return fmt.Errorf("waiting for HAProxy's new worker: %w (%s)", err, said)
+		return fmt.Errorf("reading from HAProxy's new worker: %w", err)
 	}
 	diff := haproxy.Compare(running, want)
 	if len(diff.Reload) > 0 {
@@ -161,9 +176,14 @@ func (a *Agent) turnKeepalived(ctx context.Context, w *work, want *rendering, be
 		}
 		told = reload
 	}
-	switch told {
-	case nothing:
+	if told == nothing {
 		return nil
+	}
+	// What keepalived has read is not known from here on: a crash before the next note of it leads to one more reload.
+	if err := a.host.Remove(a.config.Paths.loadedFile()); err != nil {
+		return fmt.Errorf("forgetting what keepalived has loaded: %w", err)
+	}
+	switch told {
 	case start:
 		if _, err := a.host.Run(ctx, a.config.Keepalived.Start, nil); err != nil {
 			return fmt.Errorf("starting keepalived: %w", err)
