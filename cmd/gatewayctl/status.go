@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/jedib0t/go-pretty/v6/text"
 	"github.com/spf13/cobra"
 
 	"cloud-provider-haproxy/loadbalancer/gateway"
@@ -87,6 +88,7 @@ func ask(ctx context.Context, g *gateway.Client) seen {
 func printStatus(out io.Writer, all []seen, now time.Time) error {
 	t := table.NewWriter()
 	t.SetStyle(table.StyleLight)
+	t.Style().Format.Header = text.FormatDefault // names are case-sensitive
 	header := table.Row{"gateway"}
 	for _, g := range all {
 		header = append(header, g.Gateway)
