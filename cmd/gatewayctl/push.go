@@ -3,266 +3,315 @@ package main
 import (
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"strconv"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
-	"sigs.k8s.io/yaml"
+	"golang.org/x/crypto/ssh"
 
 	"cloud-provider-haproxy/loadbalancer/desired"
 	"cloud-provider-haproxy/loadbalancer/gateway"
 	"cloud-provider-haproxy/loadbalancer/wire"
 )
 
-// nextEpoch is the value of --force-epoch that asks the gateways.
-const nextEpoch = "next"
+// pushTarget is a gateway that can be given a State.
+type pushTarget interface {
+	Name() string
+	Hello(ctx context.Context) (*wire.Hello, error)
+	Apply(ctx context.Context, signed desired.Signed) (*wire.Result, error)
+	Plan(ctx context.Context, signed desired.Signed) (*wire.Result, error)
+}
+
+type pushFlags struct {
+	file        string
+	cloudConfig string
+	epoch       uint64
+	forced      bool // --force-epoch was given
+	gateways    []string
+	dryRun      bool
+}
 
 func newPushCommand() *cobra.Command {
-	var file, epoch string
-	var plan bool
+	flags := pushFlags{}
 	command := &cobra.Command{
-		Use:   "push -f STATE --cloud-config FILE --force-epoch=next|N",
-		Short: "Send a hand-written State to the gateways, past the controller",
-		Long: `Push sends a hand-written State to all gateways of the configuration, one after the other. It is for development and for
-the day when there is no controller: what it sends counts as newer than the controller's State until the controller claims
-another epoch, which it does by itself when its next round is refused.
+		Use:   "push -f STATE.yaml --cloud-config FILE --force-epoch N",
+		Short: "Send a State written by hand to the gateways",
+		Long: `Send a State that was written by hand to the gateways, one after the other, and stop at the first failure. This is a tool
+for development and for the day on which no controller can run; in daily work the controller does it.
 
-The State is YAML or JSON. What the configuration knows may be left out: schema, gateways, vrrp, instances, nodeCheck,
-controlPlane; vips are then those of the load balancers and of the control plane. fence is made here.`,
+The file is YAML with the field names of State. What it leaves out is filled in: schema, gateways, vrrp, instances,
+nodeCheck and controlPlane from the cloud configuration, vips from the addresses of its load balancers and of the control
+plane, and fence.clusterUID from what the gateways hold.
+
+The State needs an epoch that is higher than every gateway's: give it with --force-epoch. Without the flag, nothing is
+sent and the least number that will do is told. An epoch is how gateways know that a new controller has taken over; pushing takes over, too.
+
+A RUNNING CONTROLLER WILL UNDO THIS: its next State is refused as older, so it claims a still higher epoch and replaces
+yours with what the cluster's Services say. To keep what you push, stop the controller first; when it starts again it takes over again.
+
+The private key of the cloud configuration signs the State, so its public key must stand in each gateway's
+/etc/gatewayctl/signers. The exit status is 1 unless every gateway made the State true.`,
+		Example: `  # What would change, on each gateway?
+  gatewayctl push -f state.yaml --cloud-config cloud.yaml --dry-run
+  # Do it on one gateway, look, then on the other.
+  gatewayctl push -f state.yaml --cloud-config cloud.yaml --force-epoch 8 --gateway gw1
+  gatewayctl push -f state.yaml --cloud-config cloud.yaml --force-epoch 9`,
 		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			flags.forced = cmd.Flags().Changed("force-epoch")
+			return runPush(cmd.Context(), flags, cmd.OutOrStdout())
+		},
 	}
-	flags := newSiteFlags(command)
-	command.Flags().StringVarP(&file, "filename", "f", "", "the State; - for standard input")
-	command.Flags().StringVar(&epoch, "force-epoch", "", "epoch of the State: a number, or next for one above the highest that a reachable gateway holds")
-	command.Flags().BoolVar(&plan, "plan", false, "tell what would change and change nothing")
-	command.RunE = func(cmd *cobra.Command, _ []string) (err error) {
-		if err := flags.check(); err != nil {
-			return err
+	command.Flags().StringVarP(&flags.file, "filename", "f", "", "the State, in YAML")
+	command.Flags().StringVar(&flags.cloudConfig, "cloud-config", "", "the controller's configuration")
+	command.Flags().Uint64Var(&flags.epoch, "force-epoch", 0, "the State's epoch, higher than that of every gateway")
+	command.Flags().StringSliceVar(&flags.gateways, "gateway", nil, "send to these gateways only, in this order (default all)")
+	command.Flags().BoolVar(&flags.dryRun, "dry-run", false, "tell what would change, and change nothing")
+	for _, required := range []string{"filename", "cloud-config"} {
+		if err := command.MarkFlagRequired(required); err != nil {
+			panic(err) // a flag that is not defined above: a fault of this function
 		}
-		text, err := readInput(file, cmd.InOrStdin())
-		if err != nil {
-			return err
-		}
-		s, err := openSite(flags.cloudConfig)
-		if err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, s.close()) }()
-		state, err := s.complete(text)
-		if err != nil {
-			return err
-		}
-		if state.Fence, err = s.fence(cmd.Context(), state.Fence.ClusterUID, epoch); err != nil {
-			return err
-		}
-		signed, err := s.sign(state)
-		if err != nil {
-			return err
-		}
-		return s.push(cmd.Context(), signed, plan, flags.output, cmd.OutOrStdout())
 	}
 	return command
 }
 
-func readInput(file string, stdin io.Reader) ([]byte, error) {
-	switch file {
-	case "":
-		return nil, errors.New("no State is given: name its file with -f, or - for standard input")
-	case "-":
-		return io.ReadAll(stdin)
-	default:
-		return os.ReadFile(file)
-	}
-}
-
-// complete reads a State and fills in what the configuration knows.
-func (s *site) complete(text []byte) (*desired.State, error) {
-	state := &desired.State{}
-	if err := yaml.UnmarshalStrict(text, state); err != nil {
-		return nil, fmt.Errorf("reading the State: %w", err)
-	}
-	if state.Schema == 0 {
-		state.Schema = desired.Schema
-	}
-	if state.Gateways == nil {
-		state.Gateways = s.config.DesiredGateways()
-	}
-	if state.VRRP == (desired.VRRP{}) {
-		state.VRRP = s.config.DesiredVRRP()
-	}
-	if state.NodeCheck == (desired.Check{}) {
-		state.NodeCheck = s.config.NodeCheck()
-	}
-	if state.ControlPlane == nil {
-		state.ControlPlane = s.config.DesiredControlPlane()
-	}
-	if state.Instances == nil {
-		instances, err := desired.Instances(state.Gateways, s.config.VRRP.FirstRouterID)
-		if err != nil {
-			return nil, err
-		}
-		state.Instances = instances
-	}
-	if state.VIPs == nil {
-		state.VIPs = vipsOf(state)
-	}
-	state.Normalize()
-	return state, nil
-}
-
-// vipsOf gives every address of the State, each once, to the instance that a controller would choose.
-func vipsOf(state *desired.State) []desired.VIP {
-	var vips []desired.VIP
-	seen := map[string]bool{}
-	for _, lb := range state.LoadBalancers {
-		for _, address := range lb.Addresses {
-			if !seen[address.String()] {
-				seen[address.String()] = true
-				vips = append(vips, desired.VIP{Address: address, RouterID: desired.Spread(address, state.Instances)})
-			}
-		}
-	}
-	if cp := state.ControlPlane; cp != nil {
-		vips = append(vips, desired.VIP{Address: cp.Address, RouterID: desired.Spread(cp.Address, state.Instances)})
-	}
-	return vips
-}
-
-// fence makes the State newer than what the gateways hold, as its sender has forced.
-func (s *site) fence(ctx context.Context, clusterUID, epoch string) (desired.Fence, error) {
-	if epoch == "" {
-		return desired.Fence{}, errors.New("no epoch is forced: what is pushed replaces the controller's State on the gateways; " +
-			"if that is meant, give --force-epoch=" + nextEpoch)
-	}
-	fence := desired.Fence{ClusterUID: clusterUID, Instance: "push-" + rand.Text()[:8], Sequence: 1}
-	var highest uint64
-	var faults []error
-	for _, g := range s.gateways {
-		hello, err := g.Hello(ctx)
-		if err != nil {
-			faults = append(faults, err)
-			continue
-		}
-		if hello.Fence == nil {
-			continue
-		}
-		highest = max(highest, hello.Fence.Epoch)
-		if fence.ClusterUID == "" {
-			fence.ClusterUID = hello.Fence.ClusterUID
-		}
-	}
-	if len(faults) == len(s.gateways) {
-		return fence, fmt.Errorf("no gateway answers: %w", errors.Join(faults...))
-	}
-	if epoch == nextEpoch {
-		fence.Epoch = highest + 1
-		return fence, nil
-	}
-	var err error
-	if fence.Epoch, err = strconv.ParseUint(epoch, 10, 64); err != nil {
-		return fence, fmt.Errorf("--force-epoch is %q; give a number or %s", epoch, nextEpoch)
-	}
-	return fence, nil
-}
-
-func (s *site) sign(state *desired.State) (desired.Signed, error) {
-	if err := state.Validate(); err != nil {
-		return desired.Signed{}, err
-	}
-	canonical, err := state.Canonical()
+func runPush(ctx context.Context, flags pushFlags, out io.Writer) error {
+	text, err := os.ReadFile(flags.file)
 	if err != nil {
-		return desired.Signed{}, err
+		return fmt.Errorf("reading the State: %w", err)
 	}
-	return gateway.Sign(s.key, canonical)
-}
-
-// pushed is what one gateway answered.
-type pushed struct {
-	Gateway string       `json:"gateway"`
-	Error   string       `json:"error,omitempty"`
-	Result  *wire.Result `json:"result,omitempty"`
-}
-
-// push goes from gateway to gateway: past one that is silent, but not past one that could not make the State true, which the
-// next would fail at too. The error says which gateways do not hold it.
-func (s *site) push(ctx context.Context, signed desired.Signed, plan bool, output string, out io.Writer) error {
-	var answers []pushed
-	var faults []error
-	for _, g := range s.gateways {
-		ask := g.Apply
-		if plan {
-			ask = g.Plan
-		}
-		result, err := ask(ctx, signed)
-		if err == nil && !made(result.Outcome) {
-			err = fmt.Errorf("gateway %s: %s%s", g.Name(), result.Outcome, faultText(result.Faults))
-		}
-		answer := pushed{Gateway: g.Name(), Result: result}
-		if err != nil {
-			answer.Error = err.Error()
-			faults = append(faults, err)
-		}
-		answers = append(answers, answer)
-		var silent *gateway.UnreachableError
-		if err != nil && !errors.As(err, &silent) {
-			break
-		}
-	}
-	if err := printPushed(out, output, answers); err != nil {
+	c, err := loadController(flags.cloudConfig)
+	if err != nil {
 		return err
 	}
-	return errors.Join(faults...)
-}
-
-// made tells an outcome with the State true on the machine.
-func made(o wire.Outcome) bool {
-	return o == wire.Unchanged || o == wire.Runtime || o == wire.Reloaded
-}
-
-func faultText(faults []wire.Fault) string {
-	var text string
-	for _, f := range faults {
-		text += "; "
-		if f.LoadBalancer != nil {
-			text += f.LoadBalancer.String() + ": "
-		}
-		if f.Field != "" {
-			text += f.Field + ": "
-		}
-		text += f.Message
+	defer c.close()
+	state, err := handwritten(text, c.config)
+	if err != nil {
+		return fmt.Errorf("%s: %w", flags.file, err)
 	}
-	return text
+	clients, err := c.named(flags.gateways)
+	if err != nil {
+		return err
+	}
+	var targets []pushTarget
+	for _, client := range clients {
+		targets = append(targets, client)
+	}
+	return push(ctx, state, c.key, targets, flags, out)
 }
 
-func printPushed(out io.Writer, output string, answers []pushed) error {
-	if output == "json" {
-		return printJSON(out, answers)
+// push gives state its fence, signs it and hands it to the targets.
+func push(ctx context.Context, state *desired.State, key ssh.Signer, targets []pushTarget, flags pushFlags, out io.Writer) error {
+	held, err := askFences(ctx, targets)
+	if err != nil {
+		return err
 	}
-	for _, a := range answers {
-		if a.Result == nil {
-			fmt.Fprintf(out, "%s: not changed\n", a.Gateway)
+	if err := held.mark(state, flags); err != nil {
+		return err
+	}
+	if err := state.Validate(); err != nil {
+		return fmt.Errorf("%s is not sent: %w", flags.file, err)
+	}
+	bytes, err := state.Canonical()
+	if err != nil {
+		return err
+	}
+	signed, err := gateway.Sign(key, bytes)
+	if err != nil {
+		return err
+	}
+	outcomes := send(ctx, signed, targets, flags.dryRun)
+	if _, err := io.WriteString(out, outcomeTable(outcomes, flags.dryRun)); err != nil {
+		return fmt.Errorf("printing the outcomes: %w", err)
+	}
+	return verdict(outcomes)
+}
+
+// fences is what the targets hold before the push.
+type fences struct {
+	highest    uint64
+	clusterUID string
+	told       []string // "gw1 holds epoch 3, sequence 17"
+}
+
+// askFences asks every target before the first one is changed: a push that would stop half-way does not begin.
+func askFences(ctx context.Context, targets []pushTarget) (*fences, error) {
+	held := &fences{}
+	var owner string
+	var faults []error
+	for _, target := range targets {
+		hello, err := target.Hello(ctx)
+		if err != nil {
+			faults = append(faults, err)
 			continue
 		}
-		fmt.Fprintf(out, "%s: %s, %s\n", a.Gateway, a.Result.Outcome, a.Result.Fence)
-		for _, r := range a.Result.Reasons {
-			fmt.Fprintf(out, "  reloaded HAProxy: %s\n", r)
+		f := hello.Fence
+		if f == nil {
+			held.told = append(held.told, target.Name()+" holds no State")
+			continue
 		}
-		for _, c := range a.Result.Changes {
-			fmt.Fprintf(out, "  %s\n", c)
-		}
-		for _, w := range a.Result.Warnings {
-			fmt.Fprintf(out, "  warning %s: %s\n", w.Reason, w.Message)
+		held.told = append(held.told, fmt.Sprintf("%s holds %s", target.Name(), f))
+		held.highest = max(held.highest, f.Epoch)
+		switch {
+		case f.ClusterUID == "":
+		case owner == "":
+			owner, held.clusterUID = target.Name(), f.ClusterUID
+		case f.ClusterUID != held.clusterUID:
+			faults = append(faults, fmt.Errorf("%s belongs to the cluster %s and %s to %s; choose with --gateway",
+				owner, held.clusterUID, target.Name(), f.ClusterUID))
 		}
 	}
+	if len(faults) > 0 {
+		return nil, fmt.Errorf("nothing was changed; push to the other gateways with --gateway NAME, if you must: %w", errors.Join(faults...))
+	}
+	return held, nil
+}
+
+// mark makes state the first of a forced epoch. A dry run without one takes the least that would do.
+func (f *fences) mark(state *desired.State, flags pushFlags) error {
+	epoch := flags.epoch
+	least := f.highest + 1
+	switch {
+	case !flags.forced && flags.dryRun:
+		epoch = least
+	case !flags.forced:
+		return fmt.Errorf("nothing was sent: %s; give --force-epoch %d to replace that, or --dry-run to see what would change "+
+			"(a running controller will claim a higher epoch and replace yours)", strings.Join(f.told, ", "), least)
+	case epoch < least:
+		return fmt.Errorf("nothing was sent: --force-epoch %d is not higher than what is held: %s; give %d or more",
+			epoch, strings.Join(f.told, ", "), least)
+	}
+	uid := state.Fence.ClusterUID
+	if uid == "" {
+		uid = f.clusterUID
+	}
+	if uid == "" {
+		return fmt.Errorf("nothing was sent: %s, so the cluster's UID is unknown; write fence.clusterUID into the State "+
+			"(kubectl get namespace kube-system -o jsonpath='{.metadata.uid}')", strings.Join(f.told, ", "))
+	}
+	state.Fence = desired.Fence{ClusterUID: uid, Epoch: epoch, Instance: "push-" + strings.ToLower(rand.Text()[:10]), Sequence: 1}
 	return nil
 }
 
-func printJSON(out io.Writer, v any) error {
-	encoder := json.NewEncoder(out)
-	encoder.SetIndent("", "  ")
-	return encoder.Encode(v)
+// pushed is what became of one target.
+type pushed struct {
+	gateway string
+	result  *wire.Result // nil: err, or not tried
+	err     error
+	took    time.Duration
+}
+
+// good tells whether the State is true there, or would be.
+func (p pushed) good() bool {
+	if p.result == nil {
+		return false
+	}
+	switch p.result.Outcome {
+	case wire.Unchanged, wire.Runtime, wire.Reloaded:
+		return true
+	}
+	return false
+}
+
+// send hands signed to one target after the other; after a failure the others are left alone (a dry run asks them all).
+func send(ctx context.Context, signed desired.Signed, targets []pushTarget, dryRun bool) []pushed {
+	outcomes := make([]pushed, len(targets))
+	for i, target := range targets {
+		outcomes[i].gateway = target.Name()
+	}
+	for i, target := range targets {
+		p := &outcomes[i]
+		began := time.Now()
+		if dryRun {
+			p.result, p.err = target.Plan(ctx, signed)
+		} else {
+			p.result, p.err = target.Apply(ctx, signed)
+		}
+		p.took = time.Since(began)
+		if !dryRun && !p.good() {
+			break
+		}
+	}
+	return outcomes
+}
+
+// verdict is the command's exit status in words; what went wrong stands below the table.
+func verdict(outcomes []pushed) error {
+	var failed, untried []string
+	for _, p := range outcomes {
+		switch {
+		case p.good():
+		case p.result == nil && p.err == nil:
+			untried = append(untried, p.gateway)
+		default:
+			failed = append(failed, p.gateway)
+		}
+	}
+	if len(failed) == 0 {
+		return nil
+	}
+	message := "failed on " + strings.Join(failed, ", ")
+	if len(untried) > 0 {
+		message += "; not tried: " + strings.Join(untried, ", ")
+	}
+	return errors.New(message)
+}
+
+// outcomeTable shows a line for each gateway, and below it what changed and what went wrong.
+func outcomeTable(outcomes []pushed, dryRun bool) string {
+	t := newTable("gateway", "outcome", "state", "vips", "took")
+	did := "changed"
+	if dryRun {
+		t = newTable("gateway", "would be", "state", "vips", "took")
+		did = "would change"
+	}
+	var below notes
+	for _, p := range outcomes {
+		switch {
+		case p.err != nil:
+			t.AppendRow([]any{p.gateway, "failed", "", "", p.took.Round(time.Millisecond)})
+			below.add(p.gateway, "%v", p.err)
+			below.refused(p.gateway, p.err)
+			continue
+		case p.result == nil:
+			t.AppendRow([]any{p.gateway, "not tried"})
+			continue
+		}
+		r := p.result
+		t.AppendRow([]any{p.gateway, string(r.Outcome), fence(r.Fence), addresses(r.Held, 3), p.took.Round(time.Millisecond)})
+		for _, reason := range r.Reasons {
+			below.add(p.gateway, "reload of HAProxy: %s", reason)
+		}
+		for _, change := range r.Changes {
+			below.add(p.gateway, "%s: %s", did, change)
+		}
+		below.faults(p.gateway, r.Faults)
+		if r.Outcome == wire.Stuck {
+			below.add(p.gateway, "the way back failed, too: look at `journalctl -u gatewayctl-agent` on the gateway")
+		}
+		below.warnings(p.gateway, r.Warnings)
+	}
+	return below.under(t)
+}
+
+// refused tells the single faults of a refusal.
+func (n *notes) refused(gateway string, err error) {
+	var refusal *wire.Refusal
+	if errors.As(err, &refusal) {
+		n.faults(gateway, refusal.Faults)
+	}
+}
+
+func (n *notes) faults(gateway string, faults []wire.Fault) {
+	for _, f := range faults {
+		where := f.Field
+		if f.LoadBalancer != nil {
+			where = strings.TrimSpace(f.LoadBalancer.String() + " " + f.Field)
+		}
+		n.add(gateway, "fault: %s", strings.TrimPrefix(where+": "+f.Message, ": "))
+	}
 }

@@ -1,159 +1,246 @@
 package main
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"maps"
-	"net/netip"
+	"math"
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
-	"github.com/jedib0t/go-pretty/v6/table"
-	"github.com/jedib0t/go-pretty/v6/text"
 	"github.com/spf13/cobra"
 
-	"cloud-provider-haproxy/loadbalancer/gateway"
+	"cloud-provider-haproxy/loadbalancer/agent"
+	"cloud-provider-haproxy/loadbalancer/desired"
 	"cloud-provider-haproxy/loadbalancer/wire"
 )
 
-// patience bounds one gateway's answer: somebody waits.
-const patience = 10 * time.Second
+// statusSource is who can be asked for its status.
+type statusSource interface {
+	Name() string
+	Status(ctx context.Context) (*wire.Status, error)
+}
 
-// seen is what one gateway answered.
-type seen struct {
-	Gateway string       `json:"gateway"`
-	Error   string       `json:"error,omitempty"`
-	Status  *wire.Status `json:"status,omitempty"`
+// gatewayStatus is one gateway's line, and its form in JSON.
+type gatewayStatus struct {
+	Gateway   string `json:"gateway"`
+	Reachable bool   `json:"reachable"`
+	// InSync says that what runs is what the gateway's State says, and that no other gateway holds a newer State.
+	InSync bool     `json:"inSync"`
+	Drift  []string `json:"drift,omitempty"`
+	// Error and Remedy are set when the gateway cannot be asked.
+	Error  string       `json:"error,omitempty"`
+	Remedy string       `json:"remedy,omitempty"`
+	Status *wire.Status `json:"status,omitempty"`
+}
+
+type statusFlags struct {
+	cloudConfig string
+	local       bool
+	socket      string
+	output      string
 }
 
 func newStatusCommand() *cobra.Command {
+	flags := statusFlags{}
 	command := &cobra.Command{
-		Use:   "status --cloud-config FILE",
-		Short: "Show what is true on every gateway now",
-		Long:  "Status asks every gateway of the configuration. It fails when one does not answer; what the others say is shown.",
-		Args:  cobra.NoArgs,
+		Use:   "status --cloud-config FILE | --local",
+		Short: "Show what each gateway does: reachable, in sync, VIPs, reloads, nodes",
+		Long: `Show what is true on each gateway now. All gateways of the cloud configuration are asked at once, with the controller's key.
+With --local, root on a gateway asks this gateway's agent alone, without the network.
+
+The exit status is 1 when a gateway is unreachable or out of sync, 0 otherwise.`,
+		Example: `  gatewayctl status --cloud-config cloud.yaml
+  gatewayctl status --cloud-config cloud.yaml -o json | jq '.[] | select(.inSync | not)'
+  gatewayctl status --local -o wide`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return showStatus(cmd.Context(), flags, cmd.OutOrStdout()) },
 	}
-	flags := newSiteFlags(command)
-	command.RunE = func(cmd *cobra.Command, _ []string) (err error) {
-		if err := flags.check(); err != nil {
-			return err
-		}
-		s, err := openSite(flags.cloudConfig)
-		if err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, s.close()) }()
-		all := s.status(cmd.Context())
-		if flags.output == "json" {
-			err = printJSON(cmd.OutOrStdout(), all)
-		} else {
-			err = printStatus(cmd.OutOrStdout(), all, time.Now())
-		}
-		for _, g := range all {
-			if g.Error != "" {
-				err = errors.Join(err, errors.New(g.Error))
-			}
-		}
-		return err
-	}
+	command.Flags().StringVar(&flags.cloudConfig, "cloud-config", "", "the controller's configuration")
+	command.Flags().BoolVar(&flags.local, "local", false, "ask the agent of this machine, as root")
+	command.Flags().StringVar(&flags.socket, "socket", agent.Socket, "the agent's socket, for --local")
+	command.Flags().StringVarP(&flags.output, "output", "o", "", "json, wide, or nothing for a table")
+	command.MarkFlagsOneRequired("cloud-config", "local")
+	command.MarkFlagsMutuallyExclusive("cloud-config", "local")
 	return command
 }
 
-// status asks all gateways at once.
-func (s *site) status(ctx context.Context) []seen {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	all := make([]seen, len(s.gateways))
+func showStatus(ctx context.Context, flags statusFlags, out io.Writer) error {
+	if !slices.Contains([]string{"", "json", "wide"}, flags.output) {
+		return fmt.Errorf("--output %q: give json or wide", flags.output)
+	}
+	var sources []statusSource
+	if flags.local {
+		sources = append(sources, localAgent{flags.socket})
+	} else {
+		c, err := loadController(flags.cloudConfig)
+		if err != nil {
+			return err
+		}
+		defer c.close()
+		for _, client := range c.clients {
+			sources = append(sources, client)
+		}
+	}
+	list := askStatus(ctx, sources)
+	text := statusTable(list, flags.output == "wide")
+	if flags.output == "json" {
+		bytes, err := json.MarshalIndent(list, "", "  ")
+		if err != nil {
+			return fmt.Errorf("encoding the status: %w", err)
+		}
+		text = string(bytes) + "\n"
+	}
+	if _, err := io.WriteString(out, text); err != nil {
+		return fmt.Errorf("printing the status: %w", err)
+	}
+	return judge(list)
+}
+
+// askStatus asks all at once, so that one that hangs costs no more than its own deadline.
+func askStatus(ctx context.Context, sources []statusSource) []gatewayStatus {
+	list := make([]gatewayStatus, len(sources))
 	var asking sync.WaitGroup
-	for i, g := range s.gateways {
-		asking.Go(func() { all[i] = ask(ctx, g) })
+	for i, source := range sources {
+		asking.Go(func() {
+			status, err := source.Status(ctx)
+			list[i] = newGatewayStatus(source.Name(), status, err)
+		})
 	}
 	asking.Wait()
-	return all
+	compareFences(list)
+	return list
 }
 
-func ask(ctx context.Context, g *gateway.Client) seen {
-	status, err := g.Status(ctx)
+func newGatewayStatus(name string, status *wire.Status, err error) gatewayStatus {
 	if err != nil {
-		return seen{Gateway: g.Name(), Error: err.Error()}
+		s := gatewayStatus{Gateway: name, Error: err.Error()}
+		var remedied interface{ Remedy() string }
+		var refusal *wire.Refusal
+		switch {
+		case errors.As(err, &remedied):
+			s.Remedy = remedied.Remedy()
+		case errors.As(err, &refusal):
+			s.Remedy = refusal.Remedy
+		}
+		return s
 	}
-	return seen{Gateway: g.Name(), Status: status}
+	s := gatewayStatus{Gateway: status.Hello.Gateway, Reachable: true, InSync: status.InSync, Drift: slices.Clone(status.Drift), Status: status}
+	if !s.InSync && len(s.Drift) == 0 && status.Fence == (desired.Fence{}) {
+		s.Drift = append(s.Drift, "it never got a State")
+	}
+	if status.Hello.Schema != desired.Schema {
+		s.Drift = append(s.Drift, fmt.Sprintf("its agent speaks State schema %d and this program %d: upgrade the older one", status.Hello.Schema, desired.Schema))
+	}
+	return s
 }
 
-// printStatus shows one column for each gateway, then what deserves a person.
-func printStatus(out io.Writer, all []seen, now time.Time) error {
-	t := table.NewWriter()
-	t.SetStyle(table.StyleLight)
-	t.Style().Format.Header = text.FormatDefault // names are case-sensitive
-	header := table.Row{"gateway"}
-	for _, g := range all {
-		header = append(header, g.Gateway)
-	}
-	t.AppendHeader(header)
-	for _, line := range statusLines(now) {
-		row := table.Row{line.name}
-		for _, g := range all {
-			switch {
-			case g.Status != nil:
-				row = append(row, line.value(g.Status))
-			case line.name == "reachable":
-				row = append(row, "no")
-			default:
-				row = append(row, "-")
-			}
+// compareFences finds gateways that hold an older State than another, or another State under the same number.
+func compareFences(list []gatewayStatus) {
+	var newest *gatewayStatus
+	for i := range list {
+		if list[i].Reachable && (newest == nil || list[i].Status.Fence.Compare(newest.Status.Fence) > 0) {
+			newest = &list[i]
 		}
-		t.AppendRow(row)
 	}
-	var b strings.Builder
-	b.WriteString(t.Render() + "\n")
-	for _, g := range all {
-		if g.Status == nil {
+	for i := range list {
+		s := &list[i]
+		if !s.Reachable || s == newest {
 			continue
 		}
-		for _, d := range g.Status.Drift {
-			fmt.Fprintf(&b, "%s: not in sync: %s\n", g.Gateway, d)
-		}
-		for _, w := range g.Status.Warnings {
-			fmt.Fprintf(&b, "%s: warning %s: %s\n", g.Gateway, w.Reason, w.Message)
+		have, want := s.Status.Fence, newest.Status.Fence
+		switch {
+		case have.ClusterUID != want.ClusterUID:
+			s.differs("it belongs to the cluster %q and %s to %q", have.ClusterUID, newest.Gateway, want.ClusterUID)
+		case have.Compare(want) < 0:
+			s.differs("it holds %s and %s holds %s", have, newest.Gateway, want)
+		case have.Instance != want.Instance || s.Status.Digest != newest.Status.Digest:
+			s.differs("it holds another State than %s under the same %s", newest.Gateway, want)
 		}
 	}
-	_, err := io.WriteString(out, b.String())
-	return err
 }
 
-type statusLine struct {
-	name  string
-	value func(*wire.Status) any
+func (s *gatewayStatus) differs(format string, args ...any) {
+	s.InSync = false
+	s.Drift = append(s.Drift, fmt.Sprintf(format, args...))
 }
 
-func statusLines(now time.Time) []statusLine {
-	return []statusLine{
-		{"reachable", func(*wire.Status) any { return "yes" }},
-		{"agent", func(s *wire.Status) any { return s.Hello.Agent }},
-		{"versions", func(s *wire.Status) any {
-			return fmt.Sprintf("haproxy %s\nkeepalived %s\nnft %s", s.Hello.HAProxy, s.Hello.Keepalived, s.Hello.NFTables)
-		}},
-		{"State", func(s *wire.Status) any { return fmt.Sprintf("epoch %d, sequence %d", s.Fence.Epoch, s.Fence.Sequence) }},
-		{"in sync", func(s *wire.Status) any { return yesNo(s.InSync) }},
-		{"VIPs held", func(s *wire.Status) any { return held(s.Held) }},
-		{"HAProxy up", func(s *wire.Status) any {
-			if s.HAProxyUp.IsZero() {
-				return "no"
-			}
-			return now.Sub(s.HAProxyUp).Round(time.Second).String() + " (since " + s.HAProxyUp.UTC().Format(time.RFC3339) + ")"
-		}},
-		{"keepalived up", func(s *wire.Status) any { return yesNo(s.KeepalivedUp) }},
-		{"reloads of HAProxy", func(s *wire.Status) any { return counts(s.Reloads) }},
-		{"rounds", func(s *wire.Status) any { return counts(s.Rounds) }},
-		{"runtime updates", func(s *wire.Status) any { return s.RuntimeUpdates }},
-		{"nodes", func(s *wire.Status) any { return nodes(s.Nodes) }},
-		{"connections", func(s *wire.Status) any { return s.Connections }},
-		{"old workers", func(s *wire.Status) any { return s.OldWorkers }},
+// judge is the command's exit status in words.
+func judge(list []gatewayStatus) error {
+	var unreachable, apart []string
+	for _, s := range list {
+		switch {
+		case !s.Reachable:
+			unreachable = append(unreachable, s.Gateway)
+		case !s.InSync:
+			apart = append(apart, s.Gateway)
+		}
 	}
+	var faults []string
+	if len(unreachable) > 0 {
+		faults = append(faults, "unreachable: "+strings.Join(unreachable, ", "))
+	}
+	if len(apart) > 0 {
+		faults = append(faults, "out of sync: "+strings.Join(apart, ", "))
+	}
+	if len(faults) == 0 {
+		return nil
+	}
+	return errors.New(strings.Join(faults, "; "))
+}
+
+func statusTable(list []gatewayStatus, wide bool) string {
+	columns := []any{"gateway", "reachable", "state", "in sync", "vips", "haproxy up since", "reloads", "runtime updates", "rounds", "nodes up/down"}
+	most := 3
+	if wide {
+		columns = append(columns, "connections", "old workers", "applied", "digest", "agent", "haproxy", "keepalived", "nftables")
+		most = math.MaxInt
+	}
+	t := newTable(columns...)
+	var below notes
+	for _, s := range list {
+		if !s.Reachable {
+			t.AppendRow([]any{s.Gateway, "no"})
+			below.add(s.Gateway, "%s", s.Error)
+			continue
+		}
+		st := s.Status
+		up, down := nodes(st.Nodes)
+		row := []any{s.Gateway, "yes", fence(st.Fence), yesNo(s.InSync), addresses(st.Held, most), moment(st.HAProxyUp, "not running"),
+			counts(st.Reloads), st.RuntimeUpdates, counts(st.Rounds), fmt.Sprintf("%d/%d", up, len(down))}
+		if wide {
+			row = append(row, st.Connections, st.OldWorkers, moment(st.Applied, "never"), cmp.Or(st.Digest[:min(12, len(st.Digest))], "-"),
+				st.Hello.Agent, st.Hello.HAProxy, st.Hello.Keepalived, st.Hello.NFTables)
+		}
+		t.AppendRow(row)
+		for _, drift := range s.Drift {
+			below.add(s.Gateway, "out of sync: %s", drift)
+		}
+		if !st.KeepalivedUp {
+			below.add(s.Gateway, "keepalived does not run, so this gateway can take no VIP; see `systemctl status keepalived` there")
+		}
+		if len(down) > 0 {
+			below.add(s.Gateway, "nodes that get no connections: %s", strings.Join(down, ", "))
+		}
+		below.warnings(s.Gateway, st.Warnings)
+	}
+	return below.under(t)
+}
+
+// nodes counts the servers that get connections and names the others with their state.
+func nodes(list []wire.NodeStatus) (up int, down []string) {
+	for _, n := range list {
+		if n.State == "UP" || n.State == "NOCHECK" {
+			up++
+			continue
+		}
+		down = append(down, fmt.Sprintf("%s (%s)", n.Name, n.State))
+	}
+	return up, down
 }
 
 func yesNo(b bool) string {
@@ -161,41 +248,4 @@ func yesNo(b bool) string {
 		return "yes"
 	}
 	return "no"
-}
-
-// shownVIPs is how many addresses fit a person's screen; -o json has all.
-const shownVIPs = 8
-
-func held(vips []netip.Addr) string {
-	words := []string{fmt.Sprint(len(vips))}
-	for _, v := range vips[:min(len(vips), shownVIPs)] {
-		words = append(words, v.String())
-	}
-	if more := len(vips) - shownVIPs; more > 0 {
-		words = append(words, fmt.Sprintf("and %d more", more))
-	}
-	return strings.Join(words, "\n")
-}
-
-func counts[K ~string](by map[K]uint64) string {
-	if len(by) == 0 {
-		return "0"
-	}
-	var words []string
-	for _, reason := range slices.Sorted(maps.Keys(by)) {
-		words = append(words, fmt.Sprintf("%d %s", by[reason], reason))
-	}
-	return strings.Join(words, "\n")
-}
-
-func nodes(all []wire.NodeStatus) string {
-	up := 0
-	var words []string
-	for _, n := range all {
-		if n.State == "UP" || n.State == "NOCHECK" {
-			up++
-		}
-		words = append(words, fmt.Sprintf("%s %s, %d sessions", n.Name, n.State, n.Sessions))
-	}
-	return strings.Join(append([]string{fmt.Sprintf("%d up, %d not", up, len(all)-up)}, words...), "\n")
 }
