@@ -93,7 +93,10 @@ func Start(ctx context.Context, options Options) (_ *Lab, err error) {
 	if l.read, l.write, err = os.Pipe(); err != nil {
 		return l, err
 	}
-	if l.module, err = build(ctx, l.bin(""), !options.Bare); err != nil {
+	if l.module, err = moduleDir(ctx); err != nil {
+		return l, err
+	}
+	if err := build(ctx, l.module, l.bin(""), !options.Bare); err != nil {
 		return l, err
 	}
 	if err := l.startSegment(ctx); err != nil {
