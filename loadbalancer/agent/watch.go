@@ -13,7 +13,7 @@ const (
 	// daemonsEvery is how often it is seen to that the daemons run.
 	daemonsEvery = time.Second
 	// retryFirst and retryLast bound the time between two tries to repair what cannot be repaired.
-	retryFirst = 2 * time.Second
+	retryFirst = time.Second
 	retryLast  = 30 * time.Second
 	// leftoverEvery is how often removed servers are looked at that still had connections.
 	leftoverEvery = 5 * time.Second
