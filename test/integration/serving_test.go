@@ -36,8 +36,11 @@ func testServed(t *testing.T, p *pair) {
 		if !s.InSync || !s.KeepalivedUp || s.HAProxyUp.IsZero() {
 			t.Errorf("status of %s: in sync %v %v, keepalived %v, HAProxy up since %v", name, s.InSync, s.Drift, s.KeepalivedUp, s.HAProxyUp)
 		}
-		if len(s.Warnings) != 0 {
-			t.Errorf("%s warns: %v", name, s.Warnings)
+		for _, w := range s.Warnings {
+			// The lab leaves alone what the kernel has once for all namespaces.
+			if w.Reason != "Sysctl" || strings.Count(w.Message, "=") != 1 || !strings.Contains(w.Message, "nf_conntrack_max=") {
+				t.Errorf("%s warns: %v", name, w)
+			}
 		}
 	}
 }
