@@ -2,6 +2,7 @@ package integration
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -239,6 +240,23 @@ func (p *pair) workerPIDs(t *testing.T) string {
 	}
 	return pids
 }
+
+// end sends a signal to the processes whose command line is the pattern, and waits until they are gone.
+func end(t *testing.T, h *lab.Host, signal, pattern string) {
+	t.Helper()
+	mustRun(t, h, "pkill", signal, "-f", pattern)
+	eventually(t, pattern+" ended on "+h.Name, func() error {
+		if out, err := h.Run(t.Context(), "pgrep", "-f", pattern); err == nil {
+			return errors.New("runs as " + out)
+		}
+		return nil
+	})
+}
+
+const (
+	agentProcess   = "^[^ ]*gatewayctl agent run"
+	haproxyProcess = "^/usr/sbin/haproxy "
+)
 
 // flow is 100 connections a second to web until Stop.
 func (p *pair) flow(t *testing.T) *lab.Running[traffic.Report] {
