@@ -29,9 +29,6 @@ func testServed(t *testing.T, p *pair) {
 			}
 		}
 	}
-	for _, vip := range []netip.Addr{web4, web6} {
-		p.holder(t, vip)
-	}
 	for name, s := range p.status(t) {
 		if !s.InSync || !s.KeepalivedUp || s.HAProxyUp.IsZero() {
 			t.Errorf("status of %s: in sync %v %v, keepalived %v, HAProxy up since %v", name, s.InSync, s.Drift, s.KeepalivedUp, s.HAProxyUp)
