@@ -11,6 +11,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go4.org/netipx"
@@ -384,7 +385,9 @@ func (r *recorder) ServiceNotice(k desired.Key, err error) {
 	r.notices[k] = err
 }
 
+// seen is everything told until nothing moves any more: a call is answered before the observer is told.
 func (r *recorder) seen() (rounds []loadbalancer.Round, freed []netip.Addr, notices map[desired.Key]error) {
+	synctest.Wait()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return slices.Clone(r.rounds), slices.Clone(r.freed), maps.Clone(r.notices)

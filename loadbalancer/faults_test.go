@@ -59,6 +59,7 @@ func TestOneBadServiceHurtsItselfAlone(t *testing.T) {
 					var all sync.WaitGroup
 					ensureBad := func(service string) {
 						all.Go(func() {
+							time.Sleep(time.Duration(len(service)) * 10 * time.Millisecond)
 							_, err := c.Ensure(t.Context(), web(service, badPort))
 							if !isA[*loadbalancer.ServiceFaultError](err) {
 								t.Errorf("%s: want *ServiceFaultError, got %v", service, err)
@@ -74,6 +75,8 @@ func TestOneBadServiceHurtsItselfAlone(t *testing.T) {
 					ensureBad("new")
 					for i := range 300 {
 						all.Go(func() {
+							// They keep coming while the fault is searched for.
+							time.Sleep(time.Duration(i) * 3 * time.Millisecond)
 							if _, err := c.Ensure(t.Context(), web(fmt.Sprintf("s%d", i), 80)); err != nil {
 								t.Errorf("s%d: %v", i, err)
 							}
