@@ -183,8 +183,17 @@ func knownHosts(t testing.TB, lines ...string) *KnownHosts {
 }
 
 func ed25519Key(t testing.TB) ssh.Signer {
+	t.Helper()
+	return signerOf(t, newEd25519(t), nil)
+}
+
+func newEd25519(t testing.TB) ed25519.PrivateKey {
+	t.Helper()
 	_, key, err := ed25519.GenerateKey(rand.Reader)
-	return signerOf(t, key, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
 }
 
 func ecdsaKey(t testing.TB) ssh.Signer {
