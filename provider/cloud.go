@@ -64,6 +64,7 @@ type Cloud struct {
 	chooser     chooser
 	nodes       atomic.Pointer[nodeSet]
 	wakeups     *wakeups
+	led         atomic.Bool
 	replayed    atomic.Bool
 
 	// Set by SetInformers, before anything runs that reads them.
@@ -129,6 +130,7 @@ func settings(o Options) loadbalancer.Settings {
 
 // Initialize is called once this process leads. Everything here ends with Shutdown or when stop is closed.
 func (c *Cloud) Initialize(_ cloudprovider.ControllerClientBuilder, stop <-chan struct{}) {
+	c.led.Store(true)
 	c.broadcaster.StartStructuredLogging(2)
 	c.broadcaster.StartRecordingToSink(&v1core.EventSinkImpl{Interface: c.options.Client.CoreV1().Events("")})
 	c.goUnlessEnded(func() {
@@ -166,6 +168,9 @@ func (c *Cloud) SetInformers(factory informers.SharedInformerFactory) {
 	c.nodesOf = factory.Core().V1().Nodes()
 	c.start()
 }
+
+// Led says whether this process was ever told that it leads.
+func (c *Cloud) Led() bool { return c.led.Load() }
 
 // Shutdown ends what Initialize and SetInformers started: the round that is under way is finished or abandoned, callers
 // that wait get loadbalancer.ErrStopped. It returns when all has ended or ctx has.
