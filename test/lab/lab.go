@@ -1,0 +1,193 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// Options say what lab to make. The zero value is two gateways and two workers.
+type Options struct {
+	Gateways int // default 2
+	Workers  int // default 2
+	// Logs is a directory that keeps the logs of every host after Close; empty: they go with the lab.
+	Logs string
+	// Bare leaves the hosts as they boot: nothing is started on them.
+	Bare bool
+}
+
+// Lab is a running network. Close ends it; so does the end of the process that started it.
+type Lab struct {
+	Controller *Host
+	Client     *Host
+	Gateways   []*Host
+	Workers    []*Host
+	// Shared is a directory that every host sees at the same path as the machine.
+	Shared string
+
+	options Options
+	dir     string // everything of this lab; removed by the segment's holder
+	logs    string
+	segment *holder
+
+	// lifeline: the hosts and the segment end when write is closed.
+	read, write *os.File
+
+	mu   sync.Mutex // serializes changes of the bridge's firewall
+	cuts map[[2]string]bool
+}
+
+// prefix of the lab's directories under os.TempDir.
+const prefix = "cloud-provider-haproxy-lab-"
+
+// Start makes a lab. ctx bounds the start only.
+func Start(ctx context.Context, options Options) (_ *Lab, err error) {
+	if err := Missing(); err != nil {
+		return nil, err
+	}
+	if options.Gateways == 0 {
+		options.Gateways = 2
+	}
+	if options.Workers == 0 {
+		options.Workers = 2
+	}
+	if options.Gateways > 9 || options.Workers > 40 {
+		return nil, fmt.Errorf("starting a lab: at most 9 gateways and 40 workers fit the segment, not %d and %d", options.Gateways, options.Workers)
+	}
+	dir, err := os.MkdirTemp("", prefix)
+	if err != nil {
+		return nil, fmt.Errorf("starting a lab: %w", err)
+	}
+	l := &Lab{options: options, dir: dir, Shared: filepath.Join(dir, "shared"), logs: options.Logs, cuts: map[[2]string]bool{}}
+	if l.logs == "" {
+		l.logs = filepath.Join(dir, "logs")
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("starting a lab: %w", err), l.Close())
+		}
+	}()
+	if err := os.Chmod(dir, 0o755); err != nil { // unprivileged daemons of the hosts pass through
+		return l, err
+	}
+	for _, d := range []string{l.logs, l.Shared, l.bin("")} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			return l, err
+		}
+	}
+	if l.read, l.write, err = os.Pipe(); err != nil {
+		return l, err
+	}
+	if err := build(ctx, l.bin("")); err != nil {
+		return l, err
+	}
+	if err := l.startSegment(ctx); err != nil {
+		return l, err
+	}
+	l.addHosts()
+	return l, l.boot(ctx)
+}
+
+func (l *Lab) bin(name string) string { return filepath.Join(l.Shared, "bin", name) }
+
+func (l *Lab) addHosts() {
+	l.Controller = l.newHost("controller", 2)
+	l.Client = l.newHost("client", 3)
+	for n := 1; n <= l.options.Gateways; n++ {
+		l.Gateways = append(l.Gateways, l.newHost(fmt.Sprintf("gw%d", n), 10+n))
+	}
+	for n := 1; n <= l.options.Workers; n++ {
+		l.Workers = append(l.Workers, l.newHost(fmt.Sprintf("worker%d", n), 20+n))
+	}
+}
+
+func (l *Lab) newHost(name string, number int) *Host {
+	return &Host{
+		Name:   name,
+		Addr4:  netip.MustParseAddr(fmt.Sprintf("192.0.2.%d", number)),
+		Addr6:  netip.MustParseAddr(fmt.Sprintf("2001:db8::%d", number)),
+		mac:    fmt.Sprintf("02:00:00:00:00:%02x", number),
+		number: number,
+		lab:    l,
+	}
+}
+
+// Hosts are all hosts: controller, client, gateways, workers.
+func (l *Lab) Hosts() []*Host {
+	hosts := []*Host{l.Controller, l.Client}
+	hosts = append(hosts, l.Gateways...)
+	return append(hosts, l.Workers...)
+}
+
+// Host finds a host by name; nil when there is none.
+func (l *Lab) Host(name string) *Host {
+	for _, h := range l.Hosts() {
+		if h.Name == name {
+			return h
+		}
+	}
+	return nil
+}
+
+func (l *Lab) boot(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for _, h := range l.Hosts() {
+		group.Go(func() error { return h.Boot(ctx) })
+	}
+	return group.Wait()
+}
+
+// Close ends every process of the lab and waits until all of it is gone: processes, namespaces and the directory.
+func (l *Lab) Close() error {
+	if l.write != nil {
+		_ = l.write.Close() // ends them all; a second Close is harmless
+	}
+	var faults []error
+	if l.Controller != nil {
+		for _, h := range l.Hosts() {
+			faults = append(faults, h.kill())
+		}
+	}
+	if l.segment != nil {
+		faults = append(faults, l.segment.wait())
+	}
+	if l.read != nil {
+		_ = l.read.Close()
+	}
+	return errors.Join(append(faults, os.RemoveAll(l.dir))...)
+}
+
+// Dir is the lab's directory on the machine; it is gone after Close.
+func (l *Lab) Dir() string { return l.dir }
+
+// WriteLogs prints the last lines of every log of every host.
+func (l *Lab) WriteLogs(w io.Writer, lines int) error {
+	files, err := filepath.Glob(filepath.Join(l.logs, "*", "*"))
+	if err != nil {
+		return err
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return fmt.Errorf("printing the lab's logs: %w", err)
+		}
+		if len(text) == 0 {
+			continue
+		}
+		all := strings.Split(strings.TrimRight(string(text), "\n"), "\n")
+		last := all[max(0, len(all)-lines):]
+		name, _ := filepath.Rel(l.logs, file)
+		if _, err := fmt.Fprintf(w, "--- %s (%d of %d lines)\n%s\n", name, len(last), len(all), strings.Join(last, "\n")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
