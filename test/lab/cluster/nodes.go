@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/netip"
 	"path"
+	"path/filepath"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -27,7 +28,7 @@ func (c *Cluster) startNodes(ctx context.Context) error {
 	for i, host := range c.Lab.Workers {
 		v4, v6 := podPrefixes(i)
 		kubelet.workers[host.Name] = &worker{
-			machine: machine{host}, pods4: v4, pods6: v6,
+			machine: c.machine(host), pods4: v4, pods6: v6,
 			node: newNode(host.Name, []netip.Addr{host.Addr4, host.Addr6}, c.options.External),
 		}
 		if err := c.startNode(ctx, host); err != nil {
@@ -40,9 +41,13 @@ func (c *Cluster) startNodes(ctx context.Context) error {
 	return c.waitFor(ctx, "every node to be Ready and served by kube-proxy", c.nodesReady)
 }
 
+func (c *Cluster) machine(host *lab.Host) machine {
+	return machine{host: host, backend: filepath.Join(c.Lab.Shared, "bin", "backend")}
+}
+
 // startNode gives one worker its routes, sysctls and kube-proxy.
 func (c *Cluster) startNode(ctx context.Context, host *lab.Host) error {
-	m := machine{host}
+	m := c.machine(host)
 	argvs := [][]string{{"sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"}}
 	for i, other := range c.Lab.Workers {
 		v4, v6 := podPrefixes(i)
