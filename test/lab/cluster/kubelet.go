@@ -56,6 +56,7 @@ type runningPod struct {
 const (
 	leaseNamespace  = "kube-node-lease"
 	heartbeatPeriod = 5 * time.Second
+	retryPeriod     = 2 * time.Second // a Pod that failed to start is tried again
 )
 
 // Run registers the nodes and then follows Pods until ctx ends. Pods are not stopped at the end: the lab ends with its
@@ -66,7 +67,7 @@ func (k *Kubelet) Run(ctx context.Context) error {
 			return fmt.Errorf("register node %s: %w", name, err)
 		}
 	}
-	factory := informers.NewSharedInformerFactory(k.client, 0)
+	factory := informers.NewSharedInformerFactory(k.client, retryPeriod)
 	pods := factory.Core().V1().Pods().Informer()
 	if _, err := pods.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc:    func(obj any) { k.sync(ctx, obj.(*corev1.Pod)) },
@@ -133,7 +134,7 @@ func (k *Kubelet) start(ctx context.Context, w *worker, key string, pod *corev1.
 	k.mu.Unlock()
 	var listen []netip.AddrPort
 	for _, ip := range ips {
-		if err := w.machine.Run(ctx, "ip", "address", "replace", netip.PrefixFrom(ip, ip.BitLen()).String(), "dev", "lo"); err != nil {
+		if err := w.machine.Run(ctx, "ip", "address", "replace", netip.PrefixFrom(ip, ip.BitLen()).String(), "dev", "lo", "nodad"); err != nil {
 			return nil, err
 		}
 		for _, c := range pod.Spec.Containers {
