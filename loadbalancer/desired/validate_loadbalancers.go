@@ -1,0 +1,162 @@
+package desired
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+// claim is what has one owner only (DESIGN invariant 8).
+type claim struct {
+	address  netip.Addr
+	protocol Protocol
+	port     uint16
+}
+
+// loadBalancers judges them in the order of their keys: of two that claim the same, the later one is at fault.
+func (v *validation) loadBalancers() {
+	all := v.state.LoadBalancers
+	order := make([]int, len(all))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return all[a].Key.Compare(all[b].Key) })
+	claims := make(map[claim]*LoadBalancer, 2*len(all))
+	for n, i := range order {
+		lb := &all[i]
+		j := judgement{v: v, lb: lb, index: i}
+		j.names()
+		if n > 0 && all[order[n-1]].Key == lb.Key {
+			j.add("", "has the key of another load balancer; keys are unique")
+		}
+		j.addresses()
+		j.frontends()
+		j.pool()
+		j.claims(claims)
+	}
+}
+
+// judgement is the validation of one load balancer.
+type judgement struct {
+	v     *validation
+	lb    *LoadBalancer
+	index int
+}
+
+// add notes a fault of this load balancer alone; field is relative to it.
+func (j *judgement) add(field, problem string) {
+	owner := j.lb.Key
+	path := fmt.Sprintf("loadBalancers[%s]", owner)
+	if !isLabel(owner.Namespace) || !isLabel(owner.Name) {
+		path = fmt.Sprintf("loadBalancers[%d]", j.index)
+	}
+	if field != "" {
+		path += "." + field
+	}
+	j.v.faults = append(j.v.faults, Fault{Owner: &owner, Field: path, Problem: problem})
+}
+
+func (j *judgement) judge(field, problem string) {
+	if problem != "" {
+		j.add(field, problem)
+	}
+}
+
+func (j *judgement) names() {
+	j.judge("namespace", labelProblem(j.lb.Namespace))
+	j.judge("name", labelProblem(j.lb.Name))
+	// A State written by hand for `gatewayctl push` has no Service and no UID.
+	j.judge("uid", identifierProblem(j.lb.UID))
+}
+
+func (j *judgement) addresses() {
+	j.judge("addresses", familiesProblem(j.lb.Addresses))
+	for i, address := range j.lb.Addresses {
+		f := j.v.vips[address]
+		problem := ""
+		switch {
+		case f == nil && j.v.returns[address] != Key{}:
+			problem = returning(address, j.v.returns[address])
+		case f == nil:
+			problem = fmt.Sprintf("%s is not one of the vips", address)
+		case f.problem != "":
+			problem = f.problem
+		case j.v.state.ControlPlane != nil && j.v.state.ControlPlane.Address == address:
+			problem = fmt.Sprintf("%s is the control plane's address, which no Service shares", address)
+		}
+		if f != nil {
+			f.owned = true
+		}
+		if problem != "" {
+			j.add(fmt.Sprintf("addresses[%d]", i), problem)
+		}
+	}
+}
+
+func (j *judgement) frontends() {
+	if len(j.lb.Frontends) == 0 {
+		j.add("frontends", "are missing; at least one is needed")
+	}
+	for i, f := range j.lb.Frontends {
+		if f.Name != "" && !isLabel(f.Name) {
+			j.add(fmt.Sprintf("frontends[%d].name", i), labelProblem(f.Name))
+		}
+		if f.Protocol != TCP && f.Protocol != UDP && f.Protocol != SCTP {
+			j.add(fmt.Sprintf("frontends[%d].protocol", i), fmt.Sprintf("is %q; allowed are TCP, UDP and SCTP", f.Protocol))
+		}
+		if f.Port == 0 {
+			j.add(fmt.Sprintf("frontends[%d].port", i), "is 0; allowed are 1 to 65535")
+		}
+		// Also with a Pool of its own: its servers have no port but this one.
+		if f.NodePort == 0 {
+			j.add(fmt.Sprintf("frontends[%d].nodePort", i), "is 0; allowed are 1 to 65535")
+		}
+	}
+}
+
+func (j *judgement) pool() {
+	pool := j.lb.Pool
+	if pool == nil {
+		return
+	}
+	if pool.Algorithm != RoundRobin {
+		j.add("pool.algorithm", fmt.Sprintf("is %q; allowed is %s", pool.Algorithm, RoundRobin))
+	}
+	for _, fault := range pool.Check.faults() {
+		j.add("pool.check."+fault.Field, fault.Problem)
+	}
+	names := make(map[string]bool, len(pool.Servers))
+	for i, server := range pool.Servers {
+		if !isSubdomain(server.Name) {
+			j.add(fmt.Sprintf("pool.servers[%d].name", i), subdomainProblem(server.Name))
+		}
+		if names[server.Name] {
+			j.add(fmt.Sprintf("pool.servers[%d].name", i), fmt.Sprintf("%q is the name of an earlier server; names are unique", server.Name))
+		}
+		names[server.Name] = true
+		problem := addressProblem(server.Address)
+		if problem == "" && j.v.vips[server.Address] != nil {
+			problem = fmt.Sprintf("%s is one of the vips; a server has an address of its own", server.Address)
+		}
+		if problem != "" {
+			j.add(fmt.Sprintf("pool.servers[%d].address", i), problem)
+		}
+		if server.Weight < 1 || server.Weight > 256 {
+			j.add(fmt.Sprintf("pool.servers[%d].weight", i), fmt.Sprintf("is %d; allowed are 1 to 256", server.Weight))
+		}
+	}
+}
+
+func (j *judgement) claims(claims map[claim]*LoadBalancer) {
+	for _, address := range j.lb.Addresses {
+		for i, f := range j.lb.Frontends {
+			c := claim{address, f.Protocol, f.Port}
+			if owner := claims[c]; owner != nil {
+				j.add(fmt.Sprintf("frontends[%d].port", i), fmt.Sprintf("%s port %d of %s is claimed by %s and by %s; it has one owner",
+					f.Protocol, f.Port, address, owner.Key, j.lb.Key))
+				continue
+			}
+			claims[c] = j.lb
+		}
+	}
+}
