@@ -29,5 +29,6 @@
 //     third, and a removed holder's VIPs went anywhere instead of to the heir that has them already.
 //   - Regular expressions for names: most of Validate's time with thousands of load balancers.
 //
-// Measured with 5000 load balancers of two ports on two shared cores: see the benchmarks; Validate takes some 3 ms.
+// Measured with 5000 load balancers of two ports (1.5 MB of canonical bytes), two shared cores: Validate 3 to 4 ms, Clone
+// 1 ms, Canonical and Digest 9 ms each, Decode 30 ms. An agent's round pays Decode, Validate and Digest once.
 package desired

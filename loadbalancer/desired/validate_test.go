@@ -26,6 +26,7 @@ func TestValidStates(t *testing.T) {
 		"no check":     func(s *desired.State) { s.NodeCheck = desired.Check{Kind: desired.CheckNone} },
 		"empty pool":   func(s *desired.State) { s.LoadBalancers[1].Pool.Servers = nil },
 		"unused VIP":   func(s *desired.State) { s.LoadBalancers = nil },
+		"SSH capitals": func(s *desired.State) { s.Gateways[0].SSHAddress = "East.Example.NET:22" },
 		"SSH zone":     func(s *desired.State) { s.Gateways[0].SSHAddress = "[fe80::1%eth0]:22" },
 		"advert 10 ms": func(s *desired.State) { s.VRRP.AdvertIntervalMillis = 10 },
 		"advert 41 s":  func(s *desired.State) { s.VRRP.AdvertIntervalMillis = 40950 },

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // Host is one machine of the lab. Its methods may be called from any goroutine.
@@ -75,6 +76,10 @@ func (h *Host) Boot(ctx context.Context) error {
 	if err := h.WriteFile("/etc/hostname", []byte(h.Name+"\n"), 0o644); err != nil {
 		return err
 	}
+	return h.startServices(ctx)
+}
+
+func (h *Host) startServices(ctx context.Context) error {
 	for _, start := range h.services {
 		if err := start(ctx); err != nil {
 			return fmt.Errorf("booting %s: %w", h.Name, err)
@@ -113,6 +118,7 @@ func (l *Lab) enter(ctx context.Context, pid int, argv ...string) *exec.Cmd {
 	cmd.Env = environment()
 	// Ctrl-C in a terminal is for the lab, which ends its hosts in its own time.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.WaitDelay = 100 * time.Millisecond
 	return cmd
 }
 
@@ -130,7 +136,11 @@ func (h *Host) RunInput(ctx context.Context, input string, argv ...string) (stri
 func run(cmd *exec.Cmd, host string, argv []string, input string) (string, error) {
 	var out, diagnostics strings.Builder
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(input), &out, &diagnostics
-	if err := cmd.Run(); err != nil {
+	err := cmd.Run()
+	if errors.Is(err, exec.ErrWaitDelay) {
+		err = nil // a daemon that it left behind has our pipes; the command itself is done
+	}
+	if err != nil {
 		return out.String(), &CommandError{Host: host, Argv: argv, Stderr: diagnostics.String(), Err: err}
 	}
 	return out.String(), nil

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -20,7 +21,10 @@ type Options struct {
 	Workers  int // default 2
 	// Logs is a directory that keeps the logs of every host after Close; empty: they go with the lab.
 	Logs string
-	// Bare leaves the hosts as they boot: nothing is started on them.
+	// NodePorts are the ports on which the backend program answers on every worker. None: workers start nothing, and are
+	// for something else (a real kube-proxy) to be started on.
+	NodePorts []uint16
+	// Bare leaves the hosts as they boot: nothing is installed or started on them.
 	Bare bool
 }
 
@@ -34,12 +38,15 @@ type Lab struct {
 	Shared string
 
 	options Options
+	module  string // directory of our Go module: manifests are installed from there
 	dir     string // everything of this lab; removed by the segment's holder
 	logs    string
 	segment *holder
 
 	// lifeline: the hosts and the segment end when write is closed.
 	read, write *os.File
+
+	number atomic.Int64 // of the newest program that needed a name of its own
 
 	mu   sync.Mutex // serializes changes of the bridge's firewall
 	cuts map[[2]string]bool
@@ -86,17 +93,57 @@ func Start(ctx context.Context, options Options) (_ *Lab, err error) {
 	if l.read, l.write, err = os.Pipe(); err != nil {
 		return l, err
 	}
-	if err := build(ctx, l.bin("")); err != nil {
+	if l.module, err = build(ctx, l.bin(""), !options.Bare); err != nil {
 		return l, err
 	}
 	if err := l.startSegment(ctx); err != nil {
 		return l, err
 	}
 	l.addHosts()
-	return l, l.boot(ctx)
+	if err := each(ctx, l.Hosts(), (*Host).Boot); err != nil {
+		return l, err
+	}
+	if options.Bare {
+		return l, nil
+	}
+	return l, l.furnish(ctx)
+}
+
+// furnish installs and starts what makes hosts gateways, workers and a controller.
+func (l *Lab) furnish(ctx context.Context) error {
+	if err := l.makeControllerKey(ctx); err != nil {
+		return err
+	}
+	if err := each(ctx, l.Gateways, (*Host).installGateway); err != nil {
+		return err
+	}
+	if err := l.installController(ctx); err != nil {
+		return err
+	}
+	for _, h := range l.Gateways {
+		h.AtBoot(h.startGateway)
+	}
+	if len(l.options.NodePorts) != 0 {
+		for _, h := range l.Workers {
+			h.AtBoot(h.startWorker)
+		}
+	}
+	return each(ctx, l.Hosts(), (*Host).startServices)
+}
+
+// each does something on many hosts at once.
+func each(ctx context.Context, hosts []*Host, do func(*Host, context.Context) error) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for _, h := range hosts {
+		group.Go(func() error { return do(h, ctx) })
+	}
+	return group.Wait()
 }
 
 func (l *Lab) bin(name string) string { return filepath.Join(l.Shared, "bin", name) }
+
+// Program is the path, on every host, of a program of the lab: backend, client, gatewayctl.
+func (l *Lab) Program(name string) string { return l.bin(name) }
 
 func (l *Lab) addHosts() {
 	l.Controller = l.newHost("controller", 2)
@@ -135,14 +182,6 @@ func (l *Lab) Host(name string) *Host {
 		}
 	}
 	return nil
-}
-
-func (l *Lab) boot(ctx context.Context) error {
-	group, ctx := errgroup.WithContext(ctx)
-	for _, h := range l.Hosts() {
-		group.Go(func() error { return h.Boot(ctx) })
-	}
-	return group.Wait()
 }
 
 // Close ends every process of the lab and waits until all of it is gone: processes, namespaces and the directory.

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -17,6 +18,7 @@ type Process struct {
 	Log string
 
 	cmd  *exec.Cmd
+	from int64 // where the log of this run begins
 	done chan struct{}
 	err  error // set before done is closed
 }
@@ -28,12 +30,16 @@ func (h *Host) Start(name string, argv ...string) (*Process, error) {
 		return nil, err
 	}
 	defer log.Close() // the program has its own
+	before, err := log.Stat()
+	if err != nil {
+		return nil, err
+	}
 	cmd := h.Command(context.Background(), argv...)
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting %s on %s: %w", name, h.Name, err)
 	}
-	p := &Process{Name: name, Log: log.Name(), cmd: cmd, done: make(chan struct{})}
+	p := &Process{Name: name, Log: log.Name(), from: before.Size(), cmd: cmd, done: make(chan struct{})}
 	go func() {
 		p.err = cmd.Wait()
 		close(p.done)
@@ -45,6 +51,42 @@ func (h *Host) Start(name string, argv ...string) (*Process, error) {
 func (p *Process) Wait() error {
 	<-p.done
 	return p.err
+}
+
+// Output is what the program has printed so far, standard output and error.
+func (p *Process) Output() ([]byte, error) {
+	text, err := os.ReadFile(p.Log)
+	if err != nil {
+		return nil, err
+	}
+	return text[p.from:], nil
+}
+
+// AwaitLine returns when the program has printed the line. A program that ends first, or ctx, is an error that tells what it
+// printed.
+func (p *Process) AwaitLine(ctx context.Context, line string) error {
+	said := func() ([]byte, bool) {
+		text, _ := p.Output()
+		return text, bytes.Contains(append([]byte("\n"), text...), []byte("\n"+line+"\n"))
+	}
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if _, found := said(); found {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-p.done:
+			if text, found := said(); !found {
+				return fmt.Errorf("%s ended before it said %q: %w\n%s", p.Name, line, p.err, text)
+			}
+			return nil
+		case <-ctx.Done():
+			text, _ := said()
+			return fmt.Errorf("waiting for %s to say %q: %w\n%s", p.Name, line, ctx.Err(), text)
+		}
+	}
 }
 
 // Done is closed when the program ended.

@@ -2,7 +2,9 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"slices"
 	"strings"
@@ -105,6 +107,11 @@ func (l *Lab) setCut(ctx context.Context, a, b *Host, cut bool) error {
 	for _, pair := range pairs {
 		fmt.Fprintf(&rules, "iifname %q oifname %q drop\n", pair[0], pair[1])
 	}
-	rules.WriteString("} }\n")
+	rules.WriteString("}\n}\n")
 	return l.onSegment(ctx, rules.String(), "nft", "-f", "-")
+}
+
+// notOurs tells a kernel variable that this kernel does not have, or that only the machine's own namespace may set.
+func notOurs(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission)
 }

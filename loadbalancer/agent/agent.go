@@ -1,0 +1,216 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"cloud-provider-haproxy/loadbalancer/desired"
+	"cloud-provider-haproxy/loadbalancer/wire"
+)
+
+// Verifier believes a State's signature or says why not. It is asked for each State, so that an edited signers file
+// needs no restart.
+type Verifier interface {
+	Verify(signed desired.Signed) error
+}
+
+// Parts are what an Agent works with.
+type Parts struct {
+	Config   Config
+	Version  string // of this binary
+	Host     Host
+	HAProxy  HAProxy
+	TryBind  func(netip.AddrPort) error
+	Verifier Verifier
+	Log      *slog.Logger
+	// NotifySocket is systemd's, from the environment; empty without systemd.
+	NotifySocket string
+}
+
+// Agent is the only writer on one gateway.
+type Agent struct {
+	config   Config
+	version  string
+	host     Host
+	haproxy  HAProxy
+	tryBind  func(netip.AddrPort) error
+	verifier Verifier
+	log      *slog.Logger
+	notify   string
+
+	// writing has room for one: whoever fills it may change the machine.
+	writing  chan struct{}
+	counters counters
+	// rules are the rules of our nftables table as this machine's nft spells them; guarded by writing.
+	rules []byte
+
+	mu sync.Mutex
+	// current is what is committed, as rendered for this machine; nil before the first State.
+	current *rendering
+	// committed is the State that is held. It is known before current is: a machine may be unable to render it.
+	committed *revision
+	versions  versions
+	// foreign are the warnings about other people's firewalls, looked for once in a while.
+	foreign []wire.Warning
+	// fault is why what runs is known to differ from the State that is held; nil when it does not.
+	fault error
+	ready bool
+	// leftover is true while servers that were removed wait for their last connections.
+	leftover bool
+}
+
+// New makes an Agent; nothing is read or written before Run.
+func New(p Parts) (*Agent, error) {
+	if err := p.Config.validate(); err != nil {
+		return nil, fmt.Errorf("the agent's configuration: %w", err)
+	}
+	return &Agent{
+		config:   p.Config,
+		version:  p.Version,
+		host:     p.Host,
+		haproxy:  p.HAProxy,
+		tryBind:  p.TryBind,
+		verifier: p.Verifier,
+		log:      p.Log,
+		notify:   p.NotifySocket,
+		writing:  make(chan struct{}, 1),
+	}, nil
+}
+
+// Run makes the machine what the committed State says, then serves and watches until ctx ends. A transaction that runs
+// when ctx ends is finished first.
+func (a *Agent) Run(ctx context.Context) error {
+	unlock, err := lockMachine(a.config.Paths.Socket + ".lock")
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := a.open(ctx); err != nil {
+		return err
+	}
+	listener, err := a.listen()
+	if err != nil {
+		return err
+	}
+	// Sessions that come now wait for this first transaction.
+	a.writing <- struct{}{}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		defer a.release()
+		a.recover(ctx)
+		return nil
+	})
+	group.Go(func() error { return a.serve(ctx, listener) })
+	group.Go(func() error { a.watchHAProxy(ctx); return nil })
+	group.Go(func() error { a.watchDaemons(ctx); return nil })
+	group.Go(func() error { a.confirmInTime(ctx); return nil })
+	if err := notify(a.notify, "READY=1"); err != nil {
+		a.log.Warn("telling systemd that the agent is ready", "error", err)
+	}
+	a.log.Info("serving", "gateway", a.config.Gateway, "socket", a.config.Paths.Socket)
+	err = group.Wait()
+	// Sessions end with serve, but a transaction begun by the watcher may be the last one.
+	a.writing <- struct{}{}
+	return err
+}
+
+// open reads what an agent before this one left.
+func (a *Agent) open(ctx context.Context) error {
+	if err := a.counters.load(a.host, a.config.Paths.countersFile()); err != nil {
+		a.log.Warn("counting from zero", "error", err)
+	}
+	a.readVersions(ctx)
+	held, err := a.loadRevision()
+	if err != nil {
+		return err
+	}
+	a.mu.Lock()
+	a.committed = held
+	a.mu.Unlock()
+	return a.openTrack()
+}
+
+// lockMachine keeps a second agent away, also one that does not find our socket.
+func lockMachine(path string) (unlock func() error, err error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, fmt.Errorf("making the directory of %s: %w", path, err)
+	}
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("opening the agent's lock: %w", err)
+	}
+	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		file.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, fmt.Errorf("another agent runs on this machine: it holds %s", path)
+		}
+		return nil, fmt.Errorf("locking %s: %w", path, err)
+	}
+	return file.Close, nil
+}
+
+// acquire waits for the right to change the machine.
+func (a *Agent) acquire(ctx context.Context) error {
+	select {
+	case a.writing <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for the transaction before this one: %w", ctx.Err())
+	}
+}
+
+func (a *Agent) tryAcquire() bool {
+	select {
+	case a.writing <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+func (a *Agent) release() { <-a.writing }
+
+// held is the State that this gateway holds, nil when it never had one.
+func (a *Agent) held() *revision {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.committed
+}
+
+// rendered is what the State that is held means on this machine; nil when that is not known.
+func (a *Agent) rendered() *rendering {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.current
+}
+
+// hold makes r what this gateway holds, in memory; fault is nil when it also runs.
+func (a *Agent) hold(r *rendering, fault error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.current, a.committed, a.fault = r, r.revision, fault
+}
+
+func (a *Agent) setFault(err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.fault = err
+}
+
+// transactionLimit bounds one transaction, and once more its way back.
+const transactionLimit = time.Minute
+
+// detached is a context for a transaction: it goes on when its session, or the agent's own life, ends.
+func detached(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), transactionLimit)
+}

@@ -1,0 +1,68 @@
+package agent
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// process is a daemon's main process. The start time (clock ticks since boot) tells it from a later one of the same
+// number.
+type process struct {
+	PID   int    `json:"pid"`
+	Start string `json:"start"`
+}
+
+// alive finds the daemon by its pid file; nil when it does not run. A stale file whose number another program has now
+// does not count.
+func (a *Agent) alive(d Daemon) (*process, error) {
+	text, err := a.host.ReadFile(d.PIDFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the pid file of %s: %w", filepath.Base(d.Program), err)
+	}
+	// HAProxy writes a line for each of its processes when it runs without a master; the first will do.
+	line, _, _ := strings.Cut(strings.TrimSpace(string(text)), "\n")
+	pid, err := strconv.Atoi(line)
+	if err != nil {
+		return nil, nil // being written
+	}
+	stat, err := a.host.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return nil, nil // gone
+	}
+	name, start, dead := parseStat(stat)
+	if dead || name != filepath.Base(d.Program) {
+		return nil, nil
+	}
+	return &process{PID: pid, Start: start}, nil
+}
+
+// parseStat reads /proc/PID/stat (proc(5)): the name stands in parentheses and may contain anything; the state is field
+// 3, the start time field 22.
+func parseStat(stat []byte) (name, start string, dead bool) {
+	open, end := bytes.IndexByte(stat, '('), bytes.LastIndexByte(stat, ')')
+	if open < 0 || end < open {
+		return "", "", true
+	}
+	fields := strings.Fields(string(stat[end+1:]))
+	if len(fields) < 20 {
+		return "", "", true
+	}
+	return string(stat[open+1 : end]), fields[19], fields[0] == "Z" || fields[0] == "X"
+}
+
+// children counts the processes that a daemon's main process has.
+func (a *Agent) children(p *process) int {
+	text, err := a.host.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", p.PID, p.PID))
+	if err != nil {
+		return 0
+	}
+	return len(strings.Fields(string(text)))
+}

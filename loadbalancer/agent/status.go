@@ -1,0 +1,159 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"cloud-provider-haproxy/loadbalancer/desired"
+	"cloud-provider-haproxy/loadbalancer/haproxy"
+	"cloud-provider-haproxy/loadbalancer/nftables"
+	"cloud-provider-haproxy/loadbalancer/wire"
+)
+
+// The backends of the shared pool, as haproxy.Render names them.
+const (
+	nodesBackend     = "nodes"
+	nodesOpenBackend = "nodes-open"
+)
+
+// status tells what is true now. While a transaction runs, what it has half done is not called drift.
+func (a *Agent) status(ctx context.Context, role wire.Role) *wire.Status {
+	counted := a.counters.snapshot()
+	s := &wire.Status{Hello: *a.hello(role), Applied: counted.Applied, Reloads: counted.Reloads, Rounds: counted.Rounds,
+		RuntimeUpdates: counted.RuntimeUpdates}
+	quiet := a.tryAcquire()
+	if quiet {
+		defer a.release()
+	}
+	seen, err := a.observe(ctx)
+	if err != nil {
+		s.Drift = []string{err.Error()}
+		return s
+	}
+	held := a.held()
+	if held != nil {
+		s.Fence, s.Digest = held.state.Fence, held.digest
+		s.Held = a.heldVIPs(seen.addresses, held.state)
+		s.Drift = a.faults()
+		if quiet {
+			s.Drift = append(s.Drift, a.drift(seen, nil)...)
+		}
+		s.Nodes = nodeStatus(seen.running, held.state)
+		s.Warnings = append(a.warnings(seen.running, held.state), a.doubts(held)...)
+	}
+	s.InSync = len(s.Drift) == 0
+	s.KeepalivedUp = seen.keepalived != nil
+	if seen.running != nil {
+		s.HAProxyUp = seen.running.Started
+		s.Connections = uint64(seen.running.Connections)
+	}
+	if seen.haproxy != nil {
+		s.OldWorkers = max(0, a.children(seen.haproxy)-1)
+	}
+	s.Warnings = append(s.Warnings, a.sysctls()...)
+	return s
+}
+
+func (a *Agent) faults() []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.fault == nil {
+		return nil
+	}
+	return []string{a.fault.Error()}
+}
+
+func nodeStatus(running *haproxy.Running, s *desired.State) []wire.NodeStatus {
+	var nodes []wire.NodeStatus
+	for _, n := range s.Nodes {
+		status := wire.NodeStatus{Name: n.Name}
+		if running != nil {
+			for _, name := range []string{nodesOpenBackend, nodesBackend} {
+				if b := running.Backends[name]; b != nil {
+					status.State = b.Servers[n.Name].State
+					status.Sessions += b.Servers[n.Name].Total
+				}
+			}
+		}
+		nodes = append(nodes, status)
+	}
+	return nodes
+}
+
+// warnings are true now and stop nothing.
+func (a *Agent) warnings(running *haproxy.Running, s *desired.State) []wire.Warning {
+	a.mu.Lock()
+	warnings := slices.Clone(a.foreign)
+	a.mu.Unlock()
+	if running != nil && allDown(running, s) {
+		warnings = append(warnings, wire.Warning{Reason: "AllNodesDown",
+			Message: "no node passes its health check, so connections go to all of them (fail open); look at the check's port and at the nodes"})
+	}
+	return warnings
+}
+
+func allDown(running *haproxy.Running, s *desired.State) bool {
+	pool := running.Backends[nodesBackend]
+	if pool == nil || len(s.Nodes) == 0 {
+		return false
+	}
+	for _, n := range s.Nodes {
+		if pool.Servers[n.Name].State != "DOWN" {
+			return false
+		}
+	}
+	return true
+}
+
+// doubts are about a State that keeps being served although it would not be accepted any more.
+func (a *Agent) doubts(held *revision) []wire.Warning {
+	var warnings []wire.Warning
+	if err := a.verifier.Verify(held.signed); err != nil {
+		warnings = append(warnings, wire.Warning{Reason: "SignerRemoved",
+			Message: fmt.Sprintf("the State that is served is not believed any more: %v; it is served until another one comes", err)})
+	}
+	if refusal := a.checkLimits(held.state); refusal != nil {
+		warnings = append(warnings, wire.Warning{Reason: "OutsideLimits", Message: refusal.Message + "; it is served until another State comes"})
+	}
+	return warnings
+}
+
+// lookAtForeign finds other people's firewall chains that drop what our table lets in.
+func (a *Agent) lookAtForeign(ctx context.Context) {
+	output, err := a.host.Run(ctx, nftables.RulesetArgv(), nil)
+	if err != nil {
+		a.log.Warn("reading the firewall", "error", err)
+		return
+	}
+	findings, err := nftables.ForeignDrops(output.Stdout)
+	if err != nil {
+		a.log.Warn("reading the firewall", "error", err)
+		return
+	}
+	var warnings []wire.Warning
+	for _, f := range findings {
+		warnings = append(warnings, wire.Warning{Reason: "ForeignFirewall",
+			Message: fmt.Sprintf("chain %s of table %s %s: %s; run: %s", f.Chain, f.Family, f.Table, f.Problem, strings.Join(f.Commands, " && "))})
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.foreign = warnings
+}
+
+// sysctls finds kernel settings that a gateway needs and this one lacks.
+func (a *Agent) sysctls() []wire.Warning {
+	var lacking []string
+	for _, c := range nftables.Sysctls() {
+		current, err := a.host.ReadFile(c.File())
+		if err != nil || c.Met(string(current)) {
+			continue // absent while its module is not loaded
+		}
+		lacking = append(lacking, fmt.Sprintf("%s=%s (it is %s)", c.Name, c.Value, strings.TrimSpace(string(current))))
+	}
+	if len(lacking) == 0 {
+		return nil
+	}
+	return []wire.Warning{{Reason: "Sysctl", Message: "kernel settings for a gateway are missing; set: " + strings.Join(lacking, ", ")}}
+}

@@ -1,0 +1,90 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// The numbers that keepalived adds to its priority (DESIGN.md section 7).
+const (
+	aliveWeight = 100
+	readyWeight = 50
+)
+
+// confirmLimit is how long after a boot a State that nobody contradicts counts as current.
+const confirmLimit = 30 * time.Second
+
+// openTrack makes the track files, on tmpfs, before keepalived needs them. What an agent before this one wrote since the
+// boot stands: to restart the agent, for an upgrade, must move no VIP.
+func (a *Agent) openTrack() error {
+	value, err := a.readTrack(a.config.Paths.readyFile())
+	if err != nil {
+		return err
+	}
+	a.mu.Lock()
+	a.ready = value == readyWeight
+	a.mu.Unlock()
+	if value < 0 {
+		if err := a.writeTrack(a.config.Paths.readyFile(), 0); err != nil {
+			return err
+		}
+	}
+	value, err = a.readTrack(a.config.Paths.aliveFile())
+	if err == nil && value < 0 {
+		err = a.writeTrack(a.config.Paths.aliveFile(), 0)
+	}
+	return err
+}
+
+// readTrack gives -1 when there is no such file, or no number in it.
+func (a *Agent) readTrack(path string) (int, error) {
+	text, err := a.host.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return -1, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("reading a track file: %w", err)
+	}
+	value, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		return -1, nil
+	}
+	return value, nil
+}
+
+func (a *Agent) writeTrack(path string, value int) error {
+	// keepalived drops its rights for nothing here, but a person may want to look.
+	if err := a.host.WriteFile(path, []byte(strconv.Itoa(value)+"\n"), 0o644); err != nil {
+		return fmt.Errorf("writing a track file: %w", err)
+	}
+	return nil
+}
+
+// confirm tells keepalived that the State that is held is current.
+func (a *Agent) confirm(why string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.ready || a.committed == nil {
+		return
+	}
+	if err := a.writeTrack(a.config.Paths.readyFile(), readyWeight); err != nil {
+		a.log.Error("telling keepalived that this gateway is current", "error", err)
+		return
+	}
+	a.ready = true
+	a.log.Info("this gateway is current", "because", why)
+}
+
+// confirmInTime counts the State as current when nobody has told a newer one for a while.
+func (a *Agent) confirmInTime(ctx context.Context) {
+	select {
+	case <-time.After(confirmLimit):
+		a.confirm(fmt.Sprintf("nobody told a newer State for %s", confirmLimit))
+	case <-ctx.Done():
+	}
+}

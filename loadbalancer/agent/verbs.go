@@ -1,0 +1,106 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+
+	"cloud-provider-haproxy/loadbalancer/desired"
+	"cloud-provider-haproxy/loadbalancer/wire"
+)
+
+// allowed says whether a role may use a verb. A peer hands States on, so it may read ours and nothing else.
+func allowed(role wire.Role, verb wire.Verb) bool {
+	switch role {
+	case wire.RoleController, wire.RoleOperator:
+		return slices.Contains([]wire.Verb{wire.VerbHello, wire.VerbState, wire.VerbApply, wire.VerbPlan, wire.VerbStatus}, verb)
+	case wire.RolePeer:
+		return verb == wire.VerbHello || verb == wire.VerbState
+	}
+	return false
+}
+
+// admit believes the role that the preamble names. The forced command names controller or peer; an operator is whoever
+// is root on this machine.
+func admit(role wire.Role, uid uint32) (wire.Role, *wire.Refusal) {
+	switch role {
+	case wire.RoleController, wire.RolePeer:
+		return role, nil
+	case wire.RoleOperator:
+		if uid == 0 {
+			return role, nil
+		}
+		return "", &wire.Refusal{Code: wire.CodeRole, Message: "only root is an operator", Remedy: "run the command as root on the gateway"}
+	}
+	return "", &wire.Refusal{Code: wire.CodeRole, Message: fmt.Sprintf("there is no role %q", role)}
+}
+
+// reply answers one request. ctx ends when the agent is told to end.
+func (a *Agent) reply(ctx context.Context, log *slog.Logger, role wire.Role, request *wire.Request) *wire.Reply {
+	if request.Verb != wire.VerbHello && request.Version != wire.Version {
+		return &wire.Reply{Refusal: &wire.Refusal{Code: wire.CodeVersion,
+			Message: fmt.Sprintf("the request is of version %d and this agent (%s) speaks version %d", request.Version, a.version, wire.Version),
+			Remedy:  "run the same release of controller and agent"}}
+	}
+	if !allowed(role, request.Verb) {
+		return &wire.Reply{Refusal: &wire.Refusal{Code: wire.CodeRole, Message: fmt.Sprintf("the role %s may not ask for %q", role, request.Verb)}}
+	}
+	switch request.Verb {
+	case wire.VerbHello:
+		return &wire.Reply{Hello: a.hello(role)}
+	case wire.VerbState:
+		held := a.held()
+		if held == nil {
+			return &wire.Reply{Empty: true}
+		}
+		return &wire.Reply{State: &held.signed}
+	case wire.VerbStatus:
+		return &wire.Reply{Status: a.status(ctx, role)}
+	}
+	return a.replyToState(ctx, log, request)
+}
+
+// replyToState answers apply and plan.
+func (a *Agent) replyToState(ctx context.Context, log *slog.Logger, request *wire.Request) *wire.Reply {
+	if request.Apply == nil {
+		return &wire.Reply{Refusal: &wire.Refusal{Code: wire.CodeMalformed, Message: fmt.Sprintf("%s carries no State", request.Verb)}}
+	}
+	act := a.apply
+	if request.Verb == wire.VerbPlan {
+		act = a.plan
+	}
+	result, refusal := act(ctx, request.Apply.Signed)
+	if refusal != nil {
+		log.Warn("refused", "verb", request.Verb, "code", refusal.Code, "message", refusal.Message)
+		return &wire.Reply{Refusal: refusal}
+	}
+	logResult(log, request.Verb, result)
+	return &wire.Reply{Result: result}
+}
+
+func logResult(log *slog.Logger, verb wire.Verb, result *wire.Result) {
+	level := slog.LevelInfo
+	switch result.Outcome {
+	case wire.Unchanged:
+		level = slog.LevelDebug
+	case wire.RolledBack, wire.Refused:
+		level = slog.LevelWarn
+	case wire.Stuck:
+		level = slog.LevelError
+	}
+	log.Log(context.Background(), level, "transaction", "verb", verb, "outcome", result.Outcome, "epoch", result.Fence.Epoch,
+		"sequence", result.Fence.Sequence, "reasons", result.Reasons, "changes", result.Changes, "faults", result.Faults)
+}
+
+// hello tells what runs here.
+func (a *Agent) hello(role wire.Role) *wire.Hello {
+	versions := a.programs()
+	hello := &wire.Hello{Gateway: a.config.Gateway, Agent: a.version, Role: role, Schema: desired.Schema,
+		HAProxy: versions.haproxy, Keepalived: versions.keepalived, NFTables: versions.nftables}
+	if held := a.held(); held != nil {
+		fence := held.state.Fence
+		hello.Fence = &fence
+	}
+	return hello
+}

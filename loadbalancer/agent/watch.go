@@ -1,0 +1,126 @@
+package agent
+
+import (
+	"context"
+	"time"
+)
+
+const (
+	// lookEvery is how often HAProxy is asked for a sign of life, silenceLimit how long it may think about it. Together
+	// they bound how long a gateway whose HAProxy is dead keeps its VIPs.
+	lookEvery    = 150 * time.Millisecond
+	silenceLimit = 400 * time.Millisecond
+	// daemonsEvery is how often it is seen to that the daemons run.
+	daemonsEvery = time.Second
+	// retryFirst and retryLast bound the time between two tries to repair what cannot be repaired.
+	retryFirst = 2 * time.Second
+	retryLast  = 30 * time.Second
+	// leftoverEvery is how often removed servers are looked at that still had connections.
+	leftoverEvery = 5 * time.Second
+	// foreignEvery is how often other people's firewalls are looked at.
+	foreignEvery = time.Minute
+)
+
+// watchHAProxy tells keepalived, by the track file, whether HAProxy answers. It needs no right to change the machine:
+// nobody else writes that file.
+func (a *Agent) watchHAProxy(ctx context.Context) {
+	ticker := time.NewTicker(lookEvery)
+	defer ticker.Stop()
+	path := a.config.Paths.aliveFile()
+	told, err := a.readTrack(path)
+	if err != nil {
+		told = -1
+	}
+	for {
+		value := 0
+		if a.answers(ctx) {
+			value = aliveWeight
+		}
+		if ctx.Err() != nil {
+			return // silence means nothing now
+		}
+		if value != told {
+			if err := a.writeTrack(path, value); err != nil {
+				a.log.Error("telling keepalived about HAProxy", "error", err)
+			} else {
+				told = value
+				a.log.Info("told keepalived about HAProxy", "alive", value > 0)
+			}
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (a *Agent) answers(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, silenceLimit)
+	defer cancel()
+	return a.haproxy.Ping(ctx) == nil
+}
+
+// watchDaemons starts what has to run and does not, repeats a repair that failed, and finishes what had to wait.
+func (a *Agent) watchDaemons(ctx context.Context) {
+	ticker := time.NewTicker(daemonsEvery)
+	defer ticker.Stop()
+	var retryAt, leftoverAt, foreignAt time.Time
+	wait := retryFirst
+	for {
+		select {
+		case now := <-ticker.C:
+			if now.After(foreignAt) {
+				a.lookAtForeign(ctx)
+				foreignAt = now.Add(foreignEvery)
+			}
+			broken := a.broken()
+			if !broken {
+				wait, retryAt = retryFirst, time.Time{}
+			}
+			due := broken && now.After(retryAt) || a.hasLeftover() && now.After(leftoverAt)
+			if !due || !a.repair(ctx) {
+				continue
+			}
+			leftoverAt = now.Add(leftoverEvery)
+			if broken {
+				retryAt = now.Add(wait)
+				wait = min(2*wait, retryLast)
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// broken is true when what runs is known to be wrong, or a State is held and what it needs does not run.
+func (a *Agent) broken() bool {
+	if len(a.faults()) > 0 {
+		return true
+	}
+	if a.held() == nil {
+		return false
+	}
+	for _, d := range []Daemon{a.config.HAProxy, a.config.Keepalived} {
+		if running, err := a.alive(d); err == nil && running == nil {
+			return true
+		}
+	}
+	return false
+}
+
+func (a *Agent) hasLeftover() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.leftover
+}
+
+// repair leads what runs to what is committed, unless a transaction is doing so already.
+func (a *Agent) repair(ctx context.Context) bool {
+	if !a.tryAcquire() {
+		return false
+	}
+	defer a.release()
+	a.recover(ctx)
+	return true
+}

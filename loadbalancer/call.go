@@ -1,0 +1,114 @@
+package loadbalancer
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"cloud-provider-haproxy/loadbalancer/desired"
+	"cloud-provider-haproxy/loadbalancer/wire"
+)
+
+// call is one Ensure or Delete that waits for its answer.
+type call struct {
+	key    desired.Key
+	ensure bool
+	// addresses and until are set while it waits for a gateway to hold the VIPs.
+	addresses []netip.Addr
+	until     time.Time
+	done      chan answer // holds one
+}
+
+type answer struct {
+	ensured *Ensured
+	err     error
+}
+
+func (c *call) answer(ensured *Ensured, err error) { c.done <- answer{ensured, err} }
+
+func (c *call) String() string {
+	if c.ensure {
+		return "serve Service " + c.key.String()
+	}
+	return "remove Service " + c.key.String()
+}
+
+// join waits for the answer of the next round. It is called with mu held and releases it.
+func (m *Manager) join(ctx context.Context, c *call) (*Ensured, error) {
+	if m.ended {
+		m.mu.Unlock()
+		return nil, fmt.Errorf("%s: %w", c, ErrStopped)
+	}
+	c.done = make(chan answer, 1)
+	m.joined = append(m.joined, c)
+	m.mu.Unlock()
+	signal(m.wake)
+	select {
+	case a := <-c.done:
+		return a.ensured, a.err
+	case <-ctx.Done():
+		// What is wanted stays wanted: a round does not depend on who waits for it.
+		return nil, fmt.Errorf("%s: %w", c, context.Cause(ctx))
+	}
+}
+
+// want notes the newest form of a Service and says whether it changed. It is called with mu held.
+func (m *Manager) want(s Service) bool {
+	key := s.LoadBalancer.Key
+	lb := s.LoadBalancer.Clone()
+	lb.Addresses = nil
+	entry := m.services[key]
+	if entry == nil {
+		entry = &service{}
+		m.services[key] = entry
+		// The Service came back before the gateways had let it go; the next State has it again.
+		delete(m.leaving, key)
+	}
+	request := s.Request
+	request.Families = slices.Clone(request.Families)
+	request.Addresses = slices.Clone(request.Addresses)
+	request.Pools = slices.Clone(request.Pools)
+	if entry.refused == nil && entry.want != nil && sameForm(*entry.want, lb) && sameRequest(entry.request, request) {
+		return false
+	}
+	entry.want, entry.request, entry.refused, entry.settled = &lb, request, nil, false
+	m.dirty = true
+	return true
+}
+
+// drop makes a Service unwanted. It is called with mu held.
+func (m *Manager) drop(key desired.Key) {
+	if _, ok := m.services[key]; !ok {
+		return
+	}
+	delete(m.services, key)
+	m.depart(key)
+	m.dirty = true
+}
+
+// ensured is the answer for a Service whose VIPs are held. It is called with mu held.
+func (m *Manager) ensured(addresses []netip.Addr) *Ensured {
+	e := &Ensured{Addresses: slices.Clone(addresses)}
+	for _, g := range m.members {
+		if g.away != nil {
+			e.Warnings = append(e.Warnings, wire.Warning{Reason: "GatewayAway", Message: GatewayError{g.name, g.away}.Error()})
+			continue
+		}
+		for _, w := range g.warnings {
+			e.Warnings = append(e.Warnings, wire.Warning{Reason: w.Reason, Message: "gateway " + g.name + ": " + w.Message})
+		}
+	}
+	return e
+}
+
+// holds says whether each address is held by a gateway that confirms. It is called with mu held.
+func (m *Manager) holds(addresses []netip.Addr) bool {
+	for _, address := range addresses {
+		if !slices.ContainsFunc(m.members, func(g *member) bool { return g.away == nil && g.held[address] }) {
+			return false
+		}
+	}
+	return true
+}

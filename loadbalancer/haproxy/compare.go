@@ -1,0 +1,183 @@
+package haproxy
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Compare tells what has to happen so that what runs becomes what is wanted. It knows nothing of what was wanted before:
+// whatever made the difference, a new State, a person with socat or a half-done Apply, the same commands repair it.
+func Compare(running *Running, want *Config) Diff {
+	var d Diff
+	d.reload(running, want)
+	for _, name := range sortedKeys(want.Servers) {
+		if backend := running.Backends[name]; backend != nil {
+			d.backend(name, backend, want.Servers[name])
+		}
+	}
+	for _, name := range sortedKeys(running.Backends) {
+		if _, ok := want.Servers[name]; !ok && strings.HasPrefix(name, slotPrefix) {
+			d.backend(name, running.Backends[name], nil)
+		}
+	}
+	d.checks = compareMap(want.Local.ChecksMap, running.Maps[want.Local.ChecksMap], want.Checks)
+	d.services = compareMap(want.Local.ServicesMap, running.Maps[want.Local.ServicesMap], want.Entries)
+	d.Changes = append(d.Changes, d.checks.changes("check")...)
+	d.Changes = append(d.Changes, d.services.changes("port")...)
+	if most := want.Local.servicesMaxConn(running.MaxConn); running.ServicesMaxConn != most {
+		d.add = append(d.add, command{line: fmt.Sprintf("set maxconn frontend %s %d", servicesFrontend, most)})
+		d.Changes = append(d.Changes, fmt.Sprintf("connections of all Services limited to %d of %d", most, running.MaxConn))
+	}
+	return d
+}
+
+// reload gives the reasons that no runtime command answers.
+func (d *Diff) reload(running *Running, want *Config) {
+	if running.Generation == "" {
+		d.Reload = []string{"haproxy runs a configuration that is not ours"}
+		return
+	}
+	has, wants := parseGeneration(running.Generation), parseGeneration(want.Generation)
+	for _, part := range sortedKeys(wants) {
+		switch digest, ok := has[part]; {
+		case !ok:
+			d.Reload = append(d.Reload, part+" is new")
+		case digest != wants[part]:
+			d.Reload = append(d.Reload, part+" changed")
+		}
+	}
+	for _, part := range sortedKeys(has) {
+		if _, ok := wants[part]; !ok {
+			d.Reload = append(d.Reload, part+" is gone")
+		}
+	}
+	for _, kind := range slotKinds() {
+		missing := 0
+		for name := range want.Servers {
+			if kind.number(name) > 0 && running.Backends[name] == nil {
+				missing++
+			}
+		}
+		if missing > 0 {
+			d.Reload = append(d.Reload, fmt.Sprintf("%d more slots of kind %s-%s are needed", missing, kind.check, kind.algorithm))
+		}
+	}
+}
+
+func (d *Diff) backend(name string, running *RunningBackend, want []Server) {
+	wanted := make(map[string]bool, len(want))
+	for _, server := range want {
+		wanted[server.Name] = true
+		id := name + "/" + server.Name
+		if has, ok := running.Servers[server.Name]; ok {
+			d.server(id, has, server)
+			continue
+		}
+		d.add = append(d.add, command{line: addServer(name, server)})
+		d.Changes = append(d.Changes, fmt.Sprintf("server %s added: %s", id, server.address()))
+	}
+	for _, server := range sortedKeys(running.Servers) {
+		if !wanted[server] {
+			d.removal(name+"/"+server, running.Servers[server])
+		}
+	}
+}
+
+// addServer makes a server that gets connections when its first check passed, in one line so that the time between
+// "enabled" and "down" is short (DESIGN section 7).
+func addServer(backend string, s Server) string {
+	id := backend + "/" + s.Name
+	line := "add server " + backend + "/" + s.String()
+	if !s.checked() {
+		return line + ";enable server " + id
+	}
+	return fmt.Sprintf("%s;enable health %s;enable server %s;set server %s health down", line, id, id, id)
+}
+
+// removal takes a server out at once and removes it as soon as nobody is connected to it.
+func (d *Diff) removal(id string, has RunningServer) {
+	switch {
+	case has.maint && has.Sessions > 0:
+		d.Deferred = append(d.Deferred, id)
+	case has.maint:
+		d.remove = append(d.remove, command{line: "del server " + id, patient: true})
+		d.Changes = append(d.Changes, fmt.Sprintf("server %s removed", id))
+	default:
+		d.remove = append(d.remove, command{line: fmt.Sprintf("set server %s state maint;del server %s", id, id), patient: true})
+		d.Changes = append(d.Changes, fmt.Sprintf("server %s taken out, %d connections left", id, has.Sessions))
+	}
+}
+
+// server repairs a server that runs. Its check's rise, fall and inter are not compared: HAProxy 2.6 can neither tell nor
+// change them. Where all servers of a backend share them they are part of Generation.
+func (d *Diff) server(id string, has RunningServer, want Server) {
+	if has.checkConfigured != want.checked() || !has.Addr.IsValid() || (has.Port == 0) != (want.Port == 0) {
+		d.replace(id, has, want)
+		return
+	}
+	var commands []string
+	moved := has.Addr != want.Addr || has.Port != want.Port
+	if moved {
+		// Connections to the old address live on; new ones go to the new address when it passed a check. Deleting the
+		// server instead would have to wait for the last old connection.
+		commands = append(commands, "set server "+id+" state maint", "set server "+id+" addr "+want.Addr.String())
+		if want.Port != 0 {
+			commands[1] += fmt.Sprintf(" port %d", want.Port)
+		}
+		d.Changes = append(d.Changes, fmt.Sprintf("server %s moved to %s", id, want.address()))
+	}
+	if want.checked() && has.CheckPort != want.Check.Port {
+		commands = append(commands, fmt.Sprintf("set server %s check-port %d", id, want.Check.Port))
+		d.Changes = append(d.Changes, fmt.Sprintf("server %s is checked at port %d", id, want.Check.Port))
+	}
+	if has.Weight != want.Weight {
+		commands = append(commands, fmt.Sprintf("set server %s weight %d", id, want.Weight))
+		d.Changes = append(d.Changes, fmt.Sprintf("server %s has weight %d, not %d", id, want.Weight, has.Weight))
+	}
+	if has.maint || has.drain {
+		d.Changes = append(d.Changes, fmt.Sprintf("server %s put back from %s", id, has.State))
+	}
+	commands = append(commands, revive(id, has, want, moved)...)
+	if len(commands) == 0 {
+		return
+	}
+	if !moved && !has.maint && !has.drain && has.Weight == want.Weight {
+		d.Changes = append(d.Changes, fmt.Sprintf("server %s repaired: %s", id, strings.Join(commands, "; ")))
+	}
+	d.add = append(d.add, command{line: strings.Join(commands, ";")})
+}
+
+// revive gives the commands after which a server takes connections as its check says.
+func revive(id string, has RunningServer, want Server, moved bool) []string {
+	var commands []string
+	if has.maint || has.drain || moved {
+		commands = append(commands, "set server "+id+" state ready")
+	}
+	if want.checked() && !has.checking {
+		commands = append(commands, "enable health "+id)
+	}
+	switch {
+	case want.checked() && (has.maint || moved):
+		// Leaving maintenance sets a server up without asking; the check has to say so first.
+		commands = append(commands, "set server "+id+" health down")
+	case !want.checked() && has.stopped && !has.maint:
+		// Somebody said that an unchecked server is down, and no check will ever say otherwise.
+		commands = append(commands, "set server "+id+" health up")
+	}
+	return commands
+}
+
+// replace makes a server anew that differs in what no command changes.
+func (d *Diff) replace(id string, has RunningServer, want Server) {
+	if has.maint && has.Sessions > 0 {
+		d.Deferred = append(d.Deferred, id)
+		return
+	}
+	backend, _, _ := strings.Cut(id, "/")
+	d.add = append(d.add, command{
+		line:    fmt.Sprintf("set server %s state maint;del server %s", id, id),
+		patient: true,
+		then:    addServer(backend, want),
+	})
+	d.Changes = append(d.Changes, fmt.Sprintf("server %s made anew: %s", id, want))
+}

@@ -1,0 +1,52 @@
+package haproxy
+
+import "time"
+
+// Local is what a gateway knows of itself: where its HAProxy lives and how large it may grow. State knows none of it.
+type Local struct {
+	// Version is HAProxy's own, "2.6.12"; empty when it is not known yet. Below 2.6 nothing here works.
+	Version string
+
+	// ServicesPort and ControlPlanePort are the loopback ports that the nftables table tproxies to.
+	ServicesPort, ControlPlanePort int
+
+	// StatsSocket is the worker's socket, ServerState the file that `show servers state` is saved to before a reload,
+	// the other three are the files that Render makes. All are absolute paths.
+	StatsSocket, ServerState, ConfigFile, ServicesMap, ChecksMap string
+
+	// User, Group and Chroot are what the worker confines itself to.
+	User, Group, Chroot string
+
+	// MaxConn is the global maxconn; 0 leaves it to HAProxy, which derives it from the file descriptors that it may
+	// have. Reserve is how many of these connections the Services can never use, so that the control plane can.
+	MaxConn, Reserve int
+
+	// SlotsPerKind is how many slots of each kind are made at a time; more are made by a reload, ahead of need.
+	SlotsPerKind int
+
+	// Log is a syslog target with its facility, "/dev/log local0".
+	Log string
+
+	// OldWorkers is how long a worker that was replaced by a reload may keep its connections.
+	OldWorkers time.Duration
+}
+
+// DebianLocal is Local for Debian's own haproxy package.
+func DebianLocal() Local {
+	return Local{
+		ServicesPort:     7480,
+		ControlPlanePort: 7481,
+		StatsSocket:      "/run/haproxy/admin.sock",
+		ServerState:      "/var/lib/haproxy/server-state",
+		ConfigFile:       "/etc/haproxy/haproxy.cfg",
+		ServicesMap:      "/etc/haproxy/services.map",
+		ChecksMap:        "/etc/haproxy/checks.map",
+		User:             "haproxy",
+		Group:            "haproxy",
+		Chroot:           "/var/lib/haproxy",
+		Reserve:          1000,
+		SlotsPerKind:     50,
+		Log:              "/dev/log local0",
+		OldWorkers:       24 * time.Hour,
+	}
+}

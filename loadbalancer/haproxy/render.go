@@ -1,0 +1,218 @@
+package haproxy
+
+import (
+	"bytes"
+	"cmp"
+	"embed"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"text/template"
+
+	"cloud-provider-haproxy/loadbalancer/desired"
+)
+
+//go:embed templates/haproxy.cfg.tmpl
+var templates embed.FS
+
+// view is what the template sees.
+type view struct {
+	Local
+	Generation                 string
+	OldWorkersSeconds          int
+	ServicesMaxConn            int
+	NodeServer, EndpointServer string
+	NodePath, EndpointPath     string
+	Nodes, NodesOpen           []Server
+	ControlPlane               bool
+	Endpoints, EndpointsOpen   []Server
+	Slots                      []slotView
+}
+
+// slotView is one slot, taken or not.
+type slotView struct {
+	Name      string
+	Owner     string // empty: free
+	Algorithm desired.Algorithm
+	HTTP      bool
+	Servers   []Server
+}
+
+// Render makes the configuration of one gateway. Load balancers with a Pool that slots leaves out get no map entry, so
+// that their ports refuse. The error joins everything that is wrong.
+func Render(s *desired.State, l Local, slots Slots) (*Config, error) {
+	if err := checkInput(s, l, slots); err != nil {
+		return nil, err
+	}
+	c := &Config{Local: l, Servers: map[string][]Server{}}
+	v := view{Local: l, OldWorkersSeconds: int(l.OldWorkers.Seconds())}
+	if l.MaxConn > 0 {
+		v.ServicesMaxConn = l.servicesMaxConn(l.MaxConn)
+	}
+	c.nodes(s, &v)
+	c.controlPlane(s, &v)
+	c.slots(s, slots, &v)
+	if err := c.entries(s, slots); err != nil {
+		return nil, err
+	}
+	c.ServicesMap, c.ChecksMap = mapFile(c.Entries), mapFile(c.Checks)
+
+	t, err := template.ParseFS(templates, "templates/haproxy.cfg.tmpl")
+	if err != nil {
+		return nil, fmt.Errorf("parsing the template of haproxy.cfg: %w", err)
+	}
+	var file bytes.Buffer
+	if err := t.Execute(&file, v); err != nil {
+		return nil, fmt.Errorf("rendering haproxy.cfg: %w", err)
+	}
+	c.Generation = generation(file.Bytes())
+	v.Generation = c.Generation
+	file.Reset()
+	if err := t.Execute(&file, v); err != nil {
+		return nil, fmt.Errorf("rendering haproxy.cfg: %w", err)
+	}
+	c.File = file.Bytes()
+	c.owners = slotLines(c.File, slots)
+	return c, nil
+}
+
+// servicesMaxConn is what the Services' frontend may hold when HAProxy holds at most global connections.
+//
+// Without a configured maxconn the file cannot say it: HAProxy derives its own from the file descriptors it is given, and
+// tells it in `show info`. Compare then asks for `set maxconn frontend services`, right after each start. The reserve is
+// never more than a quarter, so that a small gateway still serves.
+func (l Local) servicesMaxConn(global int) int { return global - min(l.Reserve, global/4) }
+
+func (c *Config) nodes(s *desired.State, v *view) {
+	for _, node := range s.Nodes {
+		// A VIP of either family reaches a node through its first address: HAProxy ends the client's connection.
+		server := Server{Name: node.Name, Addr: node.Addresses[0], Weight: 1, Check: s.NodeCheck}
+		v.Nodes = append(v.Nodes, server)
+	}
+	v.Nodes, v.NodesOpen = twins(v.Nodes)
+	v.NodeServer = Server{Weight: 1, Check: s.NodeCheck}.words()
+	v.NodePath = path(s.NodeCheck)
+	c.Servers[nodesBackend], c.Servers[nodesOpenBackend] = v.Nodes, v.NodesOpen
+}
+
+func (c *Config) controlPlane(s *desired.State, v *view) {
+	if s.ControlPlane == nil {
+		return
+	}
+	v.ControlPlane = true
+	for _, e := range s.ControlPlane.Endpoints {
+		v.Endpoints = append(v.Endpoints, Server{
+			Name: fmt.Sprintf("%s-%d", e.Addr(), e.Port()), Addr: e.Addr(), Port: e.Port(), Weight: 1, Check: s.ControlPlane.Check,
+		})
+	}
+	v.Endpoints, v.EndpointsOpen = twins(v.Endpoints)
+	v.EndpointServer = Server{Weight: 1, Check: s.ControlPlane.Check}.words()
+	v.EndpointPath = path(s.ControlPlane.Check)
+	c.Servers[controlPlaneBackend], c.Servers[controlPlaneOpenBackend] = v.Endpoints, v.EndpointsOpen
+}
+
+// twins sorts servers by name and gives them once more without a check.
+func twins(servers []Server) (checked, open []Server) {
+	slices.SortFunc(servers, func(a, b Server) int { return cmp.Compare(a.Name, b.Name) })
+	for _, server := range servers {
+		open = append(open, server.unchecked())
+	}
+	return servers, open
+}
+
+// path is what an HTTP check asks for, empty for another check.
+func path(check desired.Check) string {
+	if check.Kind == desired.CheckHTTP || check.Kind == desired.CheckHTTPS {
+		return check.Path
+	}
+	return ""
+}
+
+func (c *Config) slots(s *desired.State, slots Slots, v *view) {
+	owners := map[string]*desired.LoadBalancer{}
+	for _, lb := range pooled(s) {
+		if slot, ok := slots[lb.Key]; ok {
+			owners[slot] = lb
+		}
+	}
+	for _, kind := range slotKinds() {
+		for n := 1; n <= slots.count(kind, c.Local); n++ {
+			slot := slotView{Name: kind.slot(n), Algorithm: kind.algorithm, HTTP: kind.check == desired.CheckHTTP}
+			if lb := owners[slot.Name]; lb != nil {
+				slot.Owner = lb.Key.String()
+				slot.Servers = poolServers(lb.Pool)
+				if slot.HTTP {
+					c.Checks = append(c.Checks, Entry{slot.Name, lb.Pool.Check.Path, lb.Key})
+				}
+			}
+			v.Slots = append(v.Slots, slot)
+			c.Servers[slot.Name] = slot.Servers
+		}
+	}
+	sortEntries(c.Checks)
+}
+
+func poolServers(p *desired.Pool) []Server {
+	var servers []Server
+	for _, server := range p.Servers {
+		servers = append(servers, Server{Name: server.Name, Addr: server.Address, Weight: server.Weight, Check: p.Check})
+	}
+	slices.SortFunc(servers, func(a, b Server) int { return cmp.Compare(a.Name, b.Name) })
+	return servers
+}
+
+// entries makes an entry for each address and TCP port:
+//
+//	192.0.2.10:80 nodes|32689|namespace/name|AFFINITY|LIMIT|RATE|LOG
+//
+// The key is what HAProxy makes of a destination: inet_ntop(3), which netip writes alike, without brackets for IPv6.
+// The last four fields are empty or 0: nothing sets them yet, the place is theirs.
+func (c *Config) entries(s *desired.State, slots Slots) error {
+	var faults []error
+	owner := map[string]desired.Key{}
+	for _, lb := range s.LoadBalancers {
+		backend := nodesBackend
+		if lb.Pool != nil {
+			if backend = slots[lb.Key]; backend == "" {
+				continue
+			}
+		}
+		for _, f := range lb.Frontends {
+			if f.Protocol != desired.TCP {
+				continue // nftables forwards the other protocols itself
+			}
+			value := fmt.Sprintf("%s|%d|%s||0|0|", backend, f.NodePort, lb.Key)
+			for _, address := range lb.Addresses {
+				key := mapKey(address, f.Port)
+				if other, ok := owner[key]; ok {
+					faults = append(faults, fmt.Errorf("%s belongs to both %s and %s", key, other, lb.Key))
+				}
+				owner[key] = lb.Key
+				c.Entries = append(c.Entries, Entry{key, value, lb.Key})
+			}
+		}
+	}
+	sortEntries(c.Entries)
+	return errors.Join(faults...)
+}
+
+func mapKey(address netip.Addr, port uint16) string {
+	return address.Unmap().WithZone("").String() + ":" + strconv.Itoa(int(port))
+}
+
+func sortEntries(entries []Entry) {
+	slices.SortFunc(entries, func(a, b Entry) int { return cmp.Compare(a.Key, b.Key) })
+}
+
+func mapFile(entries []Entry) []byte {
+	var b bytes.Buffer
+	for _, e := range entries {
+		b.WriteString(e.Key)
+		b.WriteByte(' ')
+		b.WriteString(e.Value)
+		b.WriteByte('\n')
+	}
+	return b.Bytes()
+}

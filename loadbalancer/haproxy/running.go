@@ -1,0 +1,84 @@
+package haproxy
+
+import (
+	"net/netip"
+	"strings"
+	"time"
+
+	"cloud-provider-haproxy/loadbalancer/desired"
+)
+
+// Running is what one worker of HAProxy says of itself, read at one moment.
+type Running struct {
+	// Generation is that of the Config that the worker loaded; empty when it runs somebody else's.
+	Generation string
+	Version    string
+	PID        int
+	// Started is when the worker started, in whole seconds.
+	Started time.Time
+	// Connections are established with clients now; MaxConn is the most that HAProxy accepts.
+	Connections, MaxConn int
+	// ServicesMaxConn is the most that the Services' frontend accepts.
+	ServicesMaxConn int
+	Backends        map[string]*RunningBackend
+	// Maps are the entries of each map by the path of its file, in the order of HAProxy.
+	Maps map[string][]Entry
+}
+
+// RunningBackend is a backend that takes connections.
+type RunningBackend struct {
+	// Sessions and Queued are connections now.
+	Sessions, Queued int
+	Servers          map[string]RunningServer
+}
+
+// RunningServer is a server as it runs.
+type RunningServer struct {
+	Name string
+	// Addr is the zero Addr when the server has none, for instance because its name was taken for a host's.
+	Addr      netip.Addr
+	Port      uint16
+	CheckPort uint16
+	Weight    int
+	// State is UP, DOWN, MAINT, DRAIN or NOCHECK.
+	State string
+	// Sessions are connections now, Total since the worker started.
+	Sessions int
+	Total    uint64
+
+	stopped, maint, drain     bool
+	checkConfigured, checking bool
+}
+
+// Free says whether a slot may be given to a load balancer: no server is left in it, no connection, and no map entry
+// leads to it. A slot that is not running is free too: the reload that makes it makes it empty.
+func (r *Running) Free(slot string) bool {
+	if b := r.Backends[slot]; b != nil && (len(b.Servers) > 0 || b.Sessions > 0 || b.Queued > 0) {
+		return false
+	}
+	for _, entries := range r.Maps {
+		for _, e := range entries {
+			if backend, _, ok := strings.Cut(e.Value, "|"); ok && backend == slot {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// Slots reads from the running map which slot serves whom, for an agent that lost its own record.
+func (r *Running) Slots() Slots {
+	slots := Slots{}
+	for _, entries := range r.Maps {
+		for _, e := range entries {
+			fields := strings.Split(e.Value, "|")
+			if len(fields) < 3 || !strings.HasPrefix(fields[0], slotPrefix) {
+				continue
+			}
+			if namespace, name, ok := strings.Cut(fields[2], "/"); ok {
+				slots[desired.Key{Namespace: namespace, Name: name}] = fields[0]
+			}
+		}
+	}
+	return slots
+}

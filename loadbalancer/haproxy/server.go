@@ -1,0 +1,59 @@
+package haproxy
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"cloud-provider-haproxy/loadbalancer/desired"
+)
+
+// Server is one member of a backend. Its words are the same in the file and in `add server`, which inherits nothing from
+// a default-server: so both make the same server.
+type Server struct {
+	Name string
+	Addr netip.Addr
+	// Port is 0 in pools whose map entries hold a NodePort: the server then takes the connection's destination port.
+	Port uint16
+	// Weight is the server's share, 1 to 256.
+	Weight int
+	Check  desired.Check
+}
+
+// String is the server as it follows the keyword server of a file and, with the backend in front, `add server`.
+func (s Server) String() string { return s.Name + " " + s.address() + " " + s.words() }
+
+// address is in brackets for IPv6: without them HAProxy takes what follows the last colon for a port.
+func (s Server) address() string {
+	if s.Port != 0 {
+		return netip.AddrPortFrom(s.Addr, s.Port).String()
+	}
+	if s.Addr.Is6() {
+		return "[" + s.Addr.String() + "]"
+	}
+	return s.Addr.String()
+}
+
+// words are what all servers of a pool have in common, when their weights are equal.
+func (s Server) words() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "weight %d", s.Weight)
+	if !s.checked() {
+		return b.String()
+	}
+	fmt.Fprintf(&b, " check port %d inter %d rise %d fall %d", s.Check.Port, s.Check.IntervalMillis, s.Check.Rise, s.Check.Fall)
+	if s.Check.Kind == desired.CheckHTTPS {
+		// State names no CA, so there is nothing to verify with. The check decides whether an endpoint is used, not
+		// whether it is trusted: clients verify the API server themselves.
+		b.WriteString(" check-ssl verify none")
+	}
+	return b.String()
+}
+
+func (s Server) checked() bool { return s.Check.Kind != desired.CheckNone }
+
+// unchecked is the server's twin in the backend that fails open.
+func (s Server) unchecked() Server {
+	s.Check = desired.Check{Kind: desired.CheckNone}
+	return s
+}

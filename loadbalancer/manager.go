@@ -1,0 +1,242 @@
+package loadbalancer
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"cloud-provider-haproxy/ipam"
+	"cloud-provider-haproxy/loadbalancer/desired"
+)
+
+// Manager keeps the desired State of all Services and makes it true on the gateways. All methods may be called at the
+// same time; the order at start is New, Load, Replay, Run.
+type Manager struct {
+	settings  Settings
+	instances []desired.Instance
+	members   []*member // sorted by name
+	signer    Signer
+	epochs    EpochStore
+	observer  *serialObserver
+	log       *slog.Logger
+	instance  string
+
+	// wake tells Run that there is something to do, watch that somebody waits for a VIP. Both hold one signal.
+	wake, watch chan struct{}
+	loaded      chan struct{}
+
+	// mu guards all that follows, and the members. It is never held while a gateway or the API server is asked.
+	mu       sync.Mutex
+	services map[desired.Key]*service
+	// leaving are load balancers that no Service has any more while a reachable gateway may still serve them.
+	leaving   map[desired.Key]departure
+	nodes     []desired.Node
+	addresses *ipam.Allocator
+	// since is the fence of the first State without a releasing address; none while a State still has it.
+	since map[netip.Addr]desired.Fence
+	// good is the newest State that every gateway of its round confirmed, with its load balancers by key.
+	good   *desired.State
+	goodBy map[desired.Key]*desired.LoadBalancer
+	// target is what gateways are to confirm; nil before the first round.
+	target *target
+	fence  desired.Fence
+	// dirty says that the target may not be what is wanted, or that a gateway of the round did not confirm it.
+	dirty    bool
+	joined   []*call
+	awaiting []*call
+	replays  []Replay
+	replayed bool
+	ended    bool
+}
+
+// service is one Service of type LoadBalancer that exists.
+type service struct {
+	// want is the newest form, without addresses; nil while no translation ever succeeded in this Manager's life.
+	want    *desired.LoadBalancer
+	request ipam.Request
+	// refused is why want is not served in this form; it is tried again when Ensure is called.
+	refused error
+	// settled says that the target has want and every gateway of the round confirmed it.
+	settled bool
+}
+
+// departure is what is known of a load balancer that goes.
+type departure struct {
+	addresses []netip.Addr
+	// since is the fence of the first State without it; zero while there is none.
+	since desired.Fence
+}
+
+// New prepares a Manager; it asks nobody. Faults of the settings are reported.
+func New(settings Settings, gateways []Gateway, signer Signer, epochs EpochStore, observer Observer,
+	log *slog.Logger) (*Manager, error) {
+	settings = settings.withDefaults()
+	instances, err := desired.Instances(settings.Gateways, settings.FirstRouterID)
+	if err != nil {
+		return nil, err
+	}
+	members, err := newMembers(settings.Gateways, gateways)
+	if err != nil {
+		return nil, err
+	}
+	addresses, err := ipam.New(settings.Pools, settings.exclusions())
+	if err != nil {
+		return nil, fmt.Errorf("address pools: %w", err)
+	}
+	return &Manager{
+		settings:  settings,
+		instances: instances,
+		members:   members,
+		signer:    signer,
+		epochs:    epochs,
+		observer:  &serialObserver{to: observer},
+		log:       log,
+		instance:  newInstance(),
+		wake:      make(chan struct{}, 1),
+		watch:     make(chan struct{}, 1),
+		loaded:    make(chan struct{}),
+		services:  map[desired.Key]*service{},
+		leaving:   map[desired.Key]departure{},
+		addresses: addresses,
+		since:     map[netip.Addr]desired.Fence{},
+		goodBy:    map[desired.Key]*desired.LoadBalancer{},
+		dirty:     true,
+	}, nil
+}
+
+func (s Settings) withDefaults() Settings {
+	for _, d := range []struct {
+		setting *time.Duration
+		value   time.Duration
+	}{
+		{&s.Resync, 60 * time.Second},
+		{&s.ApplyTimeout, 30 * time.Second},
+		{&s.AskTimeout, 5 * time.Second},
+		{&s.HoldTimeout, 5 * time.Second},
+	} {
+		if *d.setting == 0 {
+			*d.setting = d.value
+		}
+	}
+	s.Gateways = slices.Clone(s.Gateways)
+	return s
+}
+
+// exclusions are those of the configuration, and the addresses of gateways and control plane.
+func (s Settings) exclusions() []ipam.Exclusion {
+	all := slices.Clone(s.Exclusions)
+	for _, g := range s.Gateways {
+		all = append(all, ipam.Exclude(g.VRRPAddress, "VRRP address of gateway "+g.Name))
+	}
+	if s.ControlPlane != nil {
+		all = append(all, ipam.Exclude(s.ControlPlane.Address, "address of the control plane"))
+		for _, endpoint := range s.ControlPlane.Endpoints {
+			all = append(all, ipam.Exclude(endpoint.Addr(), "address of an API server"))
+		}
+	}
+	return all
+}
+
+// Ensure makes the Service's newest form wanted and returns when a reachable gateway holds its VIPs. Errors:
+// *GatewaysError and *NotHeldError (try again soon; Manager tries too), *ServiceFaultError and ipam's (somebody has to
+// change something first), ErrStopped, ctx's.
+func (m *Manager) Ensure(ctx context.Context, s Service) (*Ensured, error) {
+	key := s.LoadBalancer.Key
+	m.mu.Lock()
+	changed := m.want(s)
+	if entry := m.services[key]; !changed && entry.settled && !m.dirty && m.holds(m.goodBy[key].Addresses) {
+		defer m.mu.Unlock()
+		return m.ensured(m.goodBy[key].Addresses), nil
+	}
+	return m.join(ctx, &call{key: key, ensure: true})
+}
+
+// Delete makes the Service unwanted and returns when every reachable gateway confirmed a State without it. Its
+// addresses stay releasing until every configured gateway did. Errors: *GatewaysError, ErrStopped, ctx's.
+func (m *Manager) Delete(ctx context.Context, key desired.Key) error {
+	m.mu.Lock()
+	m.drop(key)
+	if _, going := m.leaving[key]; !going && m.replayed && m.target != nil {
+		m.mu.Unlock()
+		return nil
+	}
+	_, err := m.join(ctx, &call{key: key})
+	return err
+}
+
+// Has says which addresses the gateways still serve for a Service, or are to serve. Before Load it knows nothing; see
+// Loaded.
+func (m *Manager) Has(key desired.Key) (addresses []netip.Addr, ok bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if going, ok := m.leaving[key]; ok {
+		return slices.Clone(going.addresses), true
+	}
+	_, wanted := m.services[key]
+	lb := m.goodBy[key]
+	if !wanted && (m.replayed || lb == nil) {
+		return nil, false
+	}
+	if held := m.addresses.Addresses(ipam.Owner(key)); len(held) > 0 {
+		return held, true
+	}
+	if lb != nil {
+		return slices.Clone(lb.Addresses), true
+	}
+	return nil, true
+}
+
+// SetNodes makes these the workers of the shared pool.
+func (m *Manager) SetNodes(nodes []desired.Node) {
+	copied := slices.Clone(nodes)
+	for i := range copied {
+		copied[i].Addresses = slices.Clone(copied[i].Addresses)
+	}
+	m.mu.Lock()
+	m.nodes = copied
+	m.dirty = true
+	m.mu.Unlock()
+	signal(m.wake)
+}
+
+// Replay tells every Service of type LoadBalancer that exists and is ours; before it no round runs. What the gateways
+// serve and no Replay names is deleted.
+func (m *Manager) Replay(services []Replay) {
+	m.mu.Lock()
+	m.replays = slices.Clone(services)
+	m.replayed = true
+	m.mu.Unlock()
+	signal(m.wake)
+}
+
+// Loaded is closed when the State of the gateways is known.
+func (m *Manager) Loaded() <-chan struct{} { return m.loaded }
+
+// Gateways gives what is known of each gateway, sorted by name.
+func (m *Manager) Gateways() []GatewayStatus {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	all := make([]GatewayStatus, len(m.members))
+	for i, g := range m.members {
+		all[i] = g.status()
+	}
+	return all
+}
+
+// Pools gives the counts of every pool and family.
+func (m *Manager) Pools() []ipam.Count {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.addresses.Counts()
+}
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

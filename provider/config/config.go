@@ -1,0 +1,159 @@
+package config
+
+import (
+	"net/netip"
+	"time"
+)
+
+// APIVersion and Kind are the first two lines of every file.
+const (
+	APIVersion = "cloud-provider-haproxy/v1"
+	Kind       = "CloudConfig"
+)
+
+// Config is the whole file.
+type Config struct {
+	// APIVersion is always `cloud-provider-haproxy/v1`.
+	APIVersion string `yaml:"apiVersion"`
+	// Kind is always `CloudConfig`.
+	Kind string `yaml:"kind"`
+	// Gateways are the machines that run HAProxy and keepalived for this cluster: one or more, usually two.
+	Gateways []Gateway `yaml:"gateways"`
+	// SSH is how the controller logs in to the gateways.
+	SSH SSH `yaml:"ssh"`
+	// VRRP is how the gateways agree on who holds a floating address.
+	VRRP VRRP `yaml:"vrrp"`
+	// Pools are the addresses that Services may get, at least one pool. Addresses of gateways and of the control plane that lie inside a pool are never given to a Service.
+	Pools []Pool `yaml:"pools"`
+	// Nodes is how the gateways reach and check the workers.
+	Nodes Nodes `yaml:"nodes"`
+	// IPMode is what is written to a Service's `status.loadBalancer.ingress[].ipMode`: `VIP`, or `Proxy`, which keeps kube-proxy from answering for the address inside the cluster (KEP-1860); workers with kube-proxy in IPVS mode without strictARP need `Proxy`. Default `VIP`.
+	IPMode string `yaml:"ipMode"`
+	// LoadBalancerClass is the `spec.loadBalancerClass` of the Services that are ours. Default `cloud-provider-haproxy/gateway`.
+	LoadBalancerClass string `yaml:"loadBalancerClass"`
+	// ServeUnclassed says whether Services without a `spec.loadBalancerClass` are ours too. Set it to `false` next to another load balancer controller. Default `true`.
+	ServeUnclassed *bool `yaml:"serveUnclassed"`
+	// ResyncInterval is how often every gateway is compared with what it should do, and repaired, `5s` or more. Default `60s`.
+	ResyncInterval Duration `yaml:"resyncInterval"`
+	// ControlPlane makes the gateways carry the API server's address too. Absent: they do not.
+	ControlPlane *ControlPlane `yaml:"controlPlane"`
+}
+
+// Gateway is one machine with HAProxy and keepalived.
+type Gateway struct {
+	// Name is the gateway's name, a DNS label. It must equal `name` in the gateway's own `/etc/gatewayctl/agent.yaml`.
+	Name string `yaml:"name"`
+	// SSHAddress is the host name or address where its sshd listens.
+	SSHAddress string `yaml:"sshAddress"`
+	// SSHPort is the port where its sshd listens. Default `22`.
+	SSHPort int `yaml:"sshPort"`
+	// VRRPAddress is the address that it sends its VRRP adverts from, an address of `interface`. Default: `sshAddress`, when that is an address.
+	VRRPAddress netip.Addr `yaml:"vrrpAddress"`
+	// Interface is the network interface that sends VRRP adverts and, unless a pool names another one, holds the floating addresses.
+	Interface string `yaml:"interface"`
+}
+
+// SSH is how the controller logs in to the gateways.
+type SSH struct {
+	// User is the login name, the same on every gateway. Default `gatewayctl`.
+	User string `yaml:"user"`
+	// PrivateKeyFile is the private key of the controller, in OpenSSH's or PEM form. The same key signs what is sent, so its public half stands in `authorized_keys` and in `/etc/gatewayctl/signers` of every gateway. Only its owner and group may be able to read it. A relative path starts at the configuration file's directory.
+	PrivateKeyFile string `yaml:"privateKeyFile"`
+	// KnownHostsFile holds the gateways' host keys in the form of OpenSSH's known_hosts (hashed names are fine). There is no way to leave the check out. A relative path starts at the configuration file's directory.
+	KnownHostsFile string `yaml:"knownHostsFile"`
+}
+
+// VRRP is how the gateways agree on who holds a floating address.
+type VRRP struct {
+	// FirstRouterID is the first virtual_router_id (1 to 255) in use; N gateways need N x (N-1) of them, one gateway needs one. Nobody else on the network segment may use these. Default `200`.
+	FirstRouterID int `yaml:"firstRouterID"`
+	// AdvertInterval is the time between two adverts, from `10ms` to `40.95s` in steps of 10ms. Three missing ones make the heir take over. Default `200ms`.
+	AdvertInterval Duration `yaml:"advertInterval"`
+}
+
+// Pool is a set of addresses that Services may get.
+type Pool struct {
+	// Name is the pool's name, a DNS label.
+	Name string `yaml:"name"`
+	// Addresses are networks (`192.0.2.0/26`), ranges (`192.0.2.10-192.0.2.20`) and single addresses, IPv4 and IPv6. No two overlap, within a pool or between pools.
+	Addresses []string `yaml:"addresses"`
+	// Interface is the network interface of every gateway that holds these addresses. Default: each gateway's own `interface`.
+	Interface string `yaml:"interface"`
+}
+
+// Nodes is how the gateways reach and check the workers.
+type Nodes struct {
+	// AddressType is the type of the addresses in a Node's status that gateways connect to: `InternalIP` or `ExternalIP`. Default `InternalIP`.
+	AddressType string `yaml:"addressType"`
+	// Addresses names the addresses of single nodes, at most one IPv4 and one IPv6 each, instead of those in the Node's status: `worker-1: [192.0.2.21]`.
+	Addresses map[string][]netip.Addr `yaml:"addresses"`
+	// CIDRs restricts which addresses of a node are used: the first one inside these networks, in the order of the node's own list. It also allows looking up a node without any address by its host name, if the answer lies inside. Default: every address will do, and nothing is looked up.
+	CIDRs []netip.Prefix `yaml:"cidrs"`
+	// HealthCheck is how HAProxy finds out that a worker is fit to serve.
+	HealthCheck HealthCheck `yaml:"healthCheck"`
+}
+
+// HealthCheck is how HAProxy checks a worker.
+type HealthCheck struct {
+	// Type is `kube-proxy` (GET `path` at kube-proxy's health port, which fails also while a node is being removed), `tcp` (connect to `port`), or `none`. kube-proxy's port must be reachable: k3s binds it to loopback and Cilium has none unless asked for; take `tcp` there. Default `kube-proxy`.
+	Type string `yaml:"type"`
+	// Port is the port that is checked. Default `10256` for `kube-proxy`; `tcp` needs one that every worker listens on, for example `10250`, the kubelet's.
+	Port int `yaml:"port"`
+	// Path is the HTTP path for `kube-proxy`. Default `/healthz`.
+	Path string `yaml:"path"`
+	// Interval is the time between two checks of one worker, `100ms` to `1h`. Default `2s`.
+	Interval Duration `yaml:"interval"`
+	// Rise is how many checks in a row must succeed before a worker gets connections, 1 to 100. Default `2`.
+	Rise int `yaml:"rise"`
+	// Fall is how many checks in a row must fail before it gets no more, 1 to 100. Default `3`.
+	Fall int `yaml:"fall"`
+}
+
+// ControlPlane makes the gateways carry the API server's address.
+type ControlPlane struct {
+	// Address is the floating address of the API server, in no Service's hands ever.
+	Address netip.Addr `yaml:"address"`
+	// Port is the API server's port at that address. Default `6443`.
+	Port int `yaml:"port"`
+	// Interface is the network interface of every gateway that holds the address. Default: each gateway's own `interface`.
+	Interface string `yaml:"interface"`
+	// Endpoints are the API servers, as address or address:port (`192.0.2.11`, `[2001:db8::11]:6443`). The default port is 6443.
+	Endpoints []string `yaml:"endpoints"`
+	// Check is how HAProxy finds out that an API server is fit to serve.
+	Check ControlPlaneCheck `yaml:"check"`
+}
+
+// ControlPlaneCheck is how HAProxy checks an API server.
+type ControlPlaneCheck struct {
+	// Type is `tcp` (connect), `https` (GET `path`, which an API server without anonymous access refuses), or `none`. If all fail the check, all are used. Default `tcp`.
+	Type string `yaml:"type"`
+	// Port is the port that is checked. Default: the endpoints' port, when they have all the same.
+	Port int `yaml:"port"`
+	// Path is the HTTP path for `https`. Default `/readyz`.
+	Path string `yaml:"path"`
+	// Interval is the time between two checks of one API server, `100ms` to `1h`. Default `1s`.
+	Interval Duration `yaml:"interval"`
+	// Rise is how many checks in a row must succeed before an API server gets connections, 1 to 100. Default `2`.
+	Rise int `yaml:"rise"`
+	// Fall is how many checks in a row must fail before it gets no more, 1 to 100. Default `3`.
+	Fall int `yaml:"fall"`
+}
+
+// Duration is a time span, written as Go writes it: 200ms, 1.5s, 2m.
+type Duration time.Duration
+
+// UnmarshalText reads Go's form of a duration.
+func (d *Duration) UnmarshalText(text []byte) error {
+	v, err := time.ParseDuration(string(text))
+	if err != nil {
+		return err
+	}
+	*d = Duration(v)
+	return nil
+}
+
+// String gives Go's form of a duration.
+func (d Duration) String() string { return time.Duration(d).String() }
+
+// Millis gives the duration in whole milliseconds.
+func (d Duration) Millis() int { return int(time.Duration(d).Milliseconds()) }

@@ -1,0 +1,131 @@
+package config
+
+import (
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"cloud-provider-haproxy/ipam"
+	"cloud-provider-haproxy/loadbalancer/desired"
+)
+
+// DesiredGateways gives the gateways as a State holds them, sorted by name.
+func (c *Config) DesiredGateways() []desired.Gateway {
+	var gateways []desired.Gateway
+	for _, g := range c.Gateways {
+		gateways = append(gateways, desired.Gateway{
+			Name:        g.Name,
+			SSHAddress:  net.JoinHostPort(g.SSHAddress, strconv.Itoa(g.SSHPort)),
+			VRRPAddress: g.VRRPAddress,
+			Interface:   g.Interface,
+		})
+	}
+	slices.SortFunc(gateways, func(a, b desired.Gateway) int { return strings.Compare(a.Name, b.Name) })
+	return gateways
+}
+
+// DesiredVRRP gives what all VRRP instances have in common.
+func (c *Config) DesiredVRRP() desired.VRRP {
+	return desired.VRRP{AdvertIntervalMillis: c.VRRP.AdvertInterval.Millis()}
+}
+
+// NodeCheck gives the check of the shared pool's nodes.
+func (c *Config) NodeCheck() desired.Check {
+	h := c.Nodes.HealthCheck
+	return check(h.Type, h.Port, h.Path, h.Interval, h.Rise, h.Fall)
+}
+
+// DesiredControlPlane gives the API server's frontend; nil when the gateways do not carry it.
+func (c *Config) DesiredControlPlane() *desired.ControlPlane {
+	if c.ControlPlane == nil {
+		return nil
+	}
+	p := c.ControlPlane
+	d := &desired.ControlPlane{
+		Address: p.Address,
+		Port:    uint16(p.Port),
+		Check:   check(p.Check.Type, p.Check.Port, p.Check.Path, p.Check.Interval, p.Check.Rise, p.Check.Fall),
+	}
+	for _, text := range p.Endpoints {
+		e, err := parseEndpoint(text)
+		if err != nil {
+			continue // validate has refused such a file
+		}
+		d.Endpoints = append(d.Endpoints, e)
+	}
+	slices.SortFunc(d.Endpoints, netip.AddrPort.Compare)
+	return d
+}
+
+func check(kind string, port int, path string, interval Duration, rise, fall int) desired.Check {
+	kinds := map[string]desired.CheckKind{
+		CheckKubeProxy: desired.CheckHTTP, CheckTCP: desired.CheckTCP, CheckHTTPS: desired.CheckHTTPS, CheckNone: desired.CheckNone,
+	}
+	if kind == CheckNone {
+		return desired.Check{Kind: desired.CheckNone}
+	}
+	return desired.Check{Kind: kinds[kind], Port: uint16(port), Path: path, IntervalMillis: interval.Millis(), Rise: rise, Fall: fall}
+}
+
+// PoolInterfaces gives the interface of every pool that names one.
+func (c *Config) PoolInterfaces() map[string]string {
+	interfaces := map[string]string{}
+	for _, p := range c.Pools {
+		if p.Interface != "" {
+			interfaces[p.Name] = p.Interface
+		}
+	}
+	return interfaces
+}
+
+// AddressPools gives the pools in the order of the file.
+func (c *Config) AddressPools() []ipam.Pool {
+	var pools []ipam.Pool
+	for _, p := range c.Pools {
+		pool := ipam.Pool{Name: p.Name}
+		for _, text := range p.Addresses {
+			if r, err := parseRange(text); err == nil { // validate has refused a file where this fails
+				pool.Ranges = append(pool.Ranges, r)
+			}
+		}
+		pools = append(pools, pool)
+	}
+	return pools
+}
+
+// Exclusions gives the addresses that no Service may get although a pool holds them: those of gateways, of configured
+// nodes and of the control plane, in the order of the file, nodes by name.
+func (c *Config) Exclusions() []ipam.Exclusion {
+	var all []ipam.Exclusion
+	for _, g := range c.Gateways {
+		all = append(all, ipam.Exclude(g.VRRPAddress, "VRRP address of gateway "+g.Name))
+		if a, err := netip.ParseAddr(g.SSHAddress); err == nil && a != g.VRRPAddress {
+			all = append(all, ipam.Exclude(a, "SSH address of gateway "+g.Name))
+		}
+	}
+	for _, name := range sortedKeys(c.Nodes.Addresses) {
+		for _, a := range c.Nodes.Addresses[name] {
+			all = append(all, ipam.Exclude(a, "address of node "+name))
+		}
+	}
+	if p := c.DesiredControlPlane(); p != nil {
+		all = append(all, ipam.Exclude(p.Address, "address of the control plane"))
+		for _, e := range p.Endpoints {
+			all = append(all, ipam.Exclude(e.Addr(), "address of an API server"))
+		}
+	}
+	return all
+}
+
+// LocalCheck gives the check of a Service with externalTrafficPolicy: Local: kube-proxy (or its replacement) answers
+// with 200 at the Service's healthCheckNodePort where the Service has a ready endpoint on the node.
+func (c *Config) LocalCheck(healthCheckNodePort uint16) desired.Check {
+	h := c.Nodes.HealthCheck
+	return check(CheckKubeProxy, int(healthCheckNodePort), "/healthz", h.Interval, h.Rise, h.Fall)
+}
+
+// Resync gives how often every gateway is compared with what it should do.
+func (c *Config) Resync() time.Duration { return time.Duration(c.ResyncInterval) }

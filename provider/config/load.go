@@ -1,0 +1,79 @@
+package config
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// Load reads, completes and validates the file at path, the files that it names included. The error is a go-multierror
+// list of all faults, each with the path of its field; an unreadable file is an error of its own.
+func Load(path string) (*Config, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading the cloud configuration: %w", err)
+	}
+	c, f := decode(b)
+	c.SSH.PrivateKeyFile = from(filepath.Dir(path), c.SSH.PrivateKeyFile)
+	c.SSH.KnownHostsFile = from(filepath.Dir(path), c.SSH.KnownHostsFile)
+	checkFiles(c, f)
+	if err := f.err(); err != nil {
+		return nil, fmt.Errorf("cloud configuration %s: %w", path, err)
+	}
+	return c, nil
+}
+
+// Decode is Load for a file's content: it does not look whether the files that are named in it can be read, and leaves
+// relative paths alone.
+func Decode(b []byte) (*Config, error) {
+	c, f := decode(b)
+	if err := f.err(); err != nil {
+		return nil, fmt.Errorf("cloud configuration: %w", err)
+	}
+	return c, nil
+}
+
+func decode(b []byte) (*Config, *faults) {
+	c, f := &Config{}, &faults{}
+	unmarshal(b, c, f)
+	if f.err() != nil && c.APIVersion == "" && c.Kind == "" && len(c.Gateways) == 0 {
+		return c, f // not one of our files at all: a list of missing fields would hide why
+	}
+	c.setDefaults()
+	c.validate(f)
+	return c, f
+}
+
+func from(directory, file string) string {
+	if file == "" || filepath.IsAbs(file) {
+		return file
+	}
+	return filepath.Join(directory, file)
+}
+
+// checkFiles finds files that are missing, unreadable, or readable for too many.
+func checkFiles(c *Config, f *faults) {
+	if path := c.SSH.PrivateKeyFile; path != "" && readable(path, "ssh.privateKeyFile", f) {
+		// Group-readable is fine: that is what a Secret mounted with fsGroup looks like.
+		if mode, err := os.Stat(path); err == nil && mode.Mode().Perm()&0o037 != 0 {
+			f.add("ssh.privateKeyFile", "%s has mode %04o, so others than its owner and group can read or change it; "+
+				"allowed is 0400, 0440, 0600 or 0640 (chmod 0400, or defaultMode: 0400 of a Secret volume)", path, mode.Mode().Perm())
+		}
+	}
+	if path := c.SSH.KnownHostsFile; path != "" {
+		readable(path, "ssh.knownHostsFile", f)
+	}
+}
+
+func readable(path, field string, f *faults) bool {
+	b, err := os.ReadFile(path)
+	switch {
+	case err != nil:
+		f.add(field, "cannot be read: %v", err)
+		return false
+	case len(b) == 0:
+		f.add(field, "%s is empty", path)
+		return false
+	}
+	return true
+}

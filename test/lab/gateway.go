@@ -1,0 +1,177 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// The gateway's own files that tests change.
+const (
+	LimitsFile         = "/etc/gatewayctl/limits.yaml"
+	SignersFile        = "/etc/gatewayctl/signers"
+	AuthorizedKeysFile = "/etc/gatewayctl/authorized_keys"
+	AgentFile          = "/etc/gatewayctl/agent.yaml"
+)
+
+// installGateway does what manifests/gateway asks of a gateway's owner. It runs once; the disk keeps it.
+func (h *Host) installGateway(ctx context.Context) error {
+	manifests := filepath.Join(h.lab.module, "manifests", "gateway")
+	key, err := os.ReadFile(h.lab.controllerKey() + ".pub")
+	if err != nil {
+		return err
+	}
+	dropIn, err := os.ReadFile(filepath.Join(manifests, "sshd_config.d", "gatewayctl.conf"))
+	if err != nil {
+		return err
+	}
+	files := []struct{ path, content string }{
+		{"/etc/ssh/sshd_config.d/gatewayctl.conf", string(dropIn)},
+		{AuthorizedKeysFile, `restrict,command="/usr/local/sbin/gatewayctl agent pipe --role=controller" ` + string(key)},
+		{SignersFile, string(key)},
+		{AgentFile, h.agentConfig()},
+		{LimitsFile, limits},
+	}
+	for _, f := range files {
+		if err := h.WriteFile(f.path, []byte(f.content), 0o644); err != nil {
+			return err
+		}
+	}
+	for _, argv := range [][]string{
+		{"useradd", "--system", "--user-group", "--shell", "/bin/sh", "--home-dir", "/nonexistent", "--password", "*", "gatewayctl"},
+		// The machine's own host keys show through from below; this host has one of its own.
+		{"find", "/etc/ssh", "-name", "ssh_host_*", "-delete"},
+		{"ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "/etc/ssh/ssh_host_ed25519_key"},
+		{"ln", "-s", h.lab.bin("gatewayctl"), "/usr/local/sbin/gatewayctl"},
+	} {
+		if _, err := h.Run(ctx, argv...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// agentConfig is agent.yaml for a machine without systemd: the daemons put themselves into the background, as they did
+// before it. Everything that is not said here is Debian's default, as on a real gateway.
+func (h *Host) agentConfig() string {
+	return `gateway: ` + h.Name + `
+haproxy:
+  program: /usr/sbin/haproxy
+  start: [` + strings.Join(startHAProxy, ", ") + `]
+  reload: [/usr/bin/pkill, -USR2, -F, /run/haproxy.pid]
+  stop: [/usr/bin/pkill, -TERM, -F, /run/haproxy.pid]
+  pidFile: /run/haproxy.pid
+keepalived:
+  program: /usr/sbin/keepalived
+  start: [/usr/sbin/keepalived, --vrrp, --log-detail]
+  reload: [/usr/bin/pkill, -HUP, -F, /run/keepalived.pid]
+  stop: [/usr/bin/pkill, -TERM, -F, /run/keepalived.pid]
+  pidFile: /run/keepalived.pid
+`
+}
+
+var startHAProxy = []string{"/usr/sbin/haproxy", "-W", "-D", "-f", "/etc/haproxy/haproxy.cfg",
+	"-p", "/run/haproxy.pid", "-S", "/run/haproxy-master.sock"}
+
+// limits allow what the lab's segment has.
+const limits = `vipPrefixes: [192.0.2.64/26, 192.0.2.128/25, "2001:db8::1:0/112"]
+serverPrefixes: [192.0.2.0/26, "2001:db8::/112"]
+interfaces: [eth0]
+routerIDs: [200-209]
+`
+
+// startGateway is a boot of a gateway: what systemd would start.
+func (h *Host) startGateway(ctx context.Context) error {
+	if err := h.applySysctls(); err != nil {
+		return err
+	}
+	for _, argv := range [][]string{
+		{"mkdir", "-p", "/run/sshd", "/run/haproxy", "/run/gatewayctl"}, // systemd-tmpfiles and RuntimeDirectory=
+		{"chown", "haproxy:haproxy", "/run/haproxy"},
+		startHAProxy,
+	} {
+		if _, err := h.Run(ctx, argv...); err != nil {
+			return err
+		}
+	}
+	if _, err := h.Start("sshd", "/usr/sbin/sshd", "-D", "-e"); err != nil {
+		return err
+	}
+	if _, err := h.StartAgent(ctx); err != nil {
+		return err
+	}
+	return h.awaitPort(ctx, "127.0.0.1:22")
+}
+
+// StartAgent starts the agent and returns when it answers.
+func (h *Host) StartAgent(ctx context.Context) (*Process, error) {
+	agent, err := h.Start("agent", "/usr/local/sbin/gatewayctl", "agent", "run")
+	if err != nil {
+		return nil, err
+	}
+	answers := func() error {
+		conn, err := h.Dial(ctx, "unix", "/run/gatewayctl/agent.sock")
+		if err != nil {
+			return err
+		}
+		return conn.Close()
+	}
+	return agent, await(ctx, "the agent on "+h.Name, answers, agent.Done())
+}
+
+func (h *Host) awaitPort(ctx context.Context, address string) error {
+	return await(ctx, address+" on "+h.Name, func() error {
+		conn, err := h.Dial(ctx, "tcp", address)
+		if err != nil {
+			return err
+		}
+		return conn.Close()
+	}, nil)
+}
+
+// await tries until it works, ctx ends or what it waits for is dead.
+func await(ctx context.Context, what string, try func() error, dead <-chan struct{}) error {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := try()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-dead:
+			return fmt.Errorf("waiting for %s: it ended: %w", what, err)
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for %s: %w: %w", what, ctx.Err(), err)
+		}
+	}
+}
+
+// applySysctls sets what manifests/gateway/sysctl.d asks for. Those that belong to the machine and not to a network namespace
+// (neighbour and conntrack table sizes) are left alone: the lab changes nothing of the machine.
+func (h *Host) applySysctls() error {
+	files, err := filepath.Glob(filepath.Join(h.lab.module, "manifests", "gateway", "sysctl.d", "*.conf"))
+	if err != nil {
+		return err
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		for line := range strings.Lines(string(text)) {
+			key, value, found := strings.Cut(strings.TrimSpace(line), "=")
+			if !found || strings.HasPrefix(key, "#") {
+				continue
+			}
+			if err := h.WriteSysctl(strings.TrimSpace(key), strings.TrimSpace(value)); err != nil && !notOurs(err) {
+				return fmt.Errorf("%s: %w", file, err)
+			}
+		}
+	}
+	return nil
+}
