@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 )
 
 // Apply makes the change at run time; it leaves d.Reload to its caller. It stops at the first command that fails: what
@@ -98,9 +99,11 @@ func (r *Runtime) replaceMap(ctx context.Context, m mapChange) error {
 		err = r.order(ctx, fmt.Sprintf("commit map @%s %s", version, m.file))
 	}
 	if err != nil {
-		// The half-filled version is no lookup's answer; it only takes memory. A context that ended cannot clear it.
-		clear := r.order(ctx, fmt.Sprintf("clear map @%s %s", version, m.file))
-		return errors.Join(fmt.Errorf("replacing map %s: %w", m.file, err), clear)
+		// No lookup sees the half-filled version; it only takes memory.
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		cleared := r.order(last, fmt.Sprintf("clear map @%s %s", version, m.file))
+		return errors.Join(fmt.Errorf("replacing map %s: %w", m.file, err), cleared)
 	}
 	return nil
 }

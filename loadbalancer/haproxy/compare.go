@@ -115,36 +115,38 @@ func (d *Diff) server(id string, has RunningServer, want Server) {
 		d.replace(id, has, want)
 		return
 	}
-	var commands []string
+	var commands, changes []string
 	moved := has.Addr != want.Addr || has.Port != want.Port
 	if moved {
 		// Connections to the old address live on; new ones go to the new address when it passed a check. Deleting the
 		// server instead would have to wait for the last old connection.
-		commands = append(commands, "set server "+id+" state maint", "set server "+id+" addr "+want.Addr.String())
+		to := want.Addr.String()
 		if want.Port != 0 {
-			commands[1] += fmt.Sprintf(" port %d", want.Port)
+			to += fmt.Sprintf(" port %d", want.Port)
 		}
-		d.Changes = append(d.Changes, fmt.Sprintf("server %s moved to %s", id, want.address()))
+		commands = append(commands, "set server "+id+" state maint", "set server "+id+" addr "+to)
+		changes = append(changes, "moved to "+want.address())
 	}
 	if want.checked() && has.CheckPort != want.Check.Port {
 		commands = append(commands, fmt.Sprintf("set server %s check-port %d", id, want.Check.Port))
-		d.Changes = append(d.Changes, fmt.Sprintf("server %s is checked at port %d", id, want.Check.Port))
+		changes = append(changes, fmt.Sprintf("is checked at port %d", want.Check.Port))
 	}
 	if has.Weight != want.Weight {
 		commands = append(commands, fmt.Sprintf("set server %s weight %d", id, want.Weight))
-		d.Changes = append(d.Changes, fmt.Sprintf("server %s has weight %d, not %d", id, want.Weight, has.Weight))
+		changes = append(changes, fmt.Sprintf("has weight %d, not %d", want.Weight, has.Weight))
 	}
 	if has.maint || has.drain {
-		d.Changes = append(d.Changes, fmt.Sprintf("server %s put back from %s", id, has.State))
+		changes = append(changes, "put back from "+has.State)
 	}
 	commands = append(commands, revive(id, has, want, moved)...)
 	if len(commands) == 0 {
 		return
 	}
-	if !moved && !has.maint && !has.drain && has.Weight == want.Weight {
-		d.Changes = append(d.Changes, fmt.Sprintf("server %s repaired: %s", id, strings.Join(commands, "; ")))
+	if changes == nil {
+		changes = []string{"repaired: " + commands[len(commands)-1]}
 	}
 	d.add = append(d.add, command{line: strings.Join(commands, ";")})
+	d.Changes = append(d.Changes, "server "+id+" "+strings.Join(changes, ", "))
 }
 
 // revive gives the commands after which a server takes connections as its check says.

@@ -25,7 +25,7 @@ const (
 type Config struct {
 	// File, ServicesMap and ChecksMap are the contents of the files that Local names.
 	File, ServicesMap, ChecksMap []byte
-	// Generation is a digest of each part that only a reload changes, as "part:digest,part:digest". It is rendered as
+	// Generation is a digest of each part that only a reload changes, as "part:digest part:digest". It is rendered as
 	// the description in global, so that `show info` of the running worker proves which configuration it loaded.
 	// Servers, slots and the contents of maps are no part of it.
 	Generation string
@@ -90,6 +90,7 @@ func sectionName(line []byte) (string, bool) {
 // generation digests a rendered file by section, leaving out what changes at run time. Comments count: the one above
 // nodes says how its servers are checked, which no runtime command changes.
 func generation(file []byte) string {
+	const slotSection = "backend-" + slotPrefix
 	sections := map[string][]byte{}
 	current := "preamble"
 	var comment []byte
@@ -103,28 +104,38 @@ func generation(file []byte) string {
 		}
 		if name, ok := sectionName(line); ok {
 			current = strings.ReplaceAll(name, " ", "-")
-			line = append(comment, line...)
-			comment = nil
+			line, comment = append(comment, line...), nil
+			if strings.HasPrefix(current, slotSection) {
+				sections[current] = nil
+				continue // its name and its owner
+			}
 		}
 		if line[0] != '\n' {
 			sections[current] = append(sections[current], line...)
 		}
 	}
+	// How many slots there are is Compare's own question; what each kind of them says is not.
+	shapes := map[string]bool{}
+	for name, section := range sections {
+		if strings.HasPrefix(name, slotSection) {
+			shapes[string(section)] = true
+			delete(sections, name)
+		}
+	}
+	sections["slots"] = []byte(strings.Join(slices.Sorted(maps.Keys(shapes)), "\n"))
 	var parts []string
 	for _, name := range slices.Sorted(maps.Keys(sections)) {
-		if strings.HasPrefix(name, "backend-"+slotPrefix) {
-			continue
-		}
 		sum := sha256.Sum256(sections[name])
 		parts = append(parts, fmt.Sprintf("%s:%s", name, hex.EncodeToString(sum[:6])))
 	}
-	return strings.Join(parts, ",")
+	return strings.Join(parts, " ")
 }
 
-// parseGeneration is the reverse of generation; nil when it was not made by it.
+// parseGeneration is the reverse of generation; nil when it was not made by it. (`show info` puts a description with a
+// comma in quotes, hence the blanks.)
 func parseGeneration(text string) map[string]string {
 	parts := map[string]string{}
-	for part := range strings.SplitSeq(text, ",") {
+	for part := range strings.SplitSeq(text, " ") {
 		name, digest, ok := strings.Cut(part, ":")
 		if !ok {
 			return nil

@@ -17,6 +17,9 @@ import (
 //go:embed templates/haproxy.cfg.tmpl
 var templates embed.FS
 
+// generationMark stands for the Generation until the rest of the file, which it digests, is rendered.
+const generationMark = "<generation>"
+
 // view is what the template sees.
 type view struct {
 	Local
@@ -47,7 +50,7 @@ func Render(s *desired.State, l Local, slots Slots) (*Config, error) {
 		return nil, err
 	}
 	c := &Config{Local: l, Servers: map[string][]Server{}}
-	v := view{Local: l, OldWorkersSeconds: int(l.OldWorkers.Seconds())}
+	v := view{Local: l, Generation: generationMark, OldWorkersSeconds: int(l.OldWorkers.Seconds())}
 	if l.MaxConn > 0 {
 		v.ServicesMaxConn = l.servicesMaxConn(l.MaxConn)
 	}
@@ -68,12 +71,7 @@ func Render(s *desired.State, l Local, slots Slots) (*Config, error) {
 		return nil, fmt.Errorf("rendering haproxy.cfg: %w", err)
 	}
 	c.Generation = generation(file.Bytes())
-	v.Generation = c.Generation
-	file.Reset()
-	if err := t.Execute(&file, v); err != nil {
-		return nil, fmt.Errorf("rendering haproxy.cfg: %w", err)
-	}
-	c.File = file.Bytes()
+	c.File = bytes.Replace(file.Bytes(), []byte(generationMark), []byte(c.Generation), 1)
 	c.owners = slotLines(c.File, slots)
 	return c, nil
 }
@@ -138,8 +136,8 @@ func (c *Config) slots(s *desired.State, slots Slots, v *view) {
 		}
 	}
 	for _, kind := range slotKinds() {
-		for n := 1; n <= slots.count(kind, c.Local); n++ {
-			slot := slotView{Name: kind.slot(n), Algorithm: kind.algorithm, HTTP: kind.check == desired.CheckHTTP}
+		for n := range slots.count(kind, c.Local) {
+			slot := slotView{Name: kind.slot(n + 1), Algorithm: kind.algorithm, HTTP: kind.check == desired.CheckHTTP}
 			if lb := owners[slot.Name]; lb != nil {
 				slot.Owner = lb.Key.String()
 				slot.Servers = poolServers(lb.Pool)

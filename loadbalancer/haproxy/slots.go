@@ -51,14 +51,16 @@ func kindOf(p *desired.Pool) (slotKind, error) {
 	return kind, nil
 }
 
-// slot is the name of the n-th slot of a kind, counted from 1.
-func (k slotKind) slot(n int) string {
-	return fmt.Sprintf("%s%s-%s-%d", slotPrefix, k.check, k.algorithm, n)
+func (k slotKind) prefix() string {
+	return slotPrefix + string(k.check) + "-" + string(k.algorithm) + "-"
 }
+
+// slot is the name of the n-th slot of a kind, counted from 1.
+func (k slotKind) slot(n int) string { return k.prefix() + strconv.Itoa(n) }
 
 // number is the slot's number, 0 when it is none of this kind.
 func (k slotKind) number(slot string) int {
-	digits, ok := strings.CutPrefix(slot, fmt.Sprintf("%s%s-%s-", slotPrefix, k.check, k.algorithm))
+	digits, ok := strings.CutPrefix(slot, k.prefix())
 	if !ok {
 		return 0
 	}
@@ -105,7 +107,10 @@ func Assign(previous Slots, s *desired.State, free func(slot string) bool, l Loc
 		}
 		needs = append(needs, need{lb.Key, kind})
 	}
-	next := map[slotKind]int{}
+	next, made := map[slotKind]int{}, map[slotKind]int{}
+	for _, kind := range slotKinds() {
+		made[kind] = previous.count(kind, l)
+	}
 	for _, n := range needs {
 		number := next[n.kind] + 1
 		for number <= maxSlots && (taken[n.kind.slot(number)] || !free(n.kind.slot(number))) {
@@ -118,7 +123,7 @@ func Assign(previous Slots, s *desired.State, free func(slot string) bool, l Loc
 		}
 		slot := n.kind.slot(number)
 		slots[n.key], taken[slot] = slot, true
-		if number > previous.count(n.kind, l) {
+		if number > made[n.kind] {
 			short = append(short, n.key)
 		}
 	}

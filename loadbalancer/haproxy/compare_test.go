@@ -1,0 +1,242 @@
+package haproxy
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"cloud-provider-haproxy/loadbalancer/desired"
+)
+
+// commit does to a map what changeMap asks HAProxy to do.
+func (m mapChange) commit(t *rapid.T, running map[string]string) {
+	if m.replace {
+		clear(running)
+		for _, e := range m.want {
+			running[e.Key] = e.Value
+		}
+		return
+	}
+	for _, e := range m.put {
+		if _, ok := running[e.Key]; ok == m.fresh[e.Key] {
+			t.Fatalf("%s is added although it is there, or set although it is not", e.Key)
+		}
+		running[e.Key] = e.Value
+	}
+	for _, e := range m.drop {
+		delete(running, e.Key)
+	}
+}
+
+func toEntries(m map[string]string) []Entry {
+	var entries []Entry
+	for key, value := range m {
+		entries = append(entries, Entry{Key: key, Value: value})
+	}
+	return entries
+}
+
+// From any map to any other: after Grow everything wanted is there and nothing was taken away, after Shrink nothing else is.
+func TestMapChangeGrowsThenShrinks(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		anyMap := rapid.MapOfN(rapid.StringMatching(`[a-z]{1,2}`), rapid.StringMatching(`[xy]`), 0, 300)
+		running, want := anyMap.Draw(t, "running"), anyMap.Draw(t, "want")
+		before := maps.Clone(running)
+		change := compareMap("m", toEntries(running), toEntries(want))
+		change.grow().commit(t, running)
+		for key, value := range want {
+			if running[key] != value {
+				t.Fatalf("after grow %s is %q, want %q", key, running[key], value)
+			}
+		}
+		for key := range before {
+			if _, ok := running[key]; !ok {
+				t.Fatalf("grow took %s away", key)
+			}
+		}
+		change.shrink().commit(t, running)
+		if !maps.Equal(running, want) {
+			t.Fatalf("after shrink there is %v, want %v", running, want)
+		}
+		if again := compareMap("m", toEntries(running), toEntries(want)); !again.empty() {
+			t.Fatalf("nothing differs, yet %+v", again)
+		}
+	})
+}
+
+func TestAssignKeepsAndNeverShares(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		l := testLocal()
+		slots, busy := Slots{}, map[string]bool{}
+		for range rapid.IntRange(1, 8).Draw(t, "rounds") {
+			s := baseState()
+			for _, name := range rapid.SliceOfDistinct(rapid.StringMatching(`[a-h]`), rapid.ID[string]).Draw(t, "services") {
+				check := kubeProxyCheck()
+				check.Kind = rapid.SampledFrom([]desired.CheckKind{desired.CheckHTTP, desired.CheckTCP}).Draw(t, "kind")
+				s.LoadBalancers = append(s.LoadBalancers, localPolicy(name, "192.0.2.1", check))
+			}
+			next, short := Assign(slots, s, func(slot string) bool { return !busy[slot] }, l)
+			given := map[string]desired.Key{}
+			for _, lb := range s.LoadBalancers {
+				slot := next[lb.Key]
+				kind, _ := kindOf(lb.Pool)
+				if kind.number(slot) == 0 {
+					t.Fatalf("%s got %q, no slot of kind %v", lb.Key, slot, kind)
+				}
+				if other, ok := given[slot]; ok {
+					t.Fatalf("%s and %s share %s", lb.Key, other, slot)
+				}
+				given[slot] = lb.Key
+				if old := slots[lb.Key]; kind.number(old) > 0 && old != slot {
+					t.Fatalf("%s was moved from %s to %s", lb.Key, old, slot)
+				}
+				if slots[lb.Key] != slot && busy[slot] {
+					t.Fatalf("%s got %s, which is not free", lb.Key, slot)
+				}
+				if exists := kind.number(slot) <= slots.count(kind, l); exists == slices.Contains(short, lb.Key) {
+					t.Fatalf("short is %v, and %s got %s", short, lb.Key, slot)
+				}
+			}
+			if len(next) != len(s.LoadBalancers) {
+				t.Fatalf("slots for %d load balancers: %v", len(s.LoadBalancers), next)
+			}
+			// What was in use drains: it stays busy for this round, or for ever.
+			busy = map[string]bool{}
+			for _, slot := range slots {
+				busy[slot] = rapid.Bool().Draw(t, "drains")
+			}
+			for _, slot := range next {
+				busy[slot] = true
+			}
+			slots = next
+		}
+	})
+}
+
+func TestAssignGivesUp(t *testing.T) {
+	s := baseState()
+	s.LoadBalancers = []desired.LoadBalancer{localPolicy("a", "192.0.2.1", kubeProxyCheck())}
+	slots, short := Assign(nil, s, func(string) bool { return false }, testLocal())
+	if len(slots) != 0 || len(short) != 1 {
+		t.Errorf("where nothing is ever free, slots are %v and short %v", slots, short)
+	}
+}
+
+func TestSlotCountKeepsASpareFifth(t *testing.T) {
+	kind, l := slotKinds()[0], DebianLocal()
+	for highest, want := range map[int]int{0: 50, 1: 50, 40: 50, 41: 100, 90: 100, 91: 150} {
+		slots := Slots{desired.Key{Name: "tcp"}: "slot-tcp-roundrobin-900"}
+		if highest > 0 {
+			slots[desired.Key{Name: "a"}] = kind.slot(highest)
+		}
+		if got := slots.count(kind, l); got != want {
+			t.Errorf("with slot %d taken there are %d slots, want %d", highest, got, want)
+		}
+	}
+}
+
+func TestFreeAsksServersConnectionsAndMap(t *testing.T) {
+	const slot = "slot-http-roundrobin-1"
+	for name, test := range map[string]struct {
+		backend *RunningBackend
+		value   string
+		want    bool
+	}{
+		"empty":              {&RunningBackend{}, "nodes|1|a/b", true},
+		"not running":        {nil, "nodes|1|a/b", true},
+		"a server":           {&RunningBackend{Servers: map[string]RunningServer{"a": {}}}, "", false},
+		"a connection":       {&RunningBackend{Sessions: 1}, "", false},
+		"one in the queue":   {&RunningBackend{Queued: 1}, "", false},
+		"a map entry":        {&RunningBackend{}, slot + "|1|a/b", false},
+		"another slot's one": {&RunningBackend{}, slot + "0|1|a/b", true},
+	} {
+		r := &Running{Backends: map[string]*RunningBackend{}, Maps: map[string][]Entry{"m": {{Key: "k", Value: test.value}}}}
+		if test.backend != nil {
+			r.Backends[slot] = test.backend
+		}
+		if got := r.Free(slot); got != test.want {
+			t.Errorf("%s: Free is %t", name, got)
+		}
+	}
+}
+
+func TestCompareReloadsForeignConfiguration(t *testing.T) {
+	c := scenarios()[0].render(t)
+	diff := Compare(&Running{}, c)
+	if !slices.Equal(diff.Reload, []string{"haproxy runs a configuration that is not ours"}) {
+		t.Errorf("the reasons are %q", diff.Reload)
+	}
+	diff = Compare(&Running{Generation: strings.Replace(c.Generation, "backend-counters:", "peers-old:", 1)}, c)
+	if !slices.Contains(diff.Reload, "backend-counters is new") || !slices.Contains(diff.Reload, "peers-old is gone") {
+		t.Errorf("the reasons are %q", diff.Reload)
+	}
+}
+
+// large is 5000 Services of one port on 100 nodes, a tenth of them with a Pool.
+func large(tb testing.TB) (*desired.State, Local, Slots) {
+	tb.Helper()
+	s, l := baseState(), DebianLocal()
+	s.Nodes = nil
+	for i := range 100 {
+		s.Nodes = append(s.Nodes, desired.Node{Name: fmt.Sprintf("worker-%03d", i), Addresses: []netip.Addr{netip.AddrFrom4([4]byte{10, 0, 1, byte(i)})}})
+	}
+	for i := range 5000 {
+		lb := web(fmt.Sprintf("198.18.%d.%d", i/250, i%250))
+		lb.Name = fmt.Sprintf("web-%d", i)
+		if i%10 == 0 {
+			local := localPolicy(lb.Name, lb.Addresses[0].String(), kubeProxyCheck())
+			local.Frontends = lb.Frontends
+			for _, node := range s.Nodes[i%90 : i%90+10] {
+				local.Pool.Servers = append(local.Pool.Servers, desired.Server{Name: node.Name, Address: node.Addresses[0], Weight: 1})
+			}
+			lb = local
+		}
+		s.LoadBalancers = append(s.LoadBalancers, lb)
+	}
+	slots, _ := Assign(nil, s, func(string) bool { return true }, l)
+	return s, l, slots
+}
+
+// asRunning is what a HAProxy says that runs c.
+func asRunning(c *Config) *Running {
+	r := &Running{Generation: c.Generation, MaxConn: 10000, ServicesMaxConn: c.Local.servicesMaxConn(10000),
+		Backends: map[string]*RunningBackend{}, Maps: map[string][]Entry{c.Local.ServicesMap: c.Entries, c.Local.ChecksMap: c.Checks}}
+	for name, servers := range c.Servers {
+		for _, s := range servers {
+			r.backend(name).Servers[s.Name] = RunningServer{Name: s.Name, Addr: s.Addr, Port: s.Port, CheckPort: s.Check.Port,
+				Weight: s.Weight, checkConfigured: s.checked(), checking: s.checked()}
+		}
+		r.backend(name)
+	}
+	return r
+}
+
+func BenchmarkRender(b *testing.B) {
+	s, l, slots := large(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := Render(s, l, slots); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkCompare(b *testing.B) {
+	s, l, slots := large(b)
+	c, err := Render(s, l, slots)
+	if err != nil {
+		b.Fatal(err)
+	}
+	running := asRunning(c)
+	b.ReportAllocs()
+	for b.Loop() {
+		if diff := Compare(running, c); !diff.Empty() {
+			b.Fatalf("nothing differs, yet %d changes: %q", len(diff.Changes), diff.Changes[:1])
+		}
+	}
+}

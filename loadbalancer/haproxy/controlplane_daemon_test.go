@@ -1,0 +1,82 @@
+package haproxy
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"cloud-provider-haproxy/loadbalancer/desired"
+)
+
+const endpoint1, endpoint2 = "10.77.0.21", "10.77.0.22"
+
+// withControlPlane adds an API server's frontend; the tests reach it on its loopback port itself.
+func withControlPlane(s *desired.State, check desired.Check) *desired.State {
+	s.ControlPlane = &desired.ControlPlane{
+		Address: netip.MustParseAddr("192.0.2.2"), Port: 6443, Check: check,
+		Endpoints: []netip.AddrPort{netip.MustParseAddrPort(endpoint1 + ":6443"), netip.MustParseAddrPort(endpoint2 + ":6443")},
+	}
+	return s
+}
+
+func TestControlPlaneFailsOpen(t *testing.T) {
+	check := health(31991, "/nothing")
+	state := withControlPlane(twoNodes(), check)
+	d := startDaemon(t, state, []string{endpoint1, endpoint2, node1}, vips())
+	d.nodePorts(endpoint1+":6443", endpoint1+":31991", endpoint2+":6443", endpoint2+":31991", node1+":6443", node1+":31991")
+	d.eventually("both endpoints to fail their check", func() bool {
+		b := d.read().Backends["control-plane"]
+		return b.Servers[endpoint1+"-6443"].State == "DOWN" && b.Servers[endpoint2+"-6443"].State == "DOWN"
+	})
+	address := fmt.Sprintf("127.0.0.1:%d", d.local.ControlPlanePort)
+	d.wantReach(address, endpoint1+":6443", endpoint2+":6443")
+	state.ControlPlane.Endpoints = []netip.AddrPort{netip.MustParseAddrPort(node1 + ":6443")}
+	d.apply(state)
+	d.wantReach(fmt.Sprintf("[::1]:%d", d.local.ControlPlanePort), node1+":6443")
+}
+
+func TestControlPlaneUsesWhatPassesItsCheck(t *testing.T) {
+	state := withControlPlane(twoNodes(), health(31991, "/31991"))
+	d := startDaemon(t, state, []string{endpoint1, endpoint2}, vips())
+	d.nodePorts(endpoint1+":6443", endpoint2+":6443", endpoint2+":31991")
+	d.up("control-plane", endpoint2+"-6443")
+	d.eventually("endpoint 1 to fail", func() bool {
+		return d.read().Backends["control-plane"].Servers[endpoint1+"-6443"].State == "DOWN"
+	})
+	for range 4 {
+		d.wantReach(fmt.Sprintf("127.0.0.1:%d", d.local.ControlPlanePort), endpoint2+":6443")
+	}
+}
+
+// Services that hold all the connections they may must not keep the API server's clients waiting.
+func TestFullServicesLeaveTheControlPlaneItsReserve(t *testing.T) {
+	state := withControlPlane(twoNodes(), health(31991, "/31991"))
+	d := startDaemon(t, state, append(nodes(), endpoint1), vips(), func(l *Local) { l.MaxConn, l.Reserve = 40, 10 })
+	d.nodePorts(node1+":30080", node1+":10256", endpoint1+":6443", endpoint1+":31991")
+	d.up("nodes", "worker1")
+	d.up("control-plane", endpoint1+"-6443")
+	d.apply(state)
+	for i := range 30 {
+		if got := d.ask(fmt.Sprintf("open s%d %s:80", i, vip4)); got != node1+":30080" {
+			t.Fatalf("connection %d got %q", i, got)
+		}
+	}
+	if got := d.ask("open more " + vip4 + ":80"); !strings.HasPrefix(got, "error") {
+		t.Errorf("one connection more than the limit got %q", got)
+	}
+	d.wantReach(fmt.Sprintf("127.0.0.1:%d", d.local.ControlPlanePort), endpoint1+":6443")
+}
+
+// Without a configured maxconn only the running HAProxy knows how many connections there are to divide.
+func TestReserveOfAComputedMaxConn(t *testing.T) {
+	state := twoNodes()
+	d := startDaemon(t, state, nodes(), vips())
+	if running := d.read(); running.ServicesMaxConn != running.MaxConn || running.MaxConn == 0 {
+		t.Fatalf("HAProxy's own limits are %d for the Services of %d", running.ServicesMaxConn, running.MaxConn)
+	}
+	d.apply(state)
+	if running := d.read(); running.ServicesMaxConn != running.MaxConn-min(d.local.Reserve, running.MaxConn/4) {
+		t.Errorf("the Services may hold %d of %d connections, the reserve being %d", running.ServicesMaxConn, running.MaxConn, d.local.Reserve)
+	}
+}

@@ -1,0 +1,347 @@
+package haproxy
+
+import (
+	"bytes"
+	"flag"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"cloud-provider-haproxy/loadbalancer/desired"
+)
+
+var update = flag.Bool("update", false, "write testdata anew from what Render makes")
+
+func kubeProxyCheck() desired.Check {
+	return desired.Check{Kind: desired.CheckHTTP, Port: 10256, Path: "/healthz", IntervalMillis: 2000, Rise: 2, Fall: 3}
+}
+
+func addrs(texts ...string) []netip.Addr {
+	var out []netip.Addr
+	for _, text := range texts {
+		out = append(out, netip.MustParseAddr(text))
+	}
+	return out
+}
+
+func tcpPort(port, nodePort uint16) desired.Frontend {
+	return desired.Frontend{Protocol: desired.TCP, Port: port, NodePort: nodePort}
+}
+
+// baseState is a pair of gateways and three nodes without any Service.
+func baseState() *desired.State {
+	return &desired.State{
+		Schema: desired.Schema,
+		Fence:  desired.Fence{ClusterUID: "4f2c", Epoch: 3, Instance: "a", Sequence: 1},
+		Gateways: []desired.Gateway{
+			{Name: "gw1", SSHAddress: "10.0.0.2:22", VRRPAddress: netip.MustParseAddr("10.0.0.2"), Interface: "eth0"},
+			{Name: "gw2", SSHAddress: "10.0.0.3:22", VRRPAddress: netip.MustParseAddr("10.0.0.3"), Interface: "eth0"},
+		},
+		Nodes: []desired.Node{
+			{Name: "worker1", Addresses: addrs("10.0.0.11")},
+			{Name: "worker2", Addresses: addrs("10.0.0.12", "fd00::12")},
+			{Name: "worker3", Addresses: addrs("fd00::13")},
+		},
+		NodeCheck: kubeProxyCheck(),
+	}
+}
+
+func web(address ...string) desired.LoadBalancer {
+	return desired.LoadBalancer{
+		Key: desired.Key{Namespace: "default", Name: "web"}, UID: "1", Addresses: addrs(address...),
+		Frontends: []desired.Frontend{tcpPort(80, 32689)},
+	}
+}
+
+func localPolicy(name, address string, check desired.Check, servers ...desired.Server) desired.LoadBalancer {
+	return desired.LoadBalancer{
+		Key: desired.Key{Namespace: "edge", Name: name}, UID: name, Addresses: addrs(address),
+		Frontends: []desired.Frontend{tcpPort(80, 30080), tcpPort(443, 30443)},
+		Pool:      &desired.Pool{Algorithm: desired.RoundRobin, Check: check, Servers: servers},
+	}
+}
+
+func testLocal() Local {
+	l := DebianLocal()
+	l.SlotsPerKind = 2
+	return l
+}
+
+type scenario struct {
+	name  string
+	local Local
+	state *desired.State
+}
+
+func scenarios() []scenario {
+	make := func(name string, change func(*desired.State, *Local)) scenario {
+		s, l := baseState(), testLocal()
+		change(s, &l)
+		return scenario{name, l, s}
+	}
+	tcpCheck := desired.Check{Kind: desired.CheckTCP, Port: 10250, IntervalMillis: 5000, Rise: 1, Fall: 2}
+	apiCheck := desired.Check{Kind: desired.CheckHTTPS, Port: 6443, Path: "/readyz", IntervalMillis: 2000, Rise: 1, Fall: 2}
+	controlPlane := func(check desired.Check) *desired.ControlPlane {
+		return &desired.ControlPlane{
+			Address: netip.MustParseAddr("192.0.2.2"), Port: 6443, Check: check,
+			Endpoints: []netip.AddrPort{netip.MustParseAddrPort("10.0.0.21:6443"), netip.MustParseAddrPort("[fd00::22]:6443")},
+		}
+	}
+	return []scenario{
+		make("empty", func(s *desired.State, _ *Local) { s.Nodes = nil }),
+		make("one-service", func(s *desired.State, _ *Local) { s.LoadBalancers = []desired.LoadBalancer{web("192.0.2.10")} }),
+		make("several", func(s *desired.State, _ *Local) {
+			db := web("192.0.2.11")
+			db.Key = desired.Key{Namespace: "shop", Name: "db"}
+			db.Frontends = []desired.Frontend{
+				tcpPort(5432, 31001), tcpPort(22, 31002),
+				{Protocol: desired.UDP, Port: 53, NodePort: 31003}, {Protocol: desired.SCTP, Port: 9, NodePort: 31004},
+			}
+			s.LoadBalancers = []desired.LoadBalancer{web("192.0.2.10"), db}
+		}),
+		make("dual-stack", func(s *desired.State, _ *Local) {
+			s.LoadBalancers = []desired.LoadBalancer{web("192.0.2.10", "2001:db8::10")}
+		}),
+		make("local-policy", func(s *desired.State, _ *Local) {
+			health := kubeProxyCheck()
+			health.Port, health.Path = 31999, "/"
+			s.LoadBalancers = []desired.LoadBalancer{
+				localPolicy("ingress", "192.0.2.20", health,
+					desired.Server{Name: "worker1", Address: netip.MustParseAddr("10.0.0.11"), Weight: 2},
+					desired.Server{Name: "worker3", Address: netip.MustParseAddr("fd00::13"), Weight: 1}),
+				localPolicy("nobody", "192.0.2.21", health),
+				localPolicy("plain", "192.0.2.22", tcpCheck, desired.Server{Name: "worker1", Address: netip.MustParseAddr("10.0.0.11"), Weight: 1}),
+				web("192.0.2.10"),
+			}
+		}),
+		make("control-plane-https", func(s *desired.State, _ *Local) { s.ControlPlane = controlPlane(apiCheck) }),
+		make("control-plane-tcp", func(s *desired.State, _ *Local) {
+			check := tcpCheck
+			check.Port = 6443
+			s.ControlPlane = controlPlane(check)
+		}),
+		make("before-cluster", func(s *desired.State, _ *Local) {
+			s.Fence, s.Nodes, s.NodeCheck = desired.Fence{}, nil, desired.Check{Kind: desired.CheckNone}
+			s.ControlPlane = controlPlane(apiCheck)
+		}),
+		make("check-none", func(s *desired.State, _ *Local) { s.NodeCheck = desired.Check{Kind: desired.CheckNone} }),
+		make("check-tcp", func(s *desired.State, _ *Local) { s.NodeCheck = tcpCheck }),
+		make("three-gateways", func(s *desired.State, l *Local) {
+			s.Gateways = append(s.Gateways, desired.Gateway{Name: "gw3", SSHAddress: "10.0.0.4:22", VRRPAddress: netip.MustParseAddr("10.0.0.4"), Interface: "eth0"})
+			s.LoadBalancers = []desired.LoadBalancer{web("192.0.2.10")}
+			l.MaxConn, l.Log = 50000, ""
+		}),
+	}
+}
+
+func (s scenario) render(t *testing.T) *Config {
+	t.Helper()
+	slots, short := Assign(nil, s.state, func(string) bool { return true }, s.local)
+	if short != nil {
+		t.Fatalf("no slot is short in a new gateway, yet %v are", short)
+	}
+	c, err := Render(s.state, s.local, slots)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestRenderGolden(t *testing.T) {
+	for _, s := range scenarios() {
+		t.Run(s.name, func(t *testing.T) {
+			c := s.render(t)
+			for name, got := range map[string][]byte{"haproxy.cfg": c.File, "services.map": c.ServicesMap, "checks.map": c.ChecksMap} {
+				golden := filepath.Join("testdata", s.name, name)
+				if *update {
+					if err := os.MkdirAll(filepath.Dir(golden), 0o755); err != nil {
+						t.Fatal(err)
+					}
+					if err := os.WriteFile(golden, got, 0o644); err != nil {
+						t.Fatal(err)
+					}
+				}
+				want, err := os.ReadFile(golden)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if diff := cmp.Diff(string(want), string(got)); diff != "" {
+					t.Errorf("%s differs (run with -update when that is right):\n%s", golden, diff)
+				}
+			}
+		})
+	}
+}
+
+// needHAProxy skips, with the reason, where the daemon is not installed; CI must have it.
+func needHAProxy(t testing.TB) string {
+	t.Helper()
+	path, err := exec.LookPath("haproxy")
+	if err == nil {
+		return path
+	}
+	if os.Getenv("CI") == "true" {
+		t.Fatalf("this test needs haproxy and CI must have it: %v", err)
+	}
+	t.Skipf("this test needs haproxy: %v", err)
+	return ""
+}
+
+// checkFile runs haproxy's own check over bytes, with the maps in a directory of the test.
+func checkFile(t *testing.T, file, services, checks []byte) []Message {
+	t.Helper()
+	haproxy := needHAProxy(t)
+	dir := t.TempDir()
+	file = bytes.ReplaceAll(file, []byte("/etc/haproxy/"), []byte(dir+"/"))
+	file = bytes.ReplaceAll(file, []byte("/var/lib/haproxy/server-state"), []byte(dir+"/server-state"))
+	for name, content := range map[string][]byte{
+		"haproxy.cfg": file, "services.map": services, "checks.map": checks, "server-state": []byte("1\n"),
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	argv := CheckArgv(filepath.Join(dir, "haproxy.cfg"))
+	command := exec.CommandContext(t.Context(), haproxy, argv[1:]...)
+	var stderr bytes.Buffer
+	command.Stderr = &stderr
+	err := command.Run()
+	messages := ParseCheck(stderr.Bytes())
+	if alerts := withSeverity(messages, "ALERT"); (err != nil) != (len(alerts) > 0) {
+		t.Fatalf("haproxy ended with %v, and these alerts were read of it: %v\n%s", err, alerts, stderr.Bytes())
+	}
+	return messages
+}
+
+func withSeverity(messages []Message, severity string) []Message {
+	return slices.DeleteFunc(slices.Clone(messages), func(m Message) bool { return m.Severity != severity })
+}
+
+func TestGoldenThroughHAProxy(t *testing.T) {
+	for _, s := range scenarios() {
+		t.Run(s.name, func(t *testing.T) {
+			var content [3][]byte
+			for i, name := range []string{"haproxy.cfg", "services.map", "checks.map"} {
+				var err error
+				if content[i], err = os.ReadFile(filepath.Join("testdata", s.name, name)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, m := range checkFile(t, content[0], content[1], content[2]) {
+				if m.Severity != "NOTICE" {
+					t.Errorf("haproxy says: %+v", m)
+				}
+			}
+		})
+	}
+}
+
+func TestParseCheckBlames(t *testing.T) {
+	i := slices.IndexFunc(scenarios(), func(s scenario) bool { return s.name == "local-policy" })
+	c := scenarios()[i].render(t)
+	broken := bytes.Replace(c.File, []byte("weight 2"), []byte("weight 999"), 1)
+	alerts := withSeverity(checkFile(t, broken, c.ServicesMap, c.ChecksMap), "ALERT")
+	if len(alerts) == 0 || !strings.Contains(alerts[0].Text, "weight") || alerts[0].Line == 0 {
+		t.Fatalf("the alert about the weight was not read: %+v", alerts)
+	}
+	owner, ok := c.Owner(alerts[0].Line)
+	if want := (desired.Key{Namespace: "edge", Name: "ingress"}); !ok || owner != want {
+		t.Errorf("line %d is blamed on %v (%t), want %v", alerts[0].Line, owner, ok, want)
+	}
+	if owner, ok := c.Owner(6); ok {
+		t.Errorf("a line of global is blamed on %v", owner)
+	}
+}
+
+func TestRenderIsDeterministic(t *testing.T) {
+	for _, s := range scenarios() {
+		first := s.render(t)
+		slices.Reverse(s.state.Nodes)
+		slices.Reverse(s.state.LoadBalancers)
+		second := s.render(t)
+		if !bytes.Equal(first.File, second.File) || !bytes.Equal(first.ServicesMap, second.ServicesMap) || !bytes.Equal(first.ChecksMap, second.ChecksMap) {
+			t.Errorf("%s: another order of the lists gave other bytes", s.name)
+		}
+	}
+}
+
+func TestGenerationChangesOnlyForReloads(t *testing.T) {
+	render := func(change func(*desired.State, *Local)) string {
+		s, l := baseState(), testLocal()
+		change(s, &l)
+		return scenario{"", l, s}.render(t).Generation
+	}
+	base := render(func(*desired.State, *Local) {})
+	for name, change := range map[string]func(*desired.State, *Local){
+		"service added": func(s *desired.State, _ *Local) { s.LoadBalancers = []desired.LoadBalancer{web("192.0.2.10")} },
+		"node removed":  func(s *desired.State, _ *Local) { s.Nodes = s.Nodes[1:] },
+		"slot taken": func(s *desired.State, _ *Local) {
+			s.LoadBalancers = []desired.LoadBalancer{localPolicy("a", "192.0.2.1", kubeProxyCheck(), desired.Server{Name: "x", Address: netip.MustParseAddr("10.0.0.1"), Weight: 1})}
+		},
+		"more slots": func(_ *desired.State, l *Local) { l.SlotsPerKind = 4 },
+		"sequence":   func(s *desired.State, _ *Local) { s.Fence.Sequence++ },
+	} {
+		if got := render(change); got != base {
+			t.Errorf("%s: the generation changed from %s to %s", name, base, got)
+		}
+	}
+	for name, change := range map[string]func(*desired.State, *Local){
+		"node check's interval": func(s *desired.State, _ *Local) { s.NodeCheck.IntervalMillis++ },
+		"node check's path":     func(s *desired.State, _ *Local) { s.NodeCheck.Path = "/livez" },
+		"maxconn":               func(_ *desired.State, l *Local) { l.MaxConn = 1000 },
+		"port":                  func(_ *desired.State, l *Local) { l.ServicesPort++ },
+		"control plane": func(s *desired.State, _ *Local) {
+			s.ControlPlane = &desired.ControlPlane{Address: netip.MustParseAddr("192.0.2.2"), Port: 6443, Check: desired.Check{Kind: desired.CheckNone}}
+		},
+	} {
+		if render(change) == base {
+			t.Errorf("%s: the generation did not change", name)
+		}
+	}
+}
+
+func TestRenderRefuses(t *testing.T) {
+	for name, test := range map[string]struct {
+		change func(*desired.State, *Local, Slots)
+		want   string
+	}{
+		"newline in a node's name":  {func(s *desired.State, _ *Local, _ Slots) { s.Nodes[0].Name = "a\n  server evil 10.9.9.9" }, "nodes[0].name"},
+		"node without an address":   {func(s *desired.State, _ *Local, _ Slots) { s.Nodes[0].Addresses = nil }, "node worker1 has none"},
+		"node twice":                {func(s *desired.State, _ *Local, _ Slots) { s.Nodes[1].Name = "worker1" }, "worker1 is there twice"},
+		"quote in a path":           {func(s *desired.State, _ *Local, _ Slots) { s.NodeCheck.Path = "/'" }, "nodeCheck.path"},
+		"unknown check":             {func(s *desired.State, _ *Local, _ Slots) { s.NodeCheck.Kind = "icmp" }, "nodeCheck.kind"},
+		"check without a port":      {func(s *desired.State, _ *Local, _ Slots) { s.NodeCheck.Port = 0 }, "nodeCheck: port 0"},
+		"pipe in a service's name":  {func(s *desired.State, _ *Local, _ Slots) { s.LoadBalancers[0].Name = "a|b" }, "loadBalancers[default/a|b].name"},
+		"no node port":              {func(s *desired.State, _ *Local, _ Slots) { s.LoadBalancers[0].Frontends[0].NodePort = 0 }, "nodePort 0"},
+		"a port with two owners":    {func(s *desired.State, _ *Local, _ Slots) { s.LoadBalancers[1].Addresses = addrs("192.0.2.10") }, "192.0.2.10:80 belongs to both default/web and edge/a"},
+		"an algorithm without slot": {func(s *desired.State, _ *Local, _ Slots) { s.LoadBalancers[1].Pool.Algorithm = "magic" }, `algorithm "magic"`},
+		"a slot of another kind": {func(s *desired.State, _ *Local, slots Slots) { slots[s.LoadBalancers[1].Key] = "slot-tcp-roundrobin-1" },
+			"slot-tcp-roundrobin-1 of edge/a is not of the kind http-roundrobin"},
+		"a slot given twice": {func(s *desired.State, _ *Local, slots Slots) {
+			twin := localPolicy("b", "192.0.2.12", kubeProxyCheck())
+			s.LoadBalancers = append(s.LoadBalancers, twin)
+			slots[twin.Key] = slots[s.LoadBalancers[1].Key]
+		}, "slot-http-roundrobin-1 was given to both edge/a and edge/b"},
+		"a weight of 0":     {func(s *desired.State, _ *Local, _ Slots) { s.LoadBalancers[1].Pool.Servers[0].Weight = 0 }, "weight 0"},
+		"no slots":          {func(_ *desired.State, l *Local, _ Slots) { l.SlotsPerKind = 0 }, "local.slotsPerKind"},
+		"a path with blank": {func(_ *desired.State, l *Local, _ Slots) { l.ServicesMap = "/etc/a b" }, "local.servicesMap"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, l := baseState(), testLocal()
+			s.LoadBalancers = []desired.LoadBalancer{web("192.0.2.10"), localPolicy("a", "192.0.2.11", kubeProxyCheck(),
+				desired.Server{Name: "worker1", Address: netip.MustParseAddr("10.0.0.11"), Weight: 1})}
+			slots, _ := Assign(nil, s, func(string) bool { return true }, l)
+			test.change(s, &l, slots)
+			_, err := Render(s, l, slots)
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("got error %v, want one with %q", err, test.want)
+			}
+		})
+	}
+}

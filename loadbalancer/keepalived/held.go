@@ -1,0 +1,104 @@
+package keepalived
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"cloud-provider-haproxy/loadbalancer/desired"
+)
+
+// AddressArgv lists the machine's addresses for Held.
+func AddressArgv() []string { return []string{"ip", "-json", "address", "show"} }
+
+// Holding is what one machine holds.
+type Holding struct {
+	// VIPs are those of State.VIPs that are here, usable and on the interface where they belong, sorted.
+	VIPs []netip.Addr
+	// RouterIDs are the instances whose anchor is here: this machine is their MASTER. Ascending.
+	RouterIDs []int
+	// Source says that the gateway's VRRPAddress is usable on its Interface. A keepalived that is started while it is not
+	// (IPv6: still tentative) stays in FAULT for ever, with track_src_ip and vrrp_startup_delay too; a reload heals it.
+	Source bool
+	// Misplaced are VIPs that are here, but on an interface where keepalived did not put them: told, never counted as held.
+	Misplaced []Place
+	// Missing are interfaces that State names and this machine lacks: keepalived keeps every instance with a VIP on one in
+	// state FAULT, and its -t does not see it because of dynamic_interfaces.
+	Missing []string
+}
+
+// Place is an address on an interface.
+type Place struct {
+	Address   netip.Addr
+	Interface string
+}
+
+// link is what `ip -json address show` tells of one interface (iproute2, ip/ipaddress.c).
+type link struct {
+	Name      string `json:"ifname"`
+	Addresses []struct {
+		Local     netip.Addr `json:"local"`
+		Tentative bool       `json:"tentative"`
+		DADFailed bool       `json:"dadfailed"`
+	} `json:"addr_info"`
+}
+
+// Held reads the output of AddressArgv.
+func Held(addresses []byte, s *desired.State, l Local) (Holding, error) {
+	var links []link
+	if err := json.Unmarshal(addresses, &links); err != nil {
+		return Holding{}, fmt.Errorf("reading the addresses that ip -json told: %w", err)
+	}
+	at := slices.IndexFunc(s.Gateways, func(g desired.Gateway) bool { return g.Name == l.Gateway })
+	if at < 0 {
+		return Holding{}, fmt.Errorf("finding held VIPs: State has no gateway %q", l.Gateway)
+	}
+	self := s.Gateways[at]
+	present := map[string]bool{}
+	held := map[netip.Addr][]string{} // address -> interfaces
+	for _, i := range links {
+		present[i.Name] = true
+		for _, a := range i.Addresses {
+			if !a.Tentative && !a.DADFailed {
+				held[a.Local] = append(held[a.Local], i.Name)
+			}
+		}
+	}
+	h := Holding{Source: slices.Contains(held[self.VRRPAddress], self.Interface)}
+	wanted := map[string]bool{self.Interface: true}
+	for _, v := range s.VIPs {
+		belongs := v.Interface
+		if belongs == "" {
+			belongs = self.Interface
+		}
+		wanted[belongs] = true
+		for _, on := range held[v.Address] {
+			if on == belongs {
+				h.VIPs = append(h.VIPs, v.Address)
+			} else {
+				h.Misplaced = append(h.Misplaced, Place{Address: v.Address, Interface: on})
+			}
+		}
+	}
+	for _, i := range s.Instances {
+		if slices.Contains(held[Anchor(i.RouterID, self.VRRPAddress.Is4())], self.Interface) {
+			h.RouterIDs = append(h.RouterIDs, i.RouterID)
+		}
+	}
+	for name := range wanted {
+		if !present[name] {
+			h.Missing = append(h.Missing, name)
+		}
+	}
+	slices.SortFunc(h.VIPs, netip.Addr.Compare)
+	slices.Sort(h.RouterIDs)
+	slices.Sort(h.Missing)
+	return h, nil
+}
+
+// HeldVIPs is Held's VIPs.
+func HeldVIPs(addresses []byte, s *desired.State, l Local) ([]netip.Addr, error) {
+	h, err := Held(addresses, s, l)
+	return h.VIPs, err
+}
