@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -32,11 +33,13 @@ type Cluster struct {
 	// Client is a cluster administrator's, dialling from inside the controller host.
 	Client kubernetes.Interface
 
-	options Options
-	binDir  string
-	ca      *authority
-	cancel  context.CancelFunc
-	kubelet chan error
+	options    Options
+	module     string   // directory of our Go module
+	binDir     string   // of the control plane's programs
+	controller []string // our controller's program and the arguments of its manifest, once installed
+	ca         *authority
+	cancel     context.CancelFunc
+	kubelet    chan error
 }
 
 // Start starts a cluster on a lab and returns when its API server is ready, its Nodes are Ready and every worker's
@@ -45,11 +48,15 @@ func Start(ctx context.Context, l *lab.Lab, options Options) (*Cluster, error) {
 	if options.Log == nil {
 		options.Log = slog.Default()
 	}
-	binDir, err := programs(ctx)
+	module, err := moduleRoot(ctx)
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{Lab: l, options: options, binDir: binDir, kubelet: make(chan error, 1)}
+	binDir, err := programs(ctx, module)
+	if err != nil {
+		return nil, err
+	}
+	c := &Cluster{Lab: l, options: options, module: module, binDir: binDir, kubelet: make(chan error, 1)}
 	if err := c.writePKI(); err != nil {
 		return nil, fmt.Errorf("write the cluster's keys: %w", err)
 	}
@@ -151,6 +158,9 @@ func (c *Cluster) waitFor(ctx context.Context, what string, try func(context.Con
 		done()
 		if err == nil {
 			return nil
+		}
+		if ended := new(endedError); errors.As(err, &ended) {
+			return err
 		}
 		select {
 		case <-ctx.Done():

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"net/netip"
 	"path"
-	"path/filepath"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -42,7 +41,7 @@ func (c *Cluster) startNodes(ctx context.Context) error {
 }
 
 func (c *Cluster) machine(host *lab.Host) machine {
-	return machine{host: host, backend: filepath.Join(c.Lab.Shared, "bin", "backend")}
+	return machine{host: host, backend: c.Lab.Program("backend")}
 }
 
 // startNode gives one worker its routes, sysctls and kube-proxy.

@@ -11,13 +11,9 @@ import (
 )
 
 // programs builds the control plane's programs, or finds them in the cache, and returns their directory.
-func programs(ctx context.Context) (string, error) {
-	root, err := moduleRoot(ctx)
-	if err != nil {
-		return "", err
-	}
+func programs(ctx context.Context, module string) (string, error) {
 	cmd := exec.CommandContext(ctx, "go", "run", ".")
-	cmd.Dir = filepath.Join(root, "test", "controlplane")
+	cmd.Dir = filepath.Join(module, "test", "controlplane")
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, os.Stderr
 	if err := cmd.Run(); err != nil {
