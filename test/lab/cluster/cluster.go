@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
 	"path"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -134,7 +136,7 @@ func (c *Cluster) Kubectl(ctx context.Context, args ...string) (string, error) {
 
 // KubectlInput is Kubectl with standard input, for apply -f -.
 func (c *Cluster) KubectlInput(ctx context.Context, input string, args ...string) (string, error) {
-	cmd := c.Lab.Controller.Command(ctx, append([]string{c.KubectlPath(), "--kubeconfig=/etc/kubernetes/admin.conf"}, args...)...)
+	cmd := c.Lab.Controller.Command(ctx, c.KubectlArgv(args...)...)
 	cmd.Stdin = strings.NewReader(input)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -143,11 +145,18 @@ func (c *Cluster) KubectlInput(ctx context.Context, input string, args ...string
 	return string(out), nil
 }
 
-// KubectlPath is the kubectl of the cluster's own version.
-func (c *Cluster) KubectlPath() string { return path.Join(c.binDir, "kubectl") }
+// KubectlArgv is the command line of an administrator on the controller host, with the kubectl of the cluster's version.
+func (c *Cluster) KubectlArgv(args ...string) []string {
+	return append([]string{path.Join(c.binDir, "kubectl"), "--kubeconfig=" + adminKubeconfig}, args...)
+}
 
-// waitFor tries until it works, ctx ends or a minute has passed; the last error is told.
-func (c *Cluster) waitFor(ctx context.Context, what string, try func(context.Context) error) error {
+// File reads a file of the checkout by its path below the module's root.
+func (c *Cluster) File(name string) ([]byte, error) {
+	return os.ReadFile(filepath.Join(c.module, name))
+}
+
+// WaitFor tries until it works, ctx ends or a minute has passed; the last error is told.
+func (c *Cluster) WaitFor(ctx context.Context, what string, try func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	tick := time.NewTicker(100 * time.Millisecond)

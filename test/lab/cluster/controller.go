@@ -76,7 +76,7 @@ func (c *Cluster) StartController(ctx context.Context, flags ...string) (*lab.Pr
 	if err != nil {
 		return nil, err
 	}
-	return process, c.waitFor(ctx, controllerName+" to answer /healthz", func(ctx context.Context) error {
+	return process, c.WaitFor(ctx, controllerName+" to answer /healthz", func(ctx context.Context) error {
 		select {
 		case <-process.Done():
 			said, _ := process.Output()

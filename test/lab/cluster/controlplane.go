@@ -9,11 +9,12 @@ import (
 
 // Where the control plane keeps its files on the controller host.
 const (
-	pkiDir     = "/etc/kubernetes/pki"
-	etcdDir    = "/var/lib/etcd"
-	apiPort    = 6443
-	serviceIP4 = "10.96.0.1"
-	serviceIP6 = "fd00:10:96::1"
+	pkiDir          = "/etc/kubernetes/pki"
+	adminKubeconfig = "/etc/kubernetes/admin.conf"
+	etcdDir         = "/var/lib/etcd"
+	apiPort         = 6443
+	serviceIP4      = "10.96.0.1"
+	serviceIP6      = "fd00:10:96::1"
 )
 
 // writePKI makes every key and certificate and puts them on the controller host. It returns the kubeconfig of a cluster
@@ -51,7 +52,7 @@ func (c *Cluster) writePKI() error {
 func (c *Cluster) startControlPlane(ctx context.Context) error {
 	host := c.Lab.Controller
 	server := c.Server()
-	if err := c.writeKubeconfig(host, "/etc/kubernetes/admin.conf", "kubernetes-admin", "system:masters"); err != nil {
+	if err := c.writeKubeconfig(host, adminKubeconfig, "kubernetes-admin", "system:masters"); err != nil {
 		return err
 	}
 	if err := c.writeKubeconfig(host, "/etc/kubernetes/controller-manager.conf", "system:kube-controller-manager"); err != nil {
@@ -80,7 +81,7 @@ func (c *Cluster) startControlPlane(ctx context.Context) error {
 			return fmt.Errorf("start %s: %w", path.Base(argv[0]), err)
 		}
 	}
-	return c.waitFor(ctx, "the API server at "+server+" to be ready", func(ctx context.Context) error {
+	return c.WaitFor(ctx, "the API server at "+server+" to be ready", func(ctx context.Context) error {
 		return c.Client.Discovery().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error()
 	})
 }

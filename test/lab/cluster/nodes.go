@@ -37,7 +37,7 @@ func (c *Cluster) startNodes(ctx context.Context) error {
 	running, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	c.cancel = cancel
 	go func() { c.kubelet <- kubelet.Run(running) }()
-	return c.waitFor(ctx, "every node to be Ready and served by kube-proxy", c.nodesReady)
+	return c.WaitFor(ctx, "every node to be Ready and served by kube-proxy", c.nodesReady)
 }
 
 func (c *Cluster) machine(host *lab.Host) machine {

@@ -19,7 +19,7 @@ func (c *Cluster) RunPods(ctx context.Context, namespace, name string, port int3
 				Containers: []corev1.Container{{Name: "backend", Image: "lab/backend", Ports: []corev1.ContainerPort{{ContainerPort: port}}}},
 			},
 		}
-		err := c.waitFor(ctx, "the namespace's service account", func(ctx context.Context) error {
+		err := c.WaitFor(ctx, "the namespace's service account", func(ctx context.Context) error {
 			_, err := c.Client.CoreV1().Pods(namespace).Create(ctx, pod, metav1.CreateOptions{})
 			return err
 		})
@@ -27,7 +27,7 @@ func (c *Cluster) RunPods(ctx context.Context, namespace, name string, port int3
 			return fmt.Errorf("create pod %s/%s: %w", namespace, pod.Name, err)
 		}
 	}
-	return c.waitFor(ctx, fmt.Sprintf("pods app=%s to run", name), func(ctx context.Context) error {
+	return c.WaitFor(ctx, fmt.Sprintf("pods app=%s to run", name), func(ctx context.Context) error {
 		pods, err := c.Client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: "app=" + name, FieldSelector: "status.phase=Running"})
 		if err == nil && len(pods.Items) < len(workers) {
 			err = fmt.Errorf("%d of %d are Running", len(pods.Items), len(workers))
