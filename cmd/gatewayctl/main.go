@@ -33,6 +33,8 @@ func newRootCommand() *cobra.Command {
 	logs := newLogFlags(root)
 	root.AddCommand(
 		newAgentCommand(logs),
+		newPushCommand(),
+		newStatusCommand(),
 		newVersionCommand(),
 	)
 	return root

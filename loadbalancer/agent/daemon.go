@@ -161,9 +161,14 @@ func (a *Agent) turnKeepalived(ctx context.Context, w *work, want *rendering, be
 		}
 		told = reload
 	}
-	switch told {
-	case nothing:
+	if told == nothing {
 		return nil
+	}
+	// What keepalived has read is not known from here on: a crash before the next note of it leads to one more reload.
+	if err := a.host.Remove(a.config.Paths.loadedFile()); err != nil {
+		return fmt.Errorf("forgetting what keepalived has loaded: %w", err)
+	}
+	switch told {
 	case start:
 		if _, err := a.host.Run(ctx, a.config.Keepalived.Start, nil); err != nil {
 			return fmt.Errorf("starting keepalived: %w", err)

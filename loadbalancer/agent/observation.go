@@ -30,8 +30,11 @@ type observation struct {
 	files      map[string][]byte
 }
 
-// readLimit bounds the wait for an HAProxy that hangs.
-const readLimit = 5 * time.Second
+// readLimit bounds the wait for an HAProxy that hangs, readAgain is the time between two tries.
+const (
+	readLimit = 5 * time.Second
+	readAgain = 100 * time.Millisecond
+)
 
 // observe reads everything that a transaction compares. It changes nothing.
 func (a *Agent) observe(ctx context.Context) (*observation, error) {
@@ -41,10 +44,7 @@ func (a *Agent) observe(ctx context.Context) (*observation, error) {
 		return nil, err
 	}
 	if seen.haproxy != nil {
-		seen.running, err = a.readHAProxy(ctx)
-		if err != nil {
-			a.log.Warn("HAProxy runs and does not answer", "socket", a.config.Paths.HAProxySocket, "error", err)
-		}
+		seen.running = a.askHAProxy(ctx)
 	}
 	if seen.table, err = a.readTable(ctx); err != nil {
 		return nil, err
@@ -74,6 +74,25 @@ func (a *Agent) observe(ctx context.Context) (*observation, error) {
 func (a *Agent) swapped() []string {
 	p := a.config.Paths
 	return []string{p.slotsFile(), p.ServicesMap, p.ChecksMap, p.HAProxy, p.frontFile(), p.Keepalived}
+}
+
+// askHAProxy gives nil when HAProxy does not answer, which leads to a reload; so it is asked more than once.
+func (a *Agent) askHAProxy(ctx context.Context) *haproxy.Running {
+	const tries = 3
+	for try := 1; ; try++ {
+		running, err := a.readHAProxy(ctx)
+		if err == nil {
+			return running
+		}
+		a.log.Warn("HAProxy runs and does not answer", "socket", a.config.Paths.HAProxySocket, "try", try, "error", err)
+		if try == tries || ctx.Err() != nil {
+			return nil
+		}
+		select {
+		case <-time.After(readAgain):
+		case <-ctx.Done():
+		}
+	}
 }
 
 func (a *Agent) readHAProxy(ctx context.Context) (*haproxy.Running, error) {

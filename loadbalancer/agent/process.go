@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // process is a daemon's main process. The start time (clock ticks since boot) tells it from a later one of the same
@@ -34,8 +35,11 @@ func (a *Agent) alive(d Daemon) (*process, error) {
 		return nil, nil // being written
 	}
 	stat, err := a.host.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
+		return nil, nil // gone, maybe while it was read
+	}
 	if err != nil {
-		return nil, nil // gone
+		return nil, fmt.Errorf("looking for %s: %w", filepath.Base(d.Program), err)
 	}
 	name, start, dead := parseStat(stat)
 	if dead || name != filepath.Base(d.Program) {

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 
@@ -13,7 +14,13 @@ import (
 func (a *Agent) recover(ctx context.Context) {
 	ctx, cancel := detached(ctx)
 	defer cancel()
-	if a.held() != nil {
+	held := a.held()
+	if err := a.recommit(held); err != nil {
+		a.log.Error("making the State that is held the committed one", "error", err)
+		a.setFault(err)
+		return
+	}
+	if held != nil {
 		// The first State was committed, and only the removal of its journal was cut.
 		if err := a.host.Remove(a.config.Paths.journalFile()); err != nil {
 			a.log.Warn("forgetting what ran before the first State", "error", err)
@@ -30,6 +37,22 @@ func (a *Agent) recover(ctx context.Context) {
 		a.log.Error("restoring what ran before the first State", "error", err)
 	}
 	a.setFault(err)
+}
+
+// recommit undoes a commit that was done although it failed, when its own way back failed too.
+func (a *Agent) recommit(held *revision) error {
+	committed, err := a.loadRevision()
+	switch {
+	case err != nil:
+		return err
+	case held == nil && committed == nil:
+		return nil
+	case held == nil:
+		return a.host.Remove(a.config.Paths.stateFile())
+	case committed == nil || !bytes.Equal(committed.signed.State, held.signed.State):
+		return a.commit(held)
+	}
+	return nil
 }
 
 // reconcile leads what runs to the State that is held. There is no way back from it, since nothing older is better: a

@@ -86,7 +86,11 @@ func (a *Agent) render(ctx context.Context, r *revision, running *haproxy.Runnin
 
 func (a *Agent) renderFront(ctx context.Context, s *desired.State) ([]byte, *nftables.Table, error) {
 	if a.rules == nil {
-		output, err := a.host.Run(ctx, nftables.RulesArgv(), nftables.RulesScript(a.nftablesLocal()))
+		script, err := nftables.RulesScript(a.nftablesLocal())
+		if err != nil {
+			return nil, nil, err
+		}
+		output, err := a.host.Run(ctx, nftables.RulesArgv(), script)
 		if err != nil {
 			return nil, nil, fmt.Errorf("asking nft how it spells our rules: %w", err)
 		}

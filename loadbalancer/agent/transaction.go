@@ -77,6 +77,8 @@ type transaction struct {
 	held    *revision // nil: the first State of this machine
 	offered *revision
 	stages  []wire.Stage
+	// committing is true from when the commit was tried: a write that failed may have been done all the same.
+	committing bool
 
 	seen *observation
 	want *rendering
@@ -90,19 +92,15 @@ func (t *transaction) run(ctx context.Context) (*wire.Result, *wire.Refusal) {
 	if refusal != nil || result.Outcome == wire.Refused {
 		return result, refusal
 	}
-	if t.work.none() {
-		if err := t.keep(); err != nil {
-			return nil, internal(err)
-		}
-		t.finish(result, t.seen)
-		return result, nil
-	}
 	if t.held == nil {
 		if err := a.writeJournal(t.seen); err != nil {
-			return nil, internal(errors.Join(err, a.unstage(t.work)))
+			return nil, internal(errors.Join(err, a.host.Remove(a.config.Paths.journalFile()), a.unstage(t.work)))
 		}
 	}
-	seen, err := a.makeTrue(ctx, t.work, t.want, t.before(), t.timed)
+	seen, err := t.seen, error(nil)
+	if !t.work.none() {
+		seen, err = a.makeTrue(ctx, t.work, t.want, t.before(), t.timed)
+	}
 	if err == nil {
 		err = t.timed("commit", t.keep)
 	}
@@ -164,6 +162,7 @@ func (t *transaction) keep() error {
 	if t.held != nil && bytes.Equal(t.held.signed.State, t.offered.signed.State) {
 		return nil
 	}
+	t.committing = true
 	return t.agent.commit(t.offered)
 }
 
@@ -199,6 +198,9 @@ func (t *transaction) back(ctx context.Context, result *wire.Result, cause error
 	defer cancel()
 	var seen *observation
 	err := t.timed("rollback", func() (err error) {
+		if err := t.uncommit(); err != nil {
+			return err
+		}
 		if t.held == nil {
 			return a.restoreFirst(ctx)
 		}
@@ -217,6 +219,17 @@ func (t *transaction) back(ctx context.Context, result *wire.Result, cause error
 		seen = t.seen
 	}
 	t.describe(result, t.held, seen)
+}
+
+// uncommit makes the State that was held the committed one again.
+func (t *transaction) uncommit() error {
+	if !t.committing {
+		return nil
+	}
+	if t.held != nil {
+		return t.agent.commit(t.held)
+	}
+	return t.agent.host.Remove(t.agent.config.Paths.stateFile())
 }
 
 // timed does one stage and notes how long it took.

@@ -41,7 +41,7 @@ func (h *Host) installGateway(ctx context.Context) error {
 		}
 	}
 	for _, argv := range [][]string{
-		{"useradd", "--system", "--user-group", "--shell", "/bin/sh", "--home-dir", "/nonexistent", "--password", "*", "gatewayctl"},
+		{"useradd", "--system", "--user-group", "--shell", "/bin/sh", "--home-dir", "/", "--password", "*", "gatewayctl"},
 		// The machine's own host keys show through from below; this host has one of its own.
 		{"find", "/etc/ssh", "-name", "ssh_host_*", "-delete"},
 		{"ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "/etc/ssh/ssh_host_ed25519_key"},

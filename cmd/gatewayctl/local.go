@@ -1,0 +1,73 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"time"
+
+	"cloud-provider-haproxy/loadbalancer/wire"
+)
+
+// localAgent is the agent of this machine, asked over its socket by its operator.
+type localAgent struct{ socket string }
+
+// Name is what this machine calls itself; the agent's own name comes with its answer.
+func (l localAgent) Name() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return "this gateway"
+	}
+	return name
+}
+
+// localPatience is how long the agent may take to answer; gateway.Client has the same.
+const localPatience = time.Minute
+
+// Status asks the agent.
+func (l localAgent) Status(ctx context.Context) (*wire.Status, error) {
+	ctx, cancel := context.WithTimeout(ctx, localPatience)
+	defer cancel()
+	reply, err := l.ask(ctx, wire.Request{Version: wire.Version, Verb: wire.VerbStatus})
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("%w: no agent runs here; see `systemctl status gatewayctl-agent`, or give --cloud-config to ask the gateways of a cluster", err)
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("%w: --local is for root", err)
+	case err != nil:
+		return nil, err
+	case reply.Refusal != nil:
+		return nil, reply.Refusal
+	case reply.Status == nil:
+		return nil, errors.New("the agent answered something else than its status: is it of this binary's version? restart gatewayctl-agent")
+	}
+	return reply.Status, nil
+}
+
+func (l localAgent) ask(ctx context.Context, request wire.Request) (*wire.Reply, error) {
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, "unix", l.socket)
+	if err != nil {
+		return nil, fmt.Errorf("connecting to the agent: %w", err)
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	reply := new(wire.Reply)
+	err = wire.WriteFrame(conn, wire.Preamble{Role: wire.RoleOperator})
+	if err == nil {
+		err = wire.WriteFrame(conn, request)
+	}
+	if err == nil {
+		err = wire.ReadFrame(conn, reply)
+	}
+	if cause := context.Cause(ctx); cause != nil {
+		err = cause
+	}
+	if err != nil {
+		return nil, fmt.Errorf("asking the agent for %s: %w", request.Verb, err)
+	}
+	return reply, nil
+}

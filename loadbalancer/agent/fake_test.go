@@ -1,0 +1,495 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"cloud-provider-haproxy/loadbalancer/haproxy"
+	"cloud-provider-haproxy/loadbalancer/keepalived"
+	"cloud-provider-haproxy/loadbalancer/nftables"
+)
+
+// machine is a gateway in memory: files, an HAProxy and a keepalived that load them, a kernel with our table. It is what
+// survives when an agent is killed.
+type machine struct {
+	files      map[string]string
+	haproxy    *fakeHAProxy    // nil: does not run
+	keepalived *fakeKeepalived // nil: does not run
+	// masters are the router IDs for which keepalived is MASTER as long as it runs.
+	masters map[int]bool
+	script  string // that made our table; "" is the absent table
+	pids    int
+
+	// operations counts every call; strike decides what happens to one.
+	operations int
+	strike     func(n int, operation string) strike
+	log        []string
+}
+
+// strike is what happens to an operation instead of, or beside, its effect.
+type strike int
+
+const (
+	passes      strike = iota
+	failsBefore        // no effect, an error
+	failsAfter         // the effect, and an error
+	diesBefore         // the agent dies, no effect
+	diesAfter          // the effect, and the agent dies
+)
+
+var errStruck = errors.New("struck by the test")
+
+// struckDead is what a killed agent's goroutine panics with.
+type struckDead struct{}
+
+type fakeHAProxy struct {
+	pid     int
+	config  parsedConfig
+	maps    map[string]map[string]string // file -> key -> value
+	limited bool                         // the services' frontend has its maxconn
+}
+
+// parsedConfig is what a worker knows from its configuration file.
+type parsedConfig struct {
+	generation string
+	backends   map[string]map[string]haproxy.RunningServer
+}
+
+type fakeKeepalived struct {
+	pid       int
+	addresses map[int][]string // by router ID
+}
+
+const foreignConfig = "global\n  log /dev/log local0\n"
+
+func newMachine() *machine {
+	return &machine{
+		pids:    100,
+		masters: map[int]bool{51: true},
+		files: map[string]string{
+			"/etc/haproxy/haproxy.cfg":     foreignConfig, // Debian's, running
+			"/etc/gatewayctl/limits.yaml":  openLimits,
+			"/run/gatewayctl/track/ready":  "0\n",
+			"/run/gatewayctl/track/alive":  "0\n",
+			"/run/haproxy.pid":             "100\n",
+			"/proc/100/stat":               stat(100, "haproxy"),
+			"/var/lib/haproxy/unconcerned": "",
+		},
+		haproxy: &fakeHAProxy{pid: 100},
+		strike:  func(int, string) strike { return passes },
+	}
+}
+
+func stat(pid int, name string) string {
+	return fmt.Sprintf("%d (%s) S 1%s %d0 0", pid, name, strings.Repeat(" 0", 17), pid)
+}
+
+// clone is the same machine at the same moment, for another course of events.
+func (m *machine) clone() *machine {
+	c := *m
+	c.files, c.masters = maps.Clone(m.files), maps.Clone(m.masters)
+	if m.haproxy != nil {
+		h := *m.haproxy
+		h.config.backends, h.maps = cloneDeep(h.config.backends), cloneDeep(h.maps)
+		c.haproxy = &h
+	}
+	if m.keepalived != nil {
+		k := *m.keepalived
+		k.addresses = maps.Clone(k.addresses)
+		c.keepalived = &k
+	}
+	c.operations, c.log = 0, nil
+	c.strike = func(int, string) strike { return passes }
+	return &c
+}
+
+func cloneDeep[V any](m map[string]map[string]V) map[string]map[string]V {
+	c := make(map[string]map[string]V, len(m))
+	for k, v := range m {
+		c[k] = maps.Clone(v)
+	}
+	return c
+}
+
+// do is one operation: every call of the agent goes through here.
+func (m *machine) do(operation string, effect func() error) error {
+	m.operations++
+	m.log = append(m.log, operation)
+	s := m.strike(m.operations, operation)
+	switch s {
+	case failsBefore:
+		return errStruck
+	case diesBefore:
+		panic(struckDead{})
+	}
+	err := effect()
+	switch {
+	case s == diesAfter:
+		panic(struckDead{})
+	case s == failsAfter && err == nil:
+		return errStruck
+	}
+	return err
+}
+
+func (m *machine) ReadFile(path string) (content []byte, err error) {
+	err = m.do("read "+path, func() error {
+		text, ok := m.files[path]
+		if !ok {
+			return fmt.Errorf("open %s: %w", path, fs.ErrNotExist)
+		}
+		content = []byte(text)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return content, nil
+}
+
+func (m *machine) WriteFile(path string, content []byte, _ fs.FileMode) error {
+	return m.do("write "+path, func() error { m.files[path] = string(content); return nil })
+}
+
+func (m *machine) Rename(from, to string) error {
+	return m.do("rename "+from, func() error {
+		text, ok := m.files[from]
+		if !ok {
+			return fmt.Errorf("rename %s: %w", from, fs.ErrNotExist)
+		}
+		delete(m.files, from)
+		m.files[to] = text
+		return nil
+	})
+}
+
+func (m *machine) Remove(path string) error {
+	return m.do("remove "+path, func() error { delete(m.files, path); return nil })
+}
+
+// Run knows the programs of testConfig and of the three rooms.
+func (m *machine) Run(_ context.Context, argv []string, stdin []byte) (output Output, err error) {
+	command := strings.Join(argv, " ")
+	err = m.do("run "+command, func() error {
+		switch command {
+		case "/haproxy start", "/haproxy reload":
+			return m.loadHAProxy(command == "/haproxy start")
+		case "/haproxy stop":
+			m.stop("/run/haproxy.pid", m.haproxy.pid)
+			m.haproxy = nil
+		case "/keepalived start", "/keepalived reload":
+			return m.loadKeepalived(command == "/keepalived start")
+		case "/keepalived stop":
+			m.stop("/run/keepalived.pid", m.keepalived.pid)
+			m.keepalived = nil
+		case strings.Join(nftables.LoadArgv(), " "):
+			m.script = string(stdin)
+			if m.script == dropFront {
+				m.script = ""
+			}
+		case strings.Join(nftables.ListArgv(), " "):
+			return m.listTable(&output)
+		case strings.Join(nftables.RulesArgv(), " "):
+			output.Stdout = tableOf(string(stdin))
+		case strings.Join(keepalived.AddressArgv(), " "):
+			output.Stdout = m.listAddresses()
+		case strings.Join(nftables.CheckArgv(), " "):
+		case "/usr/sbin/haproxy -v", "/usr/sbin/keepalived -v", "nft --version":
+			output.Stdout = []byte("version 2.6.12")
+		default:
+			if !strings.HasSuffix(command, ".staged") {
+				return fmt.Errorf("the test's machine has no program %q", command)
+			}
+			if _, ok := m.files[argv[len(argv)-1]]; !ok {
+				return &CommandError{Argv: argv, Code: 1, Err: errors.New("no such file")}
+			}
+		}
+		return nil
+	})
+	return output, err
+}
+
+func (m *machine) stop(pidFile string, pid int) {
+	delete(m.files, pidFile)
+	delete(m.files, fmt.Sprintf("/proc/%d/stat", pid))
+}
+
+func (m *machine) begin(pidFile, name string) int {
+	m.pids++
+	m.files[pidFile] = fmt.Sprintf("%d\n", m.pids)
+	m.files[fmt.Sprintf("/proc/%d/stat", m.pids)] = stat(m.pids, name)
+	return m.pids
+}
+
+// loadHAProxy makes a new worker from the files, as start and reload both do; the master stays at a reload.
+func (m *machine) loadHAProxy(start bool) error {
+	if !start && m.haproxy == nil {
+		return errors.New("no process")
+	}
+	if start {
+		m.begin("/run/haproxy.pid", "haproxy")
+	}
+	m.pids++
+	worker := &fakeHAProxy{pid: m.pids, config: parseConfig(m.files["/etc/haproxy/haproxy.cfg"]), maps: map[string]map[string]string{}}
+	if worker.config.generation != "" {
+		for _, file := range []string{"/etc/haproxy/services.map", "/etc/haproxy/checks.map"} {
+			text, ok := m.files[file]
+			if !ok {
+				return fmt.Errorf("HAProxy misses %s", file)
+			}
+			worker.maps[file] = parseMap(text)
+		}
+	}
+	m.haproxy = worker
+	return nil
+}
+
+func parseMap(text string) map[string]string {
+	entries := map[string]string{}
+	for line := range strings.Lines(text) {
+		key, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+		entries[key] = value
+	}
+	return entries
+}
+
+func parseConfig(text string) parsedConfig {
+	c := parsedConfig{backends: map[string]map[string]haproxy.RunningServer{}}
+	backend := ""
+	for line := range strings.Lines(text) {
+		words := strings.Fields(line)
+		switch {
+		case len(words) < 2:
+		case words[0] == "description":
+			c.generation = strings.Join(words[1:], " ")
+		case words[0] == "backend" && line[0] != ' ':
+			backend = words[1]
+			c.backends[backend] = map[string]haproxy.RunningServer{}
+		case words[0] == "server" && strings.HasPrefix(line, "  server"):
+			server := haproxy.RunningServer{Name: words[1], Weight: 1, State: "NOCHECK"}
+			if to, err := netip.ParseAddrPort(words[2]); err == nil {
+				server.Addr, server.Port = to.Addr(), to.Port()
+			} else {
+				server.Addr = netip.MustParseAddr(strings.Trim(words[2], "[]"))
+			}
+			c.backends[backend][server.Name] = server
+		}
+	}
+	return c
+}
+
+// Ping, Read, Apply and ServersState are the worker's stats socket.
+func (m *machine) Ping(context.Context) error {
+	if m.haproxy == nil {
+		return errors.New("connection refused")
+	}
+	return nil
+}
+
+func (m *machine) Read(context.Context) (running *haproxy.Running, err error) {
+	err = m.do("haproxy read", func() error {
+		if m.haproxy == nil {
+			return errors.New("connection refused")
+		}
+		running = m.haproxy.running()
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return running, nil
+}
+
+func (h *fakeHAProxy) running() *haproxy.Running {
+	r := &haproxy.Running{Generation: h.config.generation, PID: h.pid, MaxConn: 4000, ServicesMaxConn: 4000, Started: time.Unix(1e9, 0),
+		Backends: map[string]*haproxy.RunningBackend{}, Maps: map[string][]haproxy.Entry{}}
+	if h.limited {
+		r.ServicesMaxConn = 3000
+	}
+	for name, servers := range h.config.backends {
+		r.Backends[name] = &haproxy.RunningBackend{Servers: maps.Clone(servers)}
+	}
+	for file, entries := range h.maps {
+		for _, key := range slices.Sorted(maps.Keys(entries)) {
+			r.Maps[file] = append(r.Maps[file], haproxy.Entry{Key: key, Value: entries[key]})
+		}
+	}
+	return r
+}
+
+// Apply models what a Diff leads to, not its commands: the agent swaps the files first, so they say what is wanted. The
+// growing part adds what they have, the shrinking part removes what they have not.
+func (m *machine) Apply(_ context.Context, d haproxy.Diff) error {
+	if d.Empty() {
+		return nil // no command goes to HAProxy
+	}
+	grows, shrinks := !d.Grow().Empty(), !d.Shrink().Empty()
+	return m.do(fmt.Sprintf("haproxy apply grow=%t shrink=%t", grows, shrinks), func() error {
+		if m.haproxy == nil {
+			return errors.New("connection refused")
+		}
+		want := parseConfig(m.files["/etc/haproxy/haproxy.cfg"])
+		for _, file := range []string{"/etc/haproxy/services.map", "/etc/haproxy/checks.map"} {
+			merge(m.haproxy.maps[file], parseMap(m.files[file]), grows, shrinks)
+		}
+		for name, servers := range m.haproxy.config.backends {
+			merge(servers, want.backends[name], grows, shrinks)
+		}
+		m.haproxy.limited = m.haproxy.limited || grows
+		return nil
+	})
+}
+
+func merge[V any](has, want map[string]V, grows, shrinks bool) {
+	if grows {
+		maps.Copy(has, want)
+	}
+	if shrinks {
+		maps.DeleteFunc(has, func(key string, _ V) bool { _, wanted := want[key]; return !wanted })
+	}
+}
+
+func (m *machine) ServersState(context.Context) (state []byte, err error) {
+	err = m.do("haproxy show servers state", func() error { state = []byte("1\n#\n"); return nil })
+	return state, err
+}
+
+func (m *machine) tryBind(to netip.AddrPort) error {
+	return m.do("bind "+to.String(), func() error { return nil })
+}
+
+func (m *machine) loadKeepalived(start bool) error {
+	if !start && m.keepalived == nil {
+		return errors.New("no process")
+	}
+	k := &fakeKeepalived{addresses: map[int][]string{}}
+	if start {
+		k.pid = m.begin("/run/keepalived.pid", "keepalived")
+	} else {
+		k.pid = m.keepalived.pid
+	}
+	id := 0
+	for line := range strings.Lines(m.files["/etc/keepalived/keepalived.conf"]) {
+		words := strings.Fields(line)
+		if len(words) == 2 && words[0] == "virtual_router_id" {
+			fmt.Sscan(words[1], &id)
+		}
+		if len(words) == 3 && words[1] == "dev" {
+			k.addresses[id] = append(k.addresses[id], netip.MustParsePrefix(words[0]).Addr().String())
+		}
+	}
+	m.keepalived = k
+	return nil
+}
+
+// held are the addresses that keepalived has put on the interface.
+func (m *machine) held() []string {
+	var held []string
+	if m.keepalived == nil {
+		return nil
+	}
+	for id, addresses := range m.keepalived.addresses {
+		if m.masters[id] {
+			held = append(held, addresses...)
+		}
+	}
+	slices.Sort(held)
+	return held
+}
+
+func (m *machine) listAddresses() []byte {
+	type address struct {
+		Local string `json:"local"`
+	}
+	type link struct {
+		Name      string    `json:"ifname"`
+		Addresses []address `json:"addr_info"`
+	}
+	eth0 := link{Name: "eth0", Addresses: []address{{"10.0.0.2"}}}
+	for _, a := range m.held() {
+		eth0.Addresses = append(eth0.Addresses, address{a})
+	}
+	text, err := json.Marshal([]link{eth0})
+	if err != nil {
+		panic(err)
+	}
+	return text
+}
+
+// testConfig is Debian's but for the daemons, which the fake machine drives.
+func testConfig() Config {
+	c := defaults()
+	c.Gateway = "east"
+	drive := func(d *Daemon, name string) {
+		d.Start, d.Reload, d.Stop = []string{"/" + name, "start"}, []string{"/" + name, "reload"}, []string{"/" + name, "stop"}
+	}
+	drive(&c.HAProxy, "haproxy")
+	drive(&c.Keepalived, "keepalived")
+	return c
+}
+
+// newAgent starts an agent on the machine, as far as Run does before it serves.
+func newAgent(t *testing.T, m *machine) *Agent {
+	t.Helper()
+	a, err := New(Parts{Config: testConfig(), Version: "test", Host: m, HAProxy: m, TryBind: m.tryBind, Verifier: believe{},
+		Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// listTable lists our table as nft does, as far as it is read.
+func (m *machine) listTable(output *Output) error {
+	if m.script == "" {
+		output.Stderr = []byte("Error: No such file or directory\n")
+		return &CommandError{Argv: nftables.ListArgv(), Code: 1, Output: *output, Err: errors.New("exit status 1")}
+	}
+	output.Stdout = tableOf(m.script)
+	return nil
+}
+
+// tableOf is what nft makes of a script of ours: its sets with their elements. Rules never change.
+func tableOf(script string) []byte {
+	type set struct {
+		Family string   `json:"family"`
+		Table  string   `json:"table"`
+		Name   string   `json:"name"`
+		Elem   []string `json:"elem,omitempty"`
+	}
+	ours := set{Family: "inet", Table: "cloud_provider_haproxy", Name: "cloud_provider_haproxy"}
+	objects := []map[string]set{{"table": ours}}
+	elements := false
+	for line := range strings.Lines(script) {
+		words := strings.Fields(line)
+		switch {
+		case len(words) == 3 && words[0] == "set":
+			ours.Name = words[1]
+			objects = append(objects, map[string]set{"set": ours})
+		case strings.Join(words, " ") == "elements = {":
+			elements = true
+		case elements && len(words) == 1 && words[0] == "}":
+			elements = false
+		case elements:
+			last := objects[len(objects)-1]
+			s := last["set"]
+			s.Elem = append(s.Elem, strings.TrimSuffix(strings.TrimSpace(line), ","))
+			last["set"] = s
+		}
+	}
+	text, err := json.Marshal(map[string]any{"nftables": objects})
+	if err != nil {
+		panic(err)
+	}
+	return text
+}

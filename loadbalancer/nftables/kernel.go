@@ -1,0 +1,109 @@
+package nftables
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Sysctl is one kernel setting that a gateway needs.
+type Sysctl struct {
+	Name  string // net.ipv4.tcp_tw_reuse
+	Value string
+	Why   string
+	// AtLeast is set when a larger number is as good.
+	AtLeast bool
+	// Module is loaded before the setting exists. Without one it exists always, but for the settings that the kernel has once
+	// for all network namespaces (neighbour tables) in a namespace of its own.
+	Module string
+}
+
+// Sysctls are the settings of manifests/gateway/sysctl.d: what one address that opens all connections to the nodes, and
+// clients that are all on one segment, make the kernel run out of.
+func Sysctls() []Sysctl {
+	const neighbours = "A segment may have more neighbours than the 1024 that the kernel keeps by default; when the table is " +
+		"full, nobody new is answered, so that a flood from made-up addresses of the segment fails everyone."
+	settings := []Sysctl{
+		{Name: "net.ipv4.tcp_tw_reuse", Value: "1",
+			Why: "All connections to a NodePort of a node come from one address: without reuse of ports in TIME_WAIT the rate " +
+				"falls from 14000/s to 300/s after 60000 connections (measured)."},
+		{Name: "net.ipv4.ip_local_port_range", Value: "1024 65535",
+			Why: "The same, and for IPv6 too: twice as many ports for connections to the nodes. Add the ports of this machine's " +
+				"own daemons above 1024 to ip_local_reserved_ports, or one that restarts may find its port taken."},
+		{Name: "net.ipv4.ip_local_reserved_ports", Value: "7480-7481",
+			Why: "HAProxy's own ports on loopback, for Services and the control plane."},
+		{Name: "net.core.somaxconn", Value: "65535", AtLeast: true,
+			Why: "One listening socket takes the new connections of all Services: a burst must find room in its queue (4096 by default)."},
+		{Name: "net.netfilter.nf_conntrack_max", Value: "1048576", AtLeast: true, Module: "nf_conntrack",
+			Why: "A firewall of the site that tracks connections sees two of them for each client's connection, and drops new ones " +
+				"when its table is full. The table grows as needed, about 300 bytes an entry."},
+	}
+	for _, f := range []string{"ipv4", "ipv6"} {
+		for i, value := range []string{"16384", "32768", "65536"} {
+			settings = append(settings, Sysctl{Name: "net." + f + ".neigh.default.gc_thresh" + strconv.Itoa(i+1), Value: value,
+				AtLeast: true, Why: neighbours})
+		}
+	}
+	return settings
+}
+
+// File is where the kernel shows the setting.
+func (c Sysctl) File() string { return "/proc/sys/" + strings.ReplaceAll(c.Name, ".", "/") }
+
+// Met says whether the content of File satisfies the setting.
+func (c Sysctl) Met(current string) bool {
+	got, want := strings.Fields(current), strings.Fields(c.Value)
+	if !c.AtLeast {
+		return slices.Equal(got, want)
+	}
+	if len(got) != 1 || len(want) != 1 {
+		return false
+	}
+	is, err := strconv.ParseUint(got[0], 10, 64)
+	wanted, wrong := strconv.ParseUint(want[0], 10, 64)
+	return err == nil && wrong == nil && is >= wanted
+}
+
+// Module is a kernel module that a gateway needs before anybody asks for it.
+type Module struct{ Name, Why string }
+
+// Modules are those of manifests/gateway/modules-load.d. nft loads the first two by itself, unless the gateway is locked
+// against loading modules once it has started.
+func Modules() []Module {
+	return []Module{
+		{"nft_tproxy", "Hands a VIP's connection to HAProxy (chain front)."},
+		{"nft_socket", "Knows the connections that HAProxy has (chains front and guard)."},
+		{"nf_conntrack", "So that net.netfilter.nf_conntrack_max exists when sysctl.d is read."},
+	}
+}
+
+// SysctlFile is the content of /etc/sysctl.d/90-cloud-provider-haproxy.conf.
+func SysctlFile() []byte {
+	var out bytes.Buffer
+	out.WriteString("# Kernel settings of a gateway. Part of cloud-provider-haproxy; `sysctl --system` applies them.\n")
+	why := ""
+	for _, c := range Sysctls() {
+		if c.Why != why {
+			why = c.Why
+			fmt.Fprintf(&out, "\n# %s\n", why)
+		}
+		optional := ""
+		if c.Module != "" {
+			optional = "-" // sysctl.d(5): no failure when the module is not there
+		}
+		fmt.Fprintf(&out, "%s%s = %s\n", optional, c.Name, c.Value)
+	}
+	return out.Bytes()
+}
+
+// ModulesFile is the content of /etc/modules-load.d/cloud-provider-haproxy.conf.
+func ModulesFile() []byte {
+	var out bytes.Buffer
+	out.WriteString("# Kernel modules of a gateway. Part of cloud-provider-haproxy.\n")
+	for _, m := range Modules() {
+		fmt.Fprintf(&out, "\n# %s\n%s\n", m.Why, m.Name)
+	}
+	return out.Bytes()
+}

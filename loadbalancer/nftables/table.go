@@ -1,0 +1,207 @@
+package nftables
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"cloud-provider-haproxy/loadbalancer/desired"
+)
+
+// Table is our table as far as it can be compared: definitions of sets and chains, elements, rules. Handles are not part of it.
+type Table struct {
+	present bool
+	objects map[string]*object // by "set open4", "chain front"...
+}
+
+// object is a set or chain. A kind of object that we never make is kept too, so that Diff tells it.
+type object struct {
+	definition string   // compact JSON, without handle, elements and rules
+	members    []string // elements, sorted; or rules, in their order
+	ordered    bool
+}
+
+// ListArgv prints our table for ReadTable. It exits with 1 when there is none, see Absent.
+func ListArgv() []string { return []string{"nft", "--json", "list", "table", family, tableName} }
+
+// Absent says whether stderr of ListArgv means that there is no such table (strerror(ENOENT): run nft with LC_ALL=C).
+func Absent(stderr []byte) bool { return bytes.Contains(stderr, []byte("No such file or directory")) }
+
+// RulesScript is the script of our table without any element: the rules never depend on the State.
+func RulesScript(l Local) ([]byte, error) {
+	sets, err := newSets(&desired.State{Gateways: []desired.Gateway{{Name: l.Gateway}}}, l.Gateway)
+	if err != nil {
+		return nil, fmt.Errorf("rendering the rules of the nftables table: %w", err)
+	}
+	return execute(content{Local: l, Sets: sets})
+}
+
+// RulesArgv loads RulesScript (stdin) into a network namespace that ends with the command, and prints the rules as this
+// machine's nft and kernel spell them. Its output, for Want, is good until Local or nft changes: run it when the agent starts.
+func RulesArgv() []string {
+	return []string{"unshare", "--net", "--", "nft", "--json", "--echo", "--file", "-"}
+}
+
+// Want is the table that Render's script makes. rules is the output of RulesArgv.
+func Want(s *desired.State, l Local, rules []byte) (*Table, error) {
+	t, err := ReadTable(rules)
+	if err != nil {
+		return nil, fmt.Errorf("reading the rules that nft printed: %w", err)
+	}
+	sets, err := newSets(s, l.Gateway)
+	if err != nil {
+		return nil, fmt.Errorf("finding the wanted nftables table: %w", err)
+	}
+	for _, one := range sets {
+		o, ok := t.objects["set "+one.Name]
+		if !ok {
+			return nil, fmt.Errorf("finding the wanted nftables table: %q printed no set %s", RulesArgv(), one.Name)
+		}
+		o.members = one.Elements
+	}
+	return t, nil
+}
+
+// listing is libnftables-json(5).
+type listing struct {
+	Objects []map[string]json.RawMessage `json:"nftables"`
+}
+
+// attributes are those of any object that we look into.
+type attributes struct {
+	Family  string            `json:"family"`
+	Table   string            `json:"table"`
+	Name    string            `json:"name"`
+	Chain   string            `json:"chain"`
+	Comment string            `json:"comment"`
+	Elem    json.RawMessage   `json:"elem"`
+	Expr    []json.RawMessage `json:"expr"`
+}
+
+// ReadTable reads the output of ListArgv. Empty input gives the absent table.
+func ReadTable(jsonListTable []byte) (*Table, error) {
+	t := &Table{objects: map[string]*object{}}
+	if len(bytes.TrimSpace(jsonListTable)) == 0 {
+		return t, nil
+	}
+	var l listing
+	if err := json.Unmarshal(jsonListTable, &l); err != nil {
+		return nil, fmt.Errorf("reading nft's JSON: %w", err)
+	}
+	for _, o := range l.Objects {
+		if added, ok := o["add"]; ok { // --echo wraps each object
+			o = nil
+			if err := json.Unmarshal(added, &o); err != nil {
+				return nil, fmt.Errorf("reading nft's JSON: %w", err)
+			}
+		}
+		for kind, raw := range o {
+			if err := t.read(kind, raw); err != nil {
+				return nil, fmt.Errorf("reading %s in nft's JSON: %w", kind, err)
+			}
+		}
+	}
+	for _, o := range t.objects {
+		if !o.ordered {
+			slices.Sort(o.members)
+		}
+	}
+	return t, nil
+}
+
+func (t *Table) read(kind string, raw json.RawMessage) error {
+	var a attributes
+	if err := json.Unmarshal(raw, &a); err != nil {
+		return err
+	}
+	switch {
+	case kind == "metainfo" || a.Family != family:
+		return nil
+	case kind == "table":
+		t.present = t.present || a.Name == tableName
+		return nil
+	case a.Table != tableName:
+		return nil
+	case kind == "rule":
+		o := t.object("chain " + a.Chain)
+		o.ordered = true
+		expression, err := json.Marshal(a.Expr)
+		if err != nil {
+			return err
+		}
+		o.members = append(o.members, strings.TrimSpace(a.Comment+" "+string(expression)))
+		return nil
+	}
+	definition, err := define(raw)
+	if err != nil {
+		return err
+	}
+	o := t.object(kind + " " + a.Name)
+	o.definition, o.ordered = definition, kind == "chain"
+	o.members, err = readElements(a.Elem)
+	return err
+}
+
+func (t *Table) object(name string) *object {
+	if t.objects[name] == nil {
+		t.objects[name] = &object{}
+	}
+	return t.objects[name]
+}
+
+// define gives the object without what differs from load to load or is compared on its own.
+func define(raw json.RawMessage) (string, error) {
+	var all map[string]any
+	if err := json.Unmarshal(raw, &all); err != nil {
+		return "", err
+	}
+	delete(all, "handle")
+	delete(all, "elem")
+	out, err := json.Marshal(all)
+	return string(out), err
+}
+
+// readElements spells elements as Render does: 192.0.2.10 . tcp . 80.
+func readElements(raw json.RawMessage) ([]string, error) {
+	if len(raw) == 0 {
+		return nil, nil
+	}
+	var elements []any
+	if err := json.Unmarshal(raw, &elements); err != nil {
+		return nil, err
+	}
+	out := make([]string, 0, len(elements))
+	for _, e := range elements {
+		out = append(out, spell(e))
+	}
+	return out, nil
+}
+
+func spell(element any) string {
+	switch e := element.(type) {
+	case string:
+		if a, err := netip.ParseAddr(e); err == nil {
+			return a.String() // RFC 5952; inet_ntop differs for ::192.0.2.1
+		}
+		return e
+	case float64:
+		return strconv.FormatFloat(e, 'f', -1, 64)
+	case map[string]any:
+		if parts, ok := e["concat"].([]any); ok && len(e) == 1 {
+			words := make([]string, 0, len(parts))
+			for _, p := range parts {
+				words = append(words, spell(p))
+			}
+			return strings.Join(words, " . ")
+		}
+	}
+	out, err := json.Marshal(element) // an element that Render never makes: a prefix, a timeout, a counter
+	if err != nil {
+		return fmt.Sprint(element)
+	}
+	return string(out)
+}

@@ -1,0 +1,196 @@
+package integration
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"cloud-provider-haproxy/loadbalancer/desired"
+	"cloud-provider-haproxy/test/lab"
+)
+
+// atOnce bounds a refusal that came from the gateway and not from somebody's patience.
+const atOnce = 500 * time.Millisecond
+
+// refused says what else than a refusal at once a client sees.
+func (p *pair) refused(t *testing.T, target string) error {
+	begun := time.Now()
+	who, err := p.Client.Ask(target, 3*time.Second)
+	took := time.Since(begun)
+	switch {
+	case err == nil:
+		return fmt.Errorf("%s answered as %q", target, who)
+	case !errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("%s: %w", target, err)
+	case took > atOnce:
+		return fmt.Errorf("%s refused after %v", target, took)
+	}
+	return nil
+}
+
+// testRefused: what no Service has is refused at once, in both families: ports nobody listens on, sshd, a wildcard listener of
+// the gateway; and the Service's own port when HAProxy is dead.
+func testRefused(t *testing.T, p *pair) {
+	p.begin(t)
+	const exporter = 9100
+	for _, g := range p.Gateways {
+		for _, network := range []string{"tcp4", "tcp6"} {
+			listener, err := g.Listen(t.Context(), network, wildcard(network, exporter))
+			must(t, err)
+			defer listener.Close()
+		}
+		conn, err := p.Client.Dial(t.Context(), "tcp", port(g.Addr4, exporter))
+		must(t, err) // at the gateway's own address it is there
+		must(t, conn.Close())
+	}
+	expect := func(when string, ports ...uint16) {
+		t.Helper()
+		for _, vip := range []netip.Addr{web4, web6} {
+			for _, number := range ports {
+				if err := p.refused(t, port(vip, number)); err != nil {
+					t.Errorf("%s: %v", when, err)
+				}
+			}
+		}
+	}
+	expect("HAProxy serves", 81, 22, exporter, 7480, 7481)
+
+	// A dead HAProxy, and an agent that cannot help: it stands still, so it neither starts HAProxy nor moves the VIP.
+	for _, g := range p.Gateways {
+		mustRun(t, g, "pkill", "-STOP", "-x", "gatewayctl")
+		mustRun(t, g, "pkill", "-KILL", "-x", "haproxy")
+	}
+	expect("HAProxy is dead", 80, 81, 22, exporter, 7480, 7481)
+	for _, g := range p.Gateways {
+		mustRun(t, g, "pkill", "-CONT", "-x", "gatewayctl")
+	}
+	begun := time.Now()
+	eventually(t, "the agents bring HAProxy back", func() error { return p.reaches(webTargets()...) })
+	t.Logf("served again %v after the agents could act", time.Since(begun).Round(time.Millisecond))
+}
+
+func wildcard(network string, number uint16) string {
+	host := "0.0.0.0"
+	if network == "tcp6" {
+		host = "::"
+	}
+	return net.JoinHostPort(host, fmt.Sprint(number))
+}
+
+// testLimits: a State outside limits.yaml is refused as a whole, the field is named, and what runs stays.
+func testLimits(t *testing.T, p *pair) {
+	p.begin(t)
+	before := p.status(t)
+	for _, test := range []struct {
+		name  string
+		state *desired.State
+		wants []string
+	}{
+		{"VIP", p.state(p.Workers, web(), service("stray", desired.Frontend{Protocol: desired.TCP, Port: 80, NodePort: firstNodePort},
+			netip.MustParseAddr("198.51.100.7"))), []string{"vips[", "].address", "198.51.100.7", lab.LimitsFile}},
+		{"node", &desired.State{LoadBalancers: []desired.LoadBalancer{web()},
+			Nodes: []desired.Node{{Name: "elsewhere", Addresses: []netip.Addr{netip.MustParseAddr("203.0.113.9")}}}},
+			[]string{"nodes[0].addresses[0]", "203.0.113.9", lab.LimitsFile}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			_, err := p.tryPush(t, test.state)
+			expectWords(t, err, test.wants...)
+		})
+	}
+	for name, s := range p.status(t) {
+		if s.Digest != before[name].Digest || s.Fence != before[name].Fence {
+			t.Errorf("%s holds %v now and held %v before the refusals", name, s.Fence, before[name].Fence)
+		}
+	}
+	must(t, p.reaches(webTargets()...))
+}
+
+// testFence: a State that is older than the held one is refused, whoever signed it (DESIGN.md invariant 4).
+func testFence(t *testing.T, p *pair) {
+	p.begin(t)
+	_, err := p.tryPush(t, p.state(p.Workers), "--force-epoch=1")
+	expectWords(t, err, "epoch 1", "epoch")
+	must(t, p.reaches(webTargets()...))
+}
+
+// expectWords wants a failure that says all words.
+func expectWords(t *testing.T, err error, words ...string) {
+	t.Helper()
+	if err == nil {
+		t.Errorf("it succeeded, want a failure that says %q", words)
+		return
+	}
+	for _, word := range words {
+		if !strings.Contains(err.Error(), word) {
+			t.Errorf("the failure does not say %q:\n%v", word, err)
+		}
+	}
+}
+
+// testSSHFaults: each way in which a gateway cannot be talked to is told with its name and what to do; the other gateway takes
+// the State, and the faulty one does when it is repaired.
+func testSSHFaults(t *testing.T, p *pair) {
+	faulty := p.Gateways[1]
+	for _, test := range []struct {
+		name  string
+		fault func(*testing.T) (repair func())
+		wants []string
+	}{
+		{"host key", func(t *testing.T) func() {
+			known, err := p.Controller.ReadFile(lab.KnownHostsFile)
+			must(t, err)
+			lines := strings.SplitAfter(string(known), "\n")
+			wrong := lines[0] + strings.Replace(lines[0], p.Gateways[0].Addr4.String(), faulty.Addr4.String(), 1)
+			must(t, p.Controller.WriteFile(lab.KnownHostsFile, []byte(wrong), 0o644))
+			return func() { must(t, p.Controller.WriteFile(lab.KnownHostsFile, known, 0o644)) }
+		}, []string{"presented another host key", "expected ssh-ed25519 SHA256:", "got ssh-ed25519 SHA256:"}},
+		{"key refused", func(t *testing.T) func() {
+			authorized, err := faulty.ReadFile(lab.AuthorizedKeysFile)
+			must(t, err)
+			must(t, faulty.WriteFile(lab.AuthorizedKeysFile, nil, 0o644))
+			return func() { must(t, faulty.WriteFile(lab.AuthorizedKeysFile, authorized, 0o644)) }
+		}, []string{"refused", "authorized_keys"}},
+		{"agent missing", func(t *testing.T) func() {
+			mustRun(t, faulty, "pkill", "-TERM", "-f", "gatewayctl agent run")
+			eventually(t, "the agent ended", func() error {
+				if _, err := faulty.Run(t.Context(), "pgrep", "-f", "gatewayctl agent run"); err == nil {
+					return errors.New("it runs")
+				}
+				return nil
+			})
+			return func() {
+				_, err := faulty.StartAgent(t.Context())
+				must(t, err)
+			}
+		}, []string{"no agent answers", "gatewayctl-agent"}},
+		{"unreachable", func(t *testing.T) func() {
+			must(t, p.Cut(t.Context(), p.Controller, faulty))
+			return func() { must(t, p.Mend(t.Context(), p.Controller, faulty)) }
+		}, []string{"is unreachable", "check that the machine is up"}},
+		{"signer unknown", func(t *testing.T) func() {
+			signers, err := faulty.ReadFile(lab.SignersFile)
+			must(t, err)
+			must(t, faulty.WriteFile(lab.SignersFile, nil, 0o644))
+			return func() { must(t, faulty.WriteFile(lab.SignersFile, signers, 0o644)) }
+		}, []string{"not among", lab.SignersFile}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			p.begin(t)
+			repair := test.fault(t)
+			fresh := service("fresh", desired.Frontend{Protocol: desired.TCP, Port: 81, NodePort: firstNodePort + 1}, web4, web6)
+			answers, err := p.tryPush(t, p.state(p.Workers, web(), fresh))
+			expectWords(t, err, append(test.wants, faulty.Name)...)
+			if len(answers) != 2 || answers[0].Error != "" {
+				t.Errorf("answers %+v, want the first gateway to have taken the State", answers)
+			}
+			repair()
+			p.push(t, p.state(p.Workers, web(), fresh))
+			eventually(t, "served after the repair", func() error { return p.reaches(port(web4, 81), port(web6, 81)) })
+		})
+	}
+}

@@ -1,0 +1,194 @@
+package integration
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	"cloud-provider-haproxy/loadbalancer/desired"
+	"cloud-provider-haproxy/loadbalancer/wire"
+	"cloud-provider-haproxy/test/lab/traffic"
+)
+
+// testServed: the client reaches the workers through the VIP in both families, each worker as often as the others.
+func testServed(t *testing.T, p *pair) {
+	p.begin(t)
+	for _, target := range webTargets() {
+		report, err := p.Client.Flow(t.Context(), traffic.Flow{Targets: []string{target}, Rate: 300, Count: 300, Timeout: 5 * time.Second})
+		must(t, err)
+		t.Logf("%s: %v", target, report)
+		if report.Failed != 0 {
+			t.Errorf("%s: %d of %d failed: %v", target, report.Failed, report.Opened, report.Errors)
+		}
+		for _, w := range p.Workers {
+			if got := report.By[w.Name]; got < 99 || got > 101 {
+				t.Errorf("%s: %s answered %d of 300 times, want 100 within 1", target, w.Name, got)
+			}
+		}
+	}
+	for _, vip := range []netip.Addr{web4, web6} {
+		p.holder(t, vip)
+	}
+	for name, s := range p.status(t) {
+		if !s.InSync || !s.KeepalivedUp || s.HAProxyUp.IsZero() {
+			t.Errorf("status of %s: in sync %v %v, keepalived %v, HAProxy up since %v", name, s.InSync, s.Drift, s.KeepalivedUp, s.HAProxyUp)
+		}
+		if len(s.Warnings) != 0 {
+			t.Errorf("%s warns: %v", name, s.Warnings)
+		}
+	}
+}
+
+// testServices: Services come and go without a reload and without a word to connections that are open (DESIGN.md invariant 11).
+func testServices(t *testing.T, p *pair) {
+	p.begin(t)
+	reloads, workers := p.reloads(t), p.workerPIDs(t)
+	hold, err := p.Client.StartHold(t.Context(), traffic.Hold{Targets: webTargets(), Count: 50, Timeout: 5 * time.Second})
+	must(t, err)
+	flow := p.flow(t)
+
+	services := many(100)
+	begun := time.Now()
+	for _, a := range p.push(t, p.state(p.Workers, append(services, web())...)) {
+		t.Logf("%s: 100 Services added: %s %v", a.Gateway, a.Result.Outcome, a.Result.Stages)
+		if a.Result.Outcome != wire.Runtime {
+			t.Errorf("%s: adding Services ended as %s (%v), want %s", a.Gateway, a.Result.Outcome, a.Result.Reasons, wire.Runtime)
+		}
+	}
+	for _, s := range services {
+		eventually(t, s.Key.String()+" is served", func() error { return p.reaches(port(s.Addresses[0], 8080)) })
+	}
+	t.Logf("100 Services pushed and each reached after %v", time.Since(begun).Round(time.Millisecond))
+
+	for _, a := range p.push(t, p.state(p.Workers, web())) {
+		if a.Result.Outcome != wire.Runtime {
+			t.Errorf("%s: removing Services ended as %s (%v), want %s", a.Gateway, a.Result.Outcome, a.Result.Reasons, wire.Runtime)
+		}
+	}
+	eventually(t, "a removed Service's address is gone", func() error {
+		if n := len(p.holders(t, services[0].Addresses[0])); n != 0 {
+			return fmt.Errorf("held by %d gateways", n)
+		}
+		return nil
+	})
+	if err := p.reaches(port(services[99].Addresses[0], 8080)); err == nil {
+		t.Error("a removed Service still answers")
+	}
+
+	if report := stop(t, flow); report.Failed != 0 {
+		t.Errorf("Service web meanwhile: %v", report)
+	}
+	if held := stop(t, hold); held.Held != 50 || len(held.Cut) != 0 {
+		t.Errorf("of %d held connections %d were cut, want none of 50: %+v", held.Held, len(held.Cut), held.Cut)
+	}
+	if got := p.reloads(t); got != reloads {
+		t.Errorf("HAProxy was reloaded %d times", got-reloads)
+	}
+	if got := p.workerPIDs(t); got != workers {
+		t.Errorf("HAProxy's workers were %s and are %s", workers, got)
+	}
+}
+
+// testNodes: a node is added, fails, dies and is removed without a reload, and no client notices.
+func testNodes(t *testing.T, p *pair) {
+	p.begin(t)
+	third := p.Workers[2]
+	p.push(t, p.state(p.Workers[:2], web()))
+	reloads, workers := p.reloads(t), p.workerPIDs(t)
+	answers := func(want bool) func() error {
+		return func() error {
+			report, err := p.Client.Flow(t.Context(), traffic.Flow{Targets: webTargets(), Rate: 300, Count: 60, Timeout: 5 * time.Second})
+			if err == nil && report.Failed != 0 {
+				t.Errorf("connections failed: %v", report)
+			}
+			if err == nil && (report.By[third.Name] != 0) != want {
+				err = fmt.Errorf("answers by %v", report.By)
+			}
+			return err
+		}
+	}
+	without, with := answers(false), answers(true)
+	eventually(t, "a node that is not in the State gets nothing", without)
+	p.push(t, p.state(p.Workers, web()))
+	eventually(t, "a node that was added gets its share", with)
+
+	flow := p.flow(t)
+	must(t, third.SetHealthy(t.Context(), false))
+	eventually(t, "a node that fails its check gets nothing", without)
+	must(t, third.SetHealthy(t.Context(), true))
+	eventually(t, "a node that recovered gets its share", with)
+	must(t, third.PowerOff())
+	eventually(t, "a dead node gets nothing", without)
+	report := stop(t, flow)
+	t.Logf("a node failed, recovered and died: %v", report)
+	if report.Failed != 0 {
+		t.Errorf("connections failed: %v", report.Errors)
+	}
+	p.push(t, p.state(p.Workers[:2], web()))
+	must(t, third.Boot(t.Context()))
+	eventually(t, "a node that was removed gets nothing", without)
+
+	if got := p.reloads(t); got != reloads {
+		t.Errorf("HAProxy was reloaded %d times", got-reloads)
+	}
+	if got := p.workerPIDs(t); got != workers {
+		t.Errorf("HAProxy's workers were %s and are %s", workers, got)
+	}
+}
+
+// testAllUnhealthy: when every node fails the check, all are used and status says so.
+func testAllUnhealthy(t *testing.T, p *pair) {
+	p.begin(t)
+	for _, w := range p.Workers {
+		must(t, w.SetHealthy(t.Context(), false))
+	}
+	eventually(t, "status tells that all nodes are down", func() error {
+		for name, s := range p.status(t) {
+			if _, found := warning(s, "AllNodesDown"); !found {
+				return fmt.Errorf("%s warns %v", name, s.Warnings)
+			}
+		}
+		return nil
+	})
+	report, err := p.Client.Flow(t.Context(), traffic.Flow{Targets: webTargets(), Rate: 300, Count: 120, Timeout: 5 * time.Second})
+	must(t, err)
+	if report.Failed != 0 || len(report.By) != 3 {
+		t.Errorf("with all nodes failing the check: %v, want all served by 3 workers", report)
+	}
+	p.begin(t)
+	for name, s := range p.status(t) {
+		if _, found := warning(s, "AllNodesDown"); found {
+			t.Errorf("%s still warns: %v", name, s.Warnings)
+		}
+	}
+}
+
+func warning(s *wire.Status, reason string) (wire.Warning, bool) {
+	for _, w := range s.Warnings {
+		if w.Reason == reason {
+			return w, true
+		}
+	}
+	return wire.Warning{}, false
+}
+
+// testPortOfSSH: a Service may have port 22 although sshd listens on the wildcard, and clients reach the Service.
+func testPortOfSSH(t *testing.T, p *pair) {
+	p.begin(t)
+	git := service("git", desired.Frontend{Protocol: desired.TCP, Port: 22, NodePort: firstNodePort + 2}, web4, web6)
+	p.push(t, p.state(p.Workers, web(), git))
+	for _, vip := range []netip.Addr{web4, web6} {
+		eventually(t, "port 22 of "+vip.String()+" is the Service's", func() error {
+			who, err := p.Client.Ask(port(vip, 22), time.Second)
+			if err == nil && p.Host(who) == nil {
+				err = errors.New("answered by " + who)
+			}
+			return err
+		})
+	}
+	for _, g := range p.Gateways {
+		mustRun(t, p.Client, "ssh-keyscan", "-T", "2", g.Addr4.String()) // the gateway's own sshd answers at its own address
+	}
+}
