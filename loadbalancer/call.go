@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"cloud-provider-haproxy/ipam"
 	"cloud-provider-haproxy/loadbalancer/desired"
 	"cloud-provider-haproxy/loadbalancer/wire"
 )
@@ -65,6 +66,7 @@ func (m *Manager) want(s Service) bool {
 		m.services[key] = entry
 		// The Service came back before the gateways had let it go; the next State has it again.
 		delete(m.leaving, key)
+		m.keepPublished(key, s.Published)
 	}
 	request := s.Request
 	request.Families = slices.Clone(request.Families)
@@ -73,19 +75,31 @@ func (m *Manager) want(s Service) bool {
 	if entry.refused == nil && entry.want != nil && sameForm(*entry.want, lb) && sameRequest(entry.request, request) {
 		return false
 	}
-	entry.want, entry.request, entry.refused, entry.settled = &lb, request, nil, false
-	m.dirty = true
+	entry.want, entry.request = &lb, request
+	entry.refused, entry.banned, entry.settled = nil, false, false
+	m.revision++
 	return true
+}
+
+// keepPublished lets a Service that comes while we run, from another class or controller, keep the addresses in its
+// status when they are free and in a pool. Those of Services that were there at the start were claimed before.
+func (m *Manager) keepPublished(key desired.Key, published []netip.Addr) {
+	for _, address := range published {
+		if m.replayed && m.addresses.Check(address) == nil {
+			_ = m.addresses.Claim(ipam.Owner(key), address) // taken: it gets another one
+		}
+	}
 }
 
 // drop makes a Service unwanted. It is called with mu held.
 func (m *Manager) drop(key desired.Key) {
+	m.replays = slices.DeleteFunc(m.replays, func(r Replay) bool { return r.Key == key })
 	if _, ok := m.services[key]; !ok {
 		return
 	}
 	delete(m.services, key)
 	m.depart(key)
-	m.dirty = true
+	m.revision++
 }
 
 // ensured is the answer for a Service whose VIPs are held. It is called with mu held.

@@ -12,9 +12,11 @@ import (
 // ErrStopped is returned to callers that wait while Run ends.
 var ErrStopped = errors.New("the controller is stopping; the next one goes on")
 
-// GatewaysError says that no gateway confirmed. What ran before still runs, and addresses stay assigned. Manager tries
+// GatewaysError says that no gateway did what was asked. What ran before still runs, and addresses stay assigned. Manager tries
 // again by itself.
 type GatewaysError struct {
+	// Problem says what did not happen.
+	Problem string
 	// Gateways are the errors of the single gateways, in the order of names.
 	Gateways []GatewayError
 }
@@ -34,7 +36,7 @@ func (e *GatewaysError) Error() string {
 	for i, g := range e.Gateways {
 		parts[i] = g.Error()
 	}
-	return "no gateway confirmed the change, it will be tried again: " + strings.Join(parts, "; ")
+	return e.Problem + ", it will be tried again: " + strings.Join(parts, "; ")
 }
 
 func (e *GatewaysError) Unwrap() []error {
@@ -43,6 +45,15 @@ func (e *GatewaysError) Unwrap() []error {
 		errs[i] = g
 	}
 	return errs
+}
+
+// WithheldError says that a fault which no gateway could attribute is searched for among several Services; this one may
+// be innocent. Manager goes on searching.
+type WithheldError struct{ Key desired.Key }
+
+func (e *WithheldError) Error() string {
+	return fmt.Sprintf("a gateway refuses one of several changed Services without saying which; Service %s is tried "+
+		"again", e.Key)
 }
 
 // NotHeldError says that gateways confirmed the State but none said in time that it holds the VIPs.

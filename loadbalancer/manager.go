@@ -28,6 +28,8 @@ type Manager struct {
 	// wake tells Run that there is something to do, watch that somebody waits for a VIP. Both hold one signal.
 	wake, watch chan struct{}
 	loaded      chan struct{}
+	// loading is held by Load, so that the epoch is claimed once.
+	loading sync.Mutex
 
 	// mu guards all that follows, and the members. It is never held while a gateway or the API server is asked.
 	mu       sync.Mutex
@@ -44,13 +46,14 @@ type Manager struct {
 	// target is what gateways are to confirm; nil before the first round.
 	target *target
 	fence  desired.Fence
-	// dirty says that the target may not be what is wanted, or that a gateway of the round did not confirm it.
-	dirty    bool
-	joined   []*call
-	awaiting []*call
-	replays  []Replay
-	replayed bool
-	ended    bool
+	// revision counts changes of what is wanted; made is the one that the newest successful round began with.
+	revision, made uint64
+	joined         []*call
+	awaiting       []*call
+	// replays is what Replay told; replayed is set when it was taken over, which needs the gateways' State.
+	replays            []Replay
+	toReplay, replayed bool
+	ended              bool
 }
 
 // service is one Service of type LoadBalancer that exists.
@@ -58,10 +61,19 @@ type service struct {
 	// want is the newest form, without addresses; nil while no translation ever succeeded in this Manager's life.
 	want    *desired.LoadBalancer
 	request ipam.Request
-	// refused is why want is not served in this form; it is tried again when Ensure is called.
+	// unassigned is why ipam gave no address at the last try.
+	unassigned error
+	// refused is why want is not served in this form; it is tried again when Ensure is called. banned says that the last
+	// good form is refused as well.
 	refused error
+	banned  bool
 	// settled says that the target has want and every gateway of the round confirmed it.
 	settled bool
+}
+
+// servable says that the wanted form can stand in a State.
+func (s *service) servable() bool {
+	return s.want != nil && len(s.want.Addresses) > 0 && s.unassigned == nil && s.refused == nil
 }
 
 // departure is what is known of a load balancer that goes.
@@ -104,7 +116,7 @@ func New(settings Settings, gateways []Gateway, signer Signer, epochs EpochStore
 		addresses: addresses,
 		since:     map[netip.Addr]desired.Fence{},
 		goodBy:    map[desired.Key]*desired.LoadBalancer{},
-		dirty:     true,
+		revision:  1,
 	}, nil
 }
 
@@ -114,7 +126,7 @@ func (s Settings) withDefaults() Settings {
 		value   time.Duration
 	}{
 		{&s.Resync, 60 * time.Second},
-		{&s.ApplyTimeout, 30 * time.Second},
+		{&s.ApplyTimeout, 15 * time.Second},
 		{&s.AskTimeout, 5 * time.Second},
 		{&s.HoldTimeout, 5 * time.Second},
 	} {
@@ -148,7 +160,7 @@ func (m *Manager) Ensure(ctx context.Context, s Service) (*Ensured, error) {
 	key := s.LoadBalancer.Key
 	m.mu.Lock()
 	changed := m.want(s)
-	if entry := m.services[key]; !changed && entry.settled && !m.dirty && m.holds(m.goodBy[key].Addresses) {
+	if entry := m.services[key]; !changed && entry.settled && m.revision == m.made && m.holds(m.goodBy[key].Addresses) {
 		defer m.mu.Unlock()
 		return m.ensured(m.goodBy[key].Addresses), nil
 	}
@@ -160,7 +172,7 @@ func (m *Manager) Ensure(ctx context.Context, s Service) (*Ensured, error) {
 func (m *Manager) Delete(ctx context.Context, key desired.Key) error {
 	m.mu.Lock()
 	m.drop(key)
-	if _, going := m.leaving[key]; !going && m.replayed && m.target != nil {
+	if _, going := m.leaving[key]; !going && m.replayed && m.revision == m.made {
 		m.mu.Unlock()
 		return nil
 	}
@@ -198,7 +210,7 @@ func (m *Manager) SetNodes(nodes []desired.Node) {
 	}
 	m.mu.Lock()
 	m.nodes = copied
-	m.dirty = true
+	m.revision++
 	m.mu.Unlock()
 	signal(m.wake)
 }
@@ -208,7 +220,7 @@ func (m *Manager) SetNodes(nodes []desired.Node) {
 func (m *Manager) Replay(services []Replay) {
 	m.mu.Lock()
 	m.replays = slices.Clone(services)
-	m.replayed = true
+	m.toReplay = true
 	m.mu.Unlock()
 	signal(m.wake)
 }

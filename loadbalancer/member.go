@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
-	"time"
 
 	"cloud-provider-haproxy/loadbalancer/desired"
 	"cloud-provider-haproxy/loadbalancer/wire"
@@ -17,11 +16,12 @@ type member struct {
 	Gateway
 	name string
 	// away says why rounds leave this gateway out, nil while they do not: it could not be asked, or it failed for a
-	// reason of its own. tried is when it was asked last.
-	away  error
-	tried time.Time
+	// reason of its own.
+	away error
 	// silent is set when away is because the agent could not be asked at all: it may be back any second.
 	silent bool
+	// back is set when a silent one answered again: the next round has it.
+	back bool
 	// confirmed is the fence of the newest State that it confirmed to this Manager.
 	confirmed desired.Fence
 	held      map[netip.Addr]bool

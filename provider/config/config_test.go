@@ -150,6 +150,7 @@ func TestSingleFaults(t *testing.T) {
 		{"range of two families", [2]string{address, `["192.0.2.65-2001:db8::1"]`}, `pools[0].addresses[0]: address range "192.0.2.65-2001:db8::1": 192.0.2.65 and 2001:db8::1 are of different families`},
 		{"multicast pool", [2]string{address, "[239.0.0.1]"}, "pools[0].addresses[0]: 239.0.0.1 reaches into 224.0.0.0/3 (multicast and reserved); unicast addresses of the network are allowed"},
 		{"nonsense pool", [2]string{address, "[all]"}, `pools[0].addresses[0]: address range "all": "all" is not an IP address`},
+		{"pool of gateways", [2]string{address, "[192.0.2.2-192.0.2.3]"}, `pools: pool "main" has no address that is not excluded`},
 		{"address type", [2]string{control, "nodes: {addressType: Hostname}\npools:"}, `nodes.addressType: "Hostname"; allowed is InternalIP, ExternalIP`},
 		{"node addresses", [2]string{control, "nodes: {addresses: {a: [192.0.2.8, 192.0.2.9]}}\npools:"}, "nodes.addresses.a: holds 2 IPv4 and 0 IPv6 addresses; at most one of each is allowed, and at least one in all"},
 		{"check type", [2]string{control, "nodes: {healthCheck: {type: http}}\npools:"}, `nodes.healthCheck.type: "http"; allowed is kube-proxy, tcp, none`},

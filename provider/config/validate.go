@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"go4.org/netipx"
+
+	"cloud-provider-haproxy/ipam"
 )
 
 // The values of healthCheck.type and controlPlane.check.type.
@@ -41,6 +43,11 @@ func (c *Config) validate(f *faults) {
 	}
 	if c.ControlPlane != nil {
 		c.validateControlPlane(f)
+	}
+	if f.err() == nil {
+		if _, err := ipam.New(c.AddressPools(), c.Exclusions()); err != nil {
+			f.add("pools", "%v", err) // a pool whose addresses are all taken by gateways, nodes and the control plane
+		}
 	}
 }
 

@@ -1,0 +1,172 @@
+package loadbalancer
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"cloud-provider-haproxy/ipam"
+	"cloud-provider-haproxy/loadbalancer/desired"
+)
+
+// Load reads the State that the gateways hold, the newest wins, and claims the epoch above it. Run calls it when nobody
+// did, and again until it succeeds; until then calls fail with its error. Errors: *GatewaysError (none answered, or all
+// serve another cluster: *ClusterError is in it), and those of the API server.
+func (m *Manager) Load(ctx context.Context) error {
+	m.loading.Lock()
+	defer m.loading.Unlock()
+	select {
+	case <-m.loaded:
+		return nil
+	default:
+	}
+	uid, err := m.settings.ClusterUID(ctx)
+	if err != nil {
+		return fmt.Errorf("ask the API server for the UID of namespace kube-system: %w", err)
+	}
+	newest, err := m.readGateways(ctx, uid)
+	if err != nil {
+		return err
+	}
+	atLeast := uint64(1)
+	if newest != nil {
+		atLeast = newest.Fence.Epoch + 1
+	}
+	epoch, err := m.epochs.Claim(ctx, atLeast, m.instance)
+	if err != nil {
+		return fmt.Errorf("claim the epoch: %w", err)
+	}
+	m.mu.Lock()
+	m.fence = desired.Fence{ClusterUID: uid, Epoch: epoch, Instance: m.instance}
+	if m.good = newest; newest != nil {
+		m.goodBy = byKey(newest)
+	}
+	m.mu.Unlock()
+	close(m.loaded)
+	m.log.Info("State of the gateways is known", "epoch", epoch, "instance", m.instance, "services", len(m.goodBy))
+	return nil
+}
+
+// readGateways gives the newest State of this cluster, nil when the gateways that answer have none.
+func (m *Manager) readGateways(ctx context.Context, uid string) (*desired.State, error) {
+	states := make([]*desired.State, len(m.members))
+	m.ask(ctx, m.members, m.settings.AskTimeout, func(ctx context.Context, g *member) {
+		signed, err := g.State(ctx)
+		if err != nil {
+			m.setAside(g, err, true)
+			return
+		}
+		state, err := ofCluster(g.name, signed, uid)
+		if err != nil {
+			m.setAside(g, err, false)
+			return
+		}
+		states[slices.Index(m.members, g)] = state
+		m.setAside(g, nil, false)
+	})
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if len(m.membersWhere(func(g *member) bool { return g.away == nil })) == 0 {
+		return nil, m.gatewaysError("the State of no gateway could be read")
+	}
+	var newest *desired.State
+	for _, state := range states {
+		if state != nil && (newest == nil || state.Fence.Compare(newest.Fence) > 0) {
+			newest = state
+		}
+	}
+	return newest, nil
+}
+
+func ofCluster(gateway string, signed *desired.Signed, uid string) (*desired.State, error) {
+	if signed == nil {
+		return nil, nil
+	}
+	state, err := desired.Decode(signed.State)
+	if err != nil {
+		return nil, err
+	}
+	if got := state.Fence.ClusterUID; got != "" && got != uid {
+		return nil, &ClusterError{Gateway: gateway, Got: got, Want: uid}
+	}
+	return state, nil
+}
+
+// notice is something to tell a Service's owner.
+type notice struct {
+	key desired.Key
+	err error
+}
+
+// takeOver makes what Replay told, and what the gateways serve, the beginning: every published address first, then those
+// that only the gateways know; what no Service has any more is on its way back (invariants 1 and 8). It says whether
+// rounds may run.
+func (m *Manager) takeOver() bool {
+	m.mu.Lock()
+	if m.replayed || !m.toReplay {
+		defer m.mu.Unlock()
+		return m.replayed
+	}
+	slices.SortStableFunc(m.replays, func(a, b Replay) int {
+		return cmp.Or(a.Created.Compare(b.Created), a.Key.Compare(b.Key))
+	})
+	var notices []notice
+	for _, replay := range m.replays {
+		if replay.Service != nil && m.services[replay.Key] == nil {
+			m.want(*replay.Service)
+		} else if m.services[replay.Key] == nil {
+			m.services[replay.Key] = &service{}
+		}
+		notices = append(notices, m.claimPublished(replay.Key, replay.Published)...)
+	}
+	m.claimServed()
+	m.replays, m.replayed = nil, true
+	m.revision++
+	m.mu.Unlock()
+	for _, n := range notices {
+		m.log.Warn("published address", "service", n.key, "err", n.err)
+		m.observer.tell(func(o Observer) { o.ServiceNotice(n.key, n.err) })
+	}
+	return true
+}
+
+func (m *Manager) claimPublished(key desired.Key, published []netip.Addr) (notices []notice) {
+	for _, address := range published {
+		err := m.addresses.Claim(ipam.Owner(key), address)
+		if err == nil {
+			err = m.addresses.Check(address)
+		}
+		if err != nil {
+			notices = append(notices, notice{key, err})
+		}
+	}
+	return notices
+}
+
+// claimServed claims the addresses that the gateways serve. Errors mean that a published address, claimed before, won.
+func (m *Manager) claimServed() {
+	if m.good == nil {
+		return
+	}
+	for _, lb := range m.good.LoadBalancers {
+		owner := ipam.Owner(lb.Key)
+		if m.services[lb.Key] == nil {
+			m.leaving[lb.Key] = departure{addresses: lb.Addresses}
+		}
+		for _, address := range lb.Addresses {
+			var holds *ipam.HoldsError
+			if m.services[lb.Key] == nil || errors.As(m.addresses.Claim(owner, address), &holds) {
+				_ = m.addresses.ClaimReleasing(owner, address)
+			}
+		}
+	}
+	for _, r := range m.good.Releasing {
+		if m.addresses.ClaimReleasing(ipam.Owner(r.Owner), r.Address) == nil {
+			m.since[r.Address] = desired.Fence{Epoch: r.SinceEpoch, Sequence: r.SinceSequence}
+		}
+	}
+}

@@ -1,0 +1,249 @@
+package loadbalancer
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/netip"
+	"reflect"
+	"slices"
+	"sync"
+	"time"
+
+	"cloud-provider-haproxy/loadbalancer/desired"
+	"cloud-provider-haproxy/loadbalancer/wire"
+)
+
+// reply is what one gateway answered to a State.
+type reply struct {
+	gateway *member
+	verdict verdict
+	outcome wire.Outcome
+	// err says why it did not confirm.
+	err error
+	// faults are set for faulty, fence for fenced.
+	faults []wire.Fault
+	fence  *desired.Fence
+	// code tells the fenced ones apart.
+	code wire.Code
+}
+
+// verdict is what a reply means for the round.
+type verdict int
+
+const (
+	confirmed verdict = iota
+	silent            // the agent could not be asked, or did not answer in time
+	unfit             // the gateway refuses or fails for a reason of its own
+	faulty            // the gateway finds fault with the State
+	fenced            // the gateway knows a newer State
+)
+
+// judge reads an answer to t.
+func judge(g *member, t *target, result *wire.Result, err error) reply {
+	r := reply{gateway: g, err: err}
+	if refusal, ok := err.(*wire.Refusal); ok {
+		r.faults, r.fence, r.code = refusal.Faults, refusal.Fence, refusal.Code
+		switch refusal.Code {
+		case wire.CodeInvalid, wire.CodeLimits:
+			r.verdict = faulty
+		case wire.CodeEpoch, wire.CodeSequence:
+			r.verdict = fenced
+		default:
+			r.verdict = unfit
+		}
+		return r
+	}
+	if err != nil {
+		r.verdict = silent
+		return r
+	}
+	r.outcome, r.faults = result.Outcome, result.Faults
+	switch result.Outcome {
+	case wire.Unchanged, wire.Runtime, wire.Reloaded:
+		if result.Digest != t.digest || result.Fence != t.fence() {
+			r.verdict = unfit
+			r.err = fmt.Errorf("says that it holds %s after it was given %s; see `gatewayctl status`", result.Fence, t.fence())
+		}
+	case wire.RolledBack, wire.Refused:
+		r.verdict, r.err = faulty, outcomeError(result)
+	default:
+		r.verdict, r.err = unfit, outcomeError(result)
+	}
+	return r
+}
+
+func outcomeError(result *wire.Result) error {
+	text := string(result.Outcome)
+	if result.Outcome == wire.Stuck {
+		text += " (a person is needed: see the agent's log on the gateway)"
+	}
+	for _, fault := range result.Faults {
+		text += "; " + fault.Message
+	}
+	return fmt.Errorf("%s", text)
+}
+
+// push gives t to these gateways, one after the other, the one with the fewest affected VIPs first (invariant 11; doc.go
+// says why never two at once). It stops at the first gateway that finds fault, is fenced, or is unfit; a silent one is
+// passed over. A gateway that confirmed t already is asked again only when again is set.
+func (m *Manager) push(ctx context.Context, t *target, gateways []*member, again bool) (replies []reply) {
+	for _, g := range m.queue(t, gateways, again) {
+		r := m.apply(ctx, t, g)
+		replies = append(replies, r)
+		if r.verdict != confirmed && r.verdict != silent {
+			break
+		}
+	}
+	return replies
+}
+
+// queue orders the gateways that still have to confirm t: those that rounds leave out come last.
+func (m *Manager) queue(t *target, gateways []*member, again bool) []*member {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	affected := affectedVIPs(m.good, t.state)
+	count := func(g *member) (n int) {
+		for _, address := range affected {
+			if g.held[address] {
+				n++
+			}
+		}
+		return n
+	}
+	var queue []*member
+	for _, g := range gateways {
+		if again || g.confirmed != t.fence() || g.away != nil {
+			queue = append(queue, g)
+		}
+	}
+	slices.SortStableFunc(queue, func(a, b *member) int {
+		return cmp.Or(cmp.Compare(last(a), last(b)), cmp.Compare(count(a), count(b)), cmp.Compare(a.name, b.name))
+	})
+	return queue
+}
+
+// last is 1 for a gateway that rounds leave out.
+func last(g *member) int {
+	if g.away != nil {
+		return 1
+	}
+	return 0
+}
+
+// affectedVIPs are those of load balancers that differ, or all when something differs that all have in common.
+func affectedVIPs(old, new *desired.State) (affected []netip.Addr) {
+	common := func(s *desired.State) desired.State {
+		c := *s
+		c.Fence, c.LoadBalancers, c.VIPs, c.Releasing, c.Pools = desired.Fence{}, nil, nil, nil, nil
+		return c
+	}
+	if old == nil || !reflect.DeepEqual(common(old), common(new)) {
+		for _, vip := range new.VIPs {
+			affected = append(affected, vip.Address)
+		}
+		return affected
+	}
+	before, after := byKey(old), byKey(new)
+	for key, lb := range after {
+		if was := before[key]; was == nil || !reflect.DeepEqual(was, lb) {
+			affected = append(affected, lb.Addresses...)
+		}
+	}
+	for key, lb := range before {
+		if after[key] == nil {
+			affected = append(affected, lb.Addresses...)
+		}
+	}
+	return affected
+}
+
+// apply gives t to one gateway and notes what it says.
+func (m *Manager) apply(ctx context.Context, t *target, g *member) reply {
+	timed, cancel := context.WithTimeout(ctx, m.settings.ApplyTimeout)
+	defer cancel()
+	result, err := g.Apply(timed, t.signed)
+	if err == nil && result == nil {
+		err = fmt.Errorf("answered nothing")
+	}
+	r := judge(g, t, result, err)
+	if ctx.Err() != nil {
+		return r // we gave up, not the gateway
+	}
+	m.mu.Lock()
+	if result != nil {
+		g.hear(result.Held, result.Warnings)
+	}
+	if r.verdict == confirmed {
+		g.confirmed = t.fence()
+	}
+	m.mu.Unlock()
+	switch r.verdict {
+	case confirmed:
+		m.setAside(g, nil, false)
+	case silent, unfit:
+		m.setAside(g, r.err, r.verdict == silent)
+	}
+	return r
+}
+
+// setAside notes why rounds leave g out, or with nil that they do not any more, and tells when that is news.
+func (m *Manager) setAside(g *member, why error, unasked bool) {
+	m.mu.Lock()
+	news := (g.away == nil) != (why == nil) || why != nil && g.away.Error() != why.Error()
+	g.away, g.silent, g.back = why, unasked, false
+	status := g.status()
+	m.mu.Unlock()
+	if !news {
+		return
+	}
+	if why != nil {
+		m.log.Warn("gateway is left out", "gateway", g.name, "err", why)
+	} else {
+		m.log.Info("gateway confirms again", "gateway", g.name, "fence", status.Confirmed)
+	}
+	m.observer.tell(func(o Observer) { o.GatewayChanged(status) })
+}
+
+// ask calls f for each gateway at once, each with the timeout.
+func (m *Manager) ask(ctx context.Context, gateways []*member, timeout time.Duration,
+	f func(context.Context, *member)) {
+	var group sync.WaitGroup
+	for _, g := range gateways {
+		group.Go(func() {
+			timed, cancel := context.WithTimeout(ctx, timeout)
+			defer cancel()
+			f(timed, g)
+		})
+	}
+	group.Wait()
+}
+
+// membersWhere gives the gateways of which f is true.
+func (m *Manager) membersWhere(f func(*member) bool) (found []*member) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, g := range m.members {
+		if f(g) {
+			found = append(found, g)
+		}
+	}
+	return found
+}
+
+// gatewaysError collects why gateways do not confirm.
+func (m *Manager) gatewaysError(problem string) *GatewaysError {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return &GatewaysError{Problem: problem, Gateways: m.away()}
+}
+
+// away lists the gateways that rounds leave out. It is called with mu held.
+func (m *Manager) away() (all []GatewayError) {
+	for _, g := range m.members {
+		if g.away != nil {
+			all = append(all, GatewayError{Name: g.name, Err: g.away})
+		}
+	}
+	return all
+}

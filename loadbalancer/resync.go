@@ -1,0 +1,159 @@
+package loadbalancer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+const (
+	// probePause is the time between two questions to a gateway that is silent.
+	probePause = 5 * time.Second
+	// A failed round is tried again after retryMin, doubled each time up to retryMax. News start a round at once.
+	retryMin = time.Second
+	retryMax = 30 * time.Second
+)
+
+// Run runs rounds and resyncs until ctx ends, which is no error. A transaction that is under way on a gateway then ends
+// there by itself, wholly old or wholly new. The only other error is *DeposedError: another controller leads. Callers
+// that wait get ErrStopped.
+func (m *Manager) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var background sync.WaitGroup
+	defer func() {
+		cancel()
+		background.Wait()
+		m.end()
+	}()
+	background.Go(func() { m.awaitVIPs(ctx) })
+	background.Go(func() { m.probe(ctx) })
+
+	resync := time.NewTicker(m.settings.Resync)
+	defer resync.Stop()
+	retry := time.NewTimer(0)
+	defer retry.Stop()
+	backoff := retryMin
+	for {
+		reason, again := "", false
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-m.wake:
+			reason = "change"
+		case <-retry.C:
+			reason = "retry"
+		case <-resync.C:
+			reason, again = "resync", true
+		}
+		err := m.turn(ctx, reason, again)
+		var deposed *DeposedError
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.As(err, &deposed):
+			return err
+		case err != nil:
+			m.log.Warn("round failed, it will be tried again", "in", backoff, "err", err)
+			retry.Reset(backoff)
+			backoff = min(2*backoff, retryMax)
+		default:
+			retry.Stop()
+			backoff = retryMin
+		}
+	}
+}
+
+// turn does what is to be done: load, take over, a round.
+func (m *Manager) turn(ctx context.Context, reason string, again bool) error {
+	if err := m.Load(ctx); err != nil {
+		if ctx.Err() == nil {
+			m.failJoined(err)
+		}
+		return err
+	}
+	if !m.takeOver() {
+		return nil // Replay wakes us
+	}
+	m.mu.Lock()
+	change := m.revision != m.made || len(m.joined) > 0
+	m.mu.Unlock()
+	repair := len(m.membersWhere(func(g *member) bool { return g.back })) > 0
+	switch {
+	case again:
+	case !change && !repair:
+		return nil
+	case !change:
+		reason = "repair"
+	}
+	if err := m.runRound(ctx, reason, again); err != nil || !again {
+		return err
+	}
+	m.ask(ctx, m.membersWhere(func(g *member) bool { return g.away == nil }), m.settings.AskTimeout, m.readStatus)
+	return nil
+}
+
+// failJoined answers everybody who waits for a round.
+func (m *Manager) failJoined(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, c := range m.joined {
+		c.answer(nil, err)
+	}
+	m.joined = nil
+}
+
+// end answers everybody who waits, and everybody who comes later.
+func (m *Manager) end() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.ended = true
+	for _, c := range append(m.joined, m.awaiting...) {
+		c.answer(nil, fmt.Errorf("%s: %w", c, ErrStopped))
+	}
+	m.joined, m.awaiting = nil, nil
+}
+
+// probe asks silent gateways whether they are back, until ctx ends: such a gateway is repaired at once, not at the next
+// resync.
+func (m *Manager) probe(ctx context.Context) {
+	for sleep(ctx, probePause) {
+		m.ask(ctx, m.membersWhere(func(g *member) bool { return g.silent }), m.settings.AskTimeout, m.greet)
+	}
+}
+
+// greet asks a gateway whether it is there, and notes it.
+func (m *Manager) greet(ctx context.Context, g *member) {
+	_, err := g.Hello(ctx)
+	if err != nil {
+		if !errors.Is(context.Cause(ctx), context.Canceled) {
+			m.setAside(g, err, true)
+		}
+		return
+	}
+	m.mu.Lock()
+	g.back, g.silent = g.back || g.silent, false
+	m.mu.Unlock()
+	signal(m.wake)
+}
+
+// readStatus asks a gateway what is true there, and notes it. A gateway that does not answer is left to the next round.
+func (m *Manager) readStatus(ctx context.Context, g *member) {
+	status, err := g.Status(ctx)
+	if err != nil {
+		m.log.Debug("status", "gateway", g.name, "err", err)
+		return
+	}
+	m.mu.Lock()
+	g.hear(status.Held, status.Warnings)
+	news := g.inSync != status.InSync
+	g.inSync, g.drift = status.InSync, status.Drift
+	told := g.status()
+	m.mu.Unlock()
+	m.answerHeld()
+	if news {
+		m.log.Warn("gateway in sync", "gateway", g.name, "inSync", status.InSync, "drift", status.Drift)
+		m.observer.tell(func(o Observer) { o.GatewayChanged(told) })
+	}
+}

@@ -1,0 +1,36 @@
+// Package provider is the Kubernetes face: it turns Services and Nodes into the words of package loadbalancer, and what
+// became of them into status and Events.
+//
+// It owns the translation (translate.go, the only file that reads a Service's spec), the view of Services and Nodes that
+// Kubernetes' service controller gets (view.go), the addresses of nodes (addresses.go), Events, metrics, and the object
+// that says which controller leads (epoch.go). It must not know SSH, HAProxy, keepalived or nftables, nor choose an
+// address; that is loadbalancer's and ipam's work.
+//
+// What holds (numbers are DESIGN.md's invariants):
+//   - 1, whole state first: the service controller sees no Service before Manager has replayed all (serviceView's
+//     HasSynced). GetLoadBalancer says "exists" as long as the gateways' State is not known or still has the Service.
+//   - 7, strict: an annotation or field that is wrong or that cannot be honoured is an error or a Warning event that
+//     names key, value and what is allowed; it never becomes a default. A rule about who may connect that cannot be held
+//     closes the Service (its VIP refuses) instead of leaving it open.
+//   - 9, read-only: an object of an informer is never written; a view is a copy of what it changes.
+//   - Every error of EnsureLoadBalancer is an api.RetryError (5 s when gateways are at fault, 30 s when somebody has to
+//     change something), since the library backs off to 300 s otherwise. Who waits is woken when what it waits for
+//     happens (an address freed, a gateway back, the State known): serviceView.wake hands the library's own handler an old
+//     object of another UID, which its needsUpdate (k8s.io/cloud-provider v0.37.2) takes for a change.
+//
+// The service controller gets views of the shared informers, and only it: servicecontroller.New takes two informers, so
+// that the node controller, which writes whole Node objects back, keeps the real ones.
+//
+//   - Services: what is ours is shown without a class (the library ignores Services that have one), what is not ours
+//     with a class and without the cleanup finalizer. Patches are differences of two such views, so that nothing hidden
+//     is written.
+//   - Nodes: at most one slim node, and no event ever. The library asks nodes two things: is there any (its
+//     UnAvailableLoadBalancer event), and did the set change (then UpdateLoadBalancer and an Event for every Service:
+//     5000 Services x 1000 nodes cost 2.3 s of two cores and 5000 Events, and its memory of 5000 node lists 40 MB). Our
+//     own watch (nodes.go) moves servers for all Services in one round.
+//
+// Rejected: a transform on the shared informer instead of a view. It runs once for each version of an object, so that
+// what it decided while the gateways' State was unknown sticks until somebody touches the Service; and Manager, which
+// needs the real object, would need a second informer. Rejected: a second controller for Services with a class (it loses
+// cleanups when the type changes, and the stock one strips the finalizer of Services that are not its own).
+package provider

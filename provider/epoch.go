@@ -1,0 +1,85 @@
+package provider
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+
+	v1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+)
+
+// EpochName is the ConfigMap in namespace kube-system that says which controller leads. Events about the gateways are
+// told on it.
+const EpochName = "cloud-provider-haproxy-epoch"
+
+// epochStore keeps the epoch in a ConfigMap, swapped by its resourceVersion. Not in leader election's Lease: that one is
+// renewed every two seconds by somebody else's code, and fencing must also work without leader election.
+type epochStore struct{ client kubernetes.Interface }
+
+const (
+	epochKey    = "epoch"
+	instanceKey = "instance"
+)
+
+// Claim makes instance the holder of an epoch that is at least atLeast and above the stored one.
+func (s epochStore) Claim(ctx context.Context, atLeast uint64, instance string) (uint64, error) {
+	for {
+		epoch, err := s.claim(ctx, atLeast, instance)
+		if err == nil {
+			return epoch, nil
+		}
+		lost := apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) || apierrors.IsNotFound(err)
+		if !lost || ctx.Err() != nil { // after a lost race the object is read anew
+			return 0, fmt.Errorf("claiming the epoch in ConfigMap %s/%s: %w", metav1.NamespaceSystem, EpochName, err)
+		}
+	}
+}
+
+func (s epochStore) claim(ctx context.Context, atLeast uint64, instance string) (uint64, error) {
+	objects := s.client.CoreV1().ConfigMaps(metav1.NamespaceSystem)
+	current, err := objects.Get(ctx, EpochName, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		epoch := max(1, atLeast)
+		_, err = objects.Create(ctx, &v1.ConfigMap{
+			ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceSystem, Name: EpochName},
+			Data:       map[string]string{epochKey: strconv.FormatUint(epoch, 10), instanceKey: instance},
+		}, metav1.CreateOptions{})
+		return epoch, err
+	}
+	if err != nil {
+		return 0, err
+	}
+	// What cannot be read was edited by hand. The gateways' own epochs (atLeast) keep the order then.
+	stored, _ := strconv.ParseUint(current.Data[epochKey], 10, 64)
+	epoch := max(stored+1, atLeast)
+	claimed := current.DeepCopy()
+	claimed.Data = map[string]string{epochKey: strconv.FormatUint(epoch, 10), instanceKey: instance}
+	_, err = objects.Update(ctx, claimed, metav1.UpdateOptions{}) // resourceVersion makes it compare-and-swap
+	return epoch, err
+}
+
+// Held says whether instance is still the holder. If the object was deleted nobody else is: Claim makes it anew.
+func (s epochStore) Held(ctx context.Context, instance string) (bool, error) {
+	current, err := s.client.CoreV1().ConfigMaps(metav1.NamespaceSystem).Get(ctx, EpochName, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("reading the epoch in ConfigMap %s/%s: %w", metav1.NamespaceSystem, EpochName, err)
+	}
+	return current.Data[instanceKey] == instance, nil
+}
+
+// clusterUID gives the UID of namespace kube-system, which lives as long as the cluster.
+func clusterUID(client kubernetes.Interface) func(context.Context) (string, error) {
+	return func(ctx context.Context) (string, error) {
+		namespace, err := client.CoreV1().Namespaces().Get(ctx, metav1.NamespaceSystem, metav1.GetOptions{})
+		if err != nil {
+			return "", fmt.Errorf("reading the cluster's UID (of namespace %s): %w", metav1.NamespaceSystem, err)
+		}
+		return string(namespace.UID), nil
+	}
+}

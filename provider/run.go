@@ -1,0 +1,198 @@
+package provider
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
+
+	"cloud-provider-haproxy/loadbalancer"
+	"cloud-provider-haproxy/loadbalancer/desired"
+)
+
+// calm is the least time between two looks at the Nodes, or two wakings: kubelets write their Node every few seconds,
+// and a burst of events means one change to the gateways.
+const calm = 100 * time.Millisecond
+
+// start begins to watch Nodes and to run Manager; the informers themselves start later.
+func (c *Cloud) start() {
+	nodesChanged := make(chan struct{}, 1)
+	registration, err := c.nodesOf.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc:    func(any) { signal(nodesChanged) },
+		UpdateFunc: func(_, _ any) { signal(nodesChanged) },
+		DeleteFunc: func(any) { signal(nodesChanged) },
+	})
+	if err != nil { // only for an informer that has ended
+		c.options.Ended(err)
+		return
+	}
+	servicesSynced := c.services.real.Informer().HasSynced
+	c.goUnlessEnded(func() {
+		if err := c.run(nodesChanged, servicesSynced, registration.HasSynced); err != nil {
+			c.options.Ended(err)
+		}
+	})
+}
+
+// run is Manager's life: what the gateways hold, then what the cluster wants, then rounds (invariant 1).
+func (c *Cloud) run(nodesChanged <-chan struct{}, synced ...cache.InformerSynced) error {
+	log := klog.LoggerWithName(klog.Background(), "provider")
+	if err := c.manager.Load(c.ctx); err != nil && c.ctx.Err() == nil {
+		// Run tries again; until then every call fails with this.
+		log.Error(err, "The gateways' State could not be read yet")
+	}
+	if !cache.WaitForCacheSync(c.ctx.Done(), synced...) {
+		return nil // stopped before
+	}
+	c.look()
+	c.replay()
+	var background sync.WaitGroup
+	defer background.Wait()
+	ctx, cancel := context.WithCancel(c.ctx)
+	defer cancel()
+	background.Go(func() { each(ctx, nodesChanged, c.look) })
+	background.Go(func() { each(ctx, c.wakeups.signal, c.wake) })
+	background.Go(func() { c.awaitLoaded(ctx) })
+	return c.manager.Run(ctx)
+}
+
+// each calls do after every signal, signals within a short time together.
+func each(ctx context.Context, signal <-chan struct{}, do func()) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-signal:
+			do()
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(calm):
+		}
+	}
+}
+
+// look takes the Nodes as they are now.
+func (c *Cloud) look() {
+	nodes, err := c.nodesOf.Lister().List(labels.Everything())
+	if err != nil {
+		return // the lister of an informer reads memory and knows no error
+	}
+	set, before := c.chooser.choose(nodes), c.nodes.Load()
+	same := before != nil && slices.EqualFunc(before.eligible, set.eligible, func(a, b desired.Node) bool {
+		return a.Name == b.Name && slices.Equal(a.Addresses, b.Addresses)
+	})
+	if before != nil {
+		set.generation = before.generation
+	}
+	if !same {
+		set.generation++
+	}
+	c.nodes.Store(set)
+	c.measures.eligible.Set(float64(len(set.eligible)))
+	if same {
+		return
+	}
+	klog.V(2).InfoS("Nodes that get connections changed", "eligible", len(set.eligible), "all", set.total, "excludedByLabel", set.excluded, "unusable", set.unusable)
+	c.manager.SetNodes(set.eligible)
+	if before == nil {
+		return
+	}
+	c.eachService(func(svc *v1.Service) {
+		switch {
+		case !c.services.ours(svc) || svc.DeletionTimestamp != nil:
+		case len(set.eligible) == 0:
+			c.balancer.warnings.once(svc, "NoEligibleNode", set.noneEligible())
+		case svc.Spec.ExternalTrafficPolicy == v1.ServiceExternalTrafficPolicyLocal:
+			c.services.wake(svc) // it has servers of its own
+		}
+	})
+}
+
+// replay tells Manager every Service that is ours and lets the service controller start.
+func (c *Cloud) replay() {
+	var all []loadbalancer.Replay
+	c.eachService(func(svc *v1.Service) {
+		if c.services.ours(svc) && svc.DeletionTimestamp == nil {
+			all = append(all, c.balancer.replay(svc))
+		}
+	})
+	slices.SortFunc(all, func(a, b loadbalancer.Replay) int { return a.Key.Compare(b.Key) })
+	c.manager.Replay(all)
+	c.replayed.Store(true)
+}
+
+// awaitLoaded shows the service controller the finalizers that were hidden while nobody knew what the gateways serve.
+func (c *Cloud) awaitLoaded(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+	case <-c.manager.Loaded():
+		c.eachService(func(svc *v1.Service) {
+			if hasFinalizer(svc) && !c.services.ours(svc) {
+				c.services.wake(svc)
+			}
+		})
+	}
+}
+
+// wake makes the service controller try again what waited for what has happened now.
+func (c *Cloud) wake() {
+	for _, what := range c.wakeups.take() {
+		for _, key := range c.balancer.waiting.take(what) {
+			if svc, err := c.services.real.Lister().Services(key.Namespace).Get(key.Name); err == nil {
+				c.services.wake(svc)
+			}
+		}
+	}
+}
+
+func (c *Cloud) eachService(do func(*v1.Service)) {
+	services, err := c.services.real.Lister().List(labels.Everything())
+	if err != nil {
+		return // as in look
+	}
+	for _, svc := range services {
+		do(svc)
+	}
+}
+
+// wakeups collects what has happened since the last wake.
+type wakeups struct {
+	signal chan struct{} // holds one
+
+	mu      sync.Mutex
+	pending []cause
+}
+
+func newWakeups() *wakeups { return &wakeups{signal: make(chan struct{}, 1)} }
+
+// ask never blocks.
+func (w *wakeups) ask(what cause) {
+	w.mu.Lock()
+	if !slices.Contains(w.pending, what) {
+		w.pending = append(w.pending, what)
+	}
+	w.mu.Unlock()
+	signal(w.signal)
+}
+
+func (w *wakeups) take() []cause {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	taken := w.pending
+	w.pending = nil
+	return taken
+}
+
+func signal(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default: // one is there already
+	}
+}

@@ -1,0 +1,264 @@
+package provider
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	v1 "k8s.io/api/core/v1"
+	servicehelper "k8s.io/cloud-provider/service/helpers"
+
+	"cloud-provider-haproxy/ipam"
+	"cloud-provider-haproxy/loadbalancer"
+	"cloud-provider-haproxy/loadbalancer/desired"
+	"cloud-provider-haproxy/loadbalancer/wire"
+)
+
+// UnsupportedProtocol is the error in status.ports of a port that is not served, in the form that KEP-1435 wants.
+const UnsupportedProtocol = Prefix + "UnsupportedProtocol"
+
+// translation is what a Service's spec means.
+type translation struct {
+	service loadbalancer.Service
+	// closed is set when the Service wants an access rule that we cannot hold: service is then a form without servers,
+	// whose VIP refuses every connection, and there is an error besides.
+	closed bool
+	// warnings stop nothing.
+	warnings []wire.Warning
+}
+
+// faultyServiceError says what is wrong with a Service's spec or annotations, one sentence for each.
+type faultyServiceError struct{ problems []string }
+
+func (e *faultyServiceError) Error() string { return strings.Join(e.problems, "; ") }
+
+// translator is pure: the same Service and nodes give the same result.
+type translator struct {
+	// localCheck gives the check of a Service with externalTrafficPolicy: Local by its healthCheckNodePort.
+	localCheck func(healthCheckNodePort uint16) desired.Check
+}
+
+// draft is one translation in the making.
+type draft struct {
+	translation
+	problems []string
+}
+
+func (d *draft) wrong(format string, args ...any) {
+	d.problems = append(d.problems, fmt.Sprintf(format, args...))
+}
+
+func (d *draft) warn(reason, format string, args ...any) {
+	d.warnings = append(d.warnings, wire.Warning{Reason: reason, Message: fmt.Sprintf(format, args...)})
+}
+
+// translate gives what svc means with these nodes. Every problem is told at once, as *faultyServiceError; the
+// translation is then of no use, unless it is closed. The Service is not written.
+func (t translator) translate(svc *v1.Service, nodes []desired.Node) (translation, error) {
+	d := &draft{}
+	d.service = loadbalancer.Service{
+		LoadBalancer: desired.LoadBalancer{Key: keyOf(svc), UID: string(svc.UID)},
+		Published:    published(svc),
+	}
+	d.frontends(svc)
+	d.addresses(svc)
+	if svc.Spec.ExternalTrafficPolicy == v1.ServiceExternalTrafficPolicyLocal {
+		d.local(svc, nodes, t.localCheck)
+	}
+	served := len(d.problems) == 0
+	d.access(svc)
+	if svc.Spec.SessionAffinity == v1.ServiceAffinityClientIP {
+		d.warn("UnsupportedSessionAffinity", "spec.sessionAffinity ClientIP is not honoured yet: a client's connections are spread over all nodes; None is")
+	}
+	for _, key := range unknownAnnotations(svc.Annotations) {
+		d.warn("UnknownAnnotation", "annotation %s is not known and has no effect; did you mean %s?", key, nearest(key))
+	}
+	if len(d.problems) == 0 {
+		return d.translation, nil
+	}
+	d.closed = served // but for the access rule
+	return d.translation, &faultyServiceError{d.problems}
+}
+
+// frontends takes the TCP ports. Others are told, and are in the status with an error (statusOf).
+func (d *draft) frontends(svc *v1.Service) {
+	var refused []string
+	for i, port := range svc.Spec.Ports {
+		if !supported(port) {
+			refused = append(refused, portName(port))
+			continue
+		}
+		if port.NodePort == 0 {
+			d.wrong("spec.ports[%d] (%s) has no nodePort, and gateways reach the workers by NodePort; set spec.allocateLoadBalancerNodePorts to true or give the port a nodePort", i, portName(port))
+			continue
+		}
+		d.service.LoadBalancer.Frontends = append(d.service.LoadBalancer.Frontends, desired.Frontend{
+			Name: port.Name, Protocol: desired.TCP, Port: uint16(port.Port), NodePort: uint16(port.NodePort),
+		})
+	}
+	slices.SortFunc(d.service.LoadBalancer.Frontends, func(a, b desired.Frontend) int { return int(a.Port) - int(b.Port) })
+	switch {
+	case len(refused) == len(svc.Spec.Ports):
+		d.wrong("no port is TCP (%s), and only TCP is served; add a TCP port", strings.Join(refused, ", "))
+	case len(refused) > 0:
+		d.warn("UnsupportedProtocol", "not served: %s; only TCP is supported, the TCP ports are served", strings.Join(refused, ", "))
+	}
+}
+
+func supported(port v1.ServicePort) bool {
+	return port.Protocol == v1.ProtocolTCP || port.Protocol == ""
+}
+
+func portName(port v1.ServicePort) string {
+	protocol := port.Protocol
+	if protocol == "" {
+		protocol = v1.ProtocolTCP
+	}
+	if port.Name == "" {
+		return fmt.Sprintf("%d/%s", port.Port, protocol)
+	}
+	return fmt.Sprintf("%s %d/%s", port.Name, port.Port, protocol)
+}
+
+// addresses reads which families and which addresses are asked for.
+func (d *draft) addresses(svc *v1.Service) {
+	request := &d.service.Request
+	for _, family := range svc.Spec.IPFamilies {
+		switch family {
+		case v1.IPv4Protocol:
+			request.Families = append(request.Families, ipam.IPv4)
+		case v1.IPv6Protocol:
+			request.Families = append(request.Families, ipam.IPv6)
+		}
+	}
+	if policy := svc.Spec.IPFamilyPolicy; policy != nil {
+		request.FirstSuffices = *policy == v1.IPFamilyPolicyPreferDualStack
+	}
+	annotated, isAnnotated := svc.Annotations[string(LoadBalancerIPs)]
+	fromAnnotation := d.parse("annotation "+string(LoadBalancerIPs), annotated, isAnnotated)
+	fromSpec := d.parse("spec.loadBalancerIP", svc.Spec.LoadBalancerIP, svc.Spec.LoadBalancerIP != "")
+	switch {
+	case len(fromAnnotation) == 0:
+		request.Addresses = fromSpec
+	case len(fromSpec) > 0 && !slices.Contains(fromAnnotation, fromSpec[0]):
+		d.wrong("spec.loadBalancerIP %s and annotation %s %q contradict each other; set one of them, or the same address in both", svc.Spec.LoadBalancerIP, LoadBalancerIPs, annotated)
+	default:
+		request.Addresses = fromAnnotation
+	}
+	if len(request.Families) == 0 {
+		return
+	}
+	for _, address := range request.Addresses {
+		if !slices.Contains(request.Families, ipam.FamilyOf(address)) {
+			d.wrong("address %s is asked for, but spec.ipFamilies is %v; add %s there or ask for an address of that family", address, svc.Spec.IPFamilies, ipam.FamilyOf(address))
+		}
+	}
+}
+
+// parse reads a comma list of at most one address of each family.
+func (d *draft) parse(where, text string, isSet bool) []netip.Addr {
+	if !isSet {
+		return nil
+	}
+	const allowed = "allowed is one IPv4 address, one IPv6 address, or both with a comma between"
+	var addresses []netip.Addr
+	for part := range strings.SplitSeq(text, ",") {
+		address, err := netip.ParseAddr(strings.TrimSpace(part))
+		switch {
+		case err != nil || address.Zone() != "" || address.Is4In6():
+			d.wrong("%s %q: %q is not an address; %s", where, text, strings.TrimSpace(part), allowed)
+			return nil
+		case slices.ContainsFunc(addresses, func(a netip.Addr) bool { return a.Is4() == address.Is4() }):
+			d.wrong("%s %q has two %s addresses; %s", where, text, ipam.FamilyOf(address), allowed)
+			return nil
+		}
+		addresses = append(addresses, address)
+	}
+	return addresses
+}
+
+// local makes a pool of the Service's own: only nodes with a ready endpoint answer the check with 200. It fails closed.
+func (d *draft) local(svc *v1.Service, nodes []desired.Node, check func(uint16) desired.Check) {
+	port := svc.Spec.HealthCheckNodePort
+	if port == 0 {
+		d.wrong("spec.externalTrafficPolicy is Local but spec.healthCheckNodePort is not set, so that nodes with an endpoint cannot be told from others; the API server sets it for type LoadBalancer: remove the policy and set it again")
+		return
+	}
+	pool := &desired.Pool{Algorithm: desired.RoundRobin, Check: check(uint16(port))}
+	for _, node := range nodes {
+		pool.Servers = append(pool.Servers, desired.Server{Name: node.Name, Address: node.Addresses[0], Weight: 1})
+	}
+	d.service.LoadBalancer.Pool = pool
+}
+
+// access refuses source ranges, which are not enforced yet: a rule about who may connect is held or the port is closed.
+func (d *draft) access(svc *v1.Service) {
+	where, ranges := "spec.loadBalancerSourceRanges", svc.Spec.LoadBalancerSourceRanges
+	if annotated, isSet := svc.Annotations[v1.AnnotationLoadBalancerSourceRangesKey]; isSet && len(ranges) == 0 && strings.TrimSpace(annotated) != "" {
+		where, ranges = "annotation "+v1.AnnotationLoadBalancerSourceRangesKey, strings.Split(annotated, ",")
+	}
+	if len(ranges) == 0 || allowsAll(ranges, svc.Spec.IPFamilies) {
+		return
+	}
+	d.wrong("%s %q cannot be enforced yet, so the Service accepts no connection; remove it if everybody may connect", where, strings.Join(ranges, ","))
+	d.service.LoadBalancer.Pool = &desired.Pool{Algorithm: desired.RoundRobin, Check: desired.Check{Kind: desired.CheckNone}}
+}
+
+// allowsAll says whether the ranges let in every client of the Service's families.
+func allowsAll(ranges []string, families []v1.IPFamily) bool {
+	all := map[v1.IPFamily]bool{}
+	for _, text := range ranges {
+		p, err := netip.ParsePrefix(strings.TrimSpace(text))
+		if err != nil {
+			return false
+		}
+		if p.Bits() == 0 {
+			all[map[bool]v1.IPFamily{true: v1.IPv4Protocol, false: v1.IPv6Protocol}[p.Addr().Is4()]] = true
+		}
+	}
+	for _, family := range families {
+		if !all[family] {
+			return false
+		}
+	}
+	return len(families) > 0
+}
+
+// keyOf names a Service as a State does.
+func keyOf(svc *v1.Service) desired.Key { return desired.Key{Namespace: svc.Namespace, Name: svc.Name} }
+
+// published gives the addresses in a Service's status.
+func published(svc *v1.Service) []netip.Addr {
+	var addresses []netip.Addr
+	for _, ingress := range svc.Status.LoadBalancer.Ingress {
+		if a, err := netip.ParseAddr(ingress.IP); err == nil {
+			addresses = append(addresses, a.Unmap())
+		}
+	}
+	return addresses
+}
+
+// statusOf gives what goes into the Service's status: each address with every port (KEP-1435 wants all or none).
+func statusOf(svc *v1.Service, addresses []netip.Addr, ipMode v1.LoadBalancerIPMode) *v1.LoadBalancerStatus {
+	status := &v1.LoadBalancerStatus{}
+	for _, address := range addresses {
+		ingress := v1.LoadBalancerIngress{IP: address.String(), IPMode: &ipMode}
+		for _, port := range svc.Spec.Ports {
+			ps := v1.PortStatus{Port: port.Port, Protocol: port.Protocol}
+			if ps.Protocol == "" {
+				ps.Protocol = v1.ProtocolTCP
+			}
+			if !supported(port) {
+				reason := UnsupportedProtocol
+				ps.Error = &reason
+			}
+			ingress.Ports = append(ingress.Ports, ps)
+		}
+		status.Ingress = append(status.Ingress, ingress)
+	}
+	return status
+}
+
+// hasFinalizer says whether the Service carries the library's cleanup finalizer.
+func hasFinalizer(svc *v1.Service) bool { return servicehelper.HasLBFinalizer(svc) }

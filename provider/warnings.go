@@ -1,0 +1,57 @@
+package provider
+
+import (
+	"sync"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/record"
+
+	"cloud-provider-haproxy/loadbalancer/wire"
+)
+
+// warnings tells what is wrong with a Service once, not on every call: a warning is told again only after it was over.
+type warnings struct {
+	recorder record.EventRecorder
+
+	mu   sync.Mutex
+	told map[types.UID]map[wire.Warning]bool
+}
+
+func newWarnings(recorder record.EventRecorder) *warnings {
+	return &warnings{recorder: recorder, told: map[types.UID]map[wire.Warning]bool{}}
+}
+
+// now says that exactly these warnings are true of the Service.
+func (w *warnings) now(svc *v1.Service, current []wire.Warning) {
+	set := make(map[wire.Warning]bool, len(current))
+	w.mu.Lock()
+	before := w.told[svc.UID]
+	for _, warning := range current {
+		set[warning] = true
+	}
+	if len(set) == 0 {
+		delete(w.told, svc.UID)
+	} else {
+		w.told[svc.UID] = set
+	}
+	w.mu.Unlock()
+	for _, warning := range current {
+		if !before[warning] {
+			w.recorder.Event(svc, v1.EventTypeWarning, warning.Reason, warning.Message)
+		}
+	}
+}
+
+// once tells something that no later call repeats.
+func (w *warnings) once(object runtime.Object, reason, message string) {
+	w.recorder.Event(object, v1.EventTypeWarning, reason, message)
+}
+
+// forget drops what is known of a Service that goes.
+func (w *warnings) forget(svc *v1.Service) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.told, svc.UID)
+}
