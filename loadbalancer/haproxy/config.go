@@ -25,7 +25,7 @@ const (
 type Config struct {
 	// File, ServicesMap and ChecksMap are the contents of the files that Local names.
 	File, ServicesMap, ChecksMap []byte
-	// Generation is a digest of each part that only a reload changes, as "part:digest part:digest". It is rendered as
+	// Generation is a digest of each part that only a reload changes, as "part:digest/part:digest". It is rendered as
 	// the description in global, so that `show info` of the running worker proves which configuration it loaded.
 	// Servers, slots and the contents of maps are no part of it.
 	Generation string
@@ -128,14 +128,14 @@ func generation(file []byte) string {
 		sum := sha256.Sum256(sections[name])
 		parts = append(parts, fmt.Sprintf("%s:%s", name, hex.EncodeToString(sum[:6])))
 	}
-	return strings.Join(parts, " ")
+	return strings.Join(parts, "/")
 }
 
 // parseGeneration is the reverse of generation; nil when it was not made by it. (`show info` puts a description with a
-// comma in quotes, hence the blanks.)
+// comma in quotes, hence the slashes.)
 func parseGeneration(text string) map[string]string {
 	parts := map[string]string{}
-	for part := range strings.SplitSeq(text, " ") {
+	for part := range strings.SplitSeq(text, "/") {
 		name, digest, ok := strings.Cut(part, ":")
 		if !ok {
 			return nil

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -114,7 +115,7 @@ type daemon struct {
 	local     Local
 	slots     Slots
 	runtime   *Runtime
-	master    *exec.Cmd
+	master    *Runtime
 	ask       func(line string) string
 }
 
@@ -159,7 +160,8 @@ func startDaemon(t testing.TB, state *desired.State, addresses, vips []string, c
 	if err := os.WriteFile(d.local.ServerState, []byte("1\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	d.master = d.start("haproxy", "-W", "-f", d.local.ConfigFile)
+	d.master = NewRuntime(dir + "/master.sock")
+	d.start("haproxy", "-W", "-S", dir+"/master.sock", "-f", d.local.ConfigFile)
 	d.eventually("haproxy to answer", func() bool {
 		_, err := d.runtime.Read(t.Context())
 		return err == nil
@@ -378,7 +380,7 @@ func (d *daemon) reload(c *Config) {
 	}
 	d.write(c)
 	before := d.read().PID
-	if err := d.master.Process.Signal(syscall.SIGUSR2); err != nil {
+	if _, err := d.master.ask(d.t.Context(), "reload"); err != nil && !errors.Is(err, syscall.ECONNRESET) {
 		d.t.Fatal(err)
 	}
 	d.eventually("the new worker", func() bool {

@@ -3,141 +3,145 @@ package haproxy
 import (
 	"errors"
 	"fmt"
-	"regexp"
 	"strings"
 
 	"cloud-provider-haproxy/loadbalancer/desired"
 )
 
-// word is what may stand in a configuration, a map or a runtime command as one word: nothing that quotes, separates or
-// comments there. Kubernetes' names and HAProxy's server names (manual section 4.2, server) are within it.
-const word = `^[A-Za-z0-9._:/@+-]+$`
-
-// urlPath is an HTTP path that can stand in single quotes and in a map's value.
-const urlPath = `^/[!#-&(-\[\]-~]*$`
-
-// checkInput refuses what Render would have to write into a configuration without being sure what it means there. State
-// was validated before; this is about HAProxy's syntax alone, and the last line of defence against a name that is one.
+// checkInput refuses what cannot be written into HAProxy's files and commands and mean what it says. Validate has
+// judged the State before; this asks one question more of every text that is written, as the last line of defence
+// against a name that is a configuration, and of every port that a server of ours would take.
 func checkInput(s *desired.State, l Local, slots Slots) error {
-	in := input{word: regexp.MustCompile(word), path: regexp.MustCompile(urlPath)}
-	in.local(l)
-	in.check("nodeCheck", s.NodeCheck)
-	names := map[string]bool{}
+	if err := l.check(); err != nil {
+		return err
+	}
+	in := &input{}
+	in.path("nodeCheck.path", s.NodeCheck)
 	for i, node := range s.Nodes {
-		field := fmt.Sprintf("nodes[%d]", i)
-		in.name(field+".name", node.Name)
-		in.unique(field+".name", names, node.Name)
-		if len(node.Addresses) == 0 || !node.Addresses[0].IsValid() {
-			in.fault("%s.addresses: node %s has none", field, node.Name)
+		in.word(fmt.Sprintf("nodes[%d].name", i), node.Name)
+		if len(node.Addresses) == 0 {
+			in.fault(fmt.Sprintf("nodes[%d].addresses", i), "are missing; one is needed")
 		}
 	}
 	if s.ControlPlane != nil {
-		in.check("controlPlane.check", s.ControlPlane.Check)
+		in.path("controlPlane.check.path", s.ControlPlane.Check)
 	}
-	owners := map[string]desired.Key{}
-	for _, lb := range s.LoadBalancers {
-		in.loadBalancer(lb)
-		slot, ok := slots[lb.Key]
-		if !ok || lb.Pool == nil {
-			continue
-		}
-		kind, err := kindOf(lb.Pool)
-		if err == nil && kind.number(slot) == 0 {
-			in.fault("slot %s of %s is not of the kind %s-%s that its pool needs", slot, lb.Key, kind.check, kind.algorithm)
-		}
-		if other, ok := owners[slot]; ok {
-			in.fault("slot %s was given to both %s and %s", slot, other, lb.Key)
-		}
-		owners[slot] = lb.Key
+	for i := range s.LoadBalancers {
+		in.loadBalancer(&s.LoadBalancers[i])
 	}
-	return errors.Join(in.faults...)
+	if in.faults != nil {
+		return in.faults
+	}
+	return slots.check(s)
 }
 
-// input gathers what is wrong.
+// input gathers what is wrong with a State.
 type input struct {
-	word, path *regexp.Regexp
-	faults     []error
+	owner  *desired.Key
+	faults desired.Faults
 }
 
-func (in *input) fault(format string, args ...any) {
-	in.faults = append(in.faults, fmt.Errorf(format, args...))
+func (in *input) fault(field, problem string) {
+	if in.owner != nil {
+		field = fmt.Sprintf("loadBalancers[%s].%s", in.owner, field)
+	}
+	in.faults = append(in.faults, desired.Fault{Owner: in.owner, Field: field, Problem: problem})
 }
 
-func (in *input) name(field, value string) {
-	if !in.word.MatchString(value) {
-		in.fault("%s: %q cannot stand in haproxy.cfg; letters, digits and . _ : / @ + - can", field, value)
-	}
-}
-
-func (in *input) unique(field string, seen map[string]bool, value string) {
-	if seen[value] {
-		in.fault("%s: %s is there twice", field, value)
-	}
-	seen[value] = true
-}
-
-func (in *input) local(l Local) {
-	for _, f := range []struct{ field, value string }{
-		{"statsSocket", l.StatsSocket}, {"serverState", l.ServerState}, {"servicesMap", l.ServicesMap},
-		{"checksMap", l.ChecksMap}, {"user", l.User}, {"group", l.Group}, {"chroot", l.Chroot},
-	} {
-		in.name("local."+f.field, f.value)
-	}
-	for w := range strings.FieldsSeq(l.Log) {
-		in.name("local.log", w)
-	}
-	if strings.ContainsAny(l.Log, "\r\n") {
-		in.fault("local.log: %q is more than one line", l.Log)
-	}
-	if l.SlotsPerKind < 1 {
-		in.fault("local.slotsPerKind: %d; at least 1 is needed", l.SlotsPerKind)
-	}
-	if l.OldWorkers.Seconds() < 1 {
-		in.fault("local.oldWorkers: %s; at least 1s is needed", l.OldWorkers)
+func (in *input) word(field, value string) {
+	if !isWord(value) {
+		in.fault(field, fmt.Sprintf("%q cannot stand in haproxy.cfg; letters, digits and %s can", value, punctuation))
 	}
 }
 
-func (in *input) check(field string, c desired.Check) {
-	switch c.Kind {
-	case desired.CheckNone:
-		return
-	case desired.CheckTCP:
-	case desired.CheckHTTP, desired.CheckHTTPS:
-		if !in.path.MatchString(c.Path) {
-			in.fault("%s.path: %q cannot stand in haproxy.cfg; a path begins with / and has no space, quote or backslash", field, c.Path)
-		}
-	default:
-		in.fault("%s.kind: %q; none, tcp, http and https are known", field, c.Kind)
-	}
-	if c.Port == 0 || c.IntervalMillis < 1 || c.Rise < 1 || c.Fall < 1 {
-		in.fault("%s: port %d, interval %d ms, rise %d, fall %d; each must be at least 1", field, c.Port, c.IntervalMillis, c.Rise, c.Fall)
+func (in *input) path(field string, c desired.Check) {
+	if path := path(c); path != "" && !isPath(path) {
+		in.fault(field, fmt.Sprintf("%q cannot stand in haproxy.cfg; blanks, quotes, semicolons and backslashes cannot", path))
 	}
 }
 
-func (in *input) loadBalancer(lb desired.LoadBalancer) {
-	field := fmt.Sprintf("loadBalancers[%s]", lb.Key)
-	in.name(field+".namespace", lb.Namespace)
-	in.name(field+".name", lb.Name)
+func (in *input) loadBalancer(lb *desired.LoadBalancer) {
+	owner := lb.Key
+	in.owner = &owner
+	defer func() { in.owner = nil }()
+	in.word("namespace", lb.Namespace)
+	in.word("name", lb.Name)
 	for i, f := range lb.Frontends {
-		// A server without a port would otherwise be reached at the VIP's port, which may be the node's own sshd.
-		if f.Protocol == desired.TCP && (f.NodePort == 0 || f.Port == 0) {
-			in.fault("%s.frontends[%d]: port %d, nodePort %d; both are needed", field, i, f.Port, f.NodePort)
+		// A server without a port would be reached at the VIP's port, which may be the node's own sshd.
+		if f.Protocol == desired.TCP && f.NodePort == 0 {
+			in.fault(fmt.Sprintf("frontends[%d].nodePort", i), "is 0; the servers have no other port")
 		}
 	}
 	if lb.Pool == nil {
 		return
 	}
 	if _, err := kindOf(lb.Pool); err != nil {
-		in.fault("%s.pool: %w", field, err)
+		in.fault("pool", err.Error())
 	}
-	in.check(field+".pool.check", lb.Pool.Check)
-	names := map[string]bool{}
+	in.path("pool.check.path", lb.Pool.Check)
 	for i, server := range lb.Pool.Servers {
-		at := fmt.Sprintf("%s.pool.servers[%d]", field, i)
-		in.name(at+".name", server.Name)
-		in.unique(at+".name", names, server.Name)
-		if !server.Address.IsValid() || server.Weight < 1 || server.Weight > 256 {
-			in.fault("%s: address %s, weight %d; an address and a weight from 1 to 256 are needed", at, server.Address, server.Weight)
+		in.word(fmt.Sprintf("pool.servers[%d].name", i), server.Name)
+	}
+}
+
+// check finds slots that were given twice, or to a pool of another kind: no Service may get another one's servers.
+func (slots Slots) check(s *desired.State) error {
+	var faults []error
+	owners := map[string]desired.Key{}
+	for _, lb := range pooled(s) {
+		slot, ok := slots[lb.Key]
+		if !ok {
+			continue
+		}
+		if kind, err := kindOf(lb.Pool); err == nil && kind.number(slot) == 0 {
+			faults = append(faults, fmt.Errorf("slot %s of %s is not of the kind %s-%s that its pool needs", slot, lb.Key, kind.check, kind.algorithm))
+		}
+		if other, ok := owners[slot]; ok {
+			faults = append(faults, fmt.Errorf("slot %s was given to both %s and %s", slot, other, lb.Key))
+		}
+		owners[slot] = lb.Key
+	}
+	return errors.Join(faults...)
+}
+
+// check judges what the gateway's own configuration says.
+func (l Local) check() error {
+	var faults []error
+	for _, f := range []struct{ field, value string }{
+		{"stats socket", l.StatsSocket}, {"file of the servers' state", l.ServerState}, {"map of Services", l.ServicesMap},
+		{"map of checks", l.ChecksMap}, {"user", l.User}, {"group", l.Group}, {"chroot", l.Chroot},
+		{"log target", strings.ReplaceAll(l.Log, " ", "_")},
+	} {
+		if !isWord(f.value) && (f.value != "" || f.field != "log target") {
+			faults = append(faults, fmt.Errorf("haproxy's %s: %q cannot stand in haproxy.cfg; letters, digits and %s can", f.field, f.value, punctuation))
 		}
 	}
+	if l.SlotsPerKind < 1 {
+		faults = append(faults, fmt.Errorf("haproxy's slots of each kind: %d; at least 1 is needed", l.SlotsPerKind))
+	}
+	if l.OldWorkers.Seconds() < 1 {
+		faults = append(faults, fmt.Errorf("life of haproxy's old workers: %s; at least 1s is needed", l.OldWorkers))
+	}
+	return errors.Join(faults...)
+}
+
+// punctuation may stand, with letters and digits, in a word of a configuration, a map or a runtime command: nothing
+// quotes, separates, expands or comments there.
+const punctuation = "._:/@+-"
+
+func isWord(s string) bool { return s != "" && consistsOf(s, punctuation) }
+
+// isPath is for paths, which stand in single quotes in the file and bare in a map's value and a runtime command.
+func isPath(s string) bool {
+	return strings.HasPrefix(s, "/") && consistsOf(s, punctuation+"_~%&,=?!()*")
+}
+
+func consistsOf(s, more string) bool {
+	for i := range len(s) {
+		c := s[i]
+		if !('a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte(more, c) >= 0) {
+			return false
+		}
+	}
+	return true
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"embed"
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -43,8 +42,11 @@ type slotView struct {
 	Servers   []Server
 }
 
-// Render makes the configuration of one gateway. Load balancers with a Pool that slots leaves out get no map entry, so
-// that their ports refuse. The error joins everything that is wrong.
+// Render makes the configuration of one gateway from a valid State (desired.State.Validate). Load balancers with a Pool
+// that slots leaves out get no map entry, so that their ports refuse.
+//
+// The error is desired.Faults when the State has something that this HAProxy cannot be told, with the owner of each
+// fault that one load balancer alone is behind.
 func Render(s *desired.State, l Local, slots Slots) (*Config, error) {
 	if err := checkInput(s, l, slots); err != nil {
 		return nil, err
@@ -57,9 +59,7 @@ func Render(s *desired.State, l Local, slots Slots) (*Config, error) {
 	c.nodes(s, &v)
 	c.controlPlane(s, &v)
 	c.slots(s, slots, &v)
-	if err := c.entries(s, slots); err != nil {
-		return nil, err
-	}
+	c.entries(s, slots)
 	c.ServicesMap, c.ChecksMap = mapFile(c.Entries), mapFile(c.Checks)
 
 	t, err := template.ParseFS(templates, "templates/haproxy.cfg.tmpl")
@@ -167,9 +167,7 @@ func poolServers(p *desired.Pool) []Server {
 //
 // The key is what HAProxy makes of a destination: inet_ntop(3), which netip writes alike, without brackets for IPv6.
 // The last four fields are empty or 0: nothing sets them yet, the place is theirs.
-func (c *Config) entries(s *desired.State, slots Slots) error {
-	var faults []error
-	owner := map[string]desired.Key{}
+func (c *Config) entries(s *desired.State, slots Slots) {
 	for _, lb := range s.LoadBalancers {
 		backend := nodesBackend
 		if lb.Pool != nil {
@@ -183,17 +181,11 @@ func (c *Config) entries(s *desired.State, slots Slots) error {
 			}
 			value := fmt.Sprintf("%s|%d|%s||0|0|", backend, f.NodePort, lb.Key)
 			for _, address := range lb.Addresses {
-				key := mapKey(address, f.Port)
-				if other, ok := owner[key]; ok {
-					faults = append(faults, fmt.Errorf("%s belongs to both %s and %s", key, other, lb.Key))
-				}
-				owner[key] = lb.Key
-				c.Entries = append(c.Entries, Entry{key, value, lb.Key})
+				c.Entries = append(c.Entries, Entry{mapKey(address, f.Port), value, lb.Key})
 			}
 		}
 	}
 	sortEntries(c.Entries)
-	return errors.Join(faults...)
 }
 
 func mapKey(address netip.Addr, port uint16) string {

@@ -2,6 +2,7 @@ package haproxy
 
 import (
 	"bytes"
+	"errors"
 	"flag"
 	"net/netip"
 	"os"
@@ -307,30 +308,35 @@ func TestGenerationChangesOnlyForReloads(t *testing.T) {
 }
 
 func TestRenderRefuses(t *testing.T) {
+	ingress := &desired.Key{Namespace: "edge", Name: "a"}
 	for name, test := range map[string]struct {
 		change func(*desired.State, *Local, Slots)
 		want   string
+		owner  *desired.Key
 	}{
-		"newline in a node's name":  {func(s *desired.State, _ *Local, _ Slots) { s.Nodes[0].Name = "a\n  server evil 10.9.9.9" }, "nodes[0].name"},
-		"node without an address":   {func(s *desired.State, _ *Local, _ Slots) { s.Nodes[0].Addresses = nil }, "node worker1 has none"},
-		"node twice":                {func(s *desired.State, _ *Local, _ Slots) { s.Nodes[1].Name = "worker1" }, "worker1 is there twice"},
-		"quote in a path":           {func(s *desired.State, _ *Local, _ Slots) { s.NodeCheck.Path = "/'" }, "nodeCheck.path"},
-		"unknown check":             {func(s *desired.State, _ *Local, _ Slots) { s.NodeCheck.Kind = "icmp" }, "nodeCheck.kind"},
-		"check without a port":      {func(s *desired.State, _ *Local, _ Slots) { s.NodeCheck.Port = 0 }, "nodeCheck: port 0"},
-		"pipe in a service's name":  {func(s *desired.State, _ *Local, _ Slots) { s.LoadBalancers[0].Name = "a|b" }, "loadBalancers[default/a|b].name"},
-		"no node port":              {func(s *desired.State, _ *Local, _ Slots) { s.LoadBalancers[0].Frontends[0].NodePort = 0 }, "nodePort 0"},
-		"a port with two owners":    {func(s *desired.State, _ *Local, _ Slots) { s.LoadBalancers[1].Addresses = addrs("192.0.2.10") }, "192.0.2.10:80 belongs to both default/web and edge/a"},
-		"an algorithm without slot": {func(s *desired.State, _ *Local, _ Slots) { s.LoadBalancers[1].Pool.Algorithm = "magic" }, `algorithm "magic"`},
-		"a slot of another kind": {func(s *desired.State, _ *Local, slots Slots) { slots[s.LoadBalancers[1].Key] = "slot-tcp-roundrobin-1" },
-			"slot-tcp-roundrobin-1 of edge/a is not of the kind http-roundrobin"},
-		"a slot given twice": {func(s *desired.State, _ *Local, slots Slots) {
+		"newline in a node's name": {change: func(s *desired.State, _ *Local, _ Slots) { s.Nodes[0].Name = "a\n  server evil 10.9.9.9" }, want: "nodes[0].name"},
+		"node without an address":  {change: func(s *desired.State, _ *Local, _ Slots) { s.Nodes[0].Addresses = nil }, want: "nodes[0].addresses"},
+		"quote in a path":          {change: func(s *desired.State, _ *Local, _ Slots) { s.NodeCheck.Path = "/'" }, want: "nodeCheck.path"},
+		"two commands in a path": {change: func(s *desired.State, _ *Local, _ Slots) {
+			s.LoadBalancers[1].Pool.Check.Path = "/;disable server nodes/a"
+		},
+			want: "loadBalancers[edge/a].pool.check.path", owner: ingress},
+		"pipe in a service's name": {change: func(s *desired.State, _ *Local, _ Slots) { s.LoadBalancers[0].Name = "a|b" }, want: "loadBalancers[default/a|b].name",
+			owner: &desired.Key{Namespace: "default", Name: "a|b"}},
+		"no node port":              {change: func(s *desired.State, _ *Local, _ Slots) { s.LoadBalancers[1].Frontends[0].NodePort = 0 }, want: "frontends[0].nodePort: is 0", owner: ingress},
+		"an algorithm without slot": {change: func(s *desired.State, _ *Local, _ Slots) { s.LoadBalancers[1].Pool.Algorithm = "magic" }, want: `algorithm "magic"`, owner: ingress},
+		"a check without slot":      {change: func(s *desired.State, _ *Local, _ Slots) { s.LoadBalancers[1].Pool.Check.Kind = "icmp" }, want: `check "icmp"`, owner: ingress},
+		"blank in a server's name":  {change: func(s *desired.State, _ *Local, _ Slots) { s.LoadBalancers[1].Pool.Servers[0].Name = "a b" }, want: "pool.servers[0].name", owner: ingress},
+		"a slot of another kind": {change: func(s *desired.State, _ *Local, slots Slots) { slots[s.LoadBalancers[1].Key] = "slot-tcp-roundrobin-1" },
+			want: "slot-tcp-roundrobin-1 of edge/a is not of the kind http-roundrobin"},
+		"a slot given twice": {change: func(s *desired.State, _ *Local, slots Slots) {
 			twin := localPolicy("b", "192.0.2.12", kubeProxyCheck())
 			s.LoadBalancers = append(s.LoadBalancers, twin)
 			slots[twin.Key] = slots[s.LoadBalancers[1].Key]
-		}, "slot-http-roundrobin-1 was given to both edge/a and edge/b"},
-		"a weight of 0":     {func(s *desired.State, _ *Local, _ Slots) { s.LoadBalancers[1].Pool.Servers[0].Weight = 0 }, "weight 0"},
-		"no slots":          {func(_ *desired.State, l *Local, _ Slots) { l.SlotsPerKind = 0 }, "local.slotsPerKind"},
-		"a path with blank": {func(_ *desired.State, l *Local, _ Slots) { l.ServicesMap = "/etc/a b" }, "local.servicesMap"},
+		}, want: "slot-http-roundrobin-1 was given to both edge/a and edge/b"},
+		"no slots":           {change: func(_ *desired.State, l *Local, _ Slots) { l.SlotsPerKind = 0 }, want: "slots of each kind"},
+		"a path with blank":  {change: func(_ *desired.State, l *Local, _ Slots) { l.ServicesMap = "/etc/a b" }, want: "map of Services"},
+		"a log of two lines": {change: func(_ *desired.State, l *Local, _ Slots) { l.Log = "/dev/log local0\n  user root" }, want: "log target"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, l := baseState(), testLocal()
@@ -340,7 +346,11 @@ func TestRenderRefuses(t *testing.T) {
 			test.change(s, &l, slots)
 			_, err := Render(s, l, slots)
 			if err == nil || !strings.Contains(err.Error(), test.want) {
-				t.Errorf("got error %v, want one with %q", err, test.want)
+				t.Fatalf("got error %v, want one with %q", err, test.want)
+			}
+			var faults desired.Faults
+			if errors.As(err, &faults) && !cmp.Equal(faults[0].Owner, test.owner) {
+				t.Errorf("blamed on %v, want %v", faults[0].Owner, test.owner)
 			}
 		})
 	}

@@ -138,13 +138,6 @@ func pooled(s *desired.State) []*desired.LoadBalancer {
 			lbs = append(lbs, &s.LoadBalancers[i])
 		}
 	}
-	slices.SortFunc(lbs, func(a, b *desired.LoadBalancer) int { return compareKeys(a.Key, b.Key) })
+	slices.SortFunc(lbs, func(a, b *desired.LoadBalancer) int { return a.Key.Compare(b.Key) })
 	return lbs
-}
-
-func compareKeys(a, b desired.Key) int {
-	if c := strings.Compare(a.Namespace, b.Namespace); c != 0 {
-		return c
-	}
-	return strings.Compare(a.Name, b.Name)
 }
