@@ -263,10 +263,10 @@ func verdict(outcomes []pushed) error {
 
 // outcomeTable shows a line for each gateway, and below it what changed and what went wrong.
 func outcomeTable(outcomes []pushed, dryRun bool) string {
-	t := newTable("gateway", "outcome", "state", "vips", "took")
+	t := newTable("gateway", "outcome", "epoch/seq", "vips", "took")
 	did := "changed"
 	if dryRun {
-		t = newTable("gateway", "would be", "state", "vips", "took")
+		t = newTable("gateway", "would be", "epoch/seq", "vips", "took")
 		did = "would change"
 	}
 	var below notes

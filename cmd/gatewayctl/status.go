@@ -134,7 +134,7 @@ func newGatewayStatus(name string, status *wire.Status, err error) gatewayStatus
 		s.Drift = append(s.Drift, "it never got a State")
 	}
 	if status.Hello.Schema != desired.Schema {
-		s.Drift = append(s.Drift, fmt.Sprintf("its agent speaks State schema %d and this program %d: upgrade the older one", status.Hello.Schema, desired.Schema))
+		s.differs("its agent speaks State schema %d and this program %d: upgrade the older one", status.Hello.Schema, desired.Schema)
 	}
 	return s
 }
@@ -194,7 +194,7 @@ func judge(list []gatewayStatus) error {
 }
 
 func statusTable(list []gatewayStatus, wide bool) string {
-	columns := []any{"gateway", "reachable", "state", "in sync", "vips", "haproxy up since", "reloads", "runtime updates", "rounds", "nodes up/down"}
+	columns := []any{"gateway", "reachable", "epoch/seq", "in sync", "vips", "haproxy up since", "reloads", "runtime updates", "rounds", "nodes up/down"}
 	most := 3
 	if wide {
 		columns = append(columns, "connections", "old workers", "applied", "digest", "agent", "haproxy", "keepalived", "nftables")

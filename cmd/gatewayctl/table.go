@@ -16,7 +16,7 @@ import (
 	"cloud-provider-haproxy/loadbalancer/wire"
 )
 
-// newTable makes a table that looks like kubectl's: no frame, so that cut and awk work on it.
+// newTable makes a table that looks like kubectl's, without a frame. Scripts take -o json.
 func newTable(columns ...any) table.Writer {
 	t := table.NewWriter()
 	style := table.StyleDefault
