@@ -135,10 +135,13 @@ func (a *Agent) open(ctx context.Context) error {
 		return err
 	}
 	a.mu.Lock()
-	a.committed = held
+	a.committed, a.fault = held, errUnseen
 	a.mu.Unlock()
 	return a.openTrack()
 }
+
+// errUnseen is the fault of an agent that has not looked at its machine yet.
+var errUnseen = errors.New("the agent has just started and not compared yet what runs")
 
 // lockMachine keeps a second agent away, also one that does not find our socket.
 func lockMachine(path string) (unlock func() error, err error) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"strings"
 	"time"
 
@@ -16,8 +15,9 @@ import (
 const (
 	// workerLimit is how long a new worker of HAProxy may take; 165 ms were measured, on a loaded machine.
 	workerLimit = 15 * time.Second
-	// startLimit is how long keepalived may take to write its pid file.
-	startLimit = 10 * time.Second
+	// startLimit is how long a daemon may take to write its pid file, or to end. Short, because keepalived ends with
+	// exit code 0 when a process of one that was killed is not reaped yet, and must then be started again.
+	startLimit = 3 * time.Second
 	// settleLimit is how long keepalived may take to add and remove addresses; 60 ms were measured with 1000.
 	settleLimit = 10 * time.Second
 	// transitionLimit is how long a VRRP transition that we happen to see half-way may last.
@@ -30,9 +30,6 @@ const (
 func (a *Agent) growHAProxy(ctx context.Context, w *work, want *rendering) error {
 	switch w.haproxy {
 	case start:
-		if err := a.tryPorts(want.revision.state, nil); err != nil {
-			return err
-		}
 		return a.newWorker(ctx, a.config.HAProxy.Start, want.config, 0)
 	case reload:
 		return a.reloadHAProxy(ctx, want)
@@ -53,23 +50,15 @@ func (a *Agent) shrinkHAProxy(ctx context.Context, w *work) error {
 	return nil
 }
 
-// reloadHAProxy replaces the worker. A port that cannot be had would refuse connections on all frontends for two
-// seconds, and `haproxy -c` does not see it, so new ports are tried first.
+// reloadHAProxy replaces the worker.
 func (a *Agent) reloadHAProxy(ctx context.Context, want *rendering) error {
 	old := 0
-	var bound *desired.State
 	running, err := a.readHAProxy(ctx)
 	if err == nil {
 		old = running.PID
 		if err := a.saveServersState(ctx); err != nil {
 			return err
 		}
-		if held := a.held(); held != nil && running.Generation != "" {
-			bound = held.state
-		}
-	}
-	if err := a.tryPorts(want.revision.state, bound); err != nil {
-		return err
 	}
 	return a.newWorker(ctx, a.config.HAProxy.Reload, want.config, old)
 }
@@ -83,28 +72,6 @@ func (a *Agent) saveServersState(ctx context.Context) error {
 	}
 	if err != nil {
 		return fmt.Errorf("saving the servers' health before a reload of HAProxy: %w", err)
-	}
-	return nil
-}
-
-// tryPorts tries the loopback ports that HAProxy is going to listen on. bound is the State whose ports it has already.
-func (a *Agent) tryPorts(want, bound *desired.State) error {
-	var faults []error
-	try := func(port int) {
-		for _, address := range []string{"127.0.0.1", "::1"} {
-			if err := a.tryBind(netip.AddrPortFrom(netip.MustParseAddr(address), uint16(port))); err != nil {
-				faults = append(faults, err)
-			}
-		}
-	}
-	if bound == nil {
-		try(a.config.ServicesPort)
-	}
-	if want.ControlPlane != nil && (bound == nil || bound.ControlPlane == nil) {
-		try(a.config.ControlPlanePort)
-	}
-	if err := errors.Join(faults...); err != nil {
-		return fmt.Errorf("HAProxy could not listen: %w (stop the program that has the port, or give another one in agent.yaml)", err)
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/netip"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/google/renameio/v2"
+	"golang.org/x/sys/unix"
 )
 
 // Machine is the real Host: the machine that the process runs on.
@@ -24,7 +26,14 @@ type Machine struct{}
 func (Machine) Run(ctx context.Context, argv []string, stdin []byte) (Output, error) {
 	var stdout, stderr bytes.Buffer
 	command := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	command.Stdin = bytes.NewReader(stdin)
+	if stdin != nil {
+		input, err := memoryFile(stdin)
+		if err != nil {
+			return Output{}, fmt.Errorf("feeding %s: %w", argv[0], err)
+		}
+		defer input.Close()
+		command.Stdin = input
+	}
 	command.Stdout, command.Stderr = &stdout, &stderr
 	command.Env = append(os.Environ(), "LC_ALL=C") // what programs say is parsed
 	// A Ctrl-C meant for an agent in a terminal must not end the nft or the daemon that it has just started.
@@ -40,6 +49,24 @@ func (Machine) Run(ctx context.Context, argv []string, stdin []byte) (Output, er
 		return output, &CommandError{Argv: argv, Code: command.ProcessState.ExitCode(), Output: output, Err: err}
 	}
 	return output, nil
+}
+
+// memoryFile is a file without a name. A pipe would not do: nft --json reads its input twice (as JSON, then as a script).
+func memoryFile(content []byte) (*os.File, error) {
+	fd, err := unix.MemfdCreate("stdin", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("making a file in memory: %w", err)
+	}
+	file := os.NewFile(uintptr(fd), "stdin")
+	_, err = file.Write(content)
+	if err == nil {
+		_, err = file.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		file.Close()
+		return nil, fmt.Errorf("filling a file in memory: %w", err)
+	}
+	return file, nil
 }
 
 // ReadFile implements Host.

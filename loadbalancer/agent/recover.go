@@ -99,5 +99,8 @@ func (a *Agent) drift(seen *observation, before *desired.State) []string {
 	if err != nil {
 		return []string{err.Error()}
 	}
-	return w.told()
+	if w.runs() {
+		return w.told()
+	}
+	return append(w.told(), w.written()...)
 }

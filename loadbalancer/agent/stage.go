@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"path/filepath"
 	"time"
 
@@ -56,6 +57,7 @@ func (a *Agent) check(ctx context.Context, w *work, seen *observation, want *ren
 		}
 		faults = append(faults, found...)
 	}
+	faults = append(faults, a.checkPorts(w, seen, want.revision.state)...)
 	if w.swaps(p.Keepalived) {
 		found, err := a.checkKeepalived(ctx)
 		if err != nil {
@@ -132,6 +134,34 @@ func haproxyFaults(output []byte, config *haproxy.Config) []wire.Fault {
 	if len(faults) == 0 {
 		faults = append(faults, wire.Fault{Field: filepath.Base(config.Local.ConfigFile), Message: string(bytes.TrimSpace(output))})
 	}
+	return faults
+}
+
+// checkPorts tries the loopback ports that HAProxy is going to listen on and has not yet. A port that cannot be had would
+// refuse connections on all frontends for two seconds, and HAProxy's own check does not see it.
+func (a *Agent) checkPorts(w *work, seen *observation, want *desired.State) []wire.Fault {
+	if w.haproxy == nothing {
+		return nil
+	}
+	services, control := true, want.ControlPlane != nil
+	// An HAProxy of ours has the ports of the State that is held.
+	if held := a.held(); held != nil && w.haproxy == reload && (seen.running == nil || seen.running.Generation != "") {
+		services, control = false, control && held.state.ControlPlane == nil
+	}
+	var faults []wire.Fault
+	try := func(needed bool, field string, port int) {
+		for _, address := range []string{"127.0.0.1", "::1"} {
+			if !needed {
+				return
+			}
+			if err := a.tryBind(netip.AddrPortFrom(netip.MustParseAddr(address), uint16(port))); err != nil {
+				faults = append(faults, wire.Fault{Field: field,
+					Message: fmt.Sprintf("HAProxy could not listen: %v; stop the program that has the port, or give another one in agent.yaml", err)})
+			}
+		}
+	}
+	try(services, "servicesPort", a.config.ServicesPort)
+	try(control, "controlPlanePort", a.config.ControlPlanePort)
 	return faults
 }
 

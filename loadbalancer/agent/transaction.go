@@ -129,6 +129,7 @@ func (t *transaction) prepare(ctx context.Context) (*wire.Result, *wire.Refusal)
 	result := &wire.Result{Outcome: t.work.outcome(), Reasons: t.work.reasons, Changes: t.work.told()}
 	t.describe(result, t.held, t.seen)
 	if t.work.none() {
+		a.noteLeftover(t.work)
 		return result, nil
 	}
 	var faults []wire.Fault

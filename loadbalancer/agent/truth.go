@@ -63,9 +63,7 @@ func (a *Agent) verify(ctx context.Context, want *rendering, before *desired.Sta
 			return nil, fmt.Errorf("reading back: %w", err)
 		}
 		if left.none() {
-			a.mu.Lock()
-			defer a.mu.Unlock()
-			a.leftover = len(left.diff.Deferred) > 0
+			a.noteLeftover(left)
 			return seen, nil
 		}
 		if left.haproxy != nothing || left.diff.Empty() || try == verifyTries {

@@ -13,7 +13,7 @@ const (
 	// daemonsEvery is how often it is seen to that the daemons run.
 	daemonsEvery = time.Second
 	// retryFirst and retryLast bound the time between two tries to repair what cannot be repaired.
-	retryFirst = 2 * time.Second
+	retryFirst = time.Second
 	retryLast  = 30 * time.Second
 	// leftoverEvery is how often removed servers are looked at that still had connections.
 	leftoverEvery = 5 * time.Second
@@ -65,7 +65,9 @@ func (a *Agent) answers(ctx context.Context) bool {
 func (a *Agent) watchDaemons(ctx context.Context) {
 	ticker := time.NewTicker(daemonsEvery)
 	defer ticker.Stop()
-	var retryAt, leftoverAt, foreignAt time.Time
+	var retryAt, foreignAt time.Time
+	// Once more soon after the start: a reload that an agent before us began may still be under way.
+	leftoverAt, again := time.Now().Add(leftoverEvery), true
 	wait := retryFirst
 	for {
 		select {
@@ -78,11 +80,11 @@ func (a *Agent) watchDaemons(ctx context.Context) {
 			if !broken {
 				wait, retryAt = retryFirst, time.Time{}
 			}
-			due := broken && now.After(retryAt) || a.hasLeftover() && now.After(leftoverAt)
+			due := broken && now.After(retryAt) || (again || a.hasLeftover()) && now.After(leftoverAt)
 			if !due || !a.repair(ctx) {
 				continue
 			}
-			leftoverAt = now.Add(leftoverEvery)
+			leftoverAt, again = now.Add(leftoverEvery), false
 			if broken {
 				retryAt = now.Add(wait)
 				wait = min(2*wait, retryLast)
@@ -107,6 +109,13 @@ func (a *Agent) broken() bool {
 		}
 	}
 	return false
+}
+
+// noteLeftover remembers, from a comparison that found no other work, whether removed servers are still to be deleted.
+func (a *Agent) noteLeftover(w *work) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.leftover = len(w.diff.Deferred) > 0
 }
 
 func (a *Agent) hasLeftover() bool {

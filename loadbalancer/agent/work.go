@@ -49,9 +49,7 @@ func (a *Agent) compare(seen *observation, want *rendering, before *desired.Stat
 		return nil, err
 	}
 	if len(w.changes) == 0 {
-		for _, f := range w.files {
-			w.changes = append(w.changes, "write "+f.path)
-		}
+		w.changes = w.written()
 	}
 	return w, nil
 }
@@ -69,8 +67,9 @@ func (a *Agent) compareHAProxy(w *work, seen *observation, want *rendering) {
 			w.haproxy, w.reasons = reload, w.diff.Reload
 		}
 	}
+	verb := map[step]string{reload: "reload", start: "start"}[w.haproxy]
 	for _, reason := range w.reasons {
-		w.changes = append(w.changes, "reload HAProxy: "+reason)
+		w.changes = append(w.changes, verb+" HAProxy: "+reason)
 	}
 }
 
@@ -90,6 +89,16 @@ func (a *Agent) compareKeepalived(w *work, seen *observation, want *rendering, b
 		w.changes = append(w.changes, w.vips...)
 	}
 	return nil
+}
+
+// written names the files to be swapped. Next to what changes in the daemons they say nothing new, unless somebody
+// edited one.
+func (w *work) written() []string {
+	var words []string
+	for _, f := range w.files {
+		words = append(words, "write "+f.path)
+	}
+	return words
 }
 
 // none is true when what runs is what is wanted.

@@ -30,10 +30,8 @@ func Sysctls() []Sysctl {
 			Why: "All connections to a NodePort of a node come from one address: without reuse of ports in TIME_WAIT the rate " +
 				"falls from 14000/s to 300/s after 60000 connections (measured)."},
 		{Name: "net.ipv4.ip_local_port_range", Value: "1024 65535",
-			Why: "The same, and for IPv6 too: twice as many ports for connections to the nodes. Add the ports of this machine's " +
-				"own daemons above 1024 to ip_local_reserved_ports, or one that restarts may find its port taken."},
-		{Name: "net.ipv4.ip_local_reserved_ports", Value: "7480-7481",
-			Why: "HAProxy's own ports on loopback, for Services and the control plane."},
+			Why: "The same, and for IPv6 too: twice as many ports for connections to the nodes. Put the ports above 1024 of this " +
+				"machine's own daemons into net.ipv4.ip_local_reserved_ports, or one that restarts may find its port taken."},
 		{Name: "net.core.somaxconn", Value: "65535", AtLeast: true,
 			Why: "One listening socket takes the new connections of all Services: a burst must find room in its queue (4096 by default)."},
 		{Name: "net.netfilter.nf_conntrack_max", Value: "1048576", AtLeast: true, Module: "nf_conntrack",
@@ -87,7 +85,7 @@ func SysctlFile() []byte {
 	for _, c := range Sysctls() {
 		if c.Why != why {
 			why = c.Why
-			fmt.Fprintf(&out, "\n# %s\n", why)
+			out.WriteString("\n" + remark(why))
 		}
 		optional := ""
 		if c.Module != "" {
@@ -103,7 +101,22 @@ func ModulesFile() []byte {
 	var out bytes.Buffer
 	out.WriteString("# Kernel modules of a gateway. Part of cloud-provider-haproxy.\n")
 	for _, m := range Modules() {
-		fmt.Fprintf(&out, "\n# %s\n%s\n", m.Why, m.Name)
+		out.WriteString("\n" + remark(m.Why) + m.Name + "\n")
 	}
 	return out.Bytes()
+}
+
+// remark breaks a text into comment lines.
+func remark(text string) string {
+	const width = 110
+	var out strings.Builder
+	line := "#"
+	for _, word := range strings.Fields(text) {
+		if len(line)+1+len(word) > width {
+			out.WriteString(line + "\n")
+			line = "#"
+		}
+		line += " " + word
+	}
+	return out.String() + line + "\n"
 }

@@ -42,8 +42,11 @@ func RulesScript(l Local) ([]byte, error) {
 
 // RulesArgv loads RulesScript (stdin) into a network namespace that ends with the command, and prints the rules as this
 // machine's nft and kernel spell them. Its output, for Want, is good until Local or nft changes: run it when the agent starts.
+//
+// xargs makes the script an argument. With --json, nft 1.0.6 reads stdin as JSON first, and finds a pipe empty when it then
+// reads it as a script: it loads nothing and exits with 0. So nothing may ever be loaded with --json --file -.
 func RulesArgv() []string {
-	return []string{"unshare", "--net", "--", "nft", "--json", "--echo", "--file", "-"}
+	return []string{"xargs", "--null", "unshare", "--net", "--", "nft", "--json", "--echo"}
 }
 
 // Want is the table that Render's script makes. rules is the output of RulesArgv.

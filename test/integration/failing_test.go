@@ -91,7 +91,7 @@ func testHAProxyDies(t *testing.T, p *pair) {
 	p.begin(t)
 	holder := p.holder(t, web4)
 	flow := p.flow(t)
-	mustRun(t, holder, "pkill", "-KILL", "-x", "haproxy")
+	end(t, holder, "-KILL", haproxyProcess)
 	eventually(t, "HAProxy runs again where it was killed", func() error {
 		s := p.status(t)[holder.Name]
 		if s == nil || s.HAProxyUp.IsZero() || !s.InSync {
@@ -114,7 +114,7 @@ func testAgentRestarts(t *testing.T, p *pair) {
 	must(t, err)
 	flow := p.flow(t)
 	for _, g := range p.Gateways {
-		mustRun(t, g, "pkill", "-KILL", "-f", "gatewayctl agent run")
+		end(t, g, "-KILL", agentProcess)
 		_, err := g.StartAgent(t.Context())
 		must(t, err)
 	}
@@ -190,11 +190,7 @@ func testStaleGateway(t *testing.T, p *pair) {
 	awake := p.other(sleeper)
 	must(t, sleeper.PowerOff())
 	late := service("late", desired.Frontend{Protocol: desired.TCP, Port: 82, NodePort: firstNodePort + 1}, web4, web6)
-	answers, err := p.tryPush(t, p.state(p.Workers, web(), late))
-	expectWords(t, err, sleeper.Name, "is unreachable")
-	if i := slices.IndexFunc(answers, func(a pushed) bool { return a.Gateway == awake.Name }); i < 0 || answers[i].Error != "" {
-		t.Fatalf("the gateway that is awake did not take the State: %+v", answers)
-	}
+	p.push(t, p.state(p.Workers, web(), late), "--gateway", awake.Name)
 	must(t, sleeper.Boot(t.Context()))
 	eventually(t, "the gateway that slept runs what it knew", func() error { return p.inSync(t) })
 	stays(t, 3*time.Second, func() error {

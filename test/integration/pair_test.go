@@ -2,6 +2,7 @@ package integration
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -53,8 +54,14 @@ func nodePorts() []uint16 {
 	return ports
 }
 
+// clusterUID is of the cluster whose controller we play.
+const clusterUID = "6d1b5a1e-lab"
+
 // pair is the lab, seen from the controller's host.
-type pair struct{ *lab.Lab }
+type pair struct {
+	*lab.Lab
+	epoch uint64 // of the newest State; every push claims the next one
+}
 
 // The addresses of Service default/web, which is in most States.
 var (
@@ -92,49 +99,35 @@ func many(count int) []desired.LoadBalancer {
 
 // state is a hand-written State; what it leaves out push takes from the configuration.
 func (p *pair) state(workers []*lab.Host, services ...desired.LoadBalancer) *desired.State {
-	s := &desired.State{LoadBalancers: services}
+	s := &desired.State{Fence: desired.Fence{ClusterUID: clusterUID}, LoadBalancers: services}
 	for _, w := range workers {
 		s.Nodes = append(s.Nodes, desired.Node{Name: w.Name, Addresses: []netip.Addr{w.Addr4, w.Addr6}})
 	}
 	return s
 }
 
-// pushed is what `gatewayctl push -o json` prints for each gateway.
-type pushed struct {
-	Gateway string
-	Error   string
-	Result  *wire.Result
-}
-
-// tryPush sends a State. A push that failed is an error with what gatewayctl said; the answers may still be there.
-func (p *pair) tryPush(t *testing.T, s *desired.State, flags ...string) ([]pushed, error) {
+// tryPush sends a State and gives what gatewayctl printed; the error has what it said on standard error.
+func (p *pair) tryPush(t *testing.T, s *desired.State, flags ...string) (string, error) {
 	t.Helper()
-	text, err := json.Marshal(s)
+	text, err := json.Marshal(s) // JSON is YAML
+	must(t, err)
+	const file = "/root/state.yaml"
+	must(t, p.Controller.WriteFile(file, text, 0o600))
+	p.epoch++
+	argv := append([]string{"gatewayctl", "push", "-f", file, "--cloud-config", lab.CloudConfigFile, "--force-epoch", fmt.Sprint(p.epoch)}, flags...)
+	out, err := p.Controller.Run(t.Context(), argv...)
 	if err != nil {
-		t.Fatal(err)
+		err = fmt.Errorf("%w\n%s", err, out)
 	}
-	argv := append([]string{"gatewayctl", "push", "-f", "-", "--cloud-config", lab.CloudConfigFile, "-o", "json", "--force-epoch=next"}, flags...)
-	out, err := p.Controller.RunInput(t.Context(), string(text), argv...)
-	var answers []pushed
-	if out != "" {
-		if err := json.Unmarshal([]byte(out), &answers); err != nil {
-			t.Fatalf("reading what push printed: %v\n%s", err, out)
-		}
-	}
-	return answers, err
+	return out, err
 }
 
 // push sends a State that every gateway has to take.
-func (p *pair) push(t *testing.T, s *desired.State, flags ...string) []pushed {
+func (p *pair) push(t *testing.T, s *desired.State, flags ...string) string {
 	t.Helper()
-	answers, err := p.tryPush(t, s, flags...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(answers) != len(p.Gateways) {
-		t.Fatalf("%d gateways answered, want %d: %+v", len(answers), len(p.Gateways), answers)
-	}
-	return answers
+	out, err := p.tryPush(t, s, flags...)
+	must(t, err)
+	return out
 }
 
 // begin makes Service web run over all workers, and waits until the client reaches it in both families.
@@ -247,6 +240,23 @@ func (p *pair) workerPIDs(t *testing.T) string {
 	}
 	return pids
 }
+
+// end sends a signal to the processes whose command line is the pattern, and waits until they are gone.
+func end(t *testing.T, h *lab.Host, signal, pattern string) {
+	t.Helper()
+	mustRun(t, h, "pkill", signal, "-f", pattern)
+	eventually(t, pattern+" ended on "+h.Name, func() error {
+		if out, err := h.Run(t.Context(), "pgrep", "-f", pattern); err == nil {
+			return errors.New("runs as " + out)
+		}
+		return nil
+	})
+}
+
+const (
+	agentProcess   = "^[^ ]*gatewayctl agent run"
+	haproxyProcess = "^/usr/sbin/haproxy "
+)
 
 // flow is 100 connections a second to web until Stop.
 func (p *pair) flow(t *testing.T) *lab.Running[traffic.Report] {

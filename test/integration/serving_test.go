@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -35,8 +36,11 @@ func testServed(t *testing.T, p *pair) {
 		if !s.InSync || !s.KeepalivedUp || s.HAProxyUp.IsZero() {
 			t.Errorf("status of %s: in sync %v %v, keepalived %v, HAProxy up since %v", name, s.InSync, s.Drift, s.KeepalivedUp, s.HAProxyUp)
 		}
-		if len(s.Warnings) != 0 {
-			t.Errorf("%s warns: %v", name, s.Warnings)
+		for _, w := range s.Warnings {
+			// The lab leaves alone what the kernel has once for all namespaces.
+			if w.Reason != "Sysctl" || strings.Count(w.Message, "=") != 1 || !strings.Contains(w.Message, "nf_conntrack_max=") {
+				t.Errorf("%s warns: %v", name, w)
+			}
 		}
 	}
 }
@@ -51,22 +55,14 @@ func testServices(t *testing.T, p *pair) {
 
 	services := many(100)
 	begun := time.Now()
-	for _, a := range p.push(t, p.state(p.Workers, append(services, web())...)) {
-		t.Logf("%s: 100 Services added: %s %v", a.Gateway, a.Result.Outcome, a.Result.Stages)
-		if a.Result.Outcome != wire.Runtime {
-			t.Errorf("%s: adding Services ended as %s (%v), want %s", a.Gateway, a.Result.Outcome, a.Result.Reasons, wire.Runtime)
-		}
-	}
+	out := p.push(t, p.state(p.Workers, append(services, web())...))
+	expectOutcome(t, out, wire.Runtime)
 	for _, s := range services {
 		eventually(t, s.Key.String()+" is served", func() error { return p.reaches(port(s.Addresses[0], 8080)) })
 	}
-	t.Logf("100 Services pushed and each reached after %v", time.Since(begun).Round(time.Millisecond))
+	t.Logf("100 Services pushed and each reached after %v\n%s", time.Since(begun).Round(time.Millisecond), head(out, 5))
 
-	for _, a := range p.push(t, p.state(p.Workers, web())) {
-		if a.Result.Outcome != wire.Runtime {
-			t.Errorf("%s: removing Services ended as %s (%v), want %s", a.Gateway, a.Result.Outcome, a.Result.Reasons, wire.Runtime)
-		}
-	}
+	expectOutcome(t, p.push(t, p.state(p.Workers, web())), wire.Runtime)
 	eventually(t, "a removed Service's address is gone", func() error {
 		if n := len(p.holders(t, services[0].Addresses[0])); n != 0 {
 			return fmt.Errorf("held by %d gateways", n)
@@ -191,4 +187,19 @@ func testPortOfSSH(t *testing.T, p *pair) {
 	for _, g := range p.Gateways {
 		mustRun(t, p.Client, "ssh-keyscan", "-T", "2", g.Addr4.String()) // the gateway's own sshd answers at its own address
 	}
+}
+
+// expectOutcome looks at the table that push prints.
+func expectOutcome(t *testing.T, table string, want wire.Outcome) {
+	t.Helper()
+	for line := range strings.Lines(table) {
+		words := strings.Fields(line)
+		if len(words) > 1 && strings.HasPrefix(words[0], "gw") && !strings.HasSuffix(words[0], ":") && words[1] != string(want) {
+			t.Errorf("outcome %s, want %s:\n%s", words[1], want, table)
+		}
+	}
+}
+
+func head(text string, lines int) string {
+	return strings.Join(strings.SplitN(text, "\n", lines+1)[:min(lines, strings.Count(text, "\n"))], "\n")
 }

@@ -93,7 +93,10 @@ func Start(ctx context.Context, options Options) (_ *Lab, err error) {
 	if l.read, l.write, err = os.Pipe(); err != nil {
 		return l, err
 	}
-	if l.module, err = build(ctx, l.bin(""), !options.Bare); err != nil {
+	if l.module, err = moduleDir(ctx); err != nil {
+		return l, err
+	}
+	if err := build(ctx, l.module, l.bin(""), !options.Bare); err != nil {
 		return l, err
 	}
 	if err := l.startSegment(ctx); err != nil {
@@ -207,6 +210,9 @@ func (l *Lab) Close() error {
 // Dir is the lab's directory on the machine; it is gone after Close.
 func (l *Lab) Dir() string { return l.dir }
 
+// longestLine is how much of a log's line is printed; the file has all.
+const longestLine = 400
+
 // WriteLogs prints the last lines of every log of every host.
 func (l *Lab) WriteLogs(w io.Writer, lines int) error {
 	files, err := filepath.Glob(filepath.Join(l.logs, "*", "*"))
@@ -223,6 +229,11 @@ func (l *Lab) WriteLogs(w io.Writer, lines int) error {
 		}
 		all := strings.Split(strings.TrimRight(string(text), "\n"), "\n")
 		last := all[max(0, len(all)-lines):]
+		for i, line := range last {
+			if len(line) > longestLine {
+				last[i] = line[:longestLine] + " ..."
+			}
+		}
 		name, _ := filepath.Rel(l.logs, file)
 		if _, err := fmt.Fprintf(w, "--- %s (%d of %d lines)\n%s\n", name, len(last), len(all), strings.Join(last, "\n")); err != nil {
 			return err

@@ -169,6 +169,10 @@ func kind(err error) string {
 
 // String is the report on one line, for people.
 func (r Report) String() string {
-	return fmt.Sprintf("%d opened, %d failed %v, by %v, longest gap %v, p50 %v, p99 %v, longest %v",
+	line := fmt.Sprintf("%d opened, %d failed %v, by %v, longest gap %v, p50 %v, p99 %v, longest %v",
 		r.Opened, r.Failed, r.Errors, r.By, r.LongestGap.Round(time.Millisecond), r.P50, r.P99, r.Longest)
+	for _, f := range r.Failures[:min(len(r.Failures), 3)] {
+		line += fmt.Sprintf("; after %v %s", f.After.Round(time.Millisecond), f.Error)
+	}
+	return line
 }

@@ -1,0 +1,421 @@
+package agent
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"cloud-provider-haproxy/loadbalancer/desired"
+	"cloud-provider-haproxy/loadbalancer/wire"
+)
+
+// serving is an agent that serves on a socket of its own until the test ends.
+func serving(t *testing.T, m *machine) (a *Agent, socket string) {
+	t.Helper()
+	a = started(t, m)
+	a.config.Paths.Socket = filepath.Join(t.TempDir(), "agent.sock")
+	a.config.Group = "a group that does not exist"
+	listener, err := a.listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- a.serve(ctx, listener) }()
+	t.Cleanup(func() {
+		cancel()
+		select {
+		case err := <-served:
+			if err != nil {
+				t.Errorf("serving: %v", err)
+			}
+		case <-time.After(10 * time.Second):
+			t.Error("the agent still serves 10 s after it was told to end")
+		}
+	})
+	return a, a.config.Paths.Socket
+}
+
+// client is one session.
+type client struct {
+	t    *testing.T
+	conn net.Conn
+}
+
+func dial(t *testing.T, socket string, role wire.Role) client {
+	t.Helper()
+	conn, err := net.Dial("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	c := client{t, conn}
+	c.send(wire.Preamble{Role: role})
+	return c
+}
+
+func (c client) send(v any) {
+	c.t.Helper()
+	if err := wire.WriteFrame(c.conn, v); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+func (c client) receive() *wire.Reply {
+	c.t.Helper()
+	if err := c.conn.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		c.t.Fatal(err)
+	}
+	var reply wire.Reply
+	if err := wire.ReadFrame(c.conn, &reply); err != nil {
+		c.t.Fatal(err)
+	}
+	return &reply
+}
+
+func (c client) ask(request wire.Request) *wire.Reply {
+	c.t.Helper()
+	c.send(request)
+	return c.receive()
+}
+
+func request(t *testing.T, verb wire.Verb, s *desired.State) wire.Request {
+	r := wire.Request{Version: wire.Version, Verb: verb}
+	if s != nil {
+		r.Apply = &wire.Apply{Signed: sign(t, s)}
+	}
+	return r
+}
+
+func TestRoles(t *testing.T) {
+	verbs := []wire.Verb{wire.VerbHello, wire.VerbState, wire.VerbApply, wire.VerbPlan, wire.VerbStatus, "probe"}
+	may := map[wire.Role]string{
+		wire.RoleController: "hello state apply plan status",
+		wire.RoleOperator:   "hello state apply plan status",
+		wire.RolePeer:       "hello state",
+		"":                  "",
+		"root":              "",
+	}
+	for role, listed := range may {
+		for _, verb := range verbs {
+			want := strings.Contains(" "+listed+" ", " "+string(verb)+" ")
+			if got := allowed(role, verb); got != want {
+				t.Errorf("role %q, verb %q: allowed is %t, want %t", role, verb, got, want)
+			}
+		}
+	}
+}
+
+func TestAdmit(t *testing.T) {
+	for _, test := range []struct {
+		role wire.Role
+		uid  uint32
+		want bool
+	}{
+		{wire.RoleController, 999, true}, {wire.RolePeer, 999, true}, {wire.RoleController, 0, true},
+		{wire.RoleOperator, 0, true}, {wire.RoleOperator, 999, false}, {"", 0, false}, {"root", 0, false},
+	} {
+		role, refusal := admit(test.role, test.uid)
+		if (refusal == nil) != test.want || test.want && role != test.role {
+			t.Errorf("role %q of uid %d: admitted as %q, %v", test.role, test.uid, role, refusal)
+		}
+	}
+}
+
+// A session of an unprivileged user that calls itself an operator is answered and ended.
+func TestOperatorMustBeRoot(t *testing.T) {
+	a := started(t, newMachine())
+	here, there := net.Pipe()
+	defer here.Close()
+	go func() {
+		defer there.Close()
+		reader := &frameReader{connection: there, buffered: bufio.NewReader(there)}
+		if err := a.converse(t.Context(), 999, reader, there); err != nil {
+			t.Error(err)
+		}
+	}()
+	c := client{t, here}
+	c.send(wire.Preamble{Role: wire.RoleOperator})
+	if reply := c.receive(); reply.Refusal == nil || reply.Refusal.Code != wire.CodeRole {
+		t.Errorf("got %+v, want a refusal of the role", reply)
+	}
+	if _, err := here.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("the session goes on: %v", err)
+	}
+}
+
+func TestVerbs(t *testing.T) {
+	_, socket := serving(t, newMachine())
+	c := dial(t, socket, wire.RoleController)
+	first, second := sample(1, service("web", "192.0.2.10", 51)), sample(2, service("web", "192.0.2.10", 51), service("db", "192.0.2.11", 51))
+
+	if reply := c.ask(request(t, wire.VerbState, nil)); !reply.Empty || reply.State != nil {
+		t.Errorf("state of a machine that never had one: %+v", reply)
+	}
+	if hello := c.ask(request(t, wire.VerbHello, nil)).Hello; hello == nil || hello.Gateway != "east" || hello.HAProxy != "2.6.12" ||
+		hello.Schema != desired.Schema || hello.Fence != nil || hello.Role != wire.RoleController {
+		t.Errorf("hello: %+v", hello)
+	}
+	if result := c.ask(request(t, wire.VerbPlan, first)).Result; result == nil || result.Outcome != wire.Reloaded {
+		t.Errorf("plan: %+v", result)
+	}
+	if reply := c.ask(request(t, wire.VerbState, nil)); !reply.Empty {
+		t.Error("plan left a State behind")
+	}
+	if result := c.ask(request(t, wire.VerbApply, first)).Result; result == nil || result.Outcome != wire.Reloaded ||
+		result.Fence != first.Fence || len(result.Held) != 1 || result.Held[0] != addr("192.0.2.10") {
+		t.Errorf("apply: %+v", result)
+	}
+	if result := c.ask(request(t, wire.VerbApply, second)).Result; result == nil || result.Outcome != wire.Runtime || len(result.Held) != 2 {
+		t.Errorf("second apply: %+v", result)
+	}
+	if refusal := c.ask(request(t, wire.VerbApply, first)).Refusal; refusal == nil || refusal.Code != wire.CodeSequence {
+		t.Errorf("apply of an old State: %+v", refusal)
+	}
+	if reply := c.ask(request(t, wire.VerbState, nil)); reply.State == nil || string(reply.State.State) != string(sign(t, second).State) {
+		t.Errorf("state: %+v", reply)
+	}
+	status := c.ask(request(t, wire.VerbStatus, nil)).Status
+	if status == nil || !status.InSync || status.Rounds[wire.Runtime] != 1 || status.RuntimeUpdates != 1 ||
+		status.Reloads["haproxy runs a configuration that is not ours"] != 1 || len(status.Held) != 2 || !status.KeepalivedUp ||
+		status.HAProxyUp.IsZero() || len(status.Nodes) != 2 || status.Applied.IsZero() {
+		t.Errorf("status: %+v", status)
+	}
+	old := request(t, wire.VerbStatus, nil)
+	old.Version = 99
+	if refusal := c.ask(old).Refusal; refusal == nil || refusal.Code != wire.CodeVersion {
+		t.Errorf("a request of another version: %+v", refusal)
+	}
+	if refusal := c.ask(request(t, wire.VerbApply, nil)).Refusal; refusal == nil || refusal.Code != wire.CodeMalformed {
+		t.Errorf("apply without a State: %+v", refusal)
+	}
+}
+
+func TestPeerMayReadOnly(t *testing.T) {
+	m := holding(t, sample(1, service("web", "192.0.2.10", 51)))
+	_, socket := serving(t, m)
+	c := dial(t, socket, wire.RolePeer)
+	before := m.moment()
+	for _, verb := range []wire.Verb{wire.VerbApply, wire.VerbPlan, wire.VerbStatus} {
+		if refusal := c.ask(request(t, verb, sample(2))).Refusal; refusal == nil || refusal.Code != wire.CodeRole {
+			t.Errorf("%s as a peer: %+v", verb, refusal)
+		}
+	}
+	if reply := c.ask(request(t, wire.VerbState, nil)); reply.State == nil {
+		t.Errorf("state as a peer: %+v", reply)
+	}
+	if after := m.moment(); before.Generation != after.Generation || before.Table != after.Table {
+		t.Error("a peer changed the machine")
+	}
+}
+
+// Broken requests are answered or end their own session, and no other.
+func TestBrokenRequests(t *testing.T) {
+	_, socket := serving(t, newMachine())
+	good := dial(t, socket, wire.RoleController)
+	raw := func(bytes ...byte) client {
+		c := dial(t, socket, wire.RoleController)
+		if _, err := c.conn.Write(bytes); err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	noJSON := raw(0, 0, 0, 3, 'a', 'b', 'c')
+	if refusal := noJSON.receive().Refusal; refusal == nil || refusal.Code != wire.CodeMalformed {
+		t.Errorf("a frame that is no gzip: %+v", refusal)
+	}
+	if noJSON.ask(request(t, wire.VerbHello, nil)).Hello == nil {
+		t.Error("the session does not go on after a malformed request")
+	}
+	huge := raw(binary.BigEndian.AppendUint32(nil, wire.MaxFrame+1)...)
+	if n, err := huge.conn.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
+		t.Errorf("after a frame that is too large the session gives %d bytes and %v, want its end", n, err)
+	}
+	unknown := dial(t, socket, wire.RoleController)
+	unknown.send(map[string]any{"version": wire.Version, "verb": "hello", "sudo": true})
+	if refusal := unknown.receive().Refusal; refusal == nil || refusal.Code != wire.CodeMalformed {
+		t.Errorf("a request with an unknown field: %+v", refusal)
+	}
+	if good.ask(request(t, wire.VerbHello, nil)).Hello == nil {
+		t.Error("another session was hurt")
+	}
+}
+
+func TestSessionsAreBounded(t *testing.T) {
+	_, socket := serving(t, newMachine())
+	var last client
+	for range maxSessions {
+		last = dial(t, socket, wire.RoleController)
+	}
+	if last.ask(request(t, wire.VerbHello, nil)).Hello == nil {
+		t.Fatal("the last session within the bound is not served")
+	}
+	extra, err := net.Dial("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer extra.Close()
+	if _, err := extra.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("one session too many gives %v, want its end", err)
+	}
+}
+
+// stall makes one operation wait, so that a test can look at the middle of a transaction.
+type stall struct {
+	reached, release chan struct{}
+}
+
+func stallAt(m *machine, operation string) stall {
+	s := stall{make(chan struct{}), make(chan struct{})}
+	var once sync.Once
+	m.strike = func(_ int, now string) strike {
+		if strings.HasPrefix(now, operation) {
+			once.Do(func() { close(s.reached); <-s.release })
+		}
+		return passes
+	}
+	return s
+}
+
+// Two States at once are applied one after the other, and the older one does not come out on top.
+func TestOneTransactionAtATime(t *testing.T) {
+	m := holding(t, sample(1, service("web", "192.0.2.10", 51)))
+	_, socket := serving(t, m)
+	one, two := dial(t, socket, wire.RoleController), dial(t, socket, wire.RoleController)
+	s := stallAt(m, "run nft --file")
+	second, third := sample(2, service("db", "192.0.2.11", 51)), sample(3, service("mail", "192.0.2.12", 51))
+	one.send(request(t, wire.VerbApply, second))
+	<-s.reached
+	two.send(request(t, wire.VerbApply, third))
+	// State and hello do not wait for the transaction.
+	if reply := dial(t, socket, wire.RolePeer).ask(request(t, wire.VerbState, nil)); string(reply.State.State) != string(sign(t, sample(1, service("web", "192.0.2.10", 51))).State) {
+		t.Error("state in the middle of a transaction is not the committed one")
+	}
+	close(s.release)
+	if result := one.receive().Result; result == nil || result.Outcome != wire.Runtime || result.Fence.Sequence != 2 {
+		t.Errorf("first: %+v", result)
+	}
+	if result := two.receive().Result; result == nil || result.Outcome != wire.Runtime || result.Fence.Sequence != 3 {
+		t.Errorf("second: %+v", result)
+	}
+	for n, operation := range m.log {
+		if strings.HasPrefix(operation, "run nft --file") && n+1 < len(m.log) && strings.HasPrefix(m.log[n+1], "run nft --file") {
+			t.Error("two transactions loaded the table at once")
+		}
+	}
+	if got := m.held(); len(got) != 2 || got[1] != "192.0.2.12" {
+		t.Errorf("held are %v", got)
+	}
+}
+
+// A session that is cut does not touch the transaction that it began.
+func TestSessionCutInTheMiddle(t *testing.T) {
+	m := holding(t, sample(1, service("web", "192.0.2.10", 51)))
+	_, socket := serving(t, m)
+	c := dial(t, socket, wire.RoleController)
+	s := stallAt(m, "run /keepalived reload")
+	next := sample(2, service("db", "192.0.2.11", 51))
+	c.send(request(t, wire.VerbApply, next))
+	<-s.reached
+	c.conn.Close()
+	close(s.release)
+	// The next transaction begins when the cut one has ended.
+	if result := dial(t, socket, wire.RoleController).ask(request(t, wire.VerbApply, next)).Result; result == nil || result.Outcome != wire.Unchanged {
+		t.Errorf("the cut session's State again: %+v, want Unchanged", result)
+	}
+}
+
+// An agent that is told to end finishes its transaction and answers it.
+func TestEndInTheMiddle(t *testing.T) {
+	m := holding(t, sample(1, service("web", "192.0.2.10", 51)))
+	a := started(t, m)
+	a.config.Paths.Socket = filepath.Join(t.TempDir(), "agent.sock")
+	a.config.Group = "a group that does not exist"
+	listener, err := a.listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- a.serve(ctx, listener) }()
+	c := dial(t, a.config.Paths.Socket, wire.RoleController)
+	idle := dial(t, a.config.Paths.Socket, wire.RoleController)
+	s := stallAt(m, "run /keepalived reload")
+	c.send(request(t, wire.VerbApply, sample(2, service("db", "192.0.2.11", 51))))
+	<-s.reached
+	cancel()
+	if _, err := idle.conn.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("an idle session ends with %v", err)
+	}
+	select {
+	case <-served:
+		t.Error("the agent ended in the middle of a transaction")
+	default:
+	}
+	close(s.release)
+	if result := c.receive().Result; result == nil || result.Outcome != wire.Runtime {
+		t.Errorf("the transaction in which the agent was told to end: %+v", result)
+	}
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestPipe(t *testing.T) {
+	_, socket := serving(t, newMachine())
+	requests, stdin := net.Pipe()
+	stdout, answers := net.Pipe()
+	piped := make(chan error, 1)
+	go func() { piped <- Pipe(t.Context(), socket, wire.RolePeer, requests, answers) }()
+	if err := wire.WriteFrame(stdin, request(t, wire.VerbHello, nil)); err != nil {
+		t.Fatal(err)
+	}
+	var reply wire.Reply
+	if err := wire.ReadFrame(stdout, &reply); err != nil {
+		t.Fatal(err)
+	}
+	if reply.Hello == nil || reply.Hello.Role != wire.RolePeer {
+		t.Errorf("got %+v, want a hello to a peer", reply)
+	}
+	stdin.Close()
+	if err := <-piped; err != nil {
+		t.Errorf("the pipe ends with %v", err)
+	}
+}
+
+func TestPipeWithoutAgent(t *testing.T) {
+	err := Pipe(t.Context(), filepath.Join(t.TempDir(), "agent.sock"), wire.RolePeer, strings.NewReader(""), io.Discard)
+	if !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "gatewayctl agent run") {
+		t.Errorf("got %v, want a missing file and what to do", err)
+	}
+}
+
+func TestSecondAgentIsRefused(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "agent.sock.lock")
+	unlock, err := lockMachine(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lockMachine(path); err == nil || !strings.Contains(err.Error(), "another agent runs") {
+		t.Errorf("a second agent gives %v", err)
+	}
+	if err := unlock(); err != nil {
+		t.Fatal(err)
+	}
+	unlock, err = lockMachine(path)
+	if err != nil {
+		t.Fatalf("after the first one has ended: %v", err)
+	}
+	if err := unlock(); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,87 @@
+package nftables
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"testing"
+
+	"cloud-provider-haproxy/loadbalancer/desired"
+)
+
+const (
+	vip4, vip6         = "10.0.0.100", "2001:db8:0:1::100"
+	apiVIP4, apiVIP6   = "10.0.0.101", "2001:db8:0:1::101"
+	idleVIP4, idleVIP6 = "10.0.0.102", "2001:db8:0:1::102"
+)
+
+// pair is a State of two gateways: default/web on two addresses with two ports, default/dns with UDP too, default/own with
+// servers of its own, and the control plane.
+func pair() *desired.State {
+	addr := netip.MustParseAddr
+	s := &desired.State{
+		Schema: desired.Schema,
+		Gateways: []desired.Gateway{
+			{Name: "a", VRRPAddress: addr("10.0.0.1"), Interface: "eth0"},
+			{Name: "b", VRRPAddress: addr("10.0.0.2"), Interface: "eth0"},
+			{Name: "c", VRRPAddress: addr("2001:db8:0:1::2"), Interface: "eth0"},
+		},
+		Nodes: []desired.Node{{Name: "w1", Addresses: []netip.Addr{addr("10.0.0.11")}}},
+		ControlPlane: &desired.ControlPlane{Address: addr(apiVIP4), Port: 6443,
+			Endpoints: []netip.AddrPort{netip.MustParseAddrPort("10.0.0.21:6443")}},
+		LoadBalancers: []desired.LoadBalancer{
+			{Key: desired.Key{Namespace: "default", Name: "web"}, Addresses: []netip.Addr{addr(vip4), addr(vip6)},
+				Frontends: []desired.Frontend{{Protocol: desired.TCP, Port: 80, NodePort: 30080}, {Protocol: desired.TCP, Port: 22, NodePort: 30022}}},
+			{Key: desired.Key{Namespace: "default", Name: "dns"}, Addresses: []netip.Addr{addr(vip4)},
+				Frontends: []desired.Frontend{{Protocol: desired.UDP, Port: 53, NodePort: 30053}, {Protocol: desired.TCP, Port: 53, NodePort: 30053}}},
+			{Key: desired.Key{Namespace: "default", Name: "own"}, Addresses: []netip.Addr{addr(vip6)},
+				Frontends: []desired.Frontend{{Protocol: desired.TCP, Port: 81, NodePort: 30081}},
+				Pool:      &desired.Pool{Servers: []desired.Server{{Name: "w1", Address: addr("10.0.0.11"), Weight: 1}}}},
+			{Key: desired.Key{Namespace: "default", Name: "empty"}, Addresses: []netip.Addr{addr(vip4), addr(vip6)},
+				Frontends: []desired.Frontend{{Protocol: desired.TCP, Port: 82, NodePort: 30082}},
+				Pool:      &desired.Pool{}},
+		},
+	}
+	for _, a := range []string{vip4, apiVIP4, idleVIP4, vip6, apiVIP6, idleVIP6} {
+		s.VIPs = append(s.VIPs, desired.VIP{Address: addr(a), RouterID: 1})
+	}
+	return s
+}
+
+// many is a State of n Services with a VIP and a port each.
+func many(n int) *desired.State {
+	s := pair()
+	s.VIPs, s.LoadBalancers = nil, nil
+	for i := range n {
+		a := netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)})
+		s.VIPs = append(s.VIPs, desired.VIP{Address: a, RouterID: 1})
+		s.LoadBalancers = append(s.LoadBalancers, desired.LoadBalancer{
+			Key:       desired.Key{Namespace: "default", Name: fmt.Sprintf("web-%d", i)},
+			Addresses: []netip.Addr{a},
+			Frontends: []desired.Frontend{{Protocol: desired.TCP, Port: 443, NodePort: 30443}},
+		})
+	}
+	return s
+}
+
+// need skips a test that wants programs and root. CI has them, or is broken.
+func need(t testing.TB, programs ...string) {
+	t.Helper()
+	missing := ""
+	if os.Geteuid() != 0 {
+		missing = "root"
+	}
+	for _, name := range programs {
+		if _, err := exec.LookPath(name); err != nil {
+			missing = name
+		}
+	}
+	switch {
+	case missing == "":
+	case os.Getenv("CI") == "true":
+		t.Fatalf("this test needs %s, and CI must have it", missing)
+	default:
+		t.Skipf("needs %s", missing)
+	}
+}
