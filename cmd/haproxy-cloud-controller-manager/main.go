@@ -85,8 +85,7 @@ func setDefaults(o *options.CloudControllerManagerOptions) {
 	// how fast it may go; the defaults (1 at a time, 20 requests/s) gave 189 of 300 Services an address in 150 s.
 	o.ServiceController.ConcurrentServiceSyncs = 200
 	o.Generic.ClientConnection.QPS = -1 // no limit of the client's own
-	// There are no routes to configure, and no webhooks.
-	o.KubeCloudShared.ConfigureCloudRoutes = false
+	// There are no webhooks.
 	o.Webhook, o.WebhookServing = nil, nil
 }
 

@@ -135,7 +135,7 @@ func TestSingleFaults(t *testing.T) {
 		{"port", [2]string{"interface: eth0}", "interface: eth0, sshPort: 65536}"}, "gateways[0].sshPort: 65536; 1 to 65535 is allowed"},
 		{"port in the address", [2]string{"sshAddress: 192.0.2.2", `sshAddress: "192.0.2.2:22", vrrpAddress: 192.0.2.2`}, `gateways[0].sshAddress: "192.0.2.2:22"; a host name or an IP address is allowed (the port belongs in sshPort)`},
 		{"no vrrpAddress", [2]string{"sshAddress: 192.0.2.2", "sshAddress: gw1.example"}, "gateways[0].vrrpAddress: is missing; it is needed because sshAddress is no IP address"},
-		{"families", [2]string{"sshAddress: 192.0.2.3", `sshAddress: "2001:db8::3"`}, "gateways[1].vrrpAddress: 2001:db8::3 is of another family than gateways[0].vrrpAddress 192.0.2.2; all IPv4 or all IPv6 is allowed"},
+		{"families", [2]string{"sshAddress: 192.0.2.3", `sshAddress: "2001:db8::3"`}, "gateways[1].vrrpAddress: 2001:db8::3 is of another family than 192.0.2.2 of an earlier gateway; all IPv4 or all IPv6 is allowed"},
 		{"one vrrpAddress twice", [2]string{"sshAddress: 192.0.2.3", "sshAddress: 192.0.2.3, vrrpAddress: 192.0.2.2"}, "gateways[1].vrrpAddress: 192.0.2.2 is gateways[0].vrrpAddress too; each may be there once"},
 		{"gateway name", [2]string{"name: gw1", "name: GW_1"}, `gateways[0].name: "GW_1"; a DNS label (a-z, 0-9, -; at most 63) is allowed`},
 		{"long interface", [2]string{"interface: eth0}", "interface: enp0s31f6.100.200}"}, `gateways[0].interface: "enp0s31f6.100.200"; the name of a network interface (at most 15 characters, such as eth0) is allowed`},

@@ -56,29 +56,34 @@ func (c *Config) validateGateways(f *faults) {
 		f.add("gateways", "there is none; name at least one machine, better two")
 	}
 	names, sshHosts, vrrp := map[string]int{}, map[string]int{}, map[netip.Addr]int{}
+	var first netip.Addr // the family of all
 	for i, g := range c.Gateways {
 		path := fmt.Sprintf("gateways[%d]", i)
 		if !dnsLabel(g.Name) {
 			f.add(path+".name", "%q; a DNS label (a-z, 0-9, -; at most 63) is allowed", g.Name)
-		} else if once(f, names, path+".name", "gateways[%d].name", g.Name, i) {
-			f.port(path+".sshPort", g.SSHPort)
-		}
-		if g.SSHAddress == "" {
-			f.add(path+".sshAddress", "is missing; a host name or an IP address is allowed")
-		} else if !hostName(g.SSHAddress) {
-			f.add(path+".sshAddress", "%q; a host name or an IP address is allowed (the port belongs in sshPort)", g.SSHAddress)
 		} else {
+			once(f, names, path+".name", "gateways[%d].name", g.Name, i)
+		}
+		f.port(path+".sshPort", g.SSHPort)
+		switch {
+		case g.SSHAddress == "":
+			f.add(path+".sshAddress", "is missing; a host name or an IP address is allowed")
+		case !hostName(g.SSHAddress):
+			f.add(path+".sshAddress", "%q; a host name or an IP address is allowed (the port belongs in sshPort)", g.SSHAddress)
+		default:
 			once(f, sshHosts, path+".sshAddress", "gateways[%d].sshAddress", fmt.Sprintf("%s port %d", g.SSHAddress, g.SSHPort), i)
 		}
 		interfaceName(f, path+".interface", g.Interface, true)
 		switch {
-		case !g.VRRPAddress.IsValid():
+		case !g.VRRPAddress.IsValid() && hostForm.MatchString(g.SSHAddress):
 			f.add(path+".vrrpAddress", "is missing; it is needed because sshAddress is no IP address")
+		case !g.VRRPAddress.IsValid(): // told as the fault of sshAddress
 		case !hostAddress(g.VRRPAddress):
 			f.add(path+".vrrpAddress", "%s; the unicast address of a machine is allowed", g.VRRPAddress)
-		case g.VRRPAddress.Is4() != c.Gateways[0].VRRPAddress.Is4():
-			f.add(path+".vrrpAddress", "%s is of another family than gateways[0].vrrpAddress %s; all IPv4 or all IPv6 is allowed", g.VRRPAddress, c.Gateways[0].VRRPAddress)
+		case first.IsValid() && g.VRRPAddress.Is4() != first.Is4():
+			f.add(path+".vrrpAddress", "%s is of another family than %s of an earlier gateway; all IPv4 or all IPv6 is allowed", g.VRRPAddress, first)
 		default:
+			first = g.VRRPAddress
 			once(f, vrrp, path+".vrrpAddress", "gateways[%d].vrrpAddress", g.VRRPAddress, i)
 		}
 	}

@@ -1,0 +1,318 @@
+package provider
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
+	utilfeature "k8s.io/apiserver/pkg/util/feature"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
+	servicecontroller "k8s.io/cloud-provider/controllers/service"
+	"k8s.io/component-base/metrics"
+	controllersmetrics "k8s.io/component-base/metrics/prometheus/controllers"
+
+	"cloud-provider-haproxy/loadbalancer"
+	"cloud-provider-haproxy/loadbalancer/desired"
+	"cloud-provider-haproxy/provider/config"
+)
+
+// TestMain drops apimachinery's second error handler: it remembers the time of the last error over all tests and sleeps by
+// it, which in the fake times of several bubbles means for years.
+func TestMain(m *testing.M) {
+	utilruntime.ErrorHandlers = utilruntime.ErrorHandlers[:1]
+	m.Run()
+}
+
+const testConfig = `apiVersion: cloud-provider-haproxy/v1
+kind: CloudConfig
+gateways:
+- {name: gw1, sshAddress: 192.0.2.2, interface: eth0}
+ssh: {privateKeyFile: /key, knownHostsFile: /known_hosts}
+pools:
+- {name: main, addresses: [192.0.2.64/26]}
+`
+
+// manager is a loadbalancer.Manager that serves at once whatever it is told, or fails as it is told.
+type manager struct {
+	mu       sync.Mutex
+	observer loadbalancer.Observer
+	held     map[desired.Key]loadbalancer.Service
+	next     netip.Addr
+	fail     error // what Ensure and Delete say
+	ensures  int
+	nodes    [][]desired.Node
+	replays  []loadbalancer.Replay
+	loaded   chan struct{}
+	ended    chan error
+}
+
+func newManager() *manager {
+	m := &manager{held: map[desired.Key]loadbalancer.Service{}, next: addr("192.0.2.64"), loaded: make(chan struct{}), ended: make(chan error, 1)}
+	close(m.loaded)
+	return m
+}
+
+func (m *manager) Ensure(_ context.Context, s loadbalancer.Service) (*loadbalancer.Ensured, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.ensures++
+	if m.fail != nil {
+		return nil, m.fail
+	}
+	key := s.LoadBalancer.Key
+	if s.LoadBalancer.Addresses = m.held[key].LoadBalancer.Addresses; s.LoadBalancer.Addresses == nil {
+		s.LoadBalancer.Addresses = []netip.Addr{m.next}
+		m.next = m.next.Next()
+	}
+	m.held[key] = s
+	return &loadbalancer.Ensured{Addresses: s.LoadBalancer.Addresses}, nil
+}
+
+func (m *manager) Delete(_ context.Context, key desired.Key) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.fail != nil {
+		return m.fail
+	}
+	delete(m.held, key)
+	return nil
+}
+
+func (m *manager) Has(key desired.Key) ([]netip.Addr, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s, held := m.held[key]
+	return s.LoadBalancer.Addresses, held
+}
+
+func (m *manager) SetNodes(nodes []desired.Node) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.nodes = append(m.nodes, nodes)
+}
+
+func (m *manager) Loaded() <-chan struct{} { return m.loaded }
+
+func (m *manager) Load(context.Context) error { return m.fail }
+
+func (m *manager) Replay(all []loadbalancer.Replay) { m.replays = all }
+
+func (m *manager) Run(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-m.ended:
+		return err
+	}
+}
+
+func (m *manager) failing(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.fail = err
+}
+
+func (m *manager) counted() (ensures, nodeSets int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.ensures, len(m.nodes)
+}
+
+// pool gives the names of the servers of a Service's own pool.
+func (m *manager) pool(key desired.Key) (names []string, has bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	pool := m.held[key].LoadBalancer.Pool
+	if pool == nil {
+		return nil, false
+	}
+	for _, server := range pool.Servers {
+		names = append(names, server.Name)
+	}
+	return names, true
+}
+
+// cluster is the API server (a fake clientset), Kubernetes' own service controller, and a Cloud between it and manager.
+type cluster struct {
+	t       *testing.T
+	client  *fake.Clientset
+	manager *manager
+	cloud   *Cloud
+	ended   []error
+}
+
+// inCluster runs test in fake time with the objects there from the beginning.
+func inCluster(t *testing.T, yaml string, prepare func(*manager), objects []runtime.Object, test func(*cluster)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		c := &cluster{t: t, client: fake.NewClientset(objects...), manager: newManager()}
+		c.tellEventsApart()
+		if prepare != nil {
+			prepare(c.manager)
+		}
+		configuration, err := config.Decode([]byte(yaml))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.cloud, err = New(Options{
+			Config: configuration, Client: c.client, FieldManager: "haproxy-cloud-controller-manager",
+			NewManager: func(_ loadbalancer.Settings, _ loadbalancer.EpochStore, o loadbalancer.Observer) (Manager, error) {
+				c.manager.observer = o
+				return c.manager, nil
+			},
+			Register: func(all ...metrics.Registerable) { metrics.NewKubeRegistry().MustRegister(all...) },
+			Ended:    func(err error) { c.ended = append(c.ended, err) },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		factory := informers.NewSharedInformerFactory(c.client, 0)
+		c.cloud.Initialize(nil, ctx.Done())
+		c.cloud.SetInformers(factory)
+		controller, err := servicecontroller.New(c.cloud, c.client, c.cloud.ServiceInformer(), c.cloud.NodeInformer(), "test", utilfeature.DefaultFeatureGate)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var running sync.WaitGroup
+		running.Go(func() { controller.Run(ctx, 4, controllersmetrics.NewControllerManagerMetrics("test")) })
+		factory.StartWithContext(ctx)
+		defer func() {
+			cancel()
+			if err := c.cloud.Shutdown(context.Background()); err != nil {
+				t.Error(err)
+			}
+			running.Wait()
+			factory.Shutdown()
+			// The library's own goroutines (event broadcasters, delaying queues) end by themselves.
+			time.Sleep(time.Minute)
+		}()
+		c.settle()
+		test(c)
+	})
+}
+
+// tellEventsApart gives Events names of their own. Their names are made of the time, which stands still here.
+func (c *cluster) tellEventsApart() {
+	n := 0
+	c.client.PrependReactor("create", "events", func(action clienttesting.Action) (bool, runtime.Object, error) {
+		n++
+		action.(clienttesting.CreateAction).GetObject().(*v1.Event).Name += fmt.Sprintf(".%d", n)
+		return false, nil, nil
+	})
+}
+
+// settle lets a second pass, in which everything that needs no retry happens.
+func (c *cluster) settle() {
+	time.Sleep(time.Second)
+	synctest.Wait()
+}
+
+func (c *cluster) get(name string) *v1.Service {
+	c.t.Helper()
+	svc, err := c.client.CoreV1().Services("default").Get(c.t.Context(), name, metav1.GetOptions{})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return svc
+}
+
+// change updates the object as the API server would: generation and resourceVersion do not matter to anybody here.
+func (c *cluster) change(name string, change func(*v1.Service)) {
+	c.t.Helper()
+	svc := c.get(name)
+	change(svc)
+	if _, err := c.client.CoreV1().Services("default").Update(c.t.Context(), svc, metav1.UpdateOptions{}); err != nil {
+		c.t.Fatal(err)
+	}
+	c.settle()
+}
+
+func (c *cluster) create(svc *v1.Service) {
+	c.t.Helper()
+	if _, err := c.client.CoreV1().Services(svc.Namespace).Create(c.t.Context(), svc, metav1.CreateOptions{}); err != nil {
+		c.t.Fatal(err)
+	}
+	c.settle()
+}
+
+// events gives "Reason: message" of the Warning events about an object, sorted.
+func (c *cluster) events(name string) []string {
+	c.t.Helper()
+	list, err := c.client.CoreV1().Events("").List(c.t.Context(), metav1.ListOptions{})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	told := map[string]bool{}
+	for _, e := range list.Items {
+		if e.InvolvedObject.Name == name && e.Type == v1.EventTypeWarning {
+			told[e.Reason+": "+e.Message] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(told))
+}
+
+func (c *cluster) wantEvent(name, part string) {
+	c.t.Helper()
+	all := c.events(name)
+	if !slices.ContainsFunc(all, func(e string) bool { return strings.Contains(e, part) }) {
+		c.t.Errorf("no event of %s says %q; there are:\n%s", name, part, strings.Join(all, "\n"))
+	}
+}
+
+func (c *cluster) wantAddress(name, want string) {
+	c.t.Helper()
+	if got := fmt.Sprint(published(c.get(name))); got != "["+want+"]" {
+		c.t.Errorf("%s has addresses %s, want [%s]", name, got, want)
+	}
+}
+
+func (c *cluster) wantFinalizer(name string, want bool) {
+	c.t.Helper()
+	if got := hasFinalizer(c.get(name)); got != want {
+		c.t.Errorf("%s has the cleanup finalizer: %v, want %v", name, got, want)
+	}
+}
+
+const finalizer = "service.kubernetes.io/load-balancer-cleanup"
+
+func named(name string, changes ...func(*v1.Service)) *v1.Service {
+	svc := web(changes...)
+	svc.Name, svc.UID = name, "uid-"+svc.UID
+	return svc
+}
+
+func class(name string) func(*v1.Service) {
+	return func(svc *v1.Service) { svc.Spec.LoadBalancerClass = &name }
+}
+
+func clusterIP(svc *v1.Service) {
+	svc.Spec.Type, svc.Spec.LoadBalancerClass, svc.Status = v1.ServiceTypeClusterIP, nil, v1.ServiceStatus{}
+}
+
+func keeping(finalizers ...string) func(*v1.Service) {
+	return func(svc *v1.Service) { svc.Finalizers = finalizers }
+}
+
+func deleting(svc *v1.Service) {
+	now := metav1.Now()
+	svc.DeletionTimestamp = &now
+}
+
+func key(name string) desired.Key { return desired.Key{Namespace: "default", Name: name} }
+
+var errAway = &loadbalancer.GatewaysError{Gateways: []loadbalancer.GatewayError{{Name: "gw1", Err: errors.New("connection refused; is sshd running?")}}}

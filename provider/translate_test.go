@@ -1,0 +1,206 @@
+package provider
+
+import (
+	"net/netip"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"cloud-provider-haproxy/ipam"
+	"cloud-provider-haproxy/loadbalancer"
+	"cloud-provider-haproxy/loadbalancer/desired"
+	"cloud-provider-haproxy/loadbalancer/wire"
+)
+
+var equalAddresses = cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{})
+
+// web is a Service of type LoadBalancer as the API server completes it.
+func web(changes ...func(*v1.Service)) *v1.Service {
+	policy := v1.IPFamilyPolicySingleStack
+	svc := &v1.Service{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web", UID: "uid-web"},
+		Spec: v1.ServiceSpec{
+			Type:                  v1.ServiceTypeLoadBalancer,
+			IPFamilies:            []v1.IPFamily{v1.IPv4Protocol},
+			IPFamilyPolicy:        &policy,
+			ExternalTrafficPolicy: v1.ServiceExternalTrafficPolicyCluster,
+			SessionAffinity:       v1.ServiceAffinityNone,
+			Ports: []v1.ServicePort{
+				{Name: "https", Protocol: v1.ProtocolTCP, Port: 443, NodePort: 30443, TargetPort: intstr.FromInt32(8443)},
+				{Name: "http", Protocol: v1.ProtocolTCP, Port: 80, NodePort: 30080, TargetPort: intstr.FromInt32(8080)},
+			},
+		},
+	}
+	for _, change := range changes {
+		change(svc)
+	}
+	return svc
+}
+
+func annotate(key, value string) func(*v1.Service) {
+	return func(svc *v1.Service) { metav1.SetMetaDataAnnotation(&svc.ObjectMeta, key, value) }
+}
+
+func addr(text string) netip.Addr { return netip.MustParseAddr(text) }
+
+func twoNodes() []desired.Node {
+	return []desired.Node{
+		{Name: "a", Addresses: []netip.Addr{addr("192.0.2.21"), addr("2001:db8::21")}},
+		{Name: "b", Addresses: []netip.Addr{addr("192.0.2.22")}},
+	}
+}
+
+func testTranslator() translator {
+	return translator{localCheck: func(port uint16) desired.Check {
+		return desired.Check{Kind: desired.CheckHTTP, Port: port, Path: "/healthz", IntervalMillis: 2000, Rise: 2, Fall: 3}
+	}}
+}
+
+func TestTranslate(t *testing.T) {
+	plain := desired.LoadBalancer{
+		Key: desired.Key{Namespace: "default", Name: "web"}, UID: "uid-web",
+		Frontends: []desired.Frontend{
+			{Name: "http", Protocol: desired.TCP, Port: 80, NodePort: 30080},
+			{Name: "https", Protocol: desired.TCP, Port: 443, NodePort: 30443},
+		},
+	}
+	v4 := ipam.Request{Families: []ipam.Family{ipam.IPv4}}
+	requesting := func(addresses ...netip.Addr) ipam.Request {
+		return ipam.Request{Families: v4.Families, Addresses: addresses}
+	}
+	tests := []struct {
+		name     string
+		svc      *v1.Service
+		balancer func(*desired.LoadBalancer) // what differs from plain
+		request  ipam.Request
+		warnings []wire.Warning
+	}{
+		{"plain", web(), nil, v4, nil},
+		{"annotated address", web(annotate("cloud-provider-haproxy/load-balancer-ips", " 192.0.2.70 ")), nil, requesting(addr("192.0.2.70")), nil},
+		{"loadBalancerIP", web(func(s *v1.Service) { s.Spec.LoadBalancerIP = "192.0.2.70" }), nil, requesting(addr("192.0.2.70")), nil},
+		{"both, the same", web(annotate(string(LoadBalancerIPs), "192.0.2.70"), func(s *v1.Service) { s.Spec.LoadBalancerIP = "192.0.2.70" }), nil, requesting(addr("192.0.2.70")), nil},
+		{"dual stack", web(annotate(string(LoadBalancerIPs), "2001:db8::70,192.0.2.70"), func(s *v1.Service) {
+			policy := v1.IPFamilyPolicyPreferDualStack
+			s.Spec.IPFamilyPolicy, s.Spec.IPFamilies = &policy, []v1.IPFamily{v1.IPv6Protocol, v1.IPv4Protocol}
+		}), nil, ipam.Request{Families: []ipam.Family{ipam.IPv6, ipam.IPv4}, FirstSuffices: true, Addresses: []netip.Addr{addr("2001:db8::70"), addr("192.0.2.70")}}, nil},
+		{"local", web(func(s *v1.Service) {
+			s.Spec.ExternalTrafficPolicy, s.Spec.HealthCheckNodePort = v1.ServiceExternalTrafficPolicyLocal, 32000
+		}), func(lb *desired.LoadBalancer) {
+			lb.Pool = &desired.Pool{Algorithm: desired.RoundRobin,
+				Check:   desired.Check{Kind: desired.CheckHTTP, Port: 32000, Path: "/healthz", IntervalMillis: 2000, Rise: 2, Fall: 3},
+				Servers: []desired.Server{{Name: "a", Address: addr("192.0.2.21"), Weight: 1}, {Name: "b", Address: addr("192.0.2.22"), Weight: 1}}}
+		}, v4, nil},
+		{"a UDP port besides", web(func(s *v1.Service) {
+			s.Spec.Ports = append(s.Spec.Ports, v1.ServicePort{Name: "dns", Protocol: v1.ProtocolUDP, Port: 53, NodePort: 30053}, v1.ServicePort{Protocol: v1.ProtocolSCTP, Port: 54})
+		}), nil, v4, []wire.Warning{{Reason: "UnsupportedProtocol", Message: "not served: dns 53/UDP, 54/SCTP; only TCP is supported, the TCP ports are served"}}},
+		{"session affinity", web(func(s *v1.Service) { s.Spec.SessionAffinity = v1.ServiceAffinityClientIP }), nil, v4,
+			[]wire.Warning{{Reason: "UnsupportedSessionAffinity", Message: "spec.sessionAffinity ClientIP is not honoured yet: a client's connections are spread over all nodes; None is"}}},
+		{"misspelt annotation", web(annotate("cloud-provider-haproxy/loadbalancer-ip", "192.0.2.70")), nil, v4,
+			[]wire.Warning{{Reason: "UnknownAnnotation", Message: "annotation cloud-provider-haproxy/loadbalancer-ip is not known and has no effect; did you mean cloud-provider-haproxy/load-balancer-ips?"}}},
+		{"others' annotations", web(annotate("metallb.io/address-pool", "x")), nil, v4, nil},
+		{"everybody may connect", web(func(s *v1.Service) { s.Spec.LoadBalancerSourceRanges = []string{"0.0.0.0/0"} }), nil, v4, nil},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			before := test.svc.DeepCopy()
+			got, err := testTranslator().translate(test.svc, twoNodes())
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := plain.Clone()
+			if test.balancer != nil {
+				test.balancer(&want)
+			}
+			if diff := cmp.Diff(loadbalancer.Service{LoadBalancer: want, Request: test.request}, got.service, equalAddresses); diff != "" {
+				t.Errorf("Service (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(test.warnings, got.warnings); diff != "" {
+				t.Errorf("warnings (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(before, test.svc); diff != "" {
+				t.Errorf("the Service was written:\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestTranslateRefuses(t *testing.T) {
+	tests := []struct {
+		name   string
+		svc    *v1.Service
+		want   string
+		closed bool
+	}{
+		{"no TCP port", web(func(s *v1.Service) {
+			s.Spec.Ports = []v1.ServicePort{{Name: "dns", Protocol: v1.ProtocolUDP, Port: 53, NodePort: 30053}}
+		}), "no port is TCP (dns 53/UDP), and only TCP is served; add a TCP port", false},
+		{"no nodePort", web(func(s *v1.Service) { s.Spec.Ports[1].NodePort = 0 }),
+			"spec.ports[1] (http 80/TCP) has no nodePort, and gateways reach the workers by NodePort; set spec.allocateLoadBalancerNodePorts to true or give the port a nodePort", false},
+		{"annotation that is no address", web(annotate(string(LoadBalancerIPs), "192.0.2.70, web")),
+			`annotation cloud-provider-haproxy/load-balancer-ips "192.0.2.70, web": "web" is not an address; allowed is one IPv4 address, one IPv6 address, or both with a comma between`, false},
+		{"empty annotation", web(annotate(string(LoadBalancerIPs), "")),
+			`annotation cloud-provider-haproxy/load-balancer-ips "": "" is not an address; allowed is one IPv4 address, one IPv6 address, or both with a comma between`, false},
+		{"two of a family", web(annotate(string(LoadBalancerIPs), "192.0.2.70,192.0.2.71")),
+			`annotation cloud-provider-haproxy/load-balancer-ips "192.0.2.70,192.0.2.71" has two IPv4 addresses; allowed is one IPv4 address, one IPv6 address, or both with a comma between`, false},
+		{"both, different", web(annotate(string(LoadBalancerIPs), "192.0.2.70"), func(s *v1.Service) { s.Spec.LoadBalancerIP = "192.0.2.71" }),
+			`spec.loadBalancerIP 192.0.2.71 and annotation cloud-provider-haproxy/load-balancer-ips "192.0.2.70" contradict each other; set one of them, or the same address in both`, false},
+		{"wrong family", web(annotate(string(LoadBalancerIPs), "2001:db8::1")),
+			"address 2001:db8::1 is asked for, but spec.ipFamilies is [IPv4]; add IPv6 there or ask for an address of that family", false},
+		{"local without a check port", web(func(s *v1.Service) { s.Spec.ExternalTrafficPolicy = v1.ServiceExternalTrafficPolicyLocal }),
+			"spec.externalTrafficPolicy is Local but spec.healthCheckNodePort is not set, so that nodes with an endpoint cannot be told from others; the API server sets it for type LoadBalancer: remove the policy and set it again", false},
+		{"source ranges", web(func(s *v1.Service) { s.Spec.LoadBalancerSourceRanges = []string{"10.0.0.0/8", "192.0.2.0/24"} }),
+			`spec.loadBalancerSourceRanges "10.0.0.0/8,192.0.2.0/24" cannot be enforced yet, so the Service accepts no connection; remove it if everybody may connect`, true},
+		{"source ranges by annotation", web(annotate(v1.AnnotationLoadBalancerSourceRangesKey, "10.0.0.0/8")),
+			`annotation service.beta.kubernetes.io/load-balancer-source-ranges "10.0.0.0/8" cannot be enforced yet, so the Service accepts no connection; remove it if everybody may connect`, true},
+		{"everybody of one family only", web(func(s *v1.Service) {
+			s.Spec.LoadBalancerSourceRanges = []string{"::/0"}
+		}), `spec.loadBalancerSourceRanges "::/0" cannot be enforced yet, so the Service accepts no connection; remove it if everybody may connect`, true},
+		{"two problems", web(annotate(string(LoadBalancerIPs), "x"), func(s *v1.Service) {
+			s.Spec.Ports[0].NodePort = 0
+			s.Spec.LoadBalancerSourceRanges = []string{"10.0.0.0/8"}
+		}), `spec.ports[0] (https 443/TCP) has no nodePort, and gateways reach the workers by NodePort; set spec.allocateLoadBalancerNodePorts to true or give the port a nodePort; ` +
+			`annotation cloud-provider-haproxy/load-balancer-ips "x": "x" is not an address; allowed is one IPv4 address, one IPv6 address, or both with a comma between; ` +
+			`spec.loadBalancerSourceRanges "10.0.0.0/8" cannot be enforced yet, so the Service accepts no connection; remove it if everybody may connect`, false},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			got, err := testTranslator().translate(test.svc, twoNodes())
+			if err == nil || err.Error() != test.want {
+				t.Errorf("error %q\nwant  %q", err, test.want)
+			}
+			if causeOf(err) != correction {
+				t.Error("the error is not known as one that somebody has to mend")
+			}
+			if got.closed != test.closed {
+				t.Errorf("closed: %v, want %v", got.closed, test.closed)
+			}
+			if pool := got.service.LoadBalancer.Pool; test.closed && (pool == nil || len(pool.Servers) > 0 || pool.Check.Kind != desired.CheckNone) {
+				t.Errorf("the closed form has pool %+v; want one without servers", pool)
+			}
+		})
+	}
+}
+
+func TestStatus(t *testing.T) {
+	svc := web(func(s *v1.Service) {
+		s.Spec.Ports = append(s.Spec.Ports, v1.ServicePort{Name: "dns", Protocol: v1.ProtocolUDP, Port: 53})
+	})
+	proxy, unsupported := v1.LoadBalancerIPModeProxy, "cloud-provider-haproxy/UnsupportedProtocol"
+	ports := []v1.PortStatus{{Port: 443, Protocol: "TCP"}, {Port: 80, Protocol: "TCP"}, {Port: 53, Protocol: "UDP", Error: &unsupported}}
+	want := &v1.LoadBalancerStatus{Ingress: []v1.LoadBalancerIngress{
+		{IP: "192.0.2.70", IPMode: &proxy, Ports: ports},
+		{IP: "2001:db8::70", IPMode: &proxy, Ports: ports},
+	}}
+	got := statusOf(svc, []netip.Addr{addr("192.0.2.70"), addr("2001:db8::70")}, proxy)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("status (-want +got):\n%s", diff)
+	}
+	svc.Status.LoadBalancer = *got
+	if diff := cmp.Diff([]netip.Addr{addr("192.0.2.70"), addr("2001:db8::70")}, published(svc), equalAddresses); diff != "" {
+		t.Errorf("what is read back (-want +got):\n%s", diff)
+	}
+}
