@@ -157,6 +157,44 @@ func TestConnectionsOutliveTables(t *testing.T) {
 	}
 }
 
+// A client that comes again from the same port meets HAProxy's socket in TIME_WAIT, and must be served all the same.
+func TestFrontDoorReusesTimeWait(t *testing.T) {
+	w := newWire(t)
+	w.haproxy(t)
+	w.load(t, pair())
+	for client, vip := range map[string]string{client4: vip4, client6: vip6} {
+		from := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(client), Port: 40000}, Timeout: 2 * time.Second}
+		for round := range 3 {
+			c, err := inside(w.client, func() (net.Conn, error) { return from.DialContext(t.Context(), "tcp", door(vip, "80")) })
+			if err != nil {
+				t.Fatalf("connection %d to %s: %v", round, vip, err)
+			}
+			_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+			if _, err := io.WriteString(c, "close\n"); err != nil {
+				t.Fatal(err)
+			}
+			if got, err := io.ReadAll(c); err != nil || string(got) != "services "+door(vip, "80")+"\n" {
+				t.Errorf("connection %d to %s: %q, %v", round, vip, got, err)
+			}
+			_ = c.Close() // second: the server, which closed first, keeps TIME_WAIT
+		}
+	}
+}
+
+// Under a SYN flood the kernel keeps nothing of a SYN: the client's ACK is the first packet of its connection that tproxy sees.
+func TestFrontDoorAnswersSYNCookies(t *testing.T) {
+	need(t, "sysctl")
+	w := newWire(t)
+	run(t, "ip", "netns", "exec", w.gateway, "sysctl", "--quiet", "net.ipv4.tcp_syncookies=2") // always; IPv6 obeys it too
+	w.haproxy(t)
+	w.load(t, pair())
+	for _, vip := range []string{vip4, vip6} {
+		if got := greeting(t, w.client, vip, "80"); got != "services "+door(vip, "80") {
+			t.Errorf("%s answered %q", vip, got)
+		}
+	}
+}
+
 // Protocol 112 comes from the peers, and from no router in between (RFC 9568 section 5.1.1.3).
 func TestOnlyPeersSpeakVRRP(t *testing.T) {
 	w := newWire(t)
