@@ -4,7 +4,7 @@ import "time"
 
 // Local is what a gateway knows of itself: where its HAProxy lives and how large it may grow. State knows none of it.
 type Local struct {
-	// Version is HAProxy's own, "2.6.12"; empty when it is not known yet. Below 2.6 nothing here works.
+	// Version is HAProxy's own, "2.6.12"; empty when it is not known yet. 2.6 is the oldest that works.
 	Version string
 
 	// ServicesPort and ControlPlanePort are the loopback ports that the nftables table tproxies to.
