@@ -9,8 +9,11 @@ import (
 	"time"
 )
 
-// heartbeat is how long a step may be silent.
-const heartbeat = 2 * time.Second
+// A step may be silent for heartbeat; one that goes on for long is told of every slowHeartbeat.
+const (
+	heartbeat     = 2 * time.Second
+	slowHeartbeat = 10 * time.Second
+)
 
 // narrator tells what goes on and how long it takes. Its methods may be called at the same time.
 type narrator struct {
@@ -20,7 +23,7 @@ type narrator struct {
 	out io.Writer
 }
 
-// step does one thing: its name before, a line every two seconds meanwhile, and its time after if it took long enough to
+// step does one thing: its name before, a line every few seconds meanwhile, and its time after if it took long enough to
 // wonder.
 func (n *narrator) step(ctx context.Context, what string, do func(context.Context) error) error {
 	n.line("%s", what)
@@ -35,7 +38,11 @@ func (n *narrator) step(ctx context.Context, what string, do func(context.Contex
 			case <-ended:
 				return
 			case <-tick.C:
-				n.detail("... %v so far", time.Since(begun).Round(time.Second))
+				passed := time.Since(begun).Round(time.Second)
+				n.detail("... %v so far", passed)
+				if passed >= slowHeartbeat {
+					tick.Reset(slowHeartbeat)
+				}
 			}
 		}
 	}()
