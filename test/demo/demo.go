@@ -129,6 +129,9 @@ func (d *demo) showStatus(ctx context.Context) error {
 	out, err := d.lab.Controller.Run(ctx, "gatewayctl", "status", "--cloud-config", lab.CloudConfigFile)
 	d.detail("controller# gatewayctl status --cloud-config %s", lab.CloudConfigFile)
 	d.detail("%s", out)
+	if strings.Contains(out, "nf_conntrack_max") {
+		d.detail("(The lab's gateways share this machine's connection tracking table and leave its size alone.)")
+	}
 	return err
 }
 
@@ -154,9 +157,9 @@ func (d *demo) deleteService(ctx context.Context) error {
 		return err
 	}
 	return d.cluster.WaitFor(ctx, "the gateways to let go of "+d.address.String(), func(ctx context.Context) error {
-		holder, err := d.cluster.Holder(ctx, d.address)
-		if err == nil && holder != nil {
-			err = fmt.Errorf("%s still holds it", holder.Name)
+		holders, err := d.cluster.Holders(ctx, d.address)
+		if err == nil && len(holders) != 0 {
+			err = fmt.Errorf("%s still holds it", holders[0].Name)
 		}
 		return err
 	})

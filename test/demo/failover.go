@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"cloud-provider-haproxy/test/lab"
@@ -20,7 +21,7 @@ const (
 )
 
 func (d *demo) killHolder(ctx context.Context) error {
-	holder, err := d.mustHolder(ctx)
+	holder, err := d.cluster.Holder(ctx, d.address)
 	if err != nil {
 		return err
 	}
@@ -30,7 +31,7 @@ func (d *demo) killHolder(ctx context.Context) error {
 		if err := holder.PowerOff(); err != nil {
 			return err
 		}
-		return d.awaitHolder(ctx, func(h *lab.Host) bool { return h != nil && h != holder })
+		return d.awaitHolder(ctx, d.other(holder))
 	})
 	if err != nil {
 		return err
@@ -47,16 +48,16 @@ func (d *demo) bringBack(ctx context.Context) error {
 		if err := d.holder.Boot(ctx); err != nil {
 			return err
 		}
-		return d.cluster.WaitFor(ctx, "both gateways to be in sync", d.cluster.InSync)
+		if err := d.cluster.WaitFor(ctx, "both gateways to be in sync", d.cluster.InSync); err != nil {
+			return err
+		}
+		d.detail("%s is in sync; it takes the address back when the controller has confirmed that its State is the newest", d.holder.Name)
+		return d.awaitHolder(ctx, d.holder)
 	})
 	if err != nil {
 		return err
 	}
-	holder, err := d.mustHolder(ctx)
-	if err != nil {
-		return err
-	}
-	d.detail("%s is back and in sync; %s holds the address", d.holder.Name, holder.Name)
+	d.detail("%s holds %s again", d.holder.Name, d.address)
 	d.detail("the client saw no answer for %v; %s", report.LongestGap.Round(time.Millisecond), failures(report))
 	return lastedAtMost(report, longestGap)
 }
@@ -93,22 +94,18 @@ func watch(ctx context.Context, duration time.Duration) error {
 	}
 }
 
-func (d *demo) awaitHolder(ctx context.Context, right func(*lab.Host) bool) error {
-	return d.cluster.WaitFor(ctx, "another gateway to hold "+d.address.String(), func(ctx context.Context) error {
+func (d *demo) awaitHolder(ctx context.Context, want *lab.Host) error {
+	return d.cluster.WaitFor(ctx, want.Name+" to hold "+d.address.String(), func(ctx context.Context) error {
 		holder, err := d.cluster.Holder(ctx, d.address)
-		if err == nil && !right(holder) {
-			err = fmt.Errorf("none does")
+		if err == nil && holder != want {
+			err = fmt.Errorf("%s holds it", holder.Name)
 		}
 		return err
 	})
 }
 
-func (d *demo) mustHolder(ctx context.Context) (*lab.Host, error) {
-	holder, err := d.cluster.Holder(ctx, d.address)
-	if err == nil && holder == nil {
-		err = fmt.Errorf("no gateway says that it holds %s", d.address)
-	}
-	return holder, err
+func (d *demo) other(than *lab.Host) *lab.Host {
+	return d.lab.Gateways[1-slices.Index(d.lab.Gateways, than)]
 }
 
 func failures(r traffic.Report) string {

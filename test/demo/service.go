@@ -25,7 +25,11 @@ func (d *demo) applyService(ctx context.Context) error {
 	}
 	defer watch.end(cancel)
 	d.detail("$ kubectl get svc --watch")
-	if err := watch.await(func(string) bool { return true }); err != nil { // the header: the watch is there
+	header := func(line string) bool {
+		d.detail("%s", line)
+		return true
+	}
+	if err := watch.await(header); err != nil { // the watch is there
 		return err
 	}
 	said, err := d.cluster.KubectlInput(ctx, string(text), "apply", "-f", "-")
@@ -33,7 +37,7 @@ func (d *demo) applyService(ctx context.Context) error {
 		return err
 	}
 	applied := time.Now()
-	d.detail("%s", "> "+said)
+	d.detail("(kubectl apply: %s)", strings.TrimSpace(said))
 	sawPending := false
 	err = watch.await(func(line string) bool {
 		d.detail("%s", line)

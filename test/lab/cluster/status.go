@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os/exec"
-	"slices"
 
 	"cloud-provider-haproxy/loadbalancer/wire"
 	"cloud-provider-haproxy/test/lab"
@@ -57,16 +56,32 @@ func (c *Cluster) InSync(ctx context.Context) error {
 	return errors.Join(faults...)
 }
 
-// Holder is the gateway that holds the address; nil: none does, or none that can be asked.
+// Holders are the gateways that have the address now, as their kernels say; a gateway that is off has none.
+func (c *Cluster) Holders(ctx context.Context, address netip.Addr) ([]*lab.Host, error) {
+	var holders []*lab.Host
+	for _, gateway := range c.Lab.Gateways {
+		if gateway.PID() == 0 {
+			continue
+		}
+		out, err := gateway.Run(ctx, "ip", "-o", "address", "show", "to", address.String())
+		if err != nil {
+			return nil, err
+		}
+		if out != "" {
+			holders = append(holders, gateway)
+		}
+	}
+	return holders, nil
+}
+
+// Holder is the one gateway that has the address. None and two are errors.
 func (c *Cluster) Holder(ctx context.Context, address netip.Addr) (*lab.Host, error) {
-	all, err := c.Status(ctx)
+	holders, err := c.Holders(ctx, address)
 	if err != nil {
 		return nil, err
 	}
-	for _, g := range all {
-		if g.Reachable && slices.Contains(g.Status.Held, address) {
-			return c.Lab.Host(g.Gateway), nil
-		}
+	if len(holders) != 1 {
+		return nil, fmt.Errorf("%d gateways hold %s, want 1", len(holders), address)
 	}
-	return nil, nil
+	return holders[0], nil
 }
