@@ -26,6 +26,8 @@ func TestPair(t *testing.T) {
 		{"served", testServed},
 		{"services", testServices},
 		{"nodes", testNodes},
+		{"pool", testPool},
+		{"control-plane", testControlPlane},
 		{"unhealthy", testAllUnhealthy},
 		{"refused", testRefused},
 		{"ssh-port", testPortOfSSH},
