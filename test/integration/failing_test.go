@@ -90,7 +90,7 @@ func testFlushedRules(t *testing.T, p *pair) {
 func testHAProxyDies(t *testing.T, p *pair) {
 	p.begin(t)
 	holder := p.home(t, web4)
-	flow := p.flow(t)
+	flow := p.flowTo(t, port(web4, 80))
 	end(t, holder, "-KILL", haproxyProcess)
 	eventually(t, "HAProxy runs again where it was killed", func() error {
 		s := p.status(t)[holder.Name]

@@ -18,7 +18,7 @@ import (
 
 // TestPair runs all tests of one shared pair.
 func TestPair(t *testing.T) {
-	p := &pair{Lab: lab.New(t, lab.Options{Workers: 3, NodePorts: nodePorts()})}
+	p := &pair{Lab: lab.New(t, lab.Options{Workers: 3, NodePorts: nodePorts()}), epoch: 10} // there is something older
 	for _, test := range []struct {
 		name string
 		run  func(*testing.T, *pair)
@@ -26,6 +26,8 @@ func TestPair(t *testing.T) {
 		{"served", testServed},
 		{"services", testServices},
 		{"nodes", testNodes},
+		{"pool", testPool},
+		{"control-plane", testControlPlane},
 		{"unhealthy", testAllUnhealthy},
 		{"refused", testRefused},
 		{"ssh-port", testPortOfSSH},
