@@ -62,18 +62,12 @@ type Allocator struct {
 	blocks     []*block
 	spans      []span
 	exclusions []Exclusion
-	records    map[Owner]*record
+	// excluded are the run-time exclusions that lie in a pool, with their reasons.
+	excluded map[netip.Addr]string
+	owners   owners
 	// outside are addresses held in no pool: a pool that was removed, an edited status.
 	outside   map[netip.Addr]*record
-	releasing map[netip.Addr]Owner
-	// departed is releasing by owner, in the order of release, for the owner that comes back.
-	departed map[Owner][]netip.Addr
-}
-
-// record is one owner's addresses, IPv4 then IPv6; the zero Addr where it has none.
-type record struct {
-	owner     Owner
-	addresses [2]netip.Addr
+	releasing map[netip.Addr]*record
 }
 
 func slot(f Family) int {
@@ -161,8 +155,9 @@ func (a *Allocator) firstFamily() []Family {
 // choose finds the address of one family without taking it.
 func (a *Allocator) choose(owner Owner, family Family, request Request) (netip.Addr, error) {
 	var held netip.Addr
-	if r := a.records[owner]; r != nil {
-		held = r.addresses[slot(family)]
+	var departed []netip.Addr
+	if r := a.owners.get(owner); r != nil {
+		held, departed = r.addresses[slot(family)], r.departed
 	}
 	for _, address := range request.Addresses {
 		if FamilyOf(address) != family {
@@ -176,7 +171,7 @@ func (a *Allocator) choose(owner Owner, family Family, request Request) (netip.A
 	if held.IsValid() {
 		return held, nil
 	}
-	for _, address := range a.departed[owner] {
+	for _, address := range departed {
 		if FamilyOf(address) == family && a.available(owner, address, request.Pools) == nil {
 			return address, nil
 		}
@@ -232,11 +227,7 @@ func (a *Allocator) exhausted(family Family, pools []string) error {
 
 // commit makes wanted what owner holds. Every wanted address is owner's already, its own releasing one, or free.
 func (a *Allocator) commit(owner Owner, wanted [2]netip.Addr) {
-	r := a.records[owner]
-	if r == nil {
-		r = &record{owner: owner}
-		a.records[owner] = r
-	}
+	r := a.owners.make(owner)
 	for i, address := range wanted {
 		if r.addresses[i] == address {
 			continue

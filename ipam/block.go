@@ -1,7 +1,6 @@
 package ipam
 
 import (
-	"container/list"
 	"encoding/binary"
 	"net/netip"
 	"sort"
@@ -21,8 +20,8 @@ type block struct {
 	fresh    fresh
 	recycled recycled
 	held     map[uint64]*record
-	// releasing counts the numbers that are neither held nor free.
-	releasing uint64
+	// releasing counts the numbers that are neither held nor free, excluded those that are excluded at run time.
+	releasing, excluded uint64
 }
 
 // span finds the block of an address; the spans of all blocks are sorted and do not overlap.
@@ -101,26 +100,45 @@ func (f *fresh) take(n uint64) {
 
 // recycled is a queue of freed numbers from which any number can be taken.
 type recycled struct {
-	queue    *list.List // of uint64, longest free first
-	elements map[uint64]*list.Element
+	// first is the longest free, last the newest; both mean nothing while links is empty.
+	first, last uint64
+	links       map[uint64]link
 }
 
-func (r *recycled) push(n uint64) { r.elements[n] = r.queue.PushBack(n) }
+// link names the neighbours of a number in the queue; the number itself where there is none.
+type link struct{ before, after uint64 }
 
-func (r *recycled) oldest() (uint64, bool) {
-	if front := r.queue.Front(); front != nil {
-		return front.Value.(uint64), true
+func (r *recycled) push(n uint64) {
+	if len(r.links) == 0 {
+		r.first, r.last, r.links[n] = n, n, link{n, n}
+		return
 	}
-	return 0, false
+	r.links[r.last] = link{r.links[r.last].before, n}
+	r.links[n] = link{r.last, n}
+	r.last = n
 }
+
+func (r *recycled) oldest() (uint64, bool) { return r.first, len(r.links) > 0 }
 
 func (r *recycled) remove(n uint64) bool {
-	element, ok := r.elements[n]
-	if ok {
-		r.queue.Remove(element)
-		delete(r.elements, n)
+	l, ok := r.links[n]
+	if !ok {
+		return false
 	}
-	return ok
+	delete(r.links, n)
+	before, after := l.before, l.after
+	// A neighbour at an end of the queue names itself, and goes on doing so.
+	switch {
+	case before == n && after == n:
+	case before == n:
+		r.first, r.links[after] = after, link{after, r.links[after].after}
+	case after == n:
+		r.last, r.links[before] = before, link{r.links[before].before, before}
+	default:
+		r.links[before] = link{r.links[before].before, after}
+		r.links[after] = link{before, r.links[after].after}
+	}
+	return true
 }
 
 // distance is to - from, which must not exceed 2^64 - 1.

@@ -2,6 +2,7 @@ package ipam
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 )
@@ -16,11 +17,7 @@ func (a *Allocator) Claim(owner Owner, address netip.Addr) error {
 	if holder, ok := a.Holder(address); ok && holder.Owner != owner {
 		return &TakenError{Address: address, Holder: holder}
 	}
-	r := a.records[owner]
-	if r == nil {
-		r = &record{owner: owner}
-		a.records[owner] = r
-	}
+	r := a.owners.make(owner)
 	switch held := r.addresses[slot(FamilyOf(address))]; {
 	case held == address:
 		return nil
@@ -44,11 +41,18 @@ func (a *Allocator) ClaimReleasing(owner Owner, address netip.Addr) error {
 		return &TakenError{Address: address, Holder: holder}
 	}
 	if b, n, ok := a.locate(address); ok {
-		b.take(n)
+		a.occupy(b, n, address)
 		b.releasing++
 	}
-	a.depart(owner, address)
+	a.depart(a.owners.make(owner), address)
 	return nil
+}
+
+// occupy takes a number that nobody holds from what is free; one that is excluded at run time is not free already.
+func (a *Allocator) occupy(b *block, n uint64, address netip.Addr) {
+	if _, excluded := a.excluded[address]; !excluded {
+		b.take(n)
+	}
 }
 
 func claimable(address netip.Addr) error {
@@ -60,7 +64,7 @@ func claimable(address netip.Addr) error {
 
 // Release makes everything that owner holds releasing and gives it back, IPv4 first.
 func (a *Allocator) Release(owner Owner) []netip.Addr {
-	r := a.records[owner]
+	r := a.owners.get(owner)
 	if r == nil {
 		return nil
 	}
@@ -71,29 +75,69 @@ func (a *Allocator) Release(owner Owner) []netip.Addr {
 			released = append(released, address)
 		}
 	}
-	delete(a.records, owner)
 	return released
 }
 
 // Free makes a releasing address free. The caller calls it when every configured gateway confirmed a State without it.
 // It reports whether address was releasing.
 func (a *Allocator) Free(address netip.Addr) bool {
-	owner, ok := a.releasing[address]
+	r, ok := a.releasing[address]
 	if !ok {
 		return false
 	}
-	a.undepart(owner, address)
+	a.undepart(r, address)
+	if len(r.departed) == 0 && r.addresses == [2]netip.Addr{} {
+		a.owners.delete(r)
+	}
 	if b, n, ok := a.locate(address); ok {
 		b.releasing--
-		b.recycled.push(n)
+		if _, excluded := a.excluded[address]; !excluded {
+			b.recycled.push(n)
+		}
 	}
 	return true
 }
 
+// SetExcluded replaces the addresses that are excluded at run time, on top of New's: those of nodes, which come and go.
+// An address that is held or releasing stays so and is not given away after.
+func (a *Allocator) SetExcluded(reasons map[netip.Addr]string) {
+	for _, address := range sortedAddresses(a.excluded) {
+		if _, stays := reasons[address]; !stays {
+			a.include(address)
+		}
+	}
+	for _, address := range sortedAddresses(reasons) {
+		b, n, ok := a.locate(address)
+		if _, already := a.excluded[address]; ok && !already {
+			if _, taken := a.Holder(address); !taken {
+				b.take(n)
+			}
+			b.excluded++
+		}
+		if ok {
+			a.excluded[address] = reasons[address]
+		}
+	}
+}
+
+func (a *Allocator) include(address netip.Addr) {
+	b, n, _ := a.locate(address)
+	delete(a.excluded, address)
+	b.excluded--
+	if _, taken := a.Holder(address); !taken {
+		b.recycled.push(n)
+	}
+}
+
+// sortedAddresses keeps the order in which addresses become free from depending on map order.
+func sortedAddresses(reasons map[netip.Addr]string) []netip.Addr {
+	return slices.SortedFunc(maps.Keys(reasons), netip.Addr.Compare)
+}
+
 // Holder says who has address, also when it is releasing.
 func (a *Allocator) Holder(address netip.Addr) (Holder, bool) {
-	if owner, ok := a.releasing[address]; ok {
-		return Holder{Owner: owner, Releasing: true}, true
+	if r, ok := a.releasing[address]; ok {
+		return Holder{Owner: r.owner, Releasing: true}, true
 	}
 	if b, n, ok := a.locate(address); ok {
 		if r := b.held[n]; r != nil {
@@ -109,7 +153,7 @@ func (a *Allocator) Holder(address netip.Addr) (Holder, bool) {
 
 // Addresses gives what owner holds, IPv4 first.
 func (a *Allocator) Addresses(owner Owner) []netip.Addr {
-	r := a.records[owner]
+	r := a.owners.get(owner)
 	if r == nil {
 		return nil
 	}
@@ -125,8 +169,8 @@ func (a *Allocator) Addresses(owner Owner) []netip.Addr {
 // Releasing gives every releasing address, sorted.
 func (a *Allocator) Releasing() []Released {
 	all := make([]Released, 0, len(a.releasing))
-	for address, owner := range a.releasing {
-		all = append(all, Released{Address: address, Owner: owner})
+	for address, r := range a.releasing {
+		all = append(all, Released{Address: address, Owner: r.owner})
 	}
 	slices.SortFunc(all, func(x, y Released) int { return x.Address.Compare(y.Address) })
 	return all
@@ -136,12 +180,12 @@ func (a *Allocator) Releasing() []Released {
 func (a *Allocator) take(r *record, address netip.Addr) {
 	b, n, pooled := a.locate(address)
 	if _, back := a.releasing[address]; back {
-		a.undepart(r.owner, address)
+		a.undepart(r, address)
 		if pooled {
 			b.releasing--
 		}
 	} else if pooled {
-		b.take(n)
+		a.occupy(b, n, address)
 	}
 	if pooled {
 		b.held[n] = r
@@ -161,20 +205,15 @@ func (a *Allocator) release(r *record, i int) {
 		delete(a.outside, address)
 	}
 	r.addresses[i] = netip.Addr{}
-	a.depart(r.owner, address)
+	a.depart(r, address)
 }
 
-func (a *Allocator) depart(owner Owner, address netip.Addr) {
-	a.releasing[address] = owner
-	a.departed[owner] = append(a.departed[owner], address)
+func (a *Allocator) depart(r *record, address netip.Addr) {
+	a.releasing[address] = r
+	r.departed = append(r.departed, address)
 }
 
-func (a *Allocator) undepart(owner Owner, address netip.Addr) {
+func (a *Allocator) undepart(r *record, address netip.Addr) {
 	delete(a.releasing, address)
-	left := slices.DeleteFunc(a.departed[owner], func(other netip.Addr) bool { return other == address })
-	if len(left) == 0 {
-		delete(a.departed, owner)
-		return
-	}
-	a.departed[owner] = left
+	r.departed = slices.DeleteFunc(r.departed, func(other netip.Addr) bool { return other == address })
 }

@@ -1,7 +1,6 @@
 package ipam
 
 import (
-	"container/list"
 	"errors"
 	"fmt"
 	"math"
@@ -24,10 +23,10 @@ type Count struct {
 func New(pools []Pool, exclusions []Exclusion) (*Allocator, error) {
 	a := &Allocator{
 		exclusions: slices.Clone(exclusions),
-		records:    map[Owner]*record{},
+		owners:     newOwners(),
+		excluded:   map[netip.Addr]string{},
 		outside:    map[netip.Addr]*record{},
-		releasing:  map[netip.Addr]Owner{},
-		departed:   map[Owner][]netip.Addr{},
+		releasing:  map[netip.Addr]*record{},
 	}
 	faults := overlaps(pools)
 	for _, pool := range pools {
@@ -88,7 +87,7 @@ func (a *Allocator) add(pool Pool) (faults []error) {
 func newBlock(pool string, family Family, ranges []netipx.IPRange) (*block, error) {
 	b := &block{
 		pool: pool, family: family, ranges: ranges,
-		recycled: recycled{queue: list.New(), elements: map[uint64]*list.Element{}},
+		recycled: recycled{links: map[uint64]link{}},
 		held:     map[uint64]*record{},
 	}
 	for i, r := range ranges {
@@ -140,6 +139,9 @@ func overlaps(pools []Pool) (faults []error) {
 func (a *Allocator) Check(address netip.Addr) error { return a.check(address, nil) }
 
 func (a *Allocator) check(address netip.Addr, pools []string) error {
+	if reason, ok := a.excluded[address]; ok {
+		return &ExcludedError{Address: address, Reason: reason}
+	}
 	if pool, ok := a.PoolOf(address); ok && (len(pools) == 0 || slices.Contains(pools, pool)) {
 		return nil
 	}
@@ -186,7 +188,7 @@ func (a *Allocator) PoolOf(address netip.Addr) (string, bool) {
 func (a *Allocator) Counts() []Count {
 	counts := make([]Count, len(a.blocks))
 	for i, b := range a.blocks {
-		size := b.last
+		size := b.last - b.excluded
 		if size < math.MaxUint64 {
 			size++
 		}
