@@ -33,14 +33,15 @@ func newAgentRunCommand(logs *logFlags) *cobra.Command {
 				return err
 			}
 			a, err := agent.New(agent.Parts{
-				Config:       config,
-				Version:      version(),
-				Host:         agent.Machine{},
-				HAProxy:      agent.NewWorker(config.Paths.HAProxySocket),
-				TryBind:      agent.TryBind,
-				Verifier:     signersFile(config.Paths.Signers),
-				Log:          logs.logger(),
-				NotifySocket: os.Getenv("NOTIFY_SOCKET"),
+				Config:         config,
+				Version:        version(),
+				Host:           agent.Machine{},
+				HAProxy:        agent.NewWorker(config.Paths.HAProxySocket),
+				TryBind:        agent.TryBind,
+				Verifier:       signersFile(config.Paths.Signers),
+				Log:            logs.logger(),
+				FirewallEvents: agent.FirewallEvents,
+				NotifySocket:   os.Getenv("NOTIFY_SOCKET"),
 			})
 			if err != nil {
 				return err

@@ -33,6 +33,8 @@ type Parts struct {
 	TryBind  func(netip.AddrPort) error
 	Verifier Verifier
 	Log      *slog.Logger
+	// FirewallEvents sends whenever the kernel's nftables change; nil: nobody can tell.
+	FirewallEvents func(context.Context) (<-chan struct{}, error)
 	// NotifySocket is systemd's, from the environment; empty without systemd.
 	NotifySocket string
 }
@@ -47,6 +49,8 @@ type Agent struct {
 	verifier Verifier
 	log      *slog.Logger
 	notify   string
+
+	firewallEvents func(context.Context) (<-chan struct{}, error)
 
 	// writing has room for one: whoever fills it may change the machine.
 	writing  chan struct{}
@@ -83,7 +87,9 @@ func New(p Parts) (*Agent, error) {
 		verifier: p.Verifier,
 		log:      p.Log,
 		notify:   p.NotifySocket,
-		writing:  make(chan struct{}, 1),
+
+		firewallEvents: p.FirewallEvents,
+		writing:        make(chan struct{}, 1),
 	}, nil
 }
 
@@ -113,6 +119,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	group.Go(func() error { return a.serve(ctx, listener) })
 	group.Go(func() error { a.watchHAProxy(ctx); return nil })
 	group.Go(func() error { a.watchDaemons(ctx); return nil })
+	group.Go(func() error { a.watchFirewall(ctx); return nil })
 	group.Go(func() error { a.confirmInTime(ctx); return nil })
 	if err := notify(a.notify, "READY=1"); err != nil {
 		a.log.Warn("telling systemd that the agent is ready", "error", err)

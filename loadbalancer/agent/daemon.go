@@ -13,8 +13,9 @@ import (
 )
 
 const (
-	// workerLimit is how long a new worker of HAProxy may take; 165 ms were measured, on a loaded machine.
+	// workerLimit is how long a new worker of HAProxy may take, over all tries; 165 ms were measured.
 	workerLimit = 15 * time.Second
+	reloadTries = 5
 	// startLimit is how long a daemon may take to write its pid file, or to end. Short, because keepalived ends with
 	// exit code 0 when a process of one that was killed is not reaped yet, and must then be started again.
 	startLimit = 3 * time.Second
@@ -30,9 +31,15 @@ const (
 func (a *Agent) growHAProxy(ctx context.Context, w *work, want *rendering) error {
 	switch w.haproxy {
 	case start:
-		return a.newWorker(ctx, a.config.HAProxy.Start, want.config, 0)
+		if err := a.startWorker(ctx, want.config); err != nil {
+			return err
+		}
+		return a.complete(ctx, want.config)
 	case reload:
-		return a.reloadHAProxy(ctx, want)
+		if err := a.reloadHAProxy(ctx, loads(want.config)); err != nil {
+			return err
+		}
+		return a.complete(ctx, want.config)
 	}
 	if err := a.haproxy.Apply(ctx, w.diff.Grow()); err != nil {
 		return fmt.Errorf("updating HAProxy: %w", err)
@@ -50,17 +57,16 @@ func (a *Agent) shrinkHAProxy(ctx context.Context, w *work) error {
 	return nil
 }
 
-// reloadHAProxy replaces the worker.
-func (a *Agent) reloadHAProxy(ctx context.Context, want *rendering) error {
-	old := 0
+// reloadHAProxy replaces the worker, and keeps what the old one knows about the servers.
+func (a *Agent) reloadHAProxy(ctx context.Context, accept acceptance) error {
 	running, err := a.readHAProxy(ctx)
-	if err == nil {
-		old = running.PID
-		if err := a.saveServersState(ctx); err != nil {
-			return err
-		}
+	if err != nil {
+		return a.reloadWorker(ctx, accept) // it hangs or has another socket; the files say enough
 	}
-	return a.newWorker(ctx, a.config.HAProxy.Reload, want.config, old)
+	if err := a.saveServersState(ctx); err != nil {
+		return err
+	}
+	return a.reloadWorker(ctx, replaces(running.PID, accept))
 }
 
 // saveServersState keeps what is known about the servers' health; without it every server is up at first and a dead one
@@ -76,30 +82,72 @@ func (a *Agent) saveServersState(ctx context.Context) error {
 	return nil
 }
 
-// newWorker runs argv and waits for a worker that tells the wanted generation and is not the old one. What the files
-// could not tell it is applied then.
-func (a *Agent) newWorker(ctx context.Context, argv []string, want *haproxy.Config, old int) error {
-	if _, err := a.host.Run(ctx, argv, nil); err != nil {
-		return fmt.Errorf("telling HAProxy to load its configuration: %w", err)
+// startWorker starts HAProxy and waits for its worker.
+func (a *Agent) startWorker(ctx context.Context, want *haproxy.Config) error {
+	if _, err := a.host.Run(ctx, a.config.HAProxy.Start, nil); err != nil {
+		return fmt.Errorf("starting HAProxy: %w", err)
 	}
-	var running *haproxy.Running
-	said := "it does not answer"
-	err := poll(ctx, workerLimit, func() (done bool, err error) {
-		running, err = a.readHAProxy(ctx)
+	return a.awaitWorker(ctx, workerLimit, loads(want))
+}
+
+// reloadWorker reloads HAProxy and waits for a worker that is accepted. A SIGUSR2 that comes while the master is still
+// busy with the one before is lost (seen with 2.6.12), and 2.6 gives no verdict, so it is told again.
+func (a *Agent) reloadWorker(ctx context.Context, accept acceptance) error {
+	for try := 1; ; try++ {
+		if _, err := a.host.Run(ctx, a.config.HAProxy.Reload, nil); err != nil {
+			return fmt.Errorf("reloading HAProxy: %w", err)
+		}
+		err := a.awaitWorker(ctx, workerLimit/reloadTries, accept)
+		if err == nil || try == reloadTries || ctx.Err() != nil {
+			return err
+		}
+		a.log.Warn("HAProxy has no new worker, reloading once more", "error", err)
+	}
+}
+
+// acceptance says why HAProxy's answer does not come from the worker that is waited for; "" when it does.
+type acceptance func(*haproxy.Running, error) (why string)
+
+// loads accepts a worker that has loaded want.
+func loads(want *haproxy.Config) acceptance {
+	return func(running *haproxy.Running, err error) string {
 		switch {
 		case err != nil:
-			said = err.Error()
-		case running.PID == old:
-			said = "the old worker answers still"
+			return err.Error()
 		case running.Generation != want.Generation:
-			said = fmt.Sprintf("its worker has loaded %q", running.Generation)
-		default:
-			return true, nil
+			return fmt.Sprintf("its worker has loaded %q", running.Generation)
 		}
-		return false, nil
+		return ""
+	}
+}
+
+// replaces accepts any worker but the old one, as accept does.
+func replaces(old int, accept acceptance) acceptance {
+	return func(running *haproxy.Running, err error) string {
+		if err == nil && running.PID == old {
+			return "the old worker answers still"
+		}
+		return accept(running, err)
+	}
+}
+
+func (a *Agent) awaitWorker(ctx context.Context, limit time.Duration, accept acceptance) error {
+	why := ""
+	err := poll(ctx, limit, func() (done bool, err error) {
+		why = accept(a.readHAProxy(ctx))
+		return why == "", nil
 	})
 	if err != nil {
-		return fmt.Errorf("waiting for HAProxy's new worker: %w (%s)", err, said)
+		return fmt.Errorf("waiting for HAProxy's new worker: %w (%s)", err, why)
+	}
+	return nil
+}
+
+// complete applies at run time what the files could not tell a new worker.
+func (a *Agent) complete(ctx context.Context, want *haproxy.Config) error {
+	running, err := a.readHAProxy(ctx)
+	if err != nil {
+		return fmt.Errorf("reading from HAProxy's new worker: %w", err)
 	}
 	diff := haproxy.Compare(running, want)
 	if len(diff.Reload) > 0 {

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+
+	"cloud-provider-haproxy/loadbalancer/haproxy"
 )
 
 // journal is what stood on a machine before its very first State. Later transactions need none: the State that is held
@@ -85,10 +87,15 @@ func (a *Agent) restore(ctx context.Context, j *journal) error {
 		faults = append(faults, a.restoreFile(path, j.Files[path]))
 	}
 	faults = append(faults,
-		a.restoreDaemon(ctx, a.config.Keepalived, j.Keepalived),
+		a.restoreDaemon(ctx, a.config.Keepalived, j.Keepalived, func(ctx context.Context) error {
+			_, err := a.host.Run(ctx, a.config.Keepalived.Reload, nil)
+			return err
+		}),
 		a.host.Remove(a.config.Paths.loadedFile()),
 		a.loadTable(ctx, []byte(dropFront)),
-		a.restoreDaemon(ctx, a.config.HAProxy, j.HAProxy))
+		a.restoreDaemon(ctx, a.config.HAProxy, j.HAProxy, func(ctx context.Context) error {
+			return a.reloadHAProxy(ctx, isForeign)
+		}))
 	if err := errors.Join(faults...); err != nil {
 		return fmt.Errorf("restoring what ran before the first State: %w", err)
 	}
@@ -105,23 +112,23 @@ func (a *Agent) restoreFile(path string, content []byte) error {
 	return a.host.WriteFile(path, content, 0o644)
 }
 
-func (a *Agent) restoreDaemon(ctx context.Context, d Daemon, ran bool) error {
+// restoreDaemon lets a daemon read its restored files when it ran before, and ends it when it did not.
+func (a *Agent) restoreDaemon(ctx context.Context, d Daemon, ran bool, reload func(context.Context) error) error {
 	running, err := a.alive(d)
 	if err != nil {
 		return err
 	}
-	var argv []string
 	switch {
 	case running == nil && ran:
-		argv = d.Start
+		_, err = a.host.Run(ctx, d.Start, nil)
 	case running != nil && ran:
-		argv = d.Reload
+		return reload(ctx)
 	case running != nil && !ran:
-		argv = d.Stop
+		_, err = a.host.Run(ctx, d.Stop, nil)
 	default:
 		return nil
 	}
-	if _, err = a.host.Run(ctx, argv, nil); err != nil {
+	if err != nil {
 		return err
 	}
 	err = poll(ctx, startLimit, func() (done bool, err error) {
@@ -132,4 +139,12 @@ func (a *Agent) restoreDaemon(ctx context.Context, d Daemon, ran bool) error {
 		return fmt.Errorf("waiting for %s to start or stop: %w", d.Program, err)
 	}
 	return nil
+}
+
+// isForeign accepts a worker that runs somebody else's configuration, which may have no socket for us.
+func isForeign(running *haproxy.Running, err error) string {
+	if err == nil && running.Generation != "" {
+		return "it still runs our configuration"
+	}
+	return ""
 }

@@ -24,7 +24,8 @@ type Local struct {
 	// SlotsPerKind is how many slots of each kind are made at a time; more are made by a reload, ahead of need.
 	SlotsPerKind int
 
-	// Log is a syslog target with its facility, "/dev/log local0".
+	// Log is a syslog target with its facility, "/dev/log local0"; empty logs nothing. A socket is looked for inside
+	// Chroot: Debian's package puts one there.
 	Log string
 
 	// OldWorkers is how long a worker that was replaced by a reload may keep its connections.

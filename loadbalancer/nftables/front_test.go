@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"cloud-provider-haproxy/loadbalancer/desired"
 )
 
@@ -157,7 +159,8 @@ func TestConnectionsOutliveTables(t *testing.T) {
 	}
 }
 
-// A client that comes again from the same port meets HAProxy's socket in TIME_WAIT, and must be served all the same.
+// A client that comes again from the same port meets HAProxy's socket in TIME_WAIT, and must be served all the same, by its first
+// SYN: the second one is sent after a second.
 func TestFrontDoorReusesTimeWait(t *testing.T) {
 	w := newWire(t)
 	w.haproxy(t)
@@ -176,9 +179,26 @@ func TestFrontDoorReusesTimeWait(t *testing.T) {
 			if got, err := io.ReadAll(c); err != nil || string(got) != "services "+door(vip, "80")+"\n" {
 				t.Errorf("connection %d to %s: %q, %v", round, vip, got, err)
 			}
+			if n := retransmissions(t, c); n != 0 {
+				t.Errorf("connection %d to %s: %d packets were not answered", round, vip, n)
+			}
 			_ = c.Close() // second: the server, which closed first, keeps TIME_WAIT
 		}
 	}
+}
+
+// retransmissions is how many packets the client's kernel had to send again.
+func retransmissions(t *testing.T, c net.Conn) uint32 {
+	t.Helper()
+	raw, err := c.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var info *unix.TCPInfo
+	if failed := raw.Control(func(fd uintptr) { info, err = unix.GetsockoptTCPInfo(int(fd), unix.SOL_TCP, unix.TCP_INFO) }); failed != nil || err != nil {
+		t.Fatal(failed, err)
+	}
+	return info.Total_retrans
 }
 
 // Under a SYN flood the kernel keeps nothing of a SYN: the client's ACK is the first packet of its connection that tproxy sees.

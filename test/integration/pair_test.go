@@ -26,6 +26,8 @@ func TestPair(t *testing.T) {
 		{"served", testServed},
 		{"services", testServices},
 		{"nodes", testNodes},
+		{"pool", testPool},
+		{"control-plane", testControlPlane},
 		{"unhealthy", testAllUnhealthy},
 		{"refused", testRefused},
 		{"ssh-port", testPortOfSSH},
@@ -130,7 +132,37 @@ func (p *pair) push(t *testing.T, s *desired.State, flags ...string) string {
 	return out
 }
 
-// begin makes Service web run over all workers, and waits until the client reaches it in both families.
+// home is the gateway that holds an address while all are well.
+func (p *pair) home(t *testing.T, address netip.Addr) *lab.Host {
+	t.Helper()
+	var gateways []desired.Gateway
+	for _, g := range p.Gateways {
+		gateways = append(gateways, desired.Gateway{Name: g.Name})
+	}
+	instances, err := desired.Instances(gateways, 200)
+	must(t, err)
+	routerID := desired.Spread(address, instances)
+	for _, i := range instances {
+		if i.RouterID == routerID {
+			return p.Host(i.Gateways[0])
+		}
+	}
+	t.Fatalf("no instance moves %s", address)
+	return nil
+}
+
+// atHome says which of web's addresses is elsewhere than at its home, or at two places.
+func (p *pair) atHome(t *testing.T) error {
+	t.Helper()
+	for _, address := range []netip.Addr{web4, web6} {
+		if holders := p.holders(t, address); len(holders) != 1 || holders[0] != p.home(t, address) {
+			return fmt.Errorf("%s is held by %q, want %s", address, names(holders), p.home(t, address).Name)
+		}
+	}
+	return nil
+}
+
+// begin makes Service web run over all workers, and waits until its addresses are where they belong and the client reaches it.
 func (p *pair) begin(t *testing.T) {
 	t.Helper()
 	for _, w := range p.Workers {
@@ -146,6 +178,9 @@ func (p *pair) begin(t *testing.T) {
 					return fmt.Errorf("on %s node %s is %s", name, n.Name, n.State)
 				}
 			}
+		}
+		if err := p.atHome(t); err != nil {
+			return err
 		}
 		return p.reaches(webTargets()...)
 	})
@@ -200,21 +235,6 @@ func (p *pair) holders(t *testing.T, address netip.Addr) []*lab.Host {
 	return holders
 }
 
-// holder waits until one gateway alone has an address.
-func (p *pair) holder(t *testing.T, address netip.Addr) *lab.Host {
-	t.Helper()
-	var holder *lab.Host
-	eventually(t, "one gateway holds "+address.String(), func() error {
-		holders := p.holders(t, address)
-		if len(holders) != 1 {
-			return fmt.Errorf("held by %d gateways", len(holders))
-		}
-		holder = holders[0]
-		return nil
-	})
-	return holder
-}
-
 func (p *pair) other(than *lab.Host) *lab.Host {
 	return p.Gateways[1-slices.Index(p.Gateways, than)]
 }
@@ -261,7 +281,12 @@ const (
 // flow is 100 connections a second to web until Stop.
 func (p *pair) flow(t *testing.T) *lab.Running[traffic.Report] {
 	t.Helper()
-	running, err := p.Client.StartFlow(t.Context(), traffic.Flow{Targets: webTargets(), Rate: 100, Timeout: 5 * time.Second})
+	return p.flowTo(t, webTargets()...)
+}
+
+func (p *pair) flowTo(t *testing.T, targets ...string) *lab.Running[traffic.Report] {
+	t.Helper()
+	running, err := p.Client.StartFlow(t.Context(), traffic.Flow{Targets: targets, Rate: 100, Timeout: 5 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -29,9 +29,6 @@ func testServed(t *testing.T, p *pair) {
 			}
 		}
 	}
-	for _, vip := range []netip.Addr{web4, web6} {
-		p.holder(t, vip)
-	}
 	for name, s := range p.status(t) {
 		if !s.InSync || !s.KeepalivedUp || s.HAProxyUp.IsZero() {
 			t.Errorf("status of %s: in sync %v %v, keepalived %v, HAProxy up since %v", name, s.InSync, s.Drift, s.KeepalivedUp, s.HAProxyUp)
@@ -186,6 +183,72 @@ func testPortOfSSH(t *testing.T, p *pair) {
 	}
 	for _, g := range p.Gateways {
 		mustRun(t, p.Client, "ssh-keyscan", "-T", "2", g.Addr4.String()) // the gateway's own sshd answers at its own address
+	}
+}
+
+// testPool: a Service with servers of its own (externalTrafficPolicy: Local) gets them without a reload, is served by them alone,
+// and refuses when it has none.
+func testPool(t *testing.T, p *pair) {
+	p.begin(t)
+	reloads, workers := p.reloads(t), p.workerPIDs(t)
+	local := service("local", desired.Frontend{Protocol: desired.TCP, Port: 8000, NodePort: firstNodePort + 3}, web4, web6)
+	local.Pool = &desired.Pool{
+		Algorithm: desired.RoundRobin,
+		Check:     desired.Check{Kind: desired.CheckHTTP, Port: 10256, Path: "/healthz", IntervalMillis: 250, Rise: 1, Fall: 2},
+	}
+	for _, w := range p.Workers[1:] {
+		local.Pool.Servers = append(local.Pool.Servers, desired.Server{Name: w.Name, Address: w.Addr4, Weight: 1})
+	}
+	targets := []string{port(web4, 8000), port(web6, 8000)}
+	p.push(t, p.state(p.Workers, web(), local))
+	eventually(t, "the Service is served by its own servers", func() error { return p.reaches(targets...) })
+	report, err := p.Client.Flow(t.Context(), traffic.Flow{Targets: targets, Rate: 300, Count: 100, Timeout: 5 * time.Second})
+	must(t, err)
+	if report.Failed != 0 || report.By[p.Workers[0].Name] != 0 || len(report.By) != 2 {
+		t.Errorf("with worker2 and worker3 as servers: %v", report)
+	}
+	local.Pool.Servers = nil
+	p.push(t, p.state(p.Workers, web(), local))
+	for _, target := range targets {
+		eventually(t, "without servers it refuses", func() error { return p.refused(t, target) })
+	}
+	if got := p.reloads(t); got != reloads {
+		t.Errorf("HAProxy was reloaded %d times", got-reloads)
+	}
+	if got := p.workerPIDs(t); got != workers {
+		t.Errorf("HAProxy's workers were %s and are %s", workers, got)
+	}
+}
+
+// testControlPlane: the gateways carry the API server's address before there is any Service, over the endpoints that live.
+func testControlPlane(t *testing.T, p *pair) {
+	address := netip.MustParseAddr("192.0.2.250")
+	const apiPort = firstNodePort + 4 // a backend stands in for the API server
+	var endpoints []netip.AddrPort
+	for _, w := range p.Workers {
+		endpoints = append(endpoints, netip.AddrPortFrom(w.Addr4, apiPort))
+	}
+	state := p.state(nil)
+	state.ControlPlane = &desired.ControlPlane{Address: address, Port: 6443, Endpoints: endpoints,
+		Check: desired.Check{Kind: desired.CheckTCP, Port: apiPort, IntervalMillis: 250, Rise: 1, Fall: 2}}
+	p.push(t, state)
+	eventually(t, "the control plane is served", func() error { return p.reaches(port(address, 6443)) })
+	ask := traffic.Flow{Targets: []string{port(address, 6443)}, Rate: 200, Count: 60, Timeout: 5 * time.Second}
+	report, err := p.Client.Flow(t.Context(), ask)
+	must(t, err)
+	if report.Failed != 0 || len(report.By) != 3 {
+		t.Errorf("three API servers: %v", report)
+	}
+	must(t, p.Workers[0].PowerOff())
+	report, err = p.Client.Flow(t.Context(), ask)
+	must(t, err)
+	must(t, p.Workers[0].Boot(t.Context()))
+	t.Logf("an API server lost its power: %v", report)
+	if report.Failed != 0 {
+		t.Errorf("one API server is dead: %v", report)
+	}
+	if err := p.refused(t, port(web4, 80)); err == nil {
+		t.Error("a VIP that is in no State refuses: somebody still holds it")
 	}
 }
 

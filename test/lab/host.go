@@ -89,7 +89,15 @@ func (h *Host) startServices(ctx context.Context) error {
 }
 
 // PowerOff is a pulled plug: every process dies at once, the link goes down, /run and /tmp are lost, the disk stays.
-func (h *Host) PowerOff() error { return h.kill() }
+func (h *Host) PowerOff() error {
+	if h.PID() == 0 {
+		return nil
+	}
+	// The link first: the kernel ends the processes one after the other, and a real machine that loses its power does not
+	// answer for those that are dead already. With its peer gone, the next boot finds the port's name free.
+	err := h.lab.onSegment(context.Background(), "", "ip", "link", "delete", h.Name)
+	return errors.Join(err, h.kill())
+}
 
 func (h *Host) kill() error {
 	h.mu.Lock()

@@ -33,7 +33,6 @@ func (l *Lab) onSegment(ctx context.Context, input string, argv ...string) error
 // a power cut, as a real one does.
 func (h *Host) plug(ctx context.Context) error {
 	pid := h.PID()
-	// What the kernel does with a port whose host just lost its power takes a moment; the name has to be free.
 	script := fmt.Sprintf("link add name %[1]s type veth peer name eth0 address %[2]s netns %[3]d\nlink set %[1]s master segment\n", h.Name, h.mac, pid)
 	if !h.isCutOff() {
 		script += fmt.Sprintf("link set %s up\n", h.Name)

@@ -36,7 +36,8 @@ type Report struct {
 	Errors map[string]int `json:"errors,omitempty"`
 	// Failures are the first hundred.
 	Failures []Failure `json:"failures,omitempty"`
-	// LongestGap is the longest time between two answers in a row, by the time when they came.
+	// LongestGap is the longest time without an answer while connections were being opened. What comes after the last one
+	// was begun (a lost SYN is repeated after a second) does not count: nobody asked meanwhile.
 	LongestGap time.Duration `json:"longestGap"`
 	P50        time.Duration `json:"p50"`
 	P99        time.Duration `json:"p99"`
@@ -63,8 +64,7 @@ func (f Flow) Run(ctx context.Context) Report {
 	for n := 0; f.Count == 0 || n < f.Count; n++ {
 		select {
 		case <-ctx.Done():
-			connections.Wait()
-			return tally.finish()
+			return tally.finish(time.Now(), &connections)
 		case <-tick.C:
 		}
 		target := f.Targets[n%len(f.Targets)]
@@ -74,8 +74,7 @@ func (f Flow) Run(ctx context.Context) Report {
 			tally.add(target, begun, who, err)
 		})
 	}
-	connections.Wait()
-	return tally.finish()
+	return tally.finish(time.Now(), &connections)
 }
 
 // Ask makes one connection with one request and gives the first word of the answer: who answered.
@@ -135,12 +134,17 @@ func (t *tally) add(target string, begun time.Time, who string, err error) {
 	t.answers = append(t.answers, now)
 }
 
-func (t *tally) finish() Report {
+// finish waits for the connections that are still open; end is when the last one was begun.
+func (t *tally) finish(end time.Time, open *sync.WaitGroup) Report {
+	open.Wait()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	r := t.report
 	last := t.start
-	for _, at := range append(t.answers, time.Now()) {
+	for _, at := range append(t.answers, end) {
+		if at.After(end) {
+			at = end
+		}
 		r.LongestGap = max(r.LongestGap, at.Sub(last))
 		last = at
 	}
