@@ -27,10 +27,8 @@ func (t *target) fence() desired.Fence { return t.state.Fence }
 // called with mu held.
 func (m *Manager) aim(withheld map[desired.Key]bool) (t *target, blamed []desired.Key, err error) {
 	m.assign(withheld)
-	fence := m.fence
-	fence.Sequence++
 	for {
-		state := m.build(fence, withheld)
+		state := m.build(m.forms(withheld))
 		err := state.Validate()
 		if err == nil {
 			t, err = m.retarget(state)
@@ -38,7 +36,7 @@ func (m *Manager) aim(withheld map[desired.Key]bool) (t *target, blamed []desire
 		}
 		var faults desired.Faults
 		errors.As(err, &faults)
-		refused := m.blameLocally(faults)
+		refused := m.blameLocally(faults, byKey(state))
 		if len(refused) == 0 {
 			return nil, blamed, fmt.Errorf("make the State: %w", err)
 		}
@@ -114,8 +112,20 @@ func (m *Manager) keys() []desired.Key {
 	return slices.SortedFunc(maps.Keys(m.services), desired.Key.Compare)
 }
 
-// build makes the wanted State. It changes nothing.
-func (m *Manager) build(fence desired.Fence, withheld map[desired.Key]bool) *desired.State {
+// forms are how the load balancers shall stand in the State, in the order of keys.
+func (m *Manager) forms(withheld map[desired.Key]bool) (forms []*desired.LoadBalancer) {
+	for _, key := range m.keys() {
+		if lb := m.form(key, withheld[key]); lb != nil {
+			forms = append(forms, lb)
+		}
+	}
+	return forms
+}
+
+// build makes a State of these load balancers with the next fence. It changes nothing.
+func (m *Manager) build(forms []*desired.LoadBalancer) *desired.State {
+	fence := m.fence
+	fence.Sequence++
 	s := &desired.State{
 		Schema:       desired.Schema,
 		Fence:        fence,
@@ -141,11 +151,7 @@ func (m *Manager) build(fence desired.Fence, withheld map[desired.Key]bool) *des
 	if s.ControlPlane != nil {
 		add(s.ControlPlane.Address)
 	}
-	for _, key := range m.keys() {
-		lb := m.form(key, withheld[key])
-		if lb == nil {
-			continue
-		}
+	for _, lb := range forms {
 		s.LoadBalancers = append(s.LoadBalancers, *lb)
 		for _, address := range lb.Addresses {
 			add(address)

@@ -26,7 +26,7 @@ func (r *round) findFault(ctx context.Context, reply reply) error {
 	changed := false
 	others := slices.ContainsFunc(r.m.members, func(g *member) bool { return g != reply.gateway && g.away == nil })
 	for _, key := range slices.SortedFunc(maps.Keys(problems), desired.Key.Compare) {
-		if r.m.refuse(key, reply.gateway.name, problems[key], !others) {
+		if r.m.refuse(key, r.target.byKey[key], reply.gateway.name, problems[key], !others) {
 			r.blamed[key] = true
 			changed = true
 		}
@@ -47,18 +47,22 @@ func faultText(f wire.Fault) string {
 	return f.Field + ": " + f.Message
 }
 
-// refuse makes a load balancer fall back to its last good form, and, when that is the form at fault and banning is
-// allowed, leaves it out. It says whether the State changes. It is called with mu held.
-func (m *Manager) refuse(key desired.Key, gateway string, problems []string, ban bool) bool {
+// refuse makes a load balancer that was refused in this form fall back to its last good form, and, when that is the form
+// at fault and banning is allowed, leaves it out. It says whether the State changes. It is called with mu held.
+func (m *Manager) refuse(key desired.Key, form *desired.LoadBalancer, gateway string, problems []string, ban bool) bool {
 	entry := m.services[key]
-	if entry == nil {
+	switch {
+	case form == nil:
+		return false // the gateway blames one that it was not given
+	case entry == nil:
 		return true // it was removed while the gateway looked at it
 	}
 	good := m.goodBy[key]
-	newForm := entry.servable() && (good == nil || !sameForm(*good, *entry.want) ||
-		!slices.Equal(good.Addresses, entry.want.Addresses))
+	newForm := good == nil || !reflect.DeepEqual(*good, *form)
 	fault := &ServiceFaultError{Key: key, Gateway: gateway, Problems: problems, Kept: newForm && good != nil}
 	switch {
+	case newForm && (entry.want == nil || !sameForm(*entry.want, *form)):
+		return true // a newer form came while the gateway looked at this one
 	case newForm:
 		entry.refused, entry.settled = fault, false
 	case ban && !entry.banned:
@@ -71,7 +75,7 @@ func (m *Manager) refuse(key desired.Key, gateway string, problems []string, ban
 }
 
 // blameLocally refuses the load balancers whose faults Validate found. It is called with mu held.
-func (m *Manager) blameLocally(faults desired.Faults) (blamed []desired.Key) {
+func (m *Manager) blameLocally(faults desired.Faults, forms map[desired.Key]*desired.LoadBalancer) (blamed []desired.Key) {
 	problems := map[desired.Key][]string{}
 	for _, fault := range faults {
 		if fault.Owner != nil {
@@ -79,7 +83,7 @@ func (m *Manager) blameLocally(faults desired.Faults) (blamed []desired.Key) {
 		}
 	}
 	for _, key := range slices.SortedFunc(maps.Keys(problems), desired.Key.Compare) {
-		if m.refuse(key, "", problems[key], true) {
+		if m.refuse(key, forms[key], "", problems[key], true) {
 			blamed = append(blamed, key)
 		}
 	}
@@ -103,8 +107,8 @@ func (r *round) suspects() []desired.Key {
 // changed ones stay in their last good form. When it refuses the State with all of them in their last good form, the
 // fault is the gateway's own and it is left out.
 func (r *round) bisect(ctx context.Context, reply reply) error {
-	b := &bisection{round: r, ctx: ctx, gateway: reply.gateway, withheld: map[desired.Key]bool{}}
 	suspects := r.suspects()
+	b := &bisection{round: r, ctx: ctx, gateway: reply.gateway, refused: r.target, withheld: map[desired.Key]bool{}}
 	for _, key := range suspects {
 		b.withheld[key] = true
 	}
@@ -130,7 +134,10 @@ type bisection struct {
 	round   *round
 	ctx     context.Context
 	gateway *member
-	// withheld are the suspects that are not decided yet.
+	// refused is the State that is looked into. What is wanted meanwhile waits for the next attempt: a fault that comes
+	// in the middle would be blamed on somebody else.
+	refused *target
+	// withheld are the suspects that were not accepted.
 	withheld map[desired.Key]bool
 	// last is the newest answer. The search ends early when the gateway no longer judges States (left), or too many
 	// were offered (exhausted).
@@ -150,11 +157,10 @@ func (b *bisection) search(suspects []desired.Key) {
 	case len(suspects) == 1:
 		m := b.round.m
 		m.mu.Lock()
-		if m.refuse(suspects[0], b.gateway.name, []string{b.last.err.Error()}, false) {
+		if m.refuse(suspects[0], b.refused.byKey[suspects[0]], b.gateway.name, []string{b.last.err.Error()}, false) {
 			b.round.blamed[suspects[0]] = true
 		}
 		m.mu.Unlock()
-		delete(b.withheld, suspects[0])
 	default:
 		half := len(suspects) / 2
 		b.search(suspects[:half])
@@ -167,14 +173,27 @@ func (b *bisection) offer(suspects []desired.Key) verdict {
 	if b.exhausted = b.exhausted || b.round.attempts >= searchAttempts; b.exhausted || b.left {
 		return unfit
 	}
-	withheld := maps.Clone(b.withheld)
-	for _, key := range suspects {
-		delete(withheld, key)
-	}
-	if b.err = b.round.aim(withheld); b.err == nil {
+	if b.err = b.round.retarget(b.forms(suspects)); b.err == nil {
 		b.last = b.round.m.apply(b.ctx, b.round.target, b.gateway)
 		b.err = b.ctx.Err()
 	}
 	b.left = b.err != nil || b.last.verdict != confirmed && b.last.verdict != faulty
 	return b.last.verdict
+}
+
+// forms are those of the refused State, but the last good ones of the suspects that are withheld and not offered.
+func (b *bisection) forms(offered []desired.Key) (forms []*desired.LoadBalancer) {
+	m := b.round.m
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i := range b.refused.state.LoadBalancers {
+		lb := &b.refused.state.LoadBalancers[i]
+		if b.withheld[lb.Key] && !slices.Contains(offered, lb.Key) {
+			lb = m.goodBy[lb.Key]
+		}
+		if lb != nil {
+			forms = append(forms, lb)
+		}
+	}
+	return forms
 }

@@ -202,13 +202,18 @@ func (m *Manager) Has(key desired.Key) (addresses []netip.Addr, ok bool) {
 	return nil, true
 }
 
-// SetNodes makes these the workers of the shared pool.
+// SetNodes makes these the workers of the shared pool. Their addresses are given to no Service.
 func (m *Manager) SetNodes(nodes []desired.Node) {
 	copied := slices.Clone(nodes)
-	for i := range copied {
-		copied[i].Addresses = slices.Clone(copied[i].Addresses)
+	excluded := map[netip.Addr]string{}
+	for i, node := range copied {
+		copied[i].Addresses = slices.Clone(node.Addresses)
+		for _, address := range node.Addresses {
+			excluded[address] = "address of node " + node.Name
+		}
 	}
 	m.mu.Lock()
+	m.addresses.SetExcluded(excluded)
 	m.nodes = copied
 	m.revision++
 	m.mu.Unlock()

@@ -92,6 +92,20 @@ func (r *round) aim(withheld map[desired.Key]bool) error {
 	return err
 }
 
+// retarget makes a State of these load balancers the target.
+func (r *round) retarget(forms []*desired.LoadBalancer) error {
+	r.attempts++
+	r.m.mu.Lock()
+	defer r.m.mu.Unlock()
+	state := r.m.build(forms)
+	if err := state.Validate(); err != nil {
+		return fmt.Errorf("make the State: %w", err)
+	}
+	t, err := r.m.retarget(state)
+	r.target = t
+	return err
+}
+
 // gateways are those that take part: all but the ones left out, and at a resync also those of them that answer. When all
 // are left out, each that answers takes part, once.
 func (r *round) gateways(ctx context.Context) ([]*member, error) {

@@ -1,0 +1,39 @@
+// Package loadbalancer holds Manager: the desired State of all Services, and the rounds that make it true on the
+// gateways.
+//
+// It owns: what is wanted (service), which address each Service has (through ipam), the State and its fence, pushing it,
+// finding who is at fault, and repairing gateways that differ. It must not know Kubernetes objects, SSH, HAProxy,
+// keepalived, files. Gateways, the epoch object, the signer and who is told are interfaces of its own (contract.go).
+//
+// A round is a group commit. Ensure and Delete note what is wanted and join the next round, which starts at once when
+// none runs; one round assigns addresses, builds one State and pushes it, and answers everybody who joined. Waiting for
+// keepalived to hold a VIP happens outside of rounds (hold.go), so that one VIP that never comes delays nobody.
+//
+// What holds (numbers of DESIGN.md's invariants):
+//   - 1: no round before Load and Replay; what the gateways serve is the last good form of what does not translate.
+//   - 2: revision counts what is wanted, made what a round confirmed: a failed round stays unmade and is tried again. Each
+//     resync offers every gateway the same bytes, which its agent makes true again.
+//   - 4: a State that is refused as old ends Run when another controller holds the epoch object, else the epoch is
+//     claimed above it (epoch.go).
+//   - 5: one gateway that confirms is enough; the others are warnings in Ensured. None: what runs stays and what is
+//     assigned stays assigned.
+//   - 7: who is named by a gateway, or found by bisection, falls back to the last good form. A gateway that refuses what
+//     the others serve well is itself left out; only when all refuse it is a served load balancer taken away.
+//   - 8: an address is free when every configured gateway confirmed a State that is at least as new as the first one
+//     without it (since). A last good form that is still served keeps its address from being counted.
+//   - 10: Services are assigned and built in the order of keys; a State equal but for its fence is not made anew.
+//
+// Push: strictly one gateway after the other, the one that holds the fewest affected VIPs first (11), because nobody
+// knows before whether a change reloads HAProxy there. A gateway that hangs costs one ApplyTimeout once: then it is left
+// out and asked every 5 s whether it is back. A gateway that fails for a reason of its own (full disk, another release)
+// is left out until the next resync, and the others go on: a State that a gateway rolled back did no harm there, while
+// waiting for a person would let one full disk stop every Service. Only a stuck one ends the round.
+//
+// Rejected: parallel pushes after the first success (saves some 20 ms a gateway, and two could reload at once); Plan
+// before Apply (one more call each round, and says nothing about a bind that fails); a worker per gateway, each with a
+// State of its own (who confirmed what, and whose fault it was, then depends on timing); a timer that gathers events
+// before a round (the first Service would wait for nothing).
+//
+// Known limit: a gateway that is away during Load and has the only State with an address that was never published. The
+// peers hand each other newer States, so this takes a pair cut in two and a controller that ends in that moment.
+package loadbalancer

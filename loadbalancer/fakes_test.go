@@ -1,0 +1,394 @@
+package loadbalancer_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go4.org/netipx"
+
+	"cloud-provider-haproxy/ipam"
+	"cloud-provider-haproxy/loadbalancer"
+	"cloud-provider-haproxy/loadbalancer/desired"
+	"cloud-provider-haproxy/loadbalancer/wire"
+)
+
+// site is the world around a Manager: gateways that live on while controllers come and go, and the epoch object.
+type site struct {
+	t        *testing.T
+	gateways []*fakeGateway
+	epochs   *fakeEpochs
+	settings loadbalancer.Settings
+	observer *recorder
+}
+
+func newSite(t *testing.T, pool string, names ...string) *site {
+	s := &site{t: t, epochs: &fakeEpochs{}, observer: &recorder{}}
+	r, err := ipam.ParseRange(pool)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.settings = loadbalancer.Settings{
+		ClusterUID:    func(context.Context) (string, error) { return "cluster-1", nil },
+		VRRP:          desired.VRRP{AdvertIntervalMillis: 200},
+		FirstRouterID: 10,
+		NodeCheck:     desired.Check{Kind: desired.CheckNone},
+		Pools:         []ipam.Pool{{Name: "default", Ranges: []netipx.IPRange{r}}},
+	}
+	for i, name := range names {
+		s.settings.Gateways = append(s.settings.Gateways, desired.Gateway{
+			Name: name, SSHAddress: name + ":22", VRRPAddress: netip.AddrFrom4([4]byte{198, 51, 100, byte(i + 1)}), Interface: "eth0",
+		})
+		s.gateways = append(s.gateways, &fakeGateway{site: s, name: name, took: 20 * time.Millisecond,
+			transaction: make(chan struct{}, 1)})
+	}
+	return s
+}
+
+// controller is one life of a controller.
+type controller struct {
+	*loadbalancer.Manager
+	stop func() error // ends Run and gives its error
+	done chan struct{}
+}
+
+func (s *site) newManager() *loadbalancer.Manager {
+	s.t.Helper()
+	var clients []loadbalancer.Gateway
+	for _, g := range s.gateways {
+		clients = append(clients, g)
+	}
+	m, err := loadbalancer.New(s.settings, clients, fakeSigner{}, s.epochs, s.observer, slog.New(slog.DiscardHandler))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return m
+}
+
+// start loads, replays and runs a new controller.
+func (s *site) start(replays ...loadbalancer.Replay) *controller {
+	s.t.Helper()
+	m := s.newManager()
+	m.SetNodes([]desired.Node{{Name: "n1", Addresses: []netip.Addr{netip.MustParseAddr("203.0.113.1")}}})
+	m.Replay(replays)
+	ctx, cancel := context.WithCancel(s.t.Context())
+	c := &controller{Manager: m, done: make(chan struct{})}
+	var err error
+	go func() {
+		err = m.Run(ctx)
+		close(c.done)
+	}()
+	c.stop = func() error {
+		cancel()
+		<-c.done
+		return err
+	}
+	return c
+}
+
+func key(name string) desired.Key { return desired.Key{Namespace: "default", Name: name} }
+
+// web is a Service with one TCP port.
+func web(name string, port uint16) loadbalancer.Service {
+	return loadbalancer.Service{LoadBalancer: desired.LoadBalancer{
+		Key: key(name), UID: "uid-" + name,
+		Frontends: []desired.Frontend{{Name: "http", Protocol: desired.TCP, Port: port, NodePort: 30000 + port%2000}},
+	}}
+}
+
+func (s *site) ensure(c *controller, service loadbalancer.Service) *loadbalancer.Ensured {
+	s.t.Helper()
+	ensured, err := c.Ensure(s.t.Context(), service)
+	if err != nil {
+		s.t.Fatalf("Ensure(%s): %v", service.LoadBalancer.Key, err)
+	}
+	return ensured
+}
+
+// network says which gateway VRRP makes the holder of each VIP.
+func (s *site) holder(state *desired.State, vip desired.VIP) string {
+	for _, instance := range state.Instances {
+		if instance.RouterID != vip.RouterID {
+			continue
+		}
+		for _, name := range instance.Gateways {
+			if g := s.gateway(name); !g.dead {
+				return name
+			}
+		}
+	}
+	return ""
+}
+
+func (s *site) gateway(name string) *fakeGateway {
+	i := slices.IndexFunc(s.gateways, func(g *fakeGateway) bool { return g.name == name })
+	return s.gateways[i]
+}
+
+// fakeGateway answers as an agent does: it fences, validates, keeps the State, and holds VIPs a moment later.
+type fakeGateway struct {
+	site *site
+	name string
+	// transaction is held by the one transaction that runs. It is no mutex, for that would stop synctest's clock.
+	transaction chan struct{}
+
+	mu     sync.Mutex
+	signed *desired.Signed
+	state  *desired.State
+	since  time.Time // when the VIPs of state will be held
+	// applies are the fences of the States that were offered, digests their contents.
+	applies []desired.Fence
+	// took is how long an Apply lasts, keepalived how long until a confirmed VIP is held.
+	took, keepalived time.Duration
+	// dead gateways are off; cut ones serve but cannot be reached; hanging ones never answer.
+	dead, cut, hanging bool
+	// judge may refuse or fail a State.
+	judge func(*desired.State) (*wire.Result, error)
+	// warnings are told with every answer.
+	warnings []wire.Warning
+	// drift is told by status until the next Apply.
+	drift []string
+}
+
+var errDialTimeout = errors.New("no answer from 198.51.100.1:22 within 5s; is the machine up and its sshd reachable?")
+
+func (g *fakeGateway) Name() string { return g.name }
+
+// reach is what the network does to a request.
+func (g *fakeGateway) reach(ctx context.Context) error {
+	g.mu.Lock()
+	hanging, away, took := g.hanging, g.dead || g.cut, g.took
+	g.mu.Unlock()
+	if hanging {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	if away {
+		return errDialTimeout
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(took / 10):
+		return nil
+	}
+}
+
+func (g *fakeGateway) Hello(ctx context.Context) (*wire.Hello, error) {
+	if err := g.reach(ctx); err != nil {
+		return nil, err
+	}
+	return &wire.Hello{Gateway: g.name}, nil
+}
+
+func (g *fakeGateway) State(ctx context.Context) (*desired.Signed, error) {
+	if err := g.reach(ctx); err != nil {
+		return nil, err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.signed, nil
+}
+
+func (g *fakeGateway) Status(ctx context.Context) (*wire.Status, error) {
+	if err := g.reach(ctx); err != nil {
+		return nil, err
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return &wire.Status{Held: g.held(), InSync: len(g.drift) == 0, Drift: g.drift, Warnings: g.warnings}, nil
+}
+
+func (g *fakeGateway) Apply(ctx context.Context, signed desired.Signed) (*wire.Result, error) {
+	if err := g.reach(ctx); err != nil {
+		return nil, err
+	}
+	// The transaction runs to its end whether or not the asker waits.
+	g.transaction <- struct{}{}
+	time.Sleep(g.took)
+	g.mu.Lock()
+	result, err := g.transact(signed)
+	g.mu.Unlock()
+	<-g.transaction
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	return result, err
+}
+
+func (g *fakeGateway) transact(signed desired.Signed) (*wire.Result, error) {
+	state, err := desired.Decode(signed.State)
+	if err != nil || !bytes.Equal(signed.Signature, []byte("signed "+signed.Signer)) {
+		return nil, &wire.Refusal{Code: wire.CodeMalformed, Message: fmt.Sprint(err)}
+	}
+	g.applies = append(g.applies, state.Fence)
+	if refusal := g.fence(state.Fence); refusal != nil {
+		return nil, refusal
+	}
+	if err := state.Validate(); err != nil {
+		g.site.t.Errorf("gateway %s got an invalid State: %v", g.name, err)
+	}
+	if g.judge != nil {
+		if result, err := g.judge(state); result != nil || err != nil {
+			if result != nil {
+				result.Held = g.held()
+			}
+			return result, err
+		}
+	}
+	digest, _ := state.Digest()
+	outcome := wire.Runtime
+	if g.state != nil {
+		if was, _ := g.state.Digest(); was == digest {
+			outcome = wire.Unchanged
+		}
+	}
+	if outcome != wire.Unchanged {
+		g.since = time.Now().Add(g.keepalived)
+	}
+	g.state, g.signed, g.drift = state, &signed, nil
+	return &wire.Result{Outcome: outcome, Fence: state.Fence, Digest: digest, Held: g.held(), Warnings: g.warnings}, nil
+}
+
+// fence refuses as invariant 4 says.
+func (g *fakeGateway) fence(f desired.Fence) *wire.Refusal {
+	if g.state == nil {
+		return nil
+	}
+	held := g.state.Fence
+	refuse := func(code wire.Code) *wire.Refusal {
+		return &wire.Refusal{Code: code, Message: "holds " + held.String(), Fence: &held}
+	}
+	switch {
+	case held.ClusterUID != "" && held.ClusterUID != f.ClusterUID:
+		return refuse(wire.CodeCluster)
+	case f.Epoch < held.Epoch, f.Epoch == held.Epoch && f.Instance != held.Instance:
+		return refuse(wire.CodeEpoch)
+	case f.Epoch == held.Epoch && f.Sequence < held.Sequence:
+		return refuse(wire.CodeSequence)
+	}
+	return nil
+}
+
+func (g *fakeGateway) held() (held []netip.Addr) {
+	if g.state == nil || time.Now().Before(g.since) {
+		return nil
+	}
+	for _, vip := range g.state.VIPs {
+		if g.site.holder(g.state, vip) == g.name {
+			held = append(held, vip.Address)
+		}
+	}
+	return held
+}
+
+// change edits the gateway.
+func (g *fakeGateway) change(f func(*fakeGateway)) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	f(g)
+}
+
+// serves gives the addresses of a load balancer of the State that the gateway has.
+func (g *fakeGateway) serves(name string) *desired.LoadBalancer {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.state == nil {
+		return nil
+	}
+	for _, lb := range g.state.LoadBalancers {
+		if lb.Key == key(name) {
+			return &lb
+		}
+	}
+	return nil
+}
+
+func (g *fakeGateway) snapshot() (state *desired.State, applies []desired.Fence) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.state, slices.Clone(g.applies)
+}
+
+type fakeSigner struct{}
+
+func (fakeSigner) Sign(state []byte) (desired.Signed, error) {
+	return desired.Signed{State: state, Signature: []byte("signed key-1"), Signer: "key-1"}, nil
+}
+
+// fakeEpochs is the epoch object.
+type fakeEpochs struct {
+	mu     sync.Mutex
+	epoch  uint64
+	holder string
+	err    error
+}
+
+func (e *fakeEpochs) Claim(_ context.Context, atLeast uint64, instance string) (uint64, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.err != nil {
+		return 0, e.err
+	}
+	e.epoch, e.holder = max(e.epoch+1, atLeast), instance
+	return e.epoch, nil
+}
+
+func (e *fakeEpochs) Held(_ context.Context, instance string) (bool, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.holder == instance, e.err
+}
+
+// recorder remembers what it is told.
+type recorder struct {
+	mu      sync.Mutex
+	rounds  []loadbalancer.Round
+	changes []loadbalancer.GatewayStatus
+	freed   []netip.Addr
+	notices map[desired.Key]error
+}
+
+func (r *recorder) RoundDone(round loadbalancer.Round) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.rounds = append(r.rounds, round)
+}
+
+func (r *recorder) GatewayChanged(s loadbalancer.GatewayStatus) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.changes = append(r.changes, s)
+}
+
+func (r *recorder) AddressFreed(a netip.Addr) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.freed = append(r.freed, a)
+}
+
+func (r *recorder) ServiceNotice(k desired.Key, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.notices == nil {
+		r.notices = map[desired.Key]error{}
+	}
+	r.notices[k] = err
+}
+
+// seen is everything told until nothing moves any more: a call is answered before the observer is told.
+func (r *recorder) seen() (rounds []loadbalancer.Round, freed []netip.Addr, notices map[desired.Key]error) {
+	synctest.Wait()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.rounds), slices.Clone(r.freed), maps.Clone(r.notices)
+}
