@@ -177,6 +177,38 @@ func TestCompareReloadsForeignConfiguration(t *testing.T) {
 	}
 }
 
+// A server that comes, comes back or moves must pass a check before it gets a connection: the order is all there is.
+func TestServerCommandsAskTheCheckFirst(t *testing.T) {
+	want := Server{Name: "a", Addr: netip.MustParseAddr("fd00::1"), Weight: 1, Check: kubeProxyCheck()}
+	runs := RunningServer{Name: "a", Addr: want.Addr, CheckPort: want.Check.Port, Weight: 1, checkConfigured: true, checking: true}
+	moved, away, open := runs, runs, runs
+	moved.Addr = netip.MustParseAddr("10.0.0.1")
+	away.maint, away.checking = true, false
+	open.maint, open.checkConfigured, open.checking, open.CheckPort = true, false, false, 0
+	for name, test := range map[string]struct {
+		running map[string]RunningServer
+		server  Server
+		command string
+	}{
+		"new": {nil, want, "add server nodes/a [fd00::1] weight 1 check port 10256 inter 2000 rise 2 fall 3;enable health nodes/a;enable server nodes/a;set server nodes/a health down"},
+		"moved": {map[string]RunningServer{"a": moved}, want,
+			"set server nodes/a state maint;set server nodes/a addr fd00::1;set server nodes/a state ready;set server nodes/a health down"},
+		"back":            {map[string]RunningServer{"a": away}, want, "set server nodes/a state ready;enable health nodes/a;set server nodes/a health down"},
+		"back, unchecked": {map[string]RunningServer{"a": open}, want.unchecked(), "set server nodes/a state ready"},
+		"as it should be": {map[string]RunningServer{"a": runs}, want, ""},
+	} {
+		var d Diff
+		d.backend("nodes", &RunningBackend{Servers: test.running}, []Server{test.server})
+		got := ""
+		if len(d.add) > 0 {
+			got = d.add[0].line
+		}
+		if got != test.command || len(d.add) > 1 || len(d.remove) > 0 {
+			t.Errorf("%s: got %q, want %q", name, got, test.command)
+		}
+	}
+}
+
 // large is 5000 Services of one port on 100 nodes, a tenth of them with a Pool.
 func large(tb testing.TB) (*desired.State, Local, Slots) {
 	tb.Helper()

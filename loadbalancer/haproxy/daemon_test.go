@@ -4,11 +4,8 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"net"
-	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -23,90 +20,6 @@ import (
 
 // The tests in *_daemon_test.go run a real HAProxy in master-worker mode in a network namespace of their own. Nodes are
 // addresses of that namespace's loopback; clients and NodePorts are this test binary, run again within the namespace.
-
-const childRole = "HAPROXY_TEST_CHILD"
-
-func TestMain(m *testing.M) {
-	switch os.Getenv(childRole) {
-	case "nodeports":
-		serveNodePorts(os.Args[1:])
-	case "client":
-		serveClient(os.Stdin, os.Stdout)
-	default:
-		os.Exit(m.Run())
-	}
-}
-
-// serveNodePorts listens on each address:port and greets with it. A port of 10256 or above 31990 answers health checks.
-func serveNodePorts(listen []string) {
-	for _, address := range listen {
-		l, err := net.Listen("tcp", address)
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		port := l.Addr().(*net.TCPAddr).Port
-		if port == 10256 || port > 31990 {
-			go http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				if r.URL.Path != "/healthz" && r.URL.Path != fmt.Sprintf("/%d", port) {
-					http.NotFound(w, r)
-				}
-			}))
-			continue
-		}
-		go func() {
-			for {
-				conn, err := l.Accept()
-				if err != nil {
-					return
-				}
-				fmt.Fprintf(conn, "%s\n", conn.LocalAddr())
-				go func() {
-					defer conn.Close()
-					io.Copy(conn, conn) // ends when the client closes
-				}()
-			}
-		}()
-	}
-	fmt.Println("listening")
-	io.Copy(io.Discard, os.Stdin) // ends with the test
-}
-
-// serveClient obeys "open ID ADDRESS", "say ID", "close ID": one line in, one line out.
-func serveClient(in io.Reader, out io.Writer) {
-	open := map[string]net.Conn{}
-	lines := bufio.NewScanner(in)
-	for lines.Scan() {
-		words := strings.Fields(lines.Text())
-		id := words[1]
-		var answer string
-		var err error
-		switch words[0] {
-		case "open":
-			if open[id], err = net.DialTimeout("tcp", words[2], 3*time.Second); err == nil {
-				answer, err = readLine(open[id])
-			}
-		case "say":
-			if _, err = io.WriteString(open[id], "still here\n"); err == nil {
-				answer, err = readLine(open[id])
-			}
-		case "close":
-			err = open[id].Close()
-			delete(open, id)
-		}
-		if err != nil {
-			answer = "error: " + err.Error()
-		}
-		fmt.Fprintln(out, strings.TrimSpace(answer))
-	}
-}
-
-func readLine(conn net.Conn) (string, error) {
-	if err := conn.SetReadDeadline(time.Now().Add(4 * time.Second)); err != nil {
-		return "", err
-	}
-	return bufio.NewReader(conn).ReadString('\n')
-}
 
 // daemon is one HAProxy in its own namespace.
 type daemon struct {
@@ -380,9 +293,10 @@ func (d *daemon) reload(c *Config) {
 	}
 	d.write(c)
 	before := d.read().PID
-	if _, err := d.master.ask(d.t.Context(), "reload"); err != nil && !errors.Is(err, syscall.ECONNRESET) {
-		d.t.Fatal(err)
-	}
+	d.eventually("the master to hear of it", func() bool {
+		_, err := d.master.ask(d.t.Context(), "reload") // refused, not lost, while the master is starting
+		return err == nil
+	})
 	d.eventually("the new worker", func() bool {
 		running, err := d.runtime.Read(d.t.Context())
 		return err == nil && running.PID != before && running.Generation == c.Generation

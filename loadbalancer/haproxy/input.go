@@ -107,6 +107,9 @@ func (slots Slots) check(s *desired.State) error {
 // check judges what the gateway's own configuration says.
 func (l Local) check() error {
 	var faults []error
+	if l.Version != "" && !atLeast(l.Version, 2, 6) {
+		faults = append(faults, fmt.Errorf("haproxy %s is too old: its servers could not be added and checked at run time; install 2.6 or newer", l.Version))
+	}
 	for _, f := range []struct{ field, value string }{
 		{"stats socket", l.StatsSocket}, {"file of the servers' state", l.ServerState}, {"map of Services", l.ServicesMap},
 		{"map of checks", l.ChecksMap}, {"user", l.User}, {"group", l.Group}, {"chroot", l.Chroot},
@@ -123,6 +126,15 @@ func (l Local) check() error {
 		faults = append(faults, fmt.Errorf("life of haproxy's old workers: %s; at least 1s is needed", l.OldWorkers))
 	}
 	return errors.Join(faults...)
+}
+
+// atLeast compares a version like 2.6.12 with a branch; a version that it cannot read is new enough.
+func atLeast(version string, major, minor int) bool {
+	var has, hasMinor int
+	if n, _ := fmt.Sscanf(version, "%d.%d", &has, &hasMinor); n < 2 {
+		return true
+	}
+	return has > major || has == major && hasMinor >= minor
 }
 
 // punctuation may stand, with letters and digits, in a word of a configuration, a map or a runtime command: nothing

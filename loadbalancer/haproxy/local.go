@@ -4,7 +4,7 @@ import "time"
 
 // Local is what a gateway knows of itself: where its HAProxy lives and how large it may grow. State knows none of it.
 type Local struct {
-	// Version is HAProxy's own, "2.6.12"; empty when it is not known yet. Below 2.6 nothing here works.
+	// Version is HAProxy's own, "2.6.12"; empty when it is not known yet. 2.6 is the oldest that works.
 	Version string
 
 	// ServicesPort and ControlPlanePort are the loopback ports that the nftables table tproxies to.
@@ -24,7 +24,8 @@ type Local struct {
 	// SlotsPerKind is how many slots of each kind are made at a time; more are made by a reload, ahead of need.
 	SlotsPerKind int
 
-	// Log is a syslog target with its facility, "/dev/log local0".
+	// Log is a syslog target with its facility, "/dev/log local0"; empty logs nothing. A socket is looked for inside
+	// Chroot: Debian's package puts one there.
 	Log string
 
 	// OldWorkers is how long a worker that was replaced by a reload may keep its connections.

@@ -152,7 +152,12 @@ func TestSlotsAreRefilledByAReload(t *testing.T) {
 		t.Errorf("after the reload: %q", diff.Reload)
 	}
 	state.LoadBalancers = state.LoadBalancers[:1]
-	d.apply(state) // fewer slots are wanted than run: no reason to reload
+	d.apply(state)                                                                      // fewer slots are wanted than run: no reason to reload
+	for _, slot := range []string{"slot-http-roundrobin-1", "slot-http-roundrobin-3"} { // the file has two now
+		if !d.read().Free(slot) {
+			t.Errorf("%s was not emptied", slot)
+		}
+	}
 	if got := d.read().Slots(); len(got) != 0 {
 		t.Errorf("the running map still leads to %v", got)
 	}

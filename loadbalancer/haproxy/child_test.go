@@ -1,0 +1,97 @@
+package haproxy
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+const childRole = "HAPROXY_TEST_CHILD"
+
+func TestMain(m *testing.M) {
+	switch os.Getenv(childRole) {
+	case "nodeports":
+		serveNodePorts(os.Args[1:])
+	case "client":
+		serveClient(os.Stdin, os.Stdout)
+	default:
+		os.Exit(m.Run())
+	}
+}
+
+// serveNodePorts listens on each address:port and greets with it. A port of 10256 or above 31990 answers health checks.
+func serveNodePorts(listen []string) {
+	for _, address := range listen {
+		l, err := net.Listen("tcp", address)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		port := l.Addr().(*net.TCPAddr).Port
+		if port == 10256 || port > 31990 {
+			go http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path != "/healthz" && r.URL.Path != fmt.Sprintf("/%d", port) {
+					http.NotFound(w, r)
+				}
+			}))
+			continue
+		}
+		go func() {
+			for {
+				conn, err := l.Accept()
+				if err != nil {
+					return
+				}
+				fmt.Fprintf(conn, "%s\n", conn.LocalAddr())
+				go func() {
+					defer conn.Close()
+					io.Copy(conn, conn) // ends when the client closes
+				}()
+			}
+		}()
+	}
+	fmt.Println("listening")
+	io.Copy(io.Discard, os.Stdin) // ends with the test
+}
+
+// serveClient obeys "open ID ADDRESS", "say ID", "close ID": one line in, one line out.
+func serveClient(in io.Reader, out io.Writer) {
+	open := map[string]net.Conn{}
+	lines := bufio.NewScanner(in)
+	for lines.Scan() {
+		words := strings.Fields(lines.Text())
+		id := words[1]
+		var answer string
+		var err error
+		switch words[0] {
+		case "open":
+			if open[id], err = net.DialTimeout("tcp", words[2], 3*time.Second); err == nil {
+				answer, err = readLine(open[id])
+			}
+		case "say":
+			if _, err = io.WriteString(open[id], "still here\n"); err == nil {
+				answer, err = readLine(open[id])
+			}
+		case "close":
+			err = open[id].Close()
+			delete(open, id)
+		}
+		if err != nil {
+			answer = "error: " + err.Error()
+		}
+		fmt.Fprintln(out, strings.TrimSpace(answer))
+	}
+}
+
+func readLine(conn net.Conn) (string, error) {
+	if err := conn.SetReadDeadline(time.Now().Add(4 * time.Second)); err != nil {
+		return "", err
+	}
+	return bufio.NewReader(conn).ReadString('\n')
+}

@@ -1,0 +1,48 @@
+// Package haproxy turns a State into what one gateway's HAProxy runs from, reads back what it runs, and gives the runtime
+// commands that lead from one to the other. It owns haproxy.cfg, the two maps and the words of the stats socket. It must
+// not know Kubernetes, nftables, keepalived, how HAProxy is started or where a State comes from; it logs nothing.
+//
+//	Render (State, Local, Slots) -> Config     Runtime.Read -> Running     Compare (Running, Config) -> Diff     Runtime.Apply
+//
+// Invariants (DESIGN.md section 5): 2, Compare looks at what runs, never at what was wanted before, so it repairs whatever
+// made a difference; 7, Config.Owner and desired.Faults name the load balancer at fault; 8, a slot changes hands when
+// Running.Free says that no server, connection or map entry is left; 10, same State, same bytes; 11, Diff.Reload is empty
+// unless Generation differs, which no Service, node, endpoint or slot's server changes.
+//
+// A connection is looked up once, in one map, so that it sees all of a change or nothing. A server without a port takes
+// the destination port, which the map's NodePort has replaced: hence one pool of nodes for all Services, and hence no entry
+// without a NodePort, for the VIP's own port may be the node's sshd. Every pool that fails open is two backends of the same
+// servers, one checked. Slots fail closed.
+//
+// Facts of HAProxy 2.6.12, each held by a test against the daemon:
+//   - Keys of the map are as netip writes addresses, IPv6 without brackets; a server's IPv6 address needs brackets, or its
+//     last group is taken for a port and the rest for a hostname.
+//   - A reload takes the port of a server's check from the saved state, not from the new file (its address it does not):
+//     a reload is followed by Read, Compare and Apply. They also set the limit of the Services' frontend, which only the
+//     worker knows when maxconn is its own computation.
+//   - SIGUSR2 between the worker's first answer and the master's wait loop is lost (5 of 16 reloads right after a start).
+//     The master CLI's reload is refused in that moment, at worst, and can be repeated (0 of 50 lost).
+//   - `set server addr` moves a server while connections to its old address live on. Deleting and adding it anew, as
+//     planned, would have to wait for the last of them. Maintenance, then a check, come before new connections.
+//   - inter, rise and fall of a server can be neither read nor changed. For nodes and endpoints they are part of Generation;
+//     for a slot a change of them waits until its servers are made anew.
+//   - `show info` quotes a description that has a comma.
+//
+// Measured with 5000 Services and 100 nodes on two busy cores: Render 42 ms, Compare 1 to 4 ms, Read 6 ms, Apply of everything
+// at once 31 ms, one port more 0.2 ms; 150 single changes cost as much as replacing the map (8 and 9 ms), so bulk is 200.
+//
+// Evenness, 600 connections of two Services over one pool, least and most of a node, each Service and both:
+//
+//	              one Service   A, B, A, B...: A, both    random order: A, both    10 nodes, random: A, both
+//	roundrobin    2: 300-300    0-300  300-300            141-144  300-300         24-33  60-60
+//	leastconn     2: 299-301    39-261 299-301            139-146  298-302         24-33  60-60
+//	random(2)     2: 256-344    120-180 256-344           124-161  262-338         20-36  43-81
+//
+// So roundrobin: equal within 1 for one Service and for the nodes in all cases; for one Service of several it is off by a few.
+// Its worst case needs clients in lockstep and a number of nodes that shares a factor with that of the Services (with 3 nodes
+// A got 100-100-100); leastconn has the same one, and random(2) is worse at everything else.
+//
+// Tried and rejected: a backend per Service (10.5 MB and 3.6 s to check with 1000, DESIGN.md section 7); two maps (a connection
+// between their changes went to a node's own port 22); a digest of the whole file as Generation (every Service reloads);
+// commands from the difference of two States (drift stays, a half-done Apply stays).
+package haproxy
