@@ -1,6 +1,7 @@
 package keepalived
 
 import (
+	"crypto/rand"
 	"fmt"
 	"os"
 	"os/exec"
@@ -23,7 +24,7 @@ type machine struct {
 func network(t *testing.T, gateways []desired.Gateway) map[string]*machine {
 	t.Helper()
 	needDaemon(t, "keepalived", "ip")
-	prefix := fmt.Sprintf("ka%d", os.Getpid())
+	prefix := "ka" + rand.Text()[:8]
 	namespace := func(name string) string {
 		ns := prefix + name
 		ip(t, "netns", "add", ns)
@@ -202,7 +203,9 @@ func eventually(t *testing.T, what string, holds func() bool) time.Duration {
 	return time.Since(begin)
 }
 
-func contains(jsonText, want string) bool { return strings.Contains(strings.ReplaceAll(jsonText, " ", ""), want) }
+func contains(jsonText, want string) bool {
+	return strings.Contains(strings.ReplaceAll(jsonText, " ", ""), want)
+}
 
 // source is the address that the machine would use to reach another.
 func source(t *testing.T, m *machine, to string) string {

@@ -5,6 +5,7 @@ import (
 	"os"
 	"slices"
 	"testing"
+	"time"
 
 	"cloud-provider-haproxy/loadbalancer/desired"
 )
@@ -20,8 +21,8 @@ func startPair(t *testing.T, s *desired.State) *pair {
 	machines := network(t, s.Gateways)
 	p := &pair{a: machines["a"], b: machines["b"], state: s}
 	for _, m := range machines {
-		m.write(t, m.local().AliveFile, "100\n")
-		m.write(t, m.local().ReadyFile, "50\n")
+		m.write(t, m.local().AliveFile, Alive)
+		m.write(t, m.local().ReadyFile, Ready)
 		m.configure(t, s)
 		m.start(t)
 	}
@@ -75,6 +76,7 @@ func crossed(subnet string) *desired.State {
 func TestPairTakesOverAndBack(t *testing.T) {
 	for _, subnet := range []string{"10.0.0.0", "2001:db8:0:1::"} {
 		t.Run(subnet, func(t *testing.T) {
+			t.Parallel()
 			p := startPair(t, crossed(subnet))
 			all := []string{first, first6, second}
 
@@ -99,26 +101,27 @@ func TestPairTakesOverAndBack(t *testing.T) {
 }
 
 func TestPairFollowsTrackFiles(t *testing.T) {
+	t.Parallel()
 	p := startPair(t, crossed("10.0.0.0"))
 	all := []string{first, first6, second}
 	toB := func(how string) {
 		t.Helper()
 		t.Logf("%s: handed over after %v", how, eventually(t, "b holds all: "+how, func() bool { return p.holds(t, nil, all) }))
 	}
-	p.a.write(t, p.a.local().ReadyFile, "0\n")
+	p.a.write(t, p.a.local().ReadyFile, Not)
 	toB("a is stale")
 
 	// A stale gateway takes over all the same when nobody else is alive.
-	p.b.write(t, p.b.local().AliveFile, "0\n")
+	p.b.write(t, p.b.local().AliveFile, Not)
 	eventually(t, "a holds all: stale, but alone alive", func() bool { return p.holds(t, all, nil) })
-	p.b.write(t, p.b.local().AliveFile, "100\n")
+	p.b.write(t, p.b.local().AliveFile, Alive)
 	toB("a is stale and b alive again")
 
-	p.a.write(t, p.a.local().ReadyFile, "50\n")
+	p.a.write(t, p.a.local().ReadyFile, Ready)
 	p.settle(t)
-	p.a.write(t, p.a.local().AliveFile, "0\n")
+	p.a.write(t, p.a.local().AliveFile, Not)
 	toB("a is dead")
-	p.a.write(t, p.a.local().AliveFile, "100\n")
+	p.a.write(t, p.a.local().AliveFile, Alive)
 	p.settle(t)
 
 	// No file counts as 0: /run is empty after a boot.
@@ -126,11 +129,34 @@ func TestPairFollowsTrackFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	toB("a has no ready file")
-	p.a.write(t, p.a.local().ReadyFile, "50\n")
+	p.a.write(t, p.a.local().ReadyFile, Ready)
 	p.settle(t)
 }
 
-// A VIP is added and removed one gateway at a time: no instance changes hands, also while the two differ.
+// Leave hands over at once. The next heir need not miss adverts, and the gateway is there again when its file says so.
+func TestPairLeavesAtOnce(t *testing.T) {
+	t.Parallel()
+	s := crossed("10.0.0.0")
+	s.VRRP.AdvertIntervalMillis = 1000 // three missed adverts would be 3 s
+	p := startPair(t, s)
+	p.a.write(t, p.a.local().AliveFile, Leave)
+	all := []string{first, first6, second}
+	took := eventually(t, "b holds all", func() bool { return p.holds(t, nil, all) })
+	t.Logf("handed over after %v", took)
+	if took > 1500*time.Millisecond {
+		t.Errorf("handing over took %v", took)
+	}
+	// Not, unlike Leave, leaves a gateway fit to be the last.
+	p.a.write(t, p.a.local().AliveFile, Not)
+	p.b.write(t, p.b.local().AliveFile, Leave)
+	eventually(t, "a holds all: dead, but nobody else is there", func() bool { return p.holds(t, all, nil) })
+	p.a.write(t, p.a.local().AliveFile, Alive)
+	p.b.write(t, p.b.local().AliveFile, Alive)
+	p.settle(t)
+}
+
+// A VIP is added and removed one gateway at a time: no instance changes hands, also while the two differ. Not parallel: three
+// adverts missed for want of a processor would be a transition too.
 func TestPairReloadsWithoutTransition(t *testing.T) {
 	p := startPair(t, crossed("10.0.0.0"))
 	before := p.a.transitions(t) + p.b.transitions(t)
@@ -163,6 +189,7 @@ func TestPairReloadsWithoutTransition(t *testing.T) {
 func TestSingleGatewayHoldsAll(t *testing.T) {
 	for _, subnet := range []string{"10.0.0.0", "2001:db8:0:1::"} {
 		t.Run(subnet, func(t *testing.T) {
+			t.Parallel()
 			s := state(1, subnet, vipOn(first, "", 1), vipOn(first6, "", 1))
 			m := network(t, s.Gateways)["a"]
 			m.configure(t, s) // no track files at all
@@ -178,6 +205,7 @@ func TestSingleGatewayHoldsAll(t *testing.T) {
 // An IPv6 VIP must be deprecated, or the kernel makes it the source of HAProxy's own connections (RFC 6724 rule 3).
 // The anchor must not become a source either, not even on a route that names none.
 func TestSourceAddressStaysTheGateways(t *testing.T) {
+	t.Parallel()
 	p := startPair(t, crossed("10.0.0.0"))
 	out := string(p.a.addresses(t))
 	if want := `"local":"2001:db8::10","prefixlen":128,"scope":"global","nodad":true,"deprecated":true`; !contains(out, want) {

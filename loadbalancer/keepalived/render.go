@@ -35,6 +35,19 @@ func DebianLocal(gateway string) Local {
 	}
 }
 
+// What the agent writes into the track files, by rename. keepalived multiplies it with the weight (1) and adds it to the
+// priority of every instance.
+const (
+	Alive = "100\n" // AliveFile: HAProxy answers
+	Ready = "50\n"  // ReadyFile: the State is confirmed current
+	Not   = "0\n"   // either file: it is not so; a file that is absent counts the same
+
+	// Leave makes every instance FAULT: it says goodbye (priority 0) and the next heir takes over after a sixteenth of the
+	// advert interval (skew time), instead of after three adverts, which is what a sunken priority takes. In FAULT a gateway
+	// takes nothing, even when it is the last: write Not as soon as its VIPs are gone.
+	Leave = "-254\n"
+)
+
 //go:embed keepalived.conf.tmpl
 var configText string
 
@@ -205,10 +218,11 @@ func loopback(like netip.Addr) netip.Addr {
 	return netip.IPv6Loopback()
 }
 
-// word refuses what would not stay one word of keepalived.conf: blanks, quotes, braces, comments, $VARIABLES, @conditions.
+// word refuses what would not stay one word of keepalived.conf: blanks, quotes, braces, comments, $VARIABLES. Validate
+// refuses it too; here it is what stands between a State and a notify script that runs as root.
 func word(s string) error {
-	if ok, _ := regexp.MatchString(`^[A-Za-z0-9][A-Za-z0-9_.:-]*$`, s); !ok {
-		return fmt.Errorf("%q: only letters, digits and _.:- may stand in keepalived.conf", s)
+	if ok, _ := regexp.MatchString(`^[A-Za-z0-9_.@+-]+$`, s); !ok {
+		return fmt.Errorf("%q: only letters, digits and _.@+- may stand in keepalived.conf", s)
 	}
 	return nil
 }

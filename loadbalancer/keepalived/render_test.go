@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -29,6 +30,7 @@ func TestRenderGolden(t *testing.T) {
 			vipOn("2001:db8::10", "", 1))},
 		{"pair-empty", "b", state(2, "10.0.0.0")},
 		{"pair6", "b", state(2, "2001:db8:0:1::", vipOn("192.0.2.10", "", 1), vipOn("2001:db8::10", "", 2))},
+		{"names", "a", state(2, "10.0.0.0", vipOn("192.0.2.10", "br-a_0.1@x+y", 1))},
 		{"three", "c", state(3, "10.0.0.0", vipOn("192.0.2.10", "", 6))},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -144,7 +146,7 @@ func TestRenderRefuses(t *testing.T) {
 
 // What keeps a stale or dead gateway from taking a VIP (invariant 6) is arithmetic.
 func TestPriorities(t *testing.T) {
-	const alive, ready = 100, 50
+	alive, ready := number(t, Alive), number(t, Ready)
 	for n := 1; n <= 50; n++ {
 		first, err := base(0, n)
 		if err != nil {
@@ -174,6 +176,15 @@ func TestPriorities(t *testing.T) {
 	if _, err := base(0, 51); err == nil {
 		t.Error("51 gateways were given priorities")
 	}
+}
+
+func number(t *testing.T, content string) int {
+	t.Helper()
+	n, err := strconv.Atoi(strings.TrimSpace(content))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 func BenchmarkRender(b *testing.B) {

@@ -18,36 +18,17 @@ func gateways(n int, subnet string) []desired.Gateway {
 	return out
 }
 
-// instances makes one Instance for each ordered pair, as desired.Instances does.
-func instances(gs []desired.Gateway) []desired.Instance {
-	if len(gs) == 1 {
-		return []desired.Instance{{RouterID: 1, Gateways: []string{gs[0].Name}}}
-	}
-	var out []desired.Instance
-	for _, holder := range gs {
-		for _, heir := range gs {
-			if heir.Name == holder.Name {
-				continue
-			}
-			order := []string{holder.Name, heir.Name}
-			for _, g := range gs {
-				if g.Name != holder.Name && g.Name != heir.Name {
-					order = append(order, g.Name)
-				}
-			}
-			out = append(out, desired.Instance{RouterID: len(out) + 1, Gateways: order})
-		}
-	}
-	return out
-}
-
 func state(n int, subnet string, vips ...desired.VIP) *desired.State {
 	gs := gateways(n, subnet)
+	instances, err := desired.Instances(gs, 1)
+	if err != nil {
+		panic(err) // of a test's own making
+	}
 	return &desired.State{
 		Schema:    desired.Schema,
 		Gateways:  gs,
 		VRRP:      desired.VRRP{AdvertIntervalMillis: 200},
-		Instances: instances(gs),
+		Instances: instances,
 		VIPs:      vips,
 	}
 }

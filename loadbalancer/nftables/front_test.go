@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"cloud-provider-haproxy/loadbalancer/desired"
 )
 
@@ -153,6 +155,62 @@ func TestConnectionsOutliveTables(t *testing.T) {
 			if got, err := rw.ReadString('\n'); err != nil || got != fmt.Sprintf("round %d\n", round) {
 				t.Fatalf("round %d: got %q, %v", round, got, err)
 			}
+		}
+	}
+}
+
+// A client that comes again from the same port meets HAProxy's socket in TIME_WAIT, and must be served all the same, by its first
+// SYN: the second one is sent after a second.
+func TestFrontDoorReusesTimeWait(t *testing.T) {
+	w := newWire(t)
+	w.haproxy(t)
+	w.load(t, pair())
+	for client, vip := range map[string]string{client4: vip4, client6: vip6} {
+		from := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(client), Port: 40000}, Timeout: 2 * time.Second}
+		for round := range 3 {
+			c, err := inside(w.client, func() (net.Conn, error) { return from.DialContext(t.Context(), "tcp", door(vip, "80")) })
+			if err != nil {
+				t.Fatalf("connection %d to %s: %v", round, vip, err)
+			}
+			_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+			if _, err := io.WriteString(c, "close\n"); err != nil {
+				t.Fatal(err)
+			}
+			if got, err := io.ReadAll(c); err != nil || string(got) != "services "+door(vip, "80")+"\n" {
+				t.Errorf("connection %d to %s: %q, %v", round, vip, got, err)
+			}
+			if n := retransmissions(t, c); n != 0 {
+				t.Errorf("connection %d to %s: %d packets were not answered", round, vip, n)
+			}
+			_ = c.Close() // second: the server, which closed first, keeps TIME_WAIT
+		}
+	}
+}
+
+// retransmissions is how many packets the client's kernel had to send again.
+func retransmissions(t *testing.T, c net.Conn) uint32 {
+	t.Helper()
+	raw, err := c.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var info *unix.TCPInfo
+	if failed := raw.Control(func(fd uintptr) { info, err = unix.GetsockoptTCPInfo(int(fd), unix.SOL_TCP, unix.TCP_INFO) }); failed != nil || err != nil {
+		t.Fatal(failed, err)
+	}
+	return info.Total_retrans
+}
+
+// Under a SYN flood the kernel keeps nothing of a SYN: the client's ACK is the first packet of its connection that tproxy sees.
+func TestFrontDoorAnswersSYNCookies(t *testing.T) {
+	need(t, "sysctl")
+	w := newWire(t)
+	run(t, "ip", "netns", "exec", w.gateway, "sysctl", "--quiet", "net.ipv4.tcp_syncookies=2") // always; IPv6 obeys it too
+	w.haproxy(t)
+	w.load(t, pair())
+	for _, vip := range []string{vip4, vip6} {
+		if got := greeting(t, w.client, vip, "80"); got != "services "+door(vip, "80") {
+			t.Errorf("%s answered %q", vip, got)
 		}
 	}
 }

@@ -85,7 +85,7 @@ func SysctlFile() []byte {
 	for _, c := range Sysctls() {
 		if c.Why != why {
 			why = c.Why
-			fmt.Fprintf(&out, "\n# %s\n", why)
+			out.WriteString("\n" + remark(why))
 		}
 		optional := ""
 		if c.Module != "" {
@@ -101,7 +101,22 @@ func ModulesFile() []byte {
 	var out bytes.Buffer
 	out.WriteString("# Kernel modules of a gateway. Part of cloud-provider-haproxy.\n")
 	for _, m := range Modules() {
-		fmt.Fprintf(&out, "\n# %s\n%s\n", m.Why, m.Name)
+		out.WriteString("\n" + remark(m.Why) + m.Name + "\n")
 	}
 	return out.Bytes()
+}
+
+// remark breaks a text into comment lines.
+func remark(text string) string {
+	const width = 110
+	var out strings.Builder
+	line := "#"
+	for _, word := range strings.Fields(text) {
+		if len(line)+1+len(word) > width {
+			out.WriteString(line + "\n")
+			line = "#"
+		}
+		line += " " + word
+	}
+	return out.String() + line + "\n"
 }

@@ -4,15 +4,14 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"os/exec"
 	"runtime"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -31,12 +30,10 @@ const (
 // wire is a gateway that holds all VIPs of pair(), and a client on the same segment, each a network namespace.
 type wire struct{ gateway, client string }
 
-var created atomic.Int64 // numbers the namespaces of this process
-
 func newWire(t *testing.T) wire {
 	t.Helper()
 	need(t, "nft", "ip", "unshare")
-	n := fmt.Sprintf("nf%d-%d", os.Getpid(), created.Add(1))
+	n := "nf" + rand.Text()[:8]
 	w := wire{gateway: n + "g", client: n + "c"}
 	for _, namespace := range []string{w.gateway, w.client} {
 		run(t, "ip", "netns", "add", namespace)
@@ -73,10 +70,10 @@ func run(t testing.TB, argv ...string) []byte {
 	return out
 }
 
-// benchNamespace is a namespace without a network.
-func benchNamespace(b *testing.B) string {
+// emptyNamespace is a namespace without a network.
+func emptyNamespace(b testing.TB) string {
 	b.Helper()
-	name := fmt.Sprintf("nf%d-%db", os.Getpid(), created.Add(1))
+	name := "nf" + rand.Text()[:8]
 	run(b, "ip", "netns", "add", name)
 	b.Cleanup(func() { _ = exec.Command("ip", "netns", "delete", name).Run() })
 	return name
@@ -144,7 +141,8 @@ func enter(namespace string) error {
 	return unix.Setns(int(f.Fd()), unix.CLONE_NEWNET)
 }
 
-// listen serves "NAME LOCALADDRESS" on every connection until the test ends or stop is called, and echoes what follows.
+// listen serves "NAME LOCALADDRESS" on every connection until the test ends or stop is called. It then echoes lines, and closes
+// the connection after the line "close".
 func listen(t *testing.T, namespace, name, network, address string, transparent bool) (stop func()) {
 	t.Helper()
 	config := net.ListenConfig{}
@@ -173,7 +171,9 @@ func listen(t *testing.T, namespace, name, network, address string, transparent 
 			go func() {
 				defer c.Close()
 				fmt.Fprintf(c, "%s %s\n", name, c.LocalAddr())
-				_, _ = io.Copy(c, c)
+				for lines := bufio.NewScanner(c); lines.Scan() && lines.Text() != "close"; {
+					fmt.Fprintln(c, lines.Text())
+				}
 			}()
 		}
 	}()

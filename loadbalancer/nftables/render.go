@@ -107,7 +107,7 @@ func newSets(s *desired.State, gateway string) ([]*set, error) {
 		peers.add(g.VRRPAddress, g.VRRPAddress.String())
 	}
 	if !known {
-		return nil, fmt.Errorf("State has no gateway %q: "+
+		return nil, fmt.Errorf("no gateway %q in State: "+
 			"the name in agent.yaml must be one of the controller's configuration", gateway)
 	}
 	for _, v := range s.VIPs {

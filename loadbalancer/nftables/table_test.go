@@ -166,7 +166,7 @@ func BenchmarkLoad(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			namespace := benchNamespace(b)
+			namespace := emptyNamespace(b)
 			for b.Loop() {
 				nft(b, namespace, script, LoadArgv()...)
 			}
@@ -183,7 +183,7 @@ func BenchmarkReadAndDiff(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			namespace := benchNamespace(b)
+			namespace := emptyNamespace(b)
 			nft(b, namespace, script, LoadArgv()...)
 			for b.Loop() {
 				if d := read(b, namespace).Diff(wanted); d != nil {

@@ -1,0 +1,51 @@
+# make demo and make test are all that a fresh Debian 12 with Go needs; everything else is a part of these two.
+
+GO       ?= go
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS  := -s -w -X main.version=$(VERSION)
+# What the gateways run, what the lab looks with, and a C compiler for the race detector.
+PACKAGES := haproxy keepalived nftables openssh-server iproute2 iputils-arping iputils-ping ndisc6 conntrack procps \
+            curl gcc libc6-dev
+
+.PHONY: build demo test unit lab-test lint bench lab packages controlplane clean
+
+build: ## both programs, static, into bin/
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+
+demo: packages build controlplane ## the main job for real; KEEP=1 leaves it running
+	$(GO) run ./test/demo $(if $(KEEP),-keep)
+
+test: packages lint unit lab-test ## everything
+
+lint:
+	@test -z "$$(gofmt -l cmd provider loadbalancer ipam test)" || { gofmt -l cmd provider loadbalancer ipam test; exit 1; }
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+unit: ## what needs no lab: pure code, and renderers against the real daemons' checkers
+	$(GO) test -race ./ipam/... ./loadbalancer/... ./provider/...
+	$(GO) test ./cmd/... ./test/layering/...
+
+lab-test: build controlplane ## one package at a time: they measure failovers on two cores
+	$(GO) test -p 1 -count 1 -timeout 60m ./test/...
+
+lab: packages build ## a lab for people: a client, two gateways, three workers; Ctrl-C cleans up
+	$(GO) run ./test/lab/cmd
+
+controlplane: ## kube-apiserver, etcd and the rest for the lab, built once and cached outside the checkout
+	@$(GO) -C test/controlplane run .
+
+bench: ## speed, where it is promised
+	$(GO) test -run '^$$' -bench . -benchmem ./ipam/... ./loadbalancer/... ./provider/...
+
+packages: ## Debian packages that are missing, when we may install them
+	@missing=; for p in $(PACKAGES); do \
+	  dpkg-query -W -f '$${db:Status-Status}' $$p 2>/dev/null | grep -qx installed || missing="$$missing $$p"; done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" != 0 ]; then echo "not root: cannot install$$missing; tests that need them are skipped"; exit 0; fi; \
+	echo "installing$$missing"; \
+	{ apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $$missing; } >/tmp/cloud-provider-haproxy-apt.log 2>&1 || \
+	  { cat /tmp/cloud-provider-haproxy-apt.log; exit 1; }
+
+clean:
+	rm -rf bin

@@ -1,0 +1,55 @@
+package keepalived
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestHeld(t *testing.T) {
+	s := state(2, "10.0.0.0", vipOn("192.0.2.10", "", 1), vipOn("192.0.2.9", "eth1", 1), vipOn("192.0.2.11", "", 2),
+		vipOn("2001:db8::10", "", 1), vipOn("2001:db8::11", "", 1), vipOn("2001:db8::12", "eth7", 2))
+	address := netip.MustParseAddr
+	own := `{"family":"inet","local":"10.0.0.1","prefixlen":24}`
+	for _, c := range []struct {
+		name, eth0, eth1 string
+		want             Holding
+	}{
+		{"nothing", own, "", Holding{Source: true}},
+		{"its own", own + `,{"local":"169.254.1.1"},{"local":"192.0.2.10"},{"local":"2001:db8::10","deprecated":true}`, `{"local":"192.0.2.9"}`,
+			Holding{VIPs: []netip.Addr{address("192.0.2.9"), address("192.0.2.10"), address("2001:db8::10")}, RouterIDs: []int{1}, Source: true}},
+		{"both anchors", own + `,{"local":"169.254.2.1"},{"local":"169.254.1.1"}`, "", Holding{RouterIDs: []int{1, 2}, Source: true}},
+		{"a stranger put it there", own, `{"local":"192.0.2.11"}`,
+			Holding{Source: true, Misplaced: []Place{{Address: address("192.0.2.11"), Interface: "eth1"}}}},
+		{"not usable yet", own + `,{"local":"2001:db8::10","tentative":true},{"local":"2001:db8::11","tentative":true,"dadfailed":true}`, "",
+			Holding{Source: true}},
+		{"no address of its own", `{"local":"198.51.100.1"}`, "", Holding{}},
+		{"link without an address", `{}`, "", Holding{}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			c.want.Missing = []string{"eth7"}
+			got, err := Held([]byte(`[{"ifname":"eth0","addr_info":[`+c.eth0+`]},{"ifname":"eth1","addr_info":[`+c.eth1+`]}]`),
+				s, DebianLocal("a"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d := cmp.Diff(c.want, got, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); d != "" {
+				t.Error(d)
+			}
+		})
+	}
+}
+
+func TestHeldRefuses(t *testing.T) {
+	for _, c := range []struct{ gateway, addresses, want string }{
+		{"a", `Device "eth0" does not exist.`, "ip -json"},
+		{"a", `[{"addr_info":[{"local":"x"}]}]`, "ip -json"},
+		{"z", `[]`, `no gateway "z"`},
+	} {
+		if _, err := Held([]byte(c.addresses), state(2, "10.0.0.0"), DebianLocal(c.gateway)); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%q: %v", c.addresses, err)
+		}
+	}
+}
