@@ -72,9 +72,7 @@ The private key of the cloud configuration signs the State, so its public key mu
 	command.Flags().StringSliceVar(&flags.gateways, "gateway", nil, "send to these gateways only, in this order (default all)")
 	command.Flags().BoolVar(&flags.dryRun, "dry-run", false, "tell what would change, and change nothing")
 	for _, required := range []string{"filename", "cloud-config"} {
-		if err := command.MarkFlagRequired(required); err != nil {
-			panic(err) // a flag that is not defined above: a fault of this function
-		}
+		_ = command.MarkFlagRequired(required) // it fails for a flag that is not defined above, and a test would see that
 	}
 	return command
 }

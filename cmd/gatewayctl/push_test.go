@@ -5,8 +5,11 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -241,6 +244,46 @@ func checkSent(t *testing.T, key ssh.Signer, signed desired.Signed, epoch uint64
 	}
 	if f := state.Fence; f.ClusterUID != "uid-1" || f.Epoch != epoch || f.Sequence != 1 || !strings.HasPrefix(f.Instance, "push-") {
 		t.Errorf("fence %+v", f)
+	}
+}
+
+// What can be said without asking a gateway is said at once, from the real files.
+func TestPushFlags(t *testing.T) {
+	_, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, err := ssh.MarshalPrivateKey(private, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	directory := t.TempDir()
+	write := func(name, text string) string {
+		file := filepath.Join(directory, name)
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	write("key", string(pem.EncodeToMemory(block)))
+	write("known_hosts", "# nobody yet\n")
+	cloud := write("cloud.yaml", strings.NewReplacer("/key", "key", "/known_hosts", "known_hosts").Replace(cloudConfig))
+	web, faulty := write("web.yaml", webState), write("faulty.yaml", "loadBalancer: []")
+	for args, words := range map[string]string{
+		"-f " + web:                                                       `required flag(s) "cloud-config" not set`,
+		"--cloud-config " + cloud:                                         `required flag(s) "filename" not set`,
+		"--cloud-config " + cloud + " -f /absent":                         "reading the State",
+		"--cloud-config " + cloud + " -f " + faulty:                       faulty + ": reading the State",
+		"--cloud-config " + cloud + " -f " + web + " --gateway gw1,gw9":   "--gateway gw9: no such gateway in the cloud configuration; it has gw1, gw2",
+		"--cloud-config " + cloud + " -f " + web + " --force-epoch minus": "invalid argument",
+	} {
+		command := newPushCommand()
+		command.SetArgs(strings.Fields(args))
+		command.SetOut(new(bytes.Buffer))
+		command.SetErr(new(bytes.Buffer))
+		if err := command.ExecuteContext(t.Context()); err == nil || !strings.Contains(err.Error(), words) {
+			t.Errorf("%q: got %v, want %q", args, err, words)
+		}
 	}
 }
 

@@ -355,34 +355,6 @@ func fingerprint(t *testing.T, file string) string {
 	return strings.Fields(run(t, "ssh-keygen", "-lf", file))[1]
 }
 
-// An agent of the lab and a person must be able to check the same signature with ssh-keygen's own key files.
-func TestLoadSignerReadsSSHKeygen(t *testing.T) {
-	directory := t.TempDir()
-	for _, kind := range []string{"ed25519", "rsa", "ecdsa"} {
-		file := filepath.Join(directory, kind)
-		run(t, "ssh-keygen", "-q", "-t", kind, "-N", "", "-f", file)
-		signer, err := LoadSigner(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		public, err := os.ReadFile(file + ".pub")
-		if err != nil {
-			t.Fatal(err)
-		}
-		signed, err := Sign(signer, []byte("state"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		verifier, err := NewVerifier(public)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := verifier.Verify(signed); err != nil || signed.Signer != fingerprint(t, file) {
-			t.Errorf("%s: %v, signer %s", kind, err, signed.Signer)
-		}
-	}
-}
-
 // BenchmarkOpenSSH measures one status request with its reply through the real sshd: over the kept session, and with
 // a connection for each, which is what was rejected.
 func BenchmarkOpenSSH(b *testing.B) {

@@ -138,3 +138,31 @@ func TestLoadSigner(t *testing.T) {
 		}
 	}
 }
+
+// The files that ssh-keygen writes are what a person installs.
+func TestLoadSignerReadsSSHKeygen(t *testing.T) {
+	directory := t.TempDir()
+	for _, kind := range []string{"ed25519", "rsa", "ecdsa"} {
+		file := filepath.Join(directory, kind)
+		run(t, "ssh-keygen", "-q", "-t", kind, "-N", "", "-f", file)
+		signer, err := LoadSigner(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		public, err := os.ReadFile(file + ".pub")
+		if err != nil {
+			t.Fatal(err)
+		}
+		signed, err := Sign(signer, []byte("state"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		verifier, err := NewVerifier(public)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := verifier.Verify(signed); err != nil || signed.Signer != fingerprint(t, file) {
+			t.Errorf("%s: %v, signer %s", kind, err, signed.Signer)
+		}
+	}
+}
