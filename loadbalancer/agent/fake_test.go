@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -22,6 +23,7 @@ import (
 // machine is a gateway in memory: files, an HAProxy and a keepalived that load them, a kernel with our table. It is what
 // survives when an agent is killed.
 type machine struct {
+	mu         *sync.Mutex // held by each operation; a test that changes a machine in use holds it too
 	files      map[string]string
 	haproxy    *fakeHAProxy    // nil: does not run
 	keepalived *fakeKeepalived // nil: does not run
@@ -78,6 +80,7 @@ const foreignConfig = "global\n  log /dev/log local0\n"
 
 func newMachine() *machine {
 	return &machine{
+		mu:      &sync.Mutex{},
 		pids:    100,
 		masters: map[int]bool{51: true},
 		files: map[string]string{
@@ -101,6 +104,7 @@ func stat(pid int, name string) string {
 // clone is the same machine at the same moment, for another course of events.
 func (m *machine) clone() *machine {
 	c := *m
+	c.mu = &sync.Mutex{}
 	c.files, c.masters = maps.Clone(m.files), maps.Clone(m.masters)
 	if m.haproxy != nil {
 		h := *m.haproxy
@@ -125,8 +129,30 @@ func cloneDeep[V any](m map[string]map[string]V) map[string]map[string]V {
 	return c
 }
 
+// meanwhile changes a machine that an agent is working on.
+func (m *machine) meanwhile(change func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	change()
+}
+
+func (m *machine) file(path string) string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.files[path]
+}
+
+// did tells whether an operation was done since the log was emptied.
+func (m *machine) did(operation string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Contains(m.log, operation)
+}
+
 // do is one operation: every call of the agent goes through here.
 func (m *machine) do(operation string, effect func() error) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.operations++
 	m.log = append(m.log, operation)
 	s := m.strike(m.operations, operation)
@@ -305,6 +331,8 @@ func parseConfig(text string) parsedConfig {
 
 // Ping, Read, Apply and ServersState are the worker's stats socket.
 func (m *machine) Ping(context.Context) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if m.haproxy == nil {
 		return errors.New("connection refused")
 	}
