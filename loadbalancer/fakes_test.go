@@ -24,14 +24,14 @@ import (
 
 // site is the world around a Manager: gateways that live on while controllers come and go, and the epoch object.
 type site struct {
-	t        *testing.T
+	t        testing.TB
 	gateways []*fakeGateway
 	epochs   *fakeEpochs
 	settings loadbalancer.Settings
 	observer *recorder
 }
 
-func newSite(t *testing.T, pool string, names ...string) *site {
+func newSite(t testing.TB, pool string, names ...string) *site {
 	s := &site{t: t, epochs: &fakeEpochs{}, observer: &recorder{}}
 	r, err := ipam.ParseRange(pool)
 	if err != nil {

@@ -1,6 +1,7 @@
 package loadbalancer_test
 
 import (
+	"fmt"
 	"net/netip"
 	"testing"
 	"testing/synctest"
@@ -180,4 +181,70 @@ func TestDeleteOfWhatIsNotThere(t *testing.T) {
 			t.Errorf("Delete: %v", err)
 		}
 	})
+}
+
+func TestStuckGatewayEndsTheRound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "10.0.0.0/24", "gw1", "gw2")
+		c := s.start()
+		defer c.stop()
+		s.ensure(c, web("a", 80))
+		before := make([]int, 2)
+		for i, g := range s.gateways {
+			_, applies := g.snapshot()
+			before[i] = len(applies)
+			g.change(func(g *fakeGateway) {
+				g.judge = func(*desired.State) (*wire.Result, error) { return &wire.Result{Outcome: wire.Stuck}, nil }
+			})
+		}
+		if _, err := c.Ensure(t.Context(), web("b", 80)); !isA[*loadbalancer.GatewaysError](err) {
+			t.Errorf("got %v", err)
+		}
+		offered := 0
+		for i, g := range s.gateways {
+			_, applies := g.snapshot()
+			offered += len(applies) - before[i]
+		}
+		if offered != 1 {
+			t.Errorf("the State that left a gateway stuck was offered %d times in one round", offered)
+		}
+	})
+}
+
+// TestLastGoodFormWithAnAddressOfAnother: somebody edited the statuses while the controller was down.
+func TestLastGoodFormWithAnAddressOfAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "10.0.0.0/24", "gw1")
+		c := s.start()
+		address := s.ensure(c, web("a", 80)).Addresses[0]
+		_ = c.stop()
+		untranslated := replay(web("a", 80))
+		untranslated.Service = nil
+		next := s.start(untranslated, replay(web("b", 80), address.String()))
+		defer next.stop()
+		if got := s.ensure(next, web("b", 80)).Addresses[0]; got != address {
+			t.Errorf("b published %s and got %s", address, got)
+		}
+		if s.gateways[0].serves("a") != nil {
+			t.Error("a is served at b's address")
+		}
+	})
+}
+
+// BenchmarkRound is one Ensure with 5000 Services, gateways that answer at once.
+func BenchmarkRound(b *testing.B) {
+	s := newSite(b, "10.0.0.0/16", "gw1", "gw2")
+	for _, g := range s.gateways {
+		g.took = 0
+	}
+	var replays []loadbalancer.Replay
+	for i := range 5000 {
+		replays = append(replays, replay(web(fmt.Sprintf("s%04d", i), 80)))
+	}
+	c := s.start(replays...)
+	defer c.stop()
+	s.ensure(c, web("a", 80))
+	for i := 0; b.Loop(); i++ {
+		s.ensure(c, web("a", uint16(1000+i%1000)))
+	}
 }
