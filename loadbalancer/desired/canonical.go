@@ -142,25 +142,32 @@ func (e *SchemaError) Error() string {
 // What it returns is normalized. Bytes in another order are accepted, because a State that an older build of the same
 // schema wrote must stay readable after an upgrade; who relies on the bytes has their signature.
 func Decode(b []byte) (*State, error) {
-	// The schema comes first and alone: a newer State is told as such, not as the first of its unknown fields.
+	s := new(State)
+	err := decodeStrictly(b, s)
+	if err == nil && s.Schema == Schema {
+		s.Normalize()
+		return s, nil
+	}
+	// A State of another schema is told as such, not as the first of its unknown fields.
 	var versioned struct {
 		Schema int `json:"schema"`
 	}
-	if err := json.Unmarshal(b, &versioned); err != nil {
-		return nil, fmt.Errorf("decode state: %w", err)
-	}
-	if versioned.Schema != Schema {
+	if json.Unmarshal(b, &versioned) == nil && versioned.Schema != Schema {
 		return nil, &SchemaError{Got: versioned.Schema, Want: Schema}
 	}
+	return nil, fmt.Errorf("decode state: %w", err)
+}
+
+func decodeStrictly(b []byte, s *State) error {
 	decoder := json.NewDecoder(bytes.NewReader(b))
 	decoder.DisallowUnknownFields()
-	s := new(State)
-	if err := decoder.Decode(s); err != nil {
-		return nil, fmt.Errorf("decode state: %w", err)
+	if err := decoder.Decode(s); errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	} else if err != nil {
+		return err
 	}
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("decode state: data after the state")
+		return errors.New("data after the state")
 	}
-	s.Normalize()
-	return s, nil
+	return nil
 }

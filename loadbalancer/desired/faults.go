@@ -6,7 +6,7 @@ import (
 )
 
 // Fault is one thing wrong with a State. Owner is set when one load balancer alone is at fault: the State without it
-// would not have this fault.
+// and the VIPs that nobody else has would not have this fault.
 type Fault struct {
 	Owner   *Key
 	Field   string // e.g. loadBalancers[default/web].frontends[0].nodePort

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // Validate returns every fault of the State, each with the path of the field; nil when there is none. See Faults.
@@ -134,12 +135,12 @@ func hostPortProblem(s string) string {
 	if err == nil {
 		n, portErr := strconv.ParseUint(port, 10, 16)
 		address, addressErr := netip.ParseAddr(host)
-		named := addressErr == nil && consistsOf(address.Zone(), "-._@+") || isSubdomain(host)
+		named := addressErr == nil && consistsOf(address.Zone(), "-._@+") || isSubdomain(strings.ToLower(host))
 		if named && portErr == nil && n > 0 {
 			return ""
 		}
 	}
-	return fmt.Sprintf("%q is no host:port; allowed is a lower-case DNS name or an address (IPv6 in brackets) and a port, 1 to 65535", s)
+	return fmt.Sprintf("%q is no host:port; allowed is a DNS name or an address (IPv6 in brackets) and a port, 1 to 65535", s)
 }
 
 func (v *validation) instances() {

@@ -1,0 +1,25 @@
+// Package wire holds what controller, agent and peers say to each other: one Request, one Reply, each one frame.
+//
+// It owns the verbs, roles, refusals, outcomes and the frame (length, gzip, JSON). It must not know how the bytes
+// travel (SSH and a unix socket are gateway's and agent's business), what a verb does, or Kubernetes. It imports
+// loadbalancer/desired and the standard library.
+//
+// What holds:
+//   - Bounded: nobody can make the other side allocate more than MaxFrame and what JSON makes of it, whatever length is
+//     announced and however well it compresses; memory grows with the bytes that arrived. A State of 5000 Services takes
+//     2 MB of the 16 MiB (base64 of its canonical bytes) and 0.23 MB on the wire.
+//   - In step: after a frame that is no message (MalformedError, VersionError) the next frame is found, so that an agent
+//     can answer why it refuses. A connection that was cut is never taken for a short message: io.EOF comes between
+//     frames only.
+//   - Strict: an unknown field is an error, because a controller that believes a gateway understood it must be right. A
+//     message of another Version that cannot be read is told as VersionError. Requests and replies have "version" as a
+//     field of the top level for that, and must keep it, and VerbHello must stay readable for every build.
+//   - The role is never part of a Request: the agent has it from the socket's Preamble, which sshd's forced command wrote.
+//   - The State travels as the signed bytes (desired.Signed), never as JSON inside JSON that somebody might print anew.
+//
+// Tried and rejected:
+//   - One gzip stream over the connection: smaller, but a frame could not be bounded or skipped by itself.
+//   - Lines of JSON: a reader has to buffer without knowing for how long.
+//   - gRPC: a second protocol stack, certificates and code generation for five verbs on a pipe.
+//   - gzip's default level: an eighth smaller for twice the time (22 ms instead of 12 for 5000 Services).
+package wire
