@@ -152,10 +152,13 @@ func (m *machine) did(operation string) bool {
 // do is one operation: every call of the agent goes through here.
 func (m *machine) do(operation string, effect func() error) error {
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	m.operations++
 	m.log = append(m.log, operation)
-	s := m.strike(m.operations, operation)
+	n, judge := m.operations, m.strike
+	m.mu.Unlock()
+	s := judge(n, operation) // may wait
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	switch s {
 	case failsBefore:
 		return errStruck
@@ -208,7 +211,10 @@ func (m *machine) Remove(path string) error {
 }
 
 // Run knows the programs of testConfig and of the three rooms.
-func (m *machine) Run(_ context.Context, argv []string, stdin []byte) (output Output, err error) {
+func (m *machine) Run(ctx context.Context, argv []string, stdin []byte) (output Output, err error) {
+	if err := ctx.Err(); err != nil {
+		return output, err
+	}
 	command := strings.Join(argv, " ")
 	if m.verdict != nil {
 		if err := m.verdict(command); err != nil {
@@ -339,7 +345,10 @@ func (m *machine) Ping(context.Context) error {
 	return nil
 }
 
-func (m *machine) Read(context.Context) (running *haproxy.Running, err error) {
+func (m *machine) Read(ctx context.Context) (running *haproxy.Running, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	err = m.do("haproxy read", func() error {
 		if m.haproxy == nil {
 			return errors.New("connection refused")
@@ -372,7 +381,10 @@ func (h *fakeHAProxy) running() *haproxy.Running {
 
 // Apply models what a Diff leads to, not its commands: the agent swaps the files first, so they say what is wanted. The
 // growing part adds what they have, the shrinking part removes what they have not.
-func (m *machine) Apply(_ context.Context, d haproxy.Diff) error {
+func (m *machine) Apply(ctx context.Context, d haproxy.Diff) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	if d.Empty() {
 		return nil // no command goes to HAProxy
 	}

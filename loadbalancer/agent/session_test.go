@@ -289,12 +289,15 @@ func stallAt(m *machine, operation string) stall {
 // Two States at once are applied one after the other, and the older one does not come out on top.
 func TestOneTransactionAtATime(t *testing.T) {
 	m := holding(t, sample(1, service("web", "192.0.2.10", 51)))
-	_, socket := serving(t, m)
+	a, socket := serving(t, m)
 	one, two := dial(t, socket, wire.RoleController), dial(t, socket, wire.RoleController)
 	s := stallAt(m, "run nft --file")
 	second, third := sample(2, service("db", "192.0.2.11", 51)), sample(3, service("mail", "192.0.2.12", 51))
 	one.send(request(t, wire.VerbApply, second))
 	<-s.reached
+	if a.tryAcquire() {
+		t.Error("a second transaction may begin before the first one has ended")
+	}
 	two.send(request(t, wire.VerbApply, third))
 	// State and hello do not wait for the transaction.
 	if reply := dial(t, socket, wire.RolePeer).ask(request(t, wire.VerbState, nil)); string(reply.State.State) != string(sign(t, sample(1, service("web", "192.0.2.10", 51))).State) {
