@@ -13,9 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
-	"cloud-provider-haproxy/loadbalancer/haproxy"
 	"cloud-provider-haproxy/loadbalancer/keepalived"
 	"cloud-provider-haproxy/loadbalancer/nftables"
 )
@@ -57,19 +55,6 @@ var errStruck = errors.New("struck by the test")
 
 // struckDead is what a killed agent's goroutine panics with.
 type struckDead struct{}
-
-type fakeHAProxy struct {
-	pid     int
-	config  parsedConfig
-	maps    map[string]map[string]string // file -> key -> value
-	limited bool                         // the services' frontend has its maxconn
-}
-
-// parsedConfig is what a worker knows from its configuration file.
-type parsedConfig struct {
-	generation string
-	backends   map[string]map[string]haproxy.RunningServer
-}
 
 type fakeKeepalived struct {
 	pid       int
@@ -152,10 +137,13 @@ func (m *machine) did(operation string) bool {
 // do is one operation: every call of the agent goes through here.
 func (m *machine) do(operation string, effect func() error) error {
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	m.operations++
 	m.log = append(m.log, operation)
-	s := m.strike(m.operations, operation)
+	n, judge := m.operations, m.strike
+	m.mu.Unlock()
+	s := judge(n, operation) // may wait
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	switch s {
 	case failsBefore:
 		return errStruck
@@ -208,7 +196,10 @@ func (m *machine) Remove(path string) error {
 }
 
 // Run knows the programs of testConfig and of the three rooms.
-func (m *machine) Run(_ context.Context, argv []string, stdin []byte) (output Output, err error) {
+func (m *machine) Run(ctx context.Context, argv []string, stdin []byte) (output Output, err error) {
+	if err := ctx.Err(); err != nil {
+		return output, err
+	}
 	command := strings.Join(argv, " ")
 	if m.verdict != nil {
 		if err := m.verdict(command); err != nil {
@@ -266,145 +257,6 @@ func (m *machine) begin(pidFile, name string) int {
 	m.files[pidFile] = fmt.Sprintf("%d\n", m.pids)
 	m.files[fmt.Sprintf("/proc/%d/stat", m.pids)] = stat(m.pids, name)
 	return m.pids
-}
-
-// loadHAProxy makes a new worker from the files, as start and reload both do; the master stays at a reload.
-func (m *machine) loadHAProxy(start bool) error {
-	if !start && m.haproxy == nil {
-		return errors.New("no process")
-	}
-	if !start && m.lostReloads > 0 {
-		m.lostReloads--
-		return nil
-	}
-	if start {
-		m.begin("/run/haproxy.pid", "haproxy")
-	}
-	m.pids++
-	worker := &fakeHAProxy{pid: m.pids, config: parseConfig(m.files["/etc/haproxy/haproxy.cfg"]), maps: map[string]map[string]string{}}
-	if worker.config.generation != "" {
-		for _, file := range []string{"/etc/haproxy/services.map", "/etc/haproxy/checks.map"} {
-			text, ok := m.files[file]
-			if !ok {
-				return fmt.Errorf("HAProxy misses %s", file)
-			}
-			worker.maps[file] = parseMap(text)
-		}
-	}
-	m.haproxy = worker
-	return nil
-}
-
-func parseMap(text string) map[string]string {
-	entries := map[string]string{}
-	for line := range strings.Lines(text) {
-		key, value, _ := strings.Cut(strings.TrimSpace(line), " ")
-		entries[key] = value
-	}
-	return entries
-}
-
-func parseConfig(text string) parsedConfig {
-	c := parsedConfig{backends: map[string]map[string]haproxy.RunningServer{}}
-	backend := ""
-	for line := range strings.Lines(text) {
-		words := strings.Fields(line)
-		switch {
-		case len(words) < 2:
-		case words[0] == "description":
-			c.generation = strings.Join(words[1:], " ")
-		case words[0] == "backend" && line[0] != ' ':
-			backend = words[1]
-			c.backends[backend] = map[string]haproxy.RunningServer{}
-		case words[0] == "server" && strings.HasPrefix(line, "  server"):
-			server := haproxy.RunningServer{Name: words[1], Weight: 1, State: "NOCHECK"}
-			if to, err := netip.ParseAddrPort(words[2]); err == nil {
-				server.Addr, server.Port = to.Addr(), to.Port()
-			} else {
-				server.Addr = netip.MustParseAddr(strings.Trim(words[2], "[]"))
-			}
-			c.backends[backend][server.Name] = server
-		}
-	}
-	return c
-}
-
-// Ping, Read, Apply and ServersState are the worker's stats socket.
-func (m *machine) Ping(context.Context) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.haproxy == nil {
-		return errors.New("connection refused")
-	}
-	return nil
-}
-
-func (m *machine) Read(context.Context) (running *haproxy.Running, err error) {
-	err = m.do("haproxy read", func() error {
-		if m.haproxy == nil {
-			return errors.New("connection refused")
-		}
-		running = m.haproxy.running()
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	return running, nil
-}
-
-func (h *fakeHAProxy) running() *haproxy.Running {
-	r := &haproxy.Running{Generation: h.config.generation, PID: h.pid, MaxConn: 4000, ServicesMaxConn: 4000, Started: time.Unix(1e9, 0),
-		Backends: map[string]*haproxy.RunningBackend{}, Maps: map[string][]haproxy.Entry{}}
-	if h.limited {
-		r.ServicesMaxConn = 3000
-	}
-	for name, servers := range h.config.backends {
-		r.Backends[name] = &haproxy.RunningBackend{Servers: maps.Clone(servers)}
-	}
-	for file, entries := range h.maps {
-		for _, key := range slices.Sorted(maps.Keys(entries)) {
-			r.Maps[file] = append(r.Maps[file], haproxy.Entry{Key: key, Value: entries[key]})
-		}
-	}
-	return r
-}
-
-// Apply models what a Diff leads to, not its commands: the agent swaps the files first, so they say what is wanted. The
-// growing part adds what they have, the shrinking part removes what they have not.
-func (m *machine) Apply(_ context.Context, d haproxy.Diff) error {
-	if d.Empty() {
-		return nil // no command goes to HAProxy
-	}
-	grows, shrinks := !d.Grow().Empty(), !d.Shrink().Empty()
-	return m.do(fmt.Sprintf("haproxy apply grow=%t shrink=%t", grows, shrinks), func() error {
-		if m.haproxy == nil {
-			return errors.New("connection refused")
-		}
-		want := parseConfig(m.files["/etc/haproxy/haproxy.cfg"])
-		for _, file := range []string{"/etc/haproxy/services.map", "/etc/haproxy/checks.map"} {
-			merge(m.haproxy.maps[file], parseMap(m.files[file]), grows, shrinks)
-		}
-		for name, servers := range m.haproxy.config.backends {
-			merge(servers, want.backends[name], grows, shrinks)
-		}
-		m.haproxy.limited = m.haproxy.limited || grows
-		return nil
-	})
-}
-
-func merge[V any](has, want map[string]V, grows, shrinks bool) {
-	if grows {
-		maps.Copy(has, want)
-	}
-	if shrinks {
-		maps.DeleteFunc(has, func(key string, _ V) bool { _, wanted := want[key]; return !wanted })
-	}
-}
-
-func (m *machine) ServersState(context.Context) (state []byte, err error) {
-	err = m.do("haproxy show servers state", func() error { state = []byte("1\n#\n"); return nil })
-	return state, err
 }
 
 func (m *machine) tryBind(to netip.AddrPort) error {
@@ -490,49 +342,4 @@ func newAgent(t *testing.T, m *machine) *Agent {
 		t.Fatal(err)
 	}
 	return a
-}
-
-// listTable lists our table as nft does, as far as it is read.
-func (m *machine) listTable(output *Output) error {
-	if m.script == "" {
-		output.Stderr = []byte("Error: No such file or directory\n")
-		return &CommandError{Argv: nftables.ListArgv(), Code: 1, Output: *output, Err: errors.New("exit status 1")}
-	}
-	output.Stdout = tableOf(m.script)
-	return nil
-}
-
-// tableOf is what nft makes of a script of ours: its sets with their elements. Rules never change.
-func tableOf(script string) []byte {
-	type set struct {
-		Family string   `json:"family"`
-		Table  string   `json:"table"`
-		Name   string   `json:"name"`
-		Elem   []string `json:"elem,omitempty"`
-	}
-	ours := set{Family: "inet", Table: "cloud_provider_haproxy", Name: "cloud_provider_haproxy"}
-	objects := []map[string]set{{"table": ours}}
-	elements := false
-	for line := range strings.Lines(script) {
-		words := strings.Fields(line)
-		switch {
-		case len(words) == 3 && words[0] == "set":
-			ours.Name = words[1]
-			objects = append(objects, map[string]set{"set": ours})
-		case strings.Join(words, " ") == "elements = {":
-			elements = true
-		case elements && len(words) == 1 && words[0] == "}":
-			elements = false
-		case elements:
-			last := objects[len(objects)-1]
-			s := last["set"]
-			s.Elem = append(s.Elem, strings.TrimSuffix(strings.TrimSpace(line), ","))
-			last["set"] = s
-		}
-	}
-	text, err := json.Marshal(map[string]any{"nftables": objects})
-	if err != nil {
-		panic(err)
-	}
-	return text
 }

@@ -270,6 +270,39 @@ func TestForeignConfigurationIsSavedAside(t *testing.T) {
 	}
 }
 
+// What stood on the machine before its first State is remembered until that one is committed, over any number of tries.
+func TestFirstStateFailsTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine()
+		before := m.moment()
+		a := started(t, m)
+		begun := false
+		m.strike = func(_ int, operation string) strike {
+			begun = begun || operation == "run /keepalived start"
+			if begun {
+				return failsBefore
+			}
+			return passes
+		}
+		first := sign(t, sample(1, service("web", "192.0.2.10", 51)))
+		if result, _ := a.apply(t.Context(), first); result == nil || result.Outcome != wire.Stuck {
+			t.Fatalf("got %+v, want Stuck", result)
+		}
+		m.strike = func(_ int, operation string) strike {
+			if operation == "run /keepalived start" {
+				return failsBefore
+			}
+			return passes
+		}
+		if result, _ := a.apply(t.Context(), first); result == nil || result.Outcome != wire.RolledBack {
+			t.Fatalf("got %+v, want RolledBack", result)
+		}
+		if diff := cmp.Diff(before, m.moment()); diff != "" {
+			t.Errorf("after two tries (-before +now):\n%s", diff)
+		}
+	})
+}
+
 // Whatever a person or another program did to the machine, the same State makes good; files alone tell nothing.
 func TestDriftIsRepaired(t *testing.T) {
 	s := sample(1, service("web", "192.0.2.10", 51), service("db", "192.0.2.11", 51), local("db", "10.0.2.1"))
