@@ -23,11 +23,12 @@ type Config struct {
 	// Signers are the keys that are offered, in order. See LoadSigner.
 	Signers    []ssh.Signer
 	KnownHosts *KnownHosts
-	// DialTimeout bounds connecting up to an open session. 0 means 10 s.
+	// DialTimeout bounds connecting up to an open session. 0 means 5 s.
 	DialTimeout time.Duration
 	// CallTimeout bounds one call, a first connection included; a context can only shorten it. 0 means 60 s.
 	CallTimeout time.Duration
-	// KeepAlive is how often an open connection is probed, and how long an answer may take. 0 means 15 s.
+	// KeepAlive is how often an open connection is probed, and how long an answer may take. 0 means 3 s: a gateway without power
+	// must not hold up what its peers are told.
 	KeepAlive time.Duration
 	// Dial makes the TCP connection; nil means net.Dialer. For tests and for a lab's namespaces.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
@@ -68,13 +69,13 @@ func New(config Config) (*Client, error) {
 	}
 	config.Signers = slices.Clone(config.Signers)
 	if config.DialTimeout == 0 {
-		config.DialTimeout = 10 * time.Second
+		config.DialTimeout = 5 * time.Second
 	}
 	if config.CallTimeout == 0 {
 		config.CallTimeout = 60 * time.Second
 	}
 	if config.KeepAlive == 0 {
-		config.KeepAlive = 15 * time.Second
+		config.KeepAlive = 3 * time.Second
 	}
 	if config.Dial == nil {
 		config.Dial = new(net.Dialer).DialContext

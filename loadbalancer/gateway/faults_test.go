@@ -49,11 +49,11 @@ func TestFaultThenRepaired(t *testing.T) {
 				}
 				return m.dial(ctx, network, address)
 			}
-		}, &UnreachableError{}, []string{"no answer within 10s", "no firewall"}, 10 * time.Second},
+		}, &UnreachableError{}, []string{"no answer within 5s", "no firewall"}, 5 * time.Second},
 
 		{"sshd hangs", func(_ *testing.T, m *machine, _ *Config) {
 			m.accepted = once(func(conn *memoryConn) { io.Copy(io.Discard, conn) })
-		}, &UnreachableError{}, []string{"no answer within 10s"}, 10 * time.Second},
+		}, &UnreachableError{}, []string{"no answer within 5s"}, 5 * time.Second},
 
 		{"sshd closes at once", func(_ *testing.T, m *machine, _ *Config) {
 			m.accepted = once(func(*memoryConn) {})
