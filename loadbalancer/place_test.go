@@ -2,8 +2,10 @@ package loadbalancer_test
 
 import (
 	"fmt"
+	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"cloud-provider-haproxy/loadbalancer"
 	"cloud-provider-haproxy/loadbalancer/desired"
@@ -21,9 +23,12 @@ func TestNewVIPsGoToGatewaysThatAnswer(t *testing.T) {
 		}
 		before, _ := s.gateway("gw2").snapshot()
 		s.gateway("gw2").change(func(g *fakeGateway) { g.cut = true })
+		// All at once, so that some are in the round that finds gw2 away.
+		var asking sync.WaitGroup
 		for i := range 10 {
-			s.ensure(c, web(fmt.Sprintf("new%d", i), 80))
+			asking.Go(func() { s.ensure(c, web(fmt.Sprintf("new%d", i), 80)) })
 		}
+		asking.Wait()
 		after, _ := s.gateway("gw1").snapshot()
 		places := map[string]int{}
 		for _, vip := range after.VIPs {
@@ -52,6 +57,24 @@ func TestNewVIPsGoToGatewaysThatAnswer(t *testing.T) {
 		for _, vip := range last.VIPs {
 			if was, ok := places[vip.Address.String()]; ok && was != vip.RouterID {
 				t.Errorf("%s was moved from instance %d to %d by a new controller", vip.Address, was, vip.RouterID)
+			}
+		}
+	})
+}
+
+// A gateway that takes connections and never answers costs the first Service after that a moment, and the next nothing.
+func TestGatewayThatHangsDelaysNobodyForLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "192.0.2.0/24", "gw1", "gw2")
+		c := s.start()
+		defer c.stop()
+		s.ensure(c, web("first", 80))
+		s.gateway("gw2").change(func(g *fakeGateway) { g.hanging = true })
+		for i, limit := range []time.Duration{3 * time.Second, time.Second, time.Second} {
+			began := time.Now()
+			s.ensure(c, web(fmt.Sprintf("new%d", i), 80))
+			if took := time.Since(began); took > limit {
+				t.Errorf("Service %d was served after %v, want at most %v", i, took, limit)
 			}
 		}
 	})
