@@ -24,14 +24,14 @@ import (
 
 // site is the world around a Manager: gateways that live on while controllers come and go, and the epoch object.
 type site struct {
-	t        *testing.T
+	t        testing.TB
 	gateways []*fakeGateway
 	epochs   *fakeEpochs
 	settings loadbalancer.Settings
 	observer *recorder
 }
 
-func newSite(t *testing.T, pool string, names ...string) *site {
+func newSite(t testing.TB, pool string, names ...string) *site {
 	s := &site{t: t, epochs: &fakeEpochs{}, observer: &recorder{}}
 	r, err := ipam.ParseRange(pool)
 	if err != nil {
@@ -147,6 +147,8 @@ type fakeGateway struct {
 	since  time.Time // when the VIPs of state will be held
 	// applies are the fences of the States that were offered, digests their contents.
 	applies []desired.Fence
+	// refused counts the States that were not newer.
+	refused int
 	// took is how long an Apply lasts, keepalived how long until a confirmed VIP is held.
 	took, keepalived time.Duration
 	// dead gateways are off; cut ones serve but cannot be reached; hanging ones never answer.
@@ -266,6 +268,7 @@ func (g *fakeGateway) fence(f desired.Fence) *wire.Refusal {
 	}
 	held := g.state.Fence
 	refuse := func(code wire.Code) *wire.Refusal {
+		g.refused++
 		return &wire.Refusal{Code: code, Message: "holds " + held.String(), Fence: &held}
 	}
 	switch {

@@ -12,7 +12,6 @@ import (
 
 	"cloud-provider-haproxy/loadbalancer"
 	"cloud-provider-haproxy/loadbalancer/desired"
-	"cloud-provider-haproxy/loadbalancer/wire"
 )
 
 // Balancer is what the five methods of cloudprovider.LoadBalancer need of *loadbalancer.Manager.
@@ -72,7 +71,7 @@ func (b *balancer) ensure(ctx context.Context, svc *v1.Service) (*v1.LoadBalance
 			return nil, b.refuse(ctx, svc, t, err)
 		}
 		if len(nodes.eligible) == 0 {
-			t.warnings = append(t.warnings, wire.Warning{Reason: "NoEligibleNode", Message: nodes.noneEligible()})
+			t.warnings = append(t.warnings, warning{"NoEligibleNode", nodes.noneEligible()})
 		}
 		ensured, err := b.manager.Ensure(ctx, t.service)
 		if err != nil {
@@ -82,7 +81,10 @@ func (b *balancer) ensure(ctx context.Context, svc *v1.Service) (*v1.LoadBalance
 		if t.service.LoadBalancer.Pool != nil && b.nodes.Load().generation != nodes.generation {
 			continue // the pool's servers are of yesterday
 		}
-		b.warnings.now(svc, append(t.warnings, ensured.Warnings...))
+		for _, w := range ensured.Warnings {
+			t.warnings = append(t.warnings, warning{w.Reason, w.Message})
+		}
+		b.warnings.now(svc, t.warnings)
 		klog.FromContext(ctx).V(2).Info("Load balancer is served", "service", klog.KObj(svc), "addresses", join(ensured.Addresses))
 		return statusOf(svc, ensured.Addresses, b.ipMode), nil
 	}

@@ -12,7 +12,6 @@ import (
 	"cloud-provider-haproxy/ipam"
 	"cloud-provider-haproxy/loadbalancer"
 	"cloud-provider-haproxy/loadbalancer/desired"
-	"cloud-provider-haproxy/loadbalancer/wire"
 )
 
 // UnsupportedProtocol is the error in status.ports of a port that is not served, in the form that KEP-1435 wants.
@@ -25,7 +24,7 @@ type translation struct {
 	// whose VIP refuses every connection, and there is an error besides.
 	closed bool
 	// warnings stop nothing.
-	warnings []wire.Warning
+	warnings []warning
 }
 
 // faultyServiceError says what is wrong with a Service's spec or annotations, one sentence for each.
@@ -50,7 +49,7 @@ func (d *draft) wrong(format string, args ...any) {
 }
 
 func (d *draft) warn(reason, format string, args ...any) {
-	d.warnings = append(d.warnings, wire.Warning{Reason: reason, Message: fmt.Sprintf(format, args...)})
+	d.warnings = append(d.warnings, warning{reason, fmt.Sprintf(format, args...)})
 }
 
 // translate gives what svc means with these nodes. Every problem is told at once, as *faultyServiceError; the

@@ -13,7 +13,6 @@ import (
 	"cloud-provider-haproxy/ipam"
 	"cloud-provider-haproxy/loadbalancer"
 	"cloud-provider-haproxy/loadbalancer/desired"
-	"cloud-provider-haproxy/loadbalancer/wire"
 )
 
 var equalAddresses = cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{})
@@ -77,7 +76,7 @@ func TestTranslate(t *testing.T) {
 		svc      *v1.Service
 		balancer func(*desired.LoadBalancer) // what differs from plain
 		request  ipam.Request
-		warnings []wire.Warning
+		warnings []warning
 	}{
 		{"plain", web(), nil, v4, nil},
 		{"annotated address", web(annotate("cloud-provider-haproxy/load-balancer-ips", " 192.0.2.70 ")), nil, requesting(addr("192.0.2.70")), nil},
@@ -96,11 +95,11 @@ func TestTranslate(t *testing.T) {
 		}, v4, nil},
 		{"a UDP port besides", web(func(s *v1.Service) {
 			s.Spec.Ports = append(s.Spec.Ports, v1.ServicePort{Name: "dns", Protocol: v1.ProtocolUDP, Port: 53, NodePort: 30053}, v1.ServicePort{Protocol: v1.ProtocolSCTP, Port: 54})
-		}), nil, v4, []wire.Warning{{Reason: "UnsupportedProtocol", Message: "not served: dns 53/UDP, 54/SCTP; only TCP is supported, the TCP ports are served"}}},
+		}), nil, v4, []warning{{"UnsupportedProtocol", "not served: dns 53/UDP, 54/SCTP; only TCP is supported, the TCP ports are served"}}},
 		{"session affinity", web(func(s *v1.Service) { s.Spec.SessionAffinity = v1.ServiceAffinityClientIP }), nil, v4,
-			[]wire.Warning{{Reason: "UnsupportedSessionAffinity", Message: "spec.sessionAffinity ClientIP is not honoured yet: a client's connections are spread over all nodes; None is"}}},
+			[]warning{{"UnsupportedSessionAffinity", "spec.sessionAffinity ClientIP is not honoured yet: a client's connections are spread over all nodes; None is"}}},
 		{"misspelt annotation", web(annotate("cloud-provider-haproxy/loadbalancer-ip", "192.0.2.70")), nil, v4,
-			[]wire.Warning{{Reason: "UnknownAnnotation", Message: "annotation cloud-provider-haproxy/loadbalancer-ip is not known and has no effect; did you mean cloud-provider-haproxy/load-balancer-ips?"}}},
+			[]warning{{"UnknownAnnotation", "annotation cloud-provider-haproxy/loadbalancer-ip is not known and has no effect; did you mean cloud-provider-haproxy/load-balancer-ips?"}}},
 		{"others' annotations", web(annotate("metallb.io/address-pool", "x")), nil, v4, nil},
 		{"everybody may connect", web(func(s *v1.Service) { s.Spec.LoadBalancerSourceRanges = []string{"0.0.0.0/0"} }), nil, v4, nil},
 	}
@@ -118,7 +117,7 @@ func TestTranslate(t *testing.T) {
 			if diff := cmp.Diff(loadbalancer.Service{LoadBalancer: want, Request: test.request}, got.service, equalAddresses); diff != "" {
 				t.Errorf("Service (-want +got):\n%s", diff)
 			}
-			if diff := cmp.Diff(test.warnings, got.warnings); diff != "" {
+			if diff := cmp.Diff(test.warnings, got.warnings, cmp.AllowUnexported(warning{})); diff != "" {
 				t.Errorf("warnings (-want +got):\n%s", diff)
 			}
 			if diff := cmp.Diff(before, test.svc); diff != "" {

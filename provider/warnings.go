@@ -7,29 +7,30 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
-
-	"cloud-provider-haproxy/loadbalancer/wire"
 )
+
+// warning is what deserves an Event of type Warning and stops nothing.
+type warning struct{ reason, message string }
 
 // warnings tells what is wrong with a Service once, not on every call: a warning is told again only after it was over.
 type warnings struct {
 	recorder record.EventRecorder
 
 	mu   sync.Mutex
-	told map[types.UID]map[wire.Warning]bool
+	told map[types.UID]map[warning]bool
 }
 
 func newWarnings(recorder record.EventRecorder) *warnings {
-	return &warnings{recorder: recorder, told: map[types.UID]map[wire.Warning]bool{}}
+	return &warnings{recorder: recorder, told: map[types.UID]map[warning]bool{}}
 }
 
 // now says that exactly these warnings are true of the Service.
-func (w *warnings) now(svc *v1.Service, current []wire.Warning) {
-	set := make(map[wire.Warning]bool, len(current))
+func (w *warnings) now(svc *v1.Service, current []warning) {
+	set := make(map[warning]bool, len(current))
 	w.mu.Lock()
 	before := w.told[svc.UID]
-	for _, warning := range current {
-		set[warning] = true
+	for _, one := range current {
+		set[one] = true
 	}
 	if len(set) == 0 {
 		delete(w.told, svc.UID)
@@ -37,9 +38,9 @@ func (w *warnings) now(svc *v1.Service, current []wire.Warning) {
 		w.told[svc.UID] = set
 	}
 	w.mu.Unlock()
-	for _, warning := range current {
-		if !before[warning] {
-			w.recorder.Event(svc, v1.EventTypeWarning, warning.Reason, warning.Message)
+	for _, one := range current {
+		if !before[one] {
+			w.recorder.Event(svc, v1.EventTypeWarning, one.reason, one.message)
 		}
 	}
 }

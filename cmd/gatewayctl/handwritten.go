@@ -1,10 +1,14 @@
 package main
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"slices"
 
+	yamlv3 "go.yaml.in/yaml/v3"
 	"sigs.k8s.io/yaml"
 
 	"cloud-provider-haproxy/ipam"
@@ -15,6 +19,9 @@ import (
 // handwritten reads a State in YAML strictly and fills in what the cloud configuration knows better than a person. The
 // epoch, instance and sequence of its fence are those of whoever made it; mark replaces them.
 func handwritten(text []byte, c *config.Config) (*desired.State, error) {
+	if err := oneDocument(text); err != nil {
+		return nil, fmt.Errorf("reading the State: %w", err)
+	}
 	state := &desired.State{}
 	if err := yaml.UnmarshalStrict(text, state); err != nil {
 		return nil, fmt.Errorf("reading the State: %w", err)
@@ -50,6 +57,24 @@ func handwritten(text []byte, c *config.Config) (*desired.State, error) {
 	}
 	state.Normalize()
 	return state, nil
+}
+
+// oneDocument refuses an empty text, and one with several documents: sigs.k8s.io/yaml takes the first one for the whole.
+// Either would be a State that takes Services off the gateways which its author never meant to touch.
+func oneDocument(text []byte) error {
+	documents := yamlv3.NewDecoder(bytes.NewReader(text))
+	var first, second yamlv3.Node
+	err := documents.Decode(&first)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	if err == nil && !errors.Is(documents.Decode(&second), io.EOF) {
+		return errors.New("it holds more than one YAML document; write one")
+	}
+	if err != nil || first.Content[0].Tag == "!!null" {
+		return errors.New("it is empty; write `loadBalancers: []` if every Service is to leave the gateways")
+	}
+	return nil
 }
 
 // floating gives each address that the State serves to an instance, and to the interface that its pool names.

@@ -47,6 +47,8 @@ The file is YAML with the field names of State. What it leaves out is filled in:
 nodeCheck and controlPlane from the cloud configuration, vips from the addresses of its load balancers and of the control
 plane, and fence.clusterUID from what the gateways hold.
 
+It replaces all that the gateways hold: a Service or node that the file does not list is taken off them. --dry-run shows it.
+
 The State needs an epoch that is higher than every gateway's: give it with --force-epoch. Without the flag, nothing is
 sent and the least number that will do is told. An epoch is how gateways know that a new controller has taken over; pushing takes over, too.
 

@@ -113,6 +113,13 @@ func TestHandwrittenIsStrict(t *testing.T) {
 		"nodes: [{name: w1, addresses: [192.0.2]}]":   "192.0.2",
 		"schema: 1\nschema: 1":                        "already set",
 		"gateways: [{name: a}, {name: a}]\nnodes: []": "same name",
+		// Each of these would read as a State without a Service, and a push of it would take all of them down.
+		"":                           "is empty",
+		"# later\n":                  "is empty",
+		"---\n":                      "is empty",
+		"null":                       "is empty",
+		"---\n# web\n---" + webState: "more than one YAML document",
+		webState + "---" + webState:  "more than one YAML document",
 	} {
 		if _, err := handwritten([]byte(text), readCloudConfig(t)); err == nil || !strings.Contains(err.Error(), words) {
 			t.Errorf("%q: got %v, want %q", text, err, words)

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -22,6 +23,7 @@ import (
 // machine is a gateway in memory: files, an HAProxy and a keepalived that load them, a kernel with our table. It is what
 // survives when an agent is killed.
 type machine struct {
+	mu         *sync.Mutex // held by each operation; a test that changes a machine in use holds it too
 	files      map[string]string
 	haproxy    *fakeHAProxy    // nil: does not run
 	keepalived *fakeKeepalived // nil: does not run
@@ -33,7 +35,11 @@ type machine struct {
 	// operations counts every call; strike decides what happens to one.
 	operations int
 	strike     func(n int, operation string) strike
-	log        []string
+	// verdict is what a check says, nil for yes.
+	verdict func(command string) error
+	// lostReloads is how many reloads of HAProxy are not noticed.
+	lostReloads int
+	log         []string
 }
 
 // strike is what happens to an operation instead of, or beside, its effect.
@@ -74,6 +80,7 @@ const foreignConfig = "global\n  log /dev/log local0\n"
 
 func newMachine() *machine {
 	return &machine{
+		mu:      &sync.Mutex{},
 		pids:    100,
 		masters: map[int]bool{51: true},
 		files: map[string]string{
@@ -97,6 +104,7 @@ func stat(pid int, name string) string {
 // clone is the same machine at the same moment, for another course of events.
 func (m *machine) clone() *machine {
 	c := *m
+	c.mu = &sync.Mutex{}
 	c.files, c.masters = maps.Clone(m.files), maps.Clone(m.masters)
 	if m.haproxy != nil {
 		h := *m.haproxy
@@ -121,8 +129,30 @@ func cloneDeep[V any](m map[string]map[string]V) map[string]map[string]V {
 	return c
 }
 
+// meanwhile changes a machine that an agent is working on.
+func (m *machine) meanwhile(change func()) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	change()
+}
+
+func (m *machine) file(path string) string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.files[path]
+}
+
+// did tells whether an operation was done since the log was emptied.
+func (m *machine) did(operation string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.Contains(m.log, operation)
+}
+
 // do is one operation: every call of the agent goes through here.
 func (m *machine) do(operation string, effect func() error) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.operations++
 	m.log = append(m.log, operation)
 	s := m.strike(m.operations, operation)
@@ -180,6 +210,13 @@ func (m *machine) Remove(path string) error {
 // Run knows the programs of testConfig and of the three rooms.
 func (m *machine) Run(_ context.Context, argv []string, stdin []byte) (output Output, err error) {
 	command := strings.Join(argv, " ")
+	if m.verdict != nil {
+		if err := m.verdict(command); err != nil {
+			var refused *CommandError
+			errors.As(err, &refused)
+			return refused.Output, err
+		}
+	}
 	err = m.do("run "+command, func() error {
 		switch command {
 		case "/haproxy start", "/haproxy reload":
@@ -236,6 +273,10 @@ func (m *machine) loadHAProxy(start bool) error {
 	if !start && m.haproxy == nil {
 		return errors.New("no process")
 	}
+	if !start && m.lostReloads > 0 {
+		m.lostReloads--
+		return nil
+	}
 	if start {
 		m.begin("/run/haproxy.pid", "haproxy")
 	}
@@ -290,6 +331,8 @@ func parseConfig(text string) parsedConfig {
 
 // Ping, Read, Apply and ServersState are the worker's stats socket.
 func (m *machine) Ping(context.Context) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if m.haproxy == nil {
 		return errors.New("connection refused")
 	}

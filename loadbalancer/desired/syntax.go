@@ -117,6 +117,9 @@ func machineAddressProblem(a netip.Addr) string {
 		kind = "is the unspecified address"
 	case a.IsLoopback():
 		kind = "is a loopback address"
+	case a.Is6() && [12]byte(a.AsSlice()[:12]) == [12]byte{}:
+		// HAProxy and nft print it with dots (inet_ntop(3)), netip without: it would match no entry of the map.
+		kind = "is IPv4 written as IPv6 (IPv4-compatible, RFC 4291 section 2.5.5.1)"
 	case a.IsMulticast():
 		kind = "is a multicast address"
 	case a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):

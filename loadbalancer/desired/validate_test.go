@@ -190,6 +190,7 @@ func TestValidateAddresses(t *testing.T) {
 	runFaultTests(t, []faultTest{
 		{"missing", vip(netip.Addr{}), []string{owner + "is missing"}},
 		{"mapped", vip(addr("::ffff:192.0.2.9")), []string{owner + "::ffff:192.0.2.9 is IPv4 written as IPv6"}},
+		{"compatible", vip(addr("::192.0.2.9")), []string{owner + "::c000:209 is IPv4 written as IPv6 (IPv4-compatible"}},
 		{"zone", vip(addr("2001:db8::1%eth0")), []string{owner + "2001:db8::1%eth0 has a zone"}},
 		{"unspecified", vip(addr("0.0.0.0")), []string{owner + "0.0.0.0 is the unspecified address"}},
 		{"multicast", vip(addr("ff02::1")), []string{owner + "ff02::1 is a multicast address"}},

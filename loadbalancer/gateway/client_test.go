@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -140,6 +141,42 @@ func TestCancelledCallClosesItsConnection(t *testing.T) {
 			t.Errorf("the next call: %+v, %v, %d connections; a late reply must not answer it", result, err, m.dials())
 		}
 		time.Sleep(time.Minute)
+	})
+}
+
+// slowToClose gives up its connection a second late.
+type slowToClose struct{ net.Conn }
+
+func (c slowToClose) Close() error {
+	time.Sleep(time.Second)
+	return c.Conn.Close()
+}
+
+// The reply comes in the moment in which its asker's context ends: the connection is going, and the next call must not
+// be sent on it.
+func TestReplyInTheMomentOfCancellation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, config := newMachine(t)
+		config.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+			conn, err := m.dial(ctx, network, address)
+			return slowToClose{conn}, err
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		m.command = agent(func(request wire.Request, _ *wire.Reply) {
+			switch request.Verb {
+			case wire.VerbStatus:
+				cancel()
+			case wire.VerbState:
+				time.Sleep(2 * time.Second)
+			}
+		})
+		c := newClient(t, config)
+		if _, err := c.Status(ctx); err != nil {
+			t.Fatalf("the reply was there: %v", err)
+		}
+		if _, err := c.State(t.Context()); err != nil {
+			t.Errorf("the next call: %v", err)
+		}
 	})
 }
 

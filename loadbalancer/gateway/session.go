@@ -81,7 +81,12 @@ func start(client *ssh.Client) (*session, *ssh.Session, error) {
 func (s *session) ask(ctx context.Context, request wire.Request) (*wire.Reply, error) {
 	request.Version = wire.Version
 	stop := context.AfterFunc(ctx, func() { s.client.Close() })
-	defer stop() // when it fires after all, over tells the next call
+	defer func() {
+		if !stop() {
+			// The connection is going, also when the reply came first: the next call must not be sent on it.
+			s.end(context.Cause(ctx))
+		}
+	}()
 	if err := wire.WriteFrame(s.stdin, request); err != nil {
 		return nil, fmt.Errorf("sending the request: %w", err)
 	}

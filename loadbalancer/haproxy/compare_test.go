@@ -14,7 +14,7 @@ import (
 )
 
 // commit does to a map what changeMap asks HAProxy to do.
-func (m mapChange) commit(t *rapid.T, running map[string]string) {
+func (m mapChange) commit(t rapid.TB, running map[string]string) {
 	if m.replace {
 		clear(running)
 		for _, e := range m.want {
@@ -45,28 +45,49 @@ func toEntries(m map[string]string) []Entry {
 func TestMapChangeGrowsThenShrinks(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		anyMap := rapid.MapOfN(rapid.StringMatching(`[a-z]{1,2}`), rapid.StringMatching(`[xy]`), 0, 300)
-		running, want := anyMap.Draw(t, "running"), anyMap.Draw(t, "want")
-		before := maps.Clone(running)
-		change := compareMap("m", toEntries(running), toEntries(want))
-		change.grow().commit(t, running)
-		for key, value := range want {
-			if running[key] != value {
-				t.Fatalf("after grow %s is %q, want %q", key, running[key], value)
-			}
-		}
-		for key := range before {
-			if _, ok := running[key]; !ok {
-				t.Fatalf("grow took %s away", key)
-			}
-		}
-		change.shrink().commit(t, running)
-		if !maps.Equal(running, want) {
-			t.Fatalf("after shrink there is %v, want %v", running, want)
-		}
-		if again := compareMap("m", toEntries(running), toEntries(want)); !again.empty() {
-			t.Fatalf("nothing differs, yet %+v", again)
-		}
+		growThenShrink(t, anyMap.Draw(t, "running"), anyMap.Draw(t, "want"))
 	})
+}
+
+// rapid hardly ever draws two maps that differ enough to be replaced as a whole.
+func TestMapReplacementGrowsThenShrinks(t *testing.T) {
+	running, want := map[string]string{}, map[string]string{}
+	for i := range 3 * bulk {
+		if i < 2*bulk {
+			running[fmt.Sprint(i)] = "x"
+		}
+		if i >= bulk {
+			want[fmt.Sprint(i)] = "y"
+		}
+	}
+	if change := compareMap("m", toEntries(running), toEntries(want)); !change.replace {
+		t.Fatal("the map is not replaced")
+	}
+	growThenShrink(t, running, want)
+}
+
+func growThenShrink(t rapid.TB, running, want map[string]string) {
+	t.Helper()
+	before := maps.Clone(running)
+	change := compareMap("m", toEntries(running), toEntries(want))
+	change.grow().commit(t, running)
+	for key, value := range want {
+		if running[key] != value {
+			t.Fatalf("after grow %s is %q, want %q", key, running[key], value)
+		}
+	}
+	for key := range before {
+		if _, ok := running[key]; !ok {
+			t.Fatalf("grow took %s away", key)
+		}
+	}
+	change.shrink().commit(t, running)
+	if !maps.Equal(running, want) {
+		t.Fatalf("after shrink there is %v, want %v", running, want)
+	}
+	if again := compareMap("m", toEntries(running), toEntries(want)); !again.empty() {
+		t.Fatalf("nothing differs, yet %+v", again)
+	}
 }
 
 func TestAssignKeepsAndNeverShares(t *testing.T) {
@@ -205,6 +226,31 @@ func TestServerCommandsAskTheCheckFirst(t *testing.T) {
 		}
 		if got != test.command || len(d.add) > 1 || len(d.remove) > 0 {
 			t.Errorf("%s: got %q, want %q", name, got, test.command)
+		}
+	}
+}
+
+// A server that only its successor can replace waits for its last connection, and is no difference until then.
+func TestServerToBeMadeAnewWaitsForItsConnections(t *testing.T) {
+	want := Server{Name: "a", Addr: netip.MustParseAddr("10.0.0.1"), Weight: 1, Check: kubeProxyCheck()}
+	unchecked := RunningServer{Name: "a", Addr: want.Addr, Weight: 1, maint: true, Sessions: 1}
+	var waits, goes Diff
+	waits.server("nodes/a", unchecked, want)
+	if !waits.Empty() || !slices.Equal(waits.Deferred, []string{"nodes/a"}) {
+		t.Errorf("with a connection: deferred %q, commands %v", waits.Deferred, waits.add)
+	}
+	unchecked.Sessions = 0
+	goes.server("nodes/a", unchecked, want)
+	if len(goes.add) != 1 || goes.add[0].then != addServer("nodes", want) || goes.Deferred != nil {
+		t.Errorf("without one: deferred %q, commands %v", goes.Deferred, goes.add)
+	}
+}
+
+func TestReserveIsAQuarterAtMost(t *testing.T) {
+	l := Local{Reserve: 1000}
+	for global, want := range map[int]int{40: 30, 4000: 3000, 20000: 19000} {
+		if got := l.servicesMaxConn(global); got != want {
+			t.Errorf("of %d connections the Services may hold %d, want %d", global, got, want)
 		}
 	}
 }

@@ -42,8 +42,6 @@ type Config struct {
 // Entry is one line of a map.
 type Entry struct {
 	Key, Value string
-	// Owner is the load balancer behind it; not set in what Running read.
-	Owner desired.Key
 }
 
 // Owner tells which load balancer alone is behind a line of File, the first being 1. Lines that serve all of them have

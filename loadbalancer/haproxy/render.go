@@ -142,7 +142,7 @@ func (c *Config) slots(s *desired.State, slots Slots, v *view) {
 				slot.Owner = lb.Key.String()
 				slot.Servers = poolServers(lb.Pool)
 				if slot.HTTP {
-					c.Checks = append(c.Checks, Entry{slot.Name, lb.Pool.Check.Path, lb.Key})
+					c.Checks = append(c.Checks, Entry{slot.Name, lb.Pool.Check.Path})
 				}
 			}
 			v.Slots = append(v.Slots, slot)
@@ -181,7 +181,7 @@ func (c *Config) entries(s *desired.State, slots Slots) {
 			}
 			value := fmt.Sprintf("%s|%d|%s||0|0|", backend, f.NodePort, lb.Key)
 			for _, address := range lb.Addresses {
-				c.Entries = append(c.Entries, Entry{mapKey(address, f.Port), value, lb.Key})
+				c.Entries = append(c.Entries, Entry{mapKey(address, f.Port), value})
 			}
 		}
 	}

@@ -323,6 +323,8 @@ func TestRenderRefuses(t *testing.T) {
 			want: "loadBalancers[edge/a].pool.check.path", owner: ingress},
 		"pipe in a service's name": {change: func(s *desired.State, _ *Local, _ Slots) { s.LoadBalancers[0].Name = "a|b" }, want: "loadBalancers[default/a|b].name",
 			owner: &desired.Key{Namespace: "default", Name: "a|b"}},
+		"command in a namespace": {change: func(s *desired.State, _ *Local, _ Slots) { s.LoadBalancers[0].Namespace = "a;quit" },
+			want: "loadBalancers[a;quit/web].namespace", owner: &desired.Key{Namespace: "a;quit", Name: "web"}},
 		"no node port":              {change: func(s *desired.State, _ *Local, _ Slots) { s.LoadBalancers[1].Frontends[0].NodePort = 0 }, want: "frontends[0].nodePort: is 0", owner: ingress},
 		"an algorithm without slot": {change: func(s *desired.State, _ *Local, _ Slots) { s.LoadBalancers[1].Pool.Algorithm = "magic" }, want: `algorithm "magic"`, owner: ingress},
 		"a check without slot":      {change: func(s *desired.State, _ *Local, _ Slots) { s.LoadBalancers[1].Pool.Check.Kind = "icmp" }, want: `check "icmp"`, owner: ingress},

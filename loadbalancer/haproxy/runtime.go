@@ -62,7 +62,7 @@ func because(ctx context.Context, err error) error {
 	return err
 }
 
-// successes are the answers that say that a command worked; most say it by silence.
+// success tells a line that says that a command worked from a complaint; most commands say it by silence.
 func success(line string) bool {
 	switch line {
 	case "", "New server registered.", "Server deleted.":

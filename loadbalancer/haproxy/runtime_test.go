@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"path/filepath"
 	"strings"
@@ -13,6 +14,12 @@ import (
 
 // answering is a stats socket that gives one answer to everything; "" never answers.
 func answering(t *testing.T, answer string) *Runtime {
+	t.Helper()
+	return obeying(t, func(string) string { return answer })
+}
+
+// obeying is a stats socket that answers one line a connection; "" never answers.
+func obeying(t *testing.T, answer func(line string) string) *Runtime {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "s")
 	l, err := net.Listen("unix", socket)
@@ -28,12 +35,13 @@ func answering(t *testing.T, answer string) *Runtime {
 			if err != nil {
 				return
 			}
-			bufio.NewReader(conn).ReadString('\n')
-			if answer == "" {
+			line, _ := bufio.NewReader(conn).ReadString('\n')
+			text := answer(strings.TrimSpace(line))
+			if text == "" {
 				defer conn.Close()
 				continue
 			}
-			conn.Write([]byte(answer))
+			conn.Write([]byte(text))
 			conn.Close()
 		}
 	}()
@@ -54,6 +62,53 @@ func TestReadRefusesOddAnswers(t *testing.T) {
 				t.Errorf("got error %v, want one with %q", err, test.want)
 			}
 		})
+	}
+}
+
+// A reload between the two questions puts a worker with other servers and maps behind the socket.
+func TestReadTakesEverythingFromOneWorker(t *testing.T) {
+	for name, test := range map[string]struct {
+		pids []int // of the worker that answers each connection; the last one stays
+		want int   // 0: Read gives up
+	}{
+		"no reload":              {[]int{7}, 7},
+		"a reload":               {[]int{7, 8}, 8},
+		"reloads without an end": {[]int{1, 2, 3, 4, 5, 6, 7}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			connections := 0
+			r := obeying(t, func(line string) string {
+				pid := test.pids[min(connections, len(test.pids)-1)]
+				connections++
+				info := fmt.Sprintf("Pid: %d\nCurrConns: 0\nMaxconn: 10\nStart_time_sec: 5\nVersion: 2.6.12-1\n\n", pid)
+				if strings.HasSuffix(line, ";show map") {
+					return info + "# id (file) description\n\n"
+				}
+				return info + "1\n# be_id\n\n" + "# pxname,svname,qcur,scur,slim,stot\n\n"
+			})
+			running, err := r.Read(t.Context())
+			if test.want == 0 {
+				if !errors.Is(err, errMoved) {
+					t.Errorf("got %v, want %v", err, errMoved)
+				}
+				return
+			}
+			if err != nil || running.PID != test.want {
+				t.Errorf("got %+v, %v, want worker %d", running, err, test.want)
+			}
+		})
+	}
+}
+
+// Only connections that remain may keep a server; any other refusal is a failure.
+func TestApplyForgivesConnectionsAlone(t *testing.T) {
+	removal := Diff{remove: []command{{line: "del server nodes/a", patient: true}}}
+	if err := answering(t, stillConnected+"\n\n").Apply(t.Context(), removal); err != nil {
+		t.Errorf("a server with connections: %v", err)
+	}
+	var refused *CommandError
+	if err := answering(t, "No such server.\n\n").Apply(t.Context(), removal); !errors.As(err, &refused) {
+		t.Errorf("another refusal: got %v", err)
 	}
 }
 

@@ -295,3 +295,23 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+// The example that the manifest's reader copies must be one.
+func TestExample(t *testing.T) {
+	b, err := os.ReadFile("../../manifests/controller/example/cloud-config.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Decode(b); err != nil {
+		t.Error(err)
+	}
+	// Without the comments it carries the control plane.
+	full := strings.NewReplacer("#controlPlane", "controlPlane", "#  ", "  ").Replace(string(b))
+	c, err := Decode([]byte(full))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.ControlPlane == nil {
+		t.Error("the commented part does not begin with #controlPlane")
+	}
+}

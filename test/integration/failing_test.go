@@ -91,7 +91,7 @@ func testHAProxyDies(t *testing.T, p *pair) {
 	p.begin(t)
 	holder := p.home(t, web4)
 	flow := p.flowTo(t, port(web4, 80))
-	end(t, holder, "-KILL", haproxyProcess)
+	end(t, holder, "-KILL", "haproxy")
 	eventually(t, "HAProxy runs again where it was killed", func() error {
 		s := p.status(t)[holder.Name]
 		if s == nil || s.HAProxyUp.IsZero() || !s.InSync {
@@ -114,7 +114,7 @@ func testAgentRestarts(t *testing.T, p *pair) {
 	must(t, err)
 	flow := p.flow(t)
 	for _, g := range p.Gateways {
-		end(t, g, "-KILL", agentProcess)
+		end(t, g, "-KILL", "gatewayctl")
 		_, err := g.StartAgent(t.Context())
 		must(t, err)
 	}

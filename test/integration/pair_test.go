@@ -18,7 +18,7 @@ import (
 
 // TestPair runs all tests of one shared pair.
 func TestPair(t *testing.T) {
-	p := &pair{Lab: lab.New(t, lab.Options{Workers: 3, NodePorts: nodePorts()})}
+	p := &pair{Lab: lab.New(t, lab.Options{Workers: 3, NodePorts: nodePorts()}), epoch: 10} // there is something older
 	for _, test := range []struct {
 		name string
 		run  func(*testing.T, *pair)
@@ -261,22 +261,18 @@ func (p *pair) workerPIDs(t *testing.T) string {
 	return pids
 }
 
-// end sends a signal to the processes whose command line is the pattern, and waits until they are gone.
-func end(t *testing.T, h *lab.Host, signal, pattern string) {
+// end sends a signal to the host's processes of that name, and waits until nothing is left of them: a killed process that is
+// still letting go of its locks has no command line any more, but a name.
+func end(t *testing.T, h *lab.Host, signal, name string) {
 	t.Helper()
-	mustRun(t, h, "pkill", signal, "-f", pattern)
-	eventually(t, pattern+" ended on "+h.Name, func() error {
-		if out, err := h.Run(t.Context(), "pgrep", "-f", pattern); err == nil {
+	mustRun(t, h, "pkill", signal, "-x", name)
+	eventually(t, name+" ended on "+h.Name, func() error {
+		if out, err := h.Run(t.Context(), "pgrep", "-x", name); err == nil {
 			return errors.New("runs as " + out)
 		}
 		return nil
 	})
 }
-
-const (
-	agentProcess   = "^[^ ]*gatewayctl agent run"
-	haproxyProcess = "^/usr/sbin/haproxy "
-)
 
 // flow is 100 connections a second to web until Stop.
 func (p *pair) flow(t *testing.T) *lab.Running[traffic.Report] {

@@ -69,7 +69,7 @@ func testRefused(t *testing.T, p *pair) {
 	// A dead HAProxy, and an agent that cannot help: it stands still, so it neither starts HAProxy nor moves the VIP.
 	for _, g := range p.Gateways {
 		mustRun(t, g, "pkill", "-STOP", "-x", "gatewayctl")
-		end(t, g, "-KILL", haproxyProcess)
+		end(t, g, "-KILL", "haproxy")
 	}
 	expect("HAProxy is dead", 80, 81, 22, exporter, 7480, 7481)
 	for _, g := range p.Gateways {
@@ -219,7 +219,7 @@ func testSSHFaults(t *testing.T, p *pair) {
 			return func() { must(t, faulty.WriteFile(lab.AuthorizedKeysFile, authorized, 0o644)) }
 		}, []string{"refused", "authorized_keys"}},
 		{"agent missing", func(t *testing.T) func() {
-			end(t, faulty, "-TERM", agentProcess)
+			end(t, faulty, "-TERM", "gatewayctl")
 			return func() {
 				_, err := faulty.StartAgent(t.Context())
 				must(t, err)

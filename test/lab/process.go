@@ -108,16 +108,19 @@ func (p *Process) Stop() error {
 	}
 }
 
-// Kill ends the program at once (SIGKILL).
+// killProgram is what command hostinit understands as: kill the program and see it gone.
+const killProgram = syscall.Signal(40)
+
+// Kill ends the program at once (SIGKILL) and returns when nothing is left of it.
 func (p *Process) Kill() error {
-	if err := p.Signal(syscall.SIGKILL); err != nil {
+	if err := p.Signal(killProgram); err != nil {
 		return err
 	}
 	<-p.done
 	return nil
 }
 
-// Signal sends a signal: SIGKILL, or one of INT, TERM, HUP, QUIT, USR1, USR2. To a program that ended: nothing.
+// Signal sends one of INT, TERM, HUP, QUIT, USR1, USR2. To a program that ended: nothing.
 func (p *Process) Signal(s syscall.Signal) error {
 	if err := p.cmd.Process.Signal(s); err != nil && err != os.ErrProcessDone {
 		return fmt.Errorf("signalling %s: %w", p.Name, err)

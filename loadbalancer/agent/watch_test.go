@@ -1,0 +1,282 @@
+package agent
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"cloud-provider-haproxy/loadbalancer/desired"
+	"cloud-provider-haproxy/loadbalancer/haproxy"
+	"cloud-provider-haproxy/loadbalancer/wire"
+)
+
+const alive, ready = "/run/gatewayctl/track/alive", "/run/gatewayctl/track/ready"
+
+// watching runs one of the agent's watchers in the bubble until the test ends.
+func watching(t *testing.T, watch func(context.Context)) {
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { defer close(ended); watch(ctx) }()
+	t.Cleanup(func() { cancel(); <-ended })
+}
+
+func TestAliveFollowsHAProxy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := holding(t, sample(1, service("web", "192.0.2.10", 51)))
+		a := started(t, m)
+		watching(t, a.watchHAProxy)
+		synctest.Wait()
+		if m.file(alive) != "100\n" {
+			t.Errorf("with HAProxy alive the track file says %q", m.file(alive))
+		}
+		worker := m.haproxy
+		m.meanwhile(func() { m.haproxy = nil })
+		time.Sleep(lookEvery + silenceLimit)
+		synctest.Wait()
+		if m.file(alive) != "0\n" {
+			t.Errorf("%s after HAProxy's death the track file says %q", lookEvery+silenceLimit, m.file(alive))
+		}
+		m.meanwhile(func() { m.haproxy = worker })
+		time.Sleep(2 * lookEvery)
+		synctest.Wait()
+		if m.file(alive) != "100\n" {
+			t.Errorf("after HAProxy's return the track file says %q", m.file(alive))
+		}
+	})
+}
+
+// A hung HAProxy accepts a question and never answers.
+func TestHungHAProxyIsNotAlive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := holding(t, sample(1, service("web", "192.0.2.10", 51)))
+		a := started(t, m)
+		a.haproxy = hung{m}
+		m.files[alive] = "100\n"
+		watching(t, a.watchHAProxy)
+		time.Sleep(silenceLimit)
+		synctest.Wait()
+		if m.file(alive) != "0\n" {
+			t.Errorf("the track file says %q", m.file(alive))
+		}
+	})
+}
+
+type hung struct{ *machine }
+
+func (hung) Ping(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+
+// A track file that could not be written is written when it can be.
+func TestAliveIsToldAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := holding(t, sample(1, service("web", "192.0.2.10", 51)))
+		a := started(t, m)
+		m.strike = from(0, failsBefore)
+		watching(t, a.watchHAProxy)
+		time.Sleep(time.Second)
+		m.meanwhile(func() { m.strike = at(0, passes) })
+		time.Sleep(2 * lookEvery)
+		synctest.Wait()
+		if m.file(alive) != "100\n" {
+			t.Errorf("the track file says %q", m.file(alive))
+		}
+	})
+}
+
+func TestReady(t *testing.T) {
+	s := sample(1, service("web", "192.0.2.10", 51))
+	boot := func(m *machine) { delete(m.files, alive); delete(m.files, ready) } // tmpfs
+	t.Run("not at boot", func(t *testing.T) {
+		m := holding(t, s)
+		boot(m)
+		started(t, m)
+		if m.file(ready) != "0\n" || m.file(alive) != "0\n" {
+			t.Errorf("track files after a boot: ready %q, alive %q", m.file(ready), m.file(alive))
+		}
+	})
+	t.Run("at once when a controller applies", func(t *testing.T) {
+		m := holding(t, s)
+		boot(m)
+		a := started(t, m)
+		if result, _ := a.apply(t.Context(), sign(t, s)); result == nil || result.Outcome != wire.Unchanged {
+			t.Fatalf("got %+v", result)
+		}
+		if m.file(ready) != "50\n" {
+			t.Errorf("ready is %q", m.file(ready))
+		}
+	})
+	t.Run("not when the newer State failed", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			m := holding(t, s)
+			boot(m)
+			a := started(t, m)
+			m.strike = func(_ int, operation string) strike {
+				if operation == "run /keepalived reload" {
+					return failsBefore
+				}
+				return passes
+			}
+			a.apply(t.Context(), sign(t, sample(2, service("db", "192.0.2.11", 51))))
+			if m.file(ready) != "0\n" {
+				t.Errorf("ready is %q", m.file(ready))
+			}
+		})
+	})
+	t.Run("when nobody tells a newer State", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			m := holding(t, s)
+			boot(m)
+			a := started(t, m)
+			watching(t, a.confirmInTime)
+			time.Sleep(confirmLimit - time.Second)
+			synctest.Wait()
+			if m.file(ready) != "0\n" {
+				t.Errorf("too early, ready is %q", m.file(ready))
+			}
+			time.Sleep(2 * time.Second)
+			synctest.Wait()
+			if m.file(ready) != "50\n" {
+				t.Errorf("after %s ready is %q", confirmLimit, m.file(ready))
+			}
+		})
+	})
+	t.Run("never without a State", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			m := newMachine()
+			a := started(t, m)
+			watching(t, a.confirmInTime)
+			time.Sleep(confirmLimit + time.Second)
+			synctest.Wait()
+			if m.file(ready) != "0\n" {
+				t.Errorf("ready is %q", m.file(ready))
+			}
+		})
+	})
+	t.Run("an agent's restart keeps it", func(t *testing.T) {
+		m := holding(t, s)
+		m.files[ready] = "50\n"
+		started(t, m)
+		if m.file(ready) != "50\n" {
+			t.Errorf("ready is %q", m.file(ready))
+		}
+	})
+}
+
+func TestDaemonsAreStarted(t *testing.T) {
+	for _, dies := range []string{"haproxy", "keepalived"} {
+		t.Run(dies, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := holding(t, sample(1, service("web", "192.0.2.10", 51)))
+				want := m.moment()
+				a := started(t, m)
+				watching(t, a.watchDaemons)
+				m.meanwhile(func() {
+					if dies == "haproxy" {
+						m.stop("/run/haproxy.pid", m.haproxy.pid)
+						m.haproxy = nil
+					} else {
+						m.stop("/run/keepalived.pid", m.keepalived.pid)
+						m.keepalived = nil
+					}
+				})
+				time.Sleep(daemonsEvery + time.Second)
+				synctest.Wait()
+				if got := m.moment(); got.HAProxy != want.HAProxy || got.Keepalived != want.Keepalived || got.Generation != want.Generation {
+					t.Errorf("got %+v, want %+v", got, want)
+				}
+			})
+		})
+	}
+}
+
+// A gateway that never had a State starts nothing and holds nothing.
+func TestNothingIsStartedWithoutAState(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine()
+		a := started(t, m)
+		watching(t, a.watchDaemons)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if m.keepalived != nil || m.script != "" || m.files["/etc/haproxy/haproxy.cfg"] != foreignConfig {
+			t.Errorf("the machine was changed: %+v", m.moment())
+		}
+	})
+}
+
+// A repair that fails is tried again, less and less often, and succeeds when it can.
+func TestRepairIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := holding(t, sample(1, service("web", "192.0.2.10", 51)))
+		a := started(t, m)
+		m.stop("/run/keepalived.pid", m.keepalived.pid)
+		m.keepalived = nil
+		tries := 0
+		m.strike = func(_ int, operation string) strike {
+			if operation == "run /keepalived start" {
+				tries++
+				return failsBefore
+			}
+			return passes
+		}
+		watching(t, a.watchDaemons)
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		if tries < 15 || tries > 30 {
+			t.Errorf("%d tries in 10 minutes, want some 20: at most one every %s", tries, retryLast)
+		}
+		if status := a.status(t.Context(), wire.RoleController); status.InSync || status.KeepalivedUp {
+			t.Errorf("status: %+v", status)
+		}
+		m.meanwhile(func() { m.strike = at(0, passes) })
+		time.Sleep(retryLast + 2*daemonsEvery)
+		synctest.Wait()
+		if m.keepalived == nil {
+			t.Error("keepalived was not started when it could be")
+		}
+		if status := a.status(t.Context(), wire.RoleController); !status.InSync {
+			t.Errorf("status: %+v", status)
+		}
+	})
+}
+
+// Servers that were removed with connections on them are looked at again, until there are none.
+func TestLeftoverIsLookedAtAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := holding(t, sample(1, service("web", "192.0.2.10", 51)))
+		a := started(t, m)
+		watching(t, a.watchDaemons)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		m.meanwhile(func() { m.log = nil })
+		a.noteLeftover(&work{diff: haproxy.Diff{Deferred: []string{"nodes/worker-3"}}})
+		time.Sleep(leftoverEvery + 2*daemonsEvery)
+		synctest.Wait()
+		if !m.did("haproxy read") || a.hasLeftover() {
+			t.Error("HAProxy was not read again")
+		}
+		m.meanwhile(func() { m.log = nil })
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if m.did("haproxy read") {
+			t.Error("HAProxy is read again and again although nothing is left")
+		}
+	})
+}
+
+func TestAllNodesDown(t *testing.T) {
+	s := sample(1)
+	s.NodeCheck = desired.Check{Kind: desired.CheckTCP, Port: 1, IntervalMillis: 1000, Rise: 1, Fall: 1}
+	m := holding(t, sample(1))
+	running := m.haproxy.running()
+	if allDown(running, s) {
+		t.Error("all nodes are up")
+	}
+	for n, name := range []string{"worker-1", "worker-2"} {
+		server := running.Backends["nodes"].Servers[name]
+		server.State = "DOWN"
+		running.Backends["nodes"].Servers[name] = server
+		if got, want := allDown(running, s), n == 1; got != want {
+			t.Errorf("with %d of 2 nodes down: %t, want %t", n+1, got, want)
+		}
+	}
+}
