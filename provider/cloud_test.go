@@ -324,7 +324,9 @@ func TestWarningsAreToldOnce(t *testing.T) {
 		}
 		c.manager.observer.ServiceNotice(key("web"), errors.New("another has its address"))
 		c.manager.observer.GatewayChanged(loadbalancer.GatewayStatus{Name: "gw1", Err: errAway.Gateways[0].Err})
+		c.manager.observer.GatewayChanged(loadbalancer.GatewayStatus{Name: "gw1", Err: errors.New("gateway gw1 (192.0.2.2:22) is unreachable")})
 		c.settle()
+		c.wantEvent(EpochName, "GatewayAway: gateway gw1 (192.0.2.2:22) is unreachable")
 		c.wantEvent("web", "LoadBalancerNotice: another has its address")
 		c.wantEvent(EpochName, "GatewayAway: gateway gw1: connection refused; is sshd running?")
 	})
