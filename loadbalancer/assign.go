@@ -64,6 +64,7 @@ func (m *Manager) retarget(state *desired.State) (*target, error) {
 	}
 	m.target = &target{state: state, byKey: byKey(state), signed: signed, digest: digest}
 	m.fence = state.Fence
+	m.settlePlaces(state)
 	m.markDepartures(state)
 	return m.target, nil
 }
@@ -145,7 +146,7 @@ func (m *Manager) build(forms []*desired.LoadBalancer) *desired.State {
 		s.VIPs = append(s.VIPs, desired.VIP{
 			Address:   address,
 			Interface: m.settings.PoolInterface[pool],
-			RouterID:  desired.Spread(address, m.instances),
+			RouterID:  m.placeFor(address),
 		})
 	}
 	if s.ControlPlane != nil {

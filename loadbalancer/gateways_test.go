@@ -282,3 +282,29 @@ func TestControlPlaneStandsInTheState(t *testing.T) {
 		}
 	})
 }
+
+// When every gateway refuses for a reason of its own, rounds are tried again after their pause and not in a storm.
+func TestRefusedByAllIsNoStorm(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "192.0.2.0/24", "gw1", "gw2")
+		c := s.start()
+		defer c.stop()
+		s.ensure(c, web("first", 80))
+		for _, g := range s.gateways {
+			g.change(func(g *fakeGateway) {
+				g.judge = func(*desired.State) (*wire.Result, error) {
+					return nil, &wire.Refusal{Code: wire.CodeInternal, Message: "no space left on device"}
+				}
+			})
+		}
+		_, before := s.gateways[0].snapshot()
+		if _, err := c.Ensure(t.Context(), web("second", 80)); err == nil {
+			t.Fatal("served although no gateway confirmed")
+		}
+		time.Sleep(time.Minute)
+		_, after := s.gateways[0].snapshot()
+		if n := len(after) - len(before); n > 20 {
+			t.Errorf("gw1 was offered %d States within a minute", n)
+		}
+	})
+}

@@ -41,6 +41,7 @@ func (m *Manager) Load(ctx context.Context) error {
 	}
 	m.mu.Lock()
 	m.fence = desired.Fence{ClusterUID: uid, Epoch: epoch, Instance: m.instance}
+	m.adoptPlaces(newest)
 	if m.good = newest; newest != nil {
 		m.goodBy = byKey(newest)
 	}

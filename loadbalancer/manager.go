@@ -40,6 +40,8 @@ type Manager struct {
 	addresses *ipam.Allocator
 	// since is the fence of the first State without a releasing address; none while a State still has it.
 	since map[netip.Addr]desired.Fence
+	// places are the instances of the target's VIPs.
+	places map[netip.Addr]place
 	// good is the newest State that every gateway of its round confirmed, with its load balancers by key.
 	good   *desired.State
 	goodBy map[desired.Key]*desired.LoadBalancer
@@ -115,6 +117,7 @@ func New(settings Settings, gateways []Gateway, signer Signer, epochs EpochStore
 		leaving:   map[desired.Key]departure{},
 		addresses: addresses,
 		since:     map[netip.Addr]desired.Fence{},
+		places:    map[netip.Addr]place{},
 		goodBy:    map[desired.Key]*desired.LoadBalancer{},
 		revision:  1,
 	}, nil
@@ -127,6 +130,7 @@ func (s Settings) withDefaults() Settings {
 	}{
 		{&s.Resync, 60 * time.Second},
 		{&s.ApplyTimeout, 15 * time.Second},
+		{&s.GreetTimeout, 2 * time.Second},
 		{&s.AskTimeout, 5 * time.Second},
 		{&s.HoldTimeout, 5 * time.Second},
 	} {

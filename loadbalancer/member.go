@@ -24,10 +24,12 @@ type member struct {
 	back bool
 	// confirmed is the fence of the newest State that it confirmed to this Manager.
 	confirmed desired.Fence
-	held      map[netip.Addr]bool
-	warnings  []wire.Warning
-	inSync    bool
-	drift     []string
+	// offered is the fence of the newest State that it may have heard of, whether it answered or not.
+	offered  desired.Fence
+	held     map[netip.Addr]bool
+	warnings []wire.Warning
+	inSync   bool
+	drift    []string
 }
 
 // newMembers matches the described gateways and those that can be asked.

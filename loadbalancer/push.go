@@ -160,12 +160,7 @@ func affectedVIPs(old, new *desired.State) (affected []netip.Addr) {
 
 // apply gives t to one gateway and notes what it says.
 func (m *Manager) apply(ctx context.Context, t *target, g *member) reply {
-	timed, cancel := context.WithTimeout(ctx, m.settings.ApplyTimeout)
-	defer cancel()
-	result, err := g.Apply(timed, t.signed)
-	if err == nil && result == nil {
-		err = fmt.Errorf("answered nothing")
-	}
+	result, err := m.offer(ctx, t, g)
 	r := judge(g, t, result, err)
 	if ctx.Err() != nil {
 		return r // we gave up, not the gateway
@@ -185,6 +180,26 @@ func (m *Manager) apply(ctx context.Context, t *target, g *member) reply {
 		m.setAside(g, r.err, r.verdict == silent)
 	}
 	return r
+}
+
+// offer asks a gateway whether it is there before it hands over t. So one that is not there costs a moment instead of
+// the time of a transaction, and has certainly never heard of t.
+func (m *Manager) offer(ctx context.Context, t *target, g *member) (*wire.Result, error) {
+	greeted, cancel := context.WithTimeout(ctx, m.settings.GreetTimeout)
+	defer cancel()
+	if _, err := g.Hello(greeted); err != nil {
+		return nil, err
+	}
+	m.mu.Lock()
+	g.offered = t.fence()
+	m.mu.Unlock()
+	timed, cancel := context.WithTimeout(ctx, m.settings.ApplyTimeout)
+	defer cancel()
+	result, err := g.Apply(timed, t.signed)
+	if err == nil && result == nil {
+		err = fmt.Errorf("answered nothing")
+	}
+	return result, err
 }
 
 // setAside notes why rounds leave g out, or with nil that they do not any more, and tells when that is news.

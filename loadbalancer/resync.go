@@ -133,9 +133,12 @@ func (m *Manager) greet(ctx context.Context, g *member) {
 		return
 	}
 	m.mu.Lock()
-	g.back, g.silent = g.back || g.silent, false
+	news := g.silent
+	g.back, g.silent = g.back || news, false
 	m.mu.Unlock()
-	signal(m.wake)
+	if news {
+		signal(m.wake) // one that was there all the time and refuses is no news: its next try has a time of its own
+	}
 }
 
 // readStatus asks a gateway what is true there, and notes it. A gateway that does not answer is left to the next round.

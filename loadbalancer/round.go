@@ -151,6 +151,9 @@ func (r *round) read(ctx context.Context, replies []reply) (done bool, err error
 	if !r.confirmed() {
 		return false, nil // all were silent: the next attempt asks all or gives up
 	}
+	if r.misplaced() {
+		return false, nil // a gateway went away: what only it was to hold goes to the others
+	}
 	r.succeed()
 	return true, nil
 }
@@ -158,6 +161,12 @@ func (r *round) read(ctx context.Context, replies []reply) (done bool, err error
 // confirmed says whether a gateway that takes part confirmed the target.
 func (r *round) confirmed() bool {
 	return len(r.m.membersWhere(func(g *member) bool { return g.away == nil && g.confirmed == r.target.fence() })) > 0
+}
+
+func (r *round) misplaced() bool {
+	r.m.mu.Lock()
+	defer r.m.mu.Unlock()
+	return r.m.misplaced(r.target.state)
 }
 
 // succeed makes the target the last good State.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -35,6 +36,7 @@ func testHolderDies(t *testing.T, s *site) {
 	flow, err := s.client.StartFlow(t.Context(), traffic.Flow{Targets: targets, Rate: 200, Timeout: time.Second})
 	must(t, err)
 	must(t, holder.PowerOff())
+	t.Cleanup(func() { must(t, holder.Boot(context.WithoutCancel(t.Context()))) }) // nothing when it runs
 	s.await(t, "the other gateway to hold both addresses", func(ctx context.Context) error {
 		for _, a := range addresses {
 			if _, err := s.Holder(ctx, a); err != nil {
@@ -112,18 +114,19 @@ func testGatewayFaults(t *testing.T, s *site) {
 		{"agent-missing", func(t *testing.T) func() {
 			s.end(t, faulty, "-TERM", agentProcess)
 			return func() {
-				_, err := faulty.StartAgent(t.Context())
+				_, err := faulty.StartAgent(context.WithoutCancel(t.Context()))
 				must(t, err)
 			}
 		}, []string{"no agent answers", "gatewayctl-agent"}},
 		{"unreachable", func(t *testing.T) func() {
 			must(t, s.Lab.Cut(t.Context(), s.Lab.Controller, faulty))
-			return func() { must(t, s.Lab.Mend(t.Context(), s.Lab.Controller, faulty)) }
+			return func() { must(t, s.Lab.Mend(context.WithoutCancel(t.Context()), s.Lab.Controller, faulty)) }
 		}, []string{"is unreachable", "firewall"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			s.awaitInSync(t)
-			repair := test.fault(t)
+			repair := sync.OnceFunc(test.fault(t))
+			t.Cleanup(repair)
 			begun := time.Now()
 			name := "despite-" + test.name
 			s.create(t, service(name))

@@ -161,8 +161,9 @@ func (c *Cluster) WaitFor(ctx context.Context, what string, try func(context.Con
 	defer cancel()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
+	var last error
 	for {
-		attempt, done := context.WithTimeout(ctx, 5*time.Second)
+		attempt, done := context.WithTimeout(ctx, attemptLimit)
 		err := try(attempt)
 		done()
 		if err == nil {
@@ -171,13 +172,19 @@ func (c *Cluster) WaitFor(ctx context.Context, what string, try func(context.Con
 		if ended := new(endedError); errors.As(err, &ended) {
 			return err
 		}
+		if deadline, _ := ctx.Deadline(); last == nil || time.Until(deadline) > attemptLimit {
+			last = err // later ones may tell of nothing but the deadline
+		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("wait for %s: %w", what, err)
+			return fmt.Errorf("wait for %s: %w", what, last)
 		case <-tick.C:
 		}
 	}
 }
+
+// attemptLimit bounds one attempt of WaitFor.
+const attemptLimit = 8 * time.Second
 
 // ready tells whether a Node's condition Ready is true.
 func ready(node *corev1.Node) bool {

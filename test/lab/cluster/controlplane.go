@@ -68,6 +68,10 @@ func (c *Cluster) startControlPlane(ctx context.Context) error {
 		"--service-cluster-ip-range=10.96.0.0/16,fd00:10:96::/112",
 		"--tls-cert-file=" + pkiDir + "/apiserver.crt", "--tls-private-key-file=" + pkiDir + "/apiserver.key",
 		"--client-ca-file=" + pkiDir + "/ca.crt", "--authorization-mode=RBAC",
+		// As kubeadm does: without these every component that delegates authentication complains for ever.
+		"--requestheader-client-ca-file=" + pkiDir + "/ca.crt", "--requestheader-allowed-names=front-proxy-client",
+		"--requestheader-username-headers=X-Remote-User", "--requestheader-group-headers=X-Remote-Group",
+		"--requestheader-extra-headers-prefix=X-Remote-Extra-",
 		"--service-account-issuer=https://kubernetes.default.svc", "--service-account-key-file=" + pkiDir + "/sa.pub",
 		"--service-account-signing-key-file=" + pkiDir + "/sa.key",
 	}, {

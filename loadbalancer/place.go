@@ -1,0 +1,77 @@
+package loadbalancer
+
+import (
+	"net/netip"
+	"reflect"
+	"slices"
+
+	"cloud-provider-haproxy/loadbalancer/desired"
+)
+
+// place is the VRRP instance that moves a VIP.
+type place struct {
+	routerID int
+	// since is the fence of the first State that put the VIP there; zero when that was before this Manager.
+	since desired.Fence
+}
+
+// placeFor says which instance moves a VIP. A VIP stays where it is, because moving it cuts its connections; a new one
+// goes to an instance whose first gateway takes part in rounds. It is called with mu held.
+//
+// A gateway can be cut off from the controller alone: then it is alive, still the MASTER of its instances, and its heirs
+// do not take over. A VIP put on such an instance would be held by nobody, so it is put elsewhere as long as that gateway
+// was certainly never told of it.
+func (m *Manager) placeFor(address netip.Addr) (routerID int) {
+	if p, ok := m.places[address]; ok && !m.stranded(address, p) {
+		return p.routerID
+	}
+	led := slices.DeleteFunc(slices.Clone(m.instances), func(i desired.Instance) bool {
+		return m.member(i.Gateways[0]).away != nil
+	})
+	if len(led) == 0 {
+		led = m.instances
+	}
+	return desired.Spread(address, led)
+}
+
+// stranded says that a VIP stands where nobody can hold it: its gateway is away and was never offered a State with it,
+// and no other gateway holds it.
+func (m *Manager) stranded(address netip.Addr, p place) bool {
+	i := slices.IndexFunc(m.instances, func(i desired.Instance) bool { return i.RouterID == p.routerID })
+	holder := m.member(m.instances[i].Gateways[0])
+	return holder.away != nil && holder.offered.Compare(p.since) < 0 && !m.holds([]netip.Addr{address})
+}
+
+// misplaced says that a VIP of the State would now be put elsewhere.
+func (m *Manager) misplaced(s *desired.State) bool {
+	return slices.ContainsFunc(s.VIPs, func(vip desired.VIP) bool { return vip.RouterID != m.placeFor(vip.Address) })
+}
+
+// settlePlaces notes where a State that becomes the target puts its VIPs.
+func (m *Manager) settlePlaces(s *desired.State) {
+	places := make(map[netip.Addr]place, len(s.VIPs))
+	for _, vip := range s.VIPs {
+		p := m.places[vip.Address]
+		if p.routerID != vip.RouterID {
+			p = place{routerID: vip.RouterID, since: s.Fence}
+		}
+		places[vip.Address] = p
+	}
+	m.places = places
+}
+
+// adoptPlaces takes over where the gateways have their VIPs now, unless the instances are others than configured: then
+// all VIPs are spread anew.
+func (m *Manager) adoptPlaces(s *desired.State) {
+	if s == nil || !reflect.DeepEqual(s.Instances, m.instances) {
+		return
+	}
+	for _, vip := range s.VIPs {
+		m.places[vip.Address] = place{routerID: vip.RouterID}
+	}
+}
+
+// member finds a gateway by name; every instance names configured ones only.
+func (m *Manager) member(name string) *member {
+	return m.members[slices.IndexFunc(m.members, func(g *member) bool { return g.name == name })]
+}
