@@ -226,6 +226,9 @@ func statusTable(list []gatewayStatus, wide bool) string {
 		if len(down) > 0 {
 			below.add(s.Gateway, "nodes that get no connections: %s", strings.Join(down, ", "))
 		}
+		if differ := differOverIPv6(st.Nodes); len(differ) > 0 {
+			below.add(s.Gateway, "nodes whose IPv6 address, which IPv6-only Services use, is in another state: %s", strings.Join(differ, ", "))
+		}
 		below.warnings(s.Gateway, st.Warnings)
 	}
 	return below.under(t)
@@ -241,6 +244,17 @@ func nodes(list []wire.NodeStatus) (up int, down []string) {
 		down = append(down, fmt.Sprintf("%s (%s)", n.Name, n.State))
 	}
 	return up, down
+}
+
+// differOverIPv6 names the nodes whose IPv6 address is in a state of its own, with that state.
+func differOverIPv6(list []wire.NodeStatus) []string {
+	var differ []string
+	for _, n := range list {
+		if n.StateIPv6 != "" {
+			differ = append(differ, fmt.Sprintf("%s (%s)", n.Name, n.StateIPv6))
+		}
+	}
+	return differ
 }
 
 func yesNo(b bool) string {

@@ -6,7 +6,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"cloud-provider-haproxy/loadbalancer/desired"
 	"cloud-provider-haproxy/loadbalancer/haproxy"
 	"cloud-provider-haproxy/loadbalancer/wire"
 )
@@ -261,22 +260,4 @@ func TestLeftoverIsLookedAtAgain(t *testing.T) {
 			t.Error("HAProxy is read again and again although nothing is left")
 		}
 	})
-}
-
-func TestAllNodesDown(t *testing.T) {
-	s := sample(1)
-	s.NodeCheck = desired.Check{Kind: desired.CheckTCP, Port: 1, IntervalMillis: 1000, Rise: 1, Fall: 1}
-	m := holding(t, sample(1))
-	running := m.haproxy.running()
-	if allDown(running, s) {
-		t.Error("all nodes are up")
-	}
-	for n, name := range []string{"worker-1", "worker-2"} {
-		server := running.Backends["nodes"].Servers[name]
-		server.State = "DOWN"
-		running.Backends["nodes"].Servers[name] = server
-		if got, want := allDown(running, s), n == 1; got != want {
-			t.Errorf("with %d of 2 nodes down: %t, want %t", n+1, got, want)
-		}
-	}
 }

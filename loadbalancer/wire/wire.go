@@ -173,10 +173,13 @@ type Status struct {
 	OldWorkers     int          `json:"oldWorkers"`  // of HAProxy, finishing their connections
 }
 
-// NodeStatus is one server of the shared pool.
+// NodeStatus is one node of the shared pool.
 type NodeStatus struct {
 	Name string `json:"name"`
 	// State is UP, DOWN, MAINT, DRAIN or NOCHECK, as HAProxy shows it.
-	State    string `json:"state"`
-	Sessions uint64 `json:"sessions"` // total since the worker started, over both twins of the pool
+	State string `json:"state"`
+	// StateIPv6 is the state of the node's IPv6 address, where IPv6-only Services reach it; empty when it is State, and
+	// when the node has none.
+	StateIPv6 string `json:"stateIPv6,omitempty"`
+	Sessions  uint64 `json:"sessions"` // total since the worker started, at either address, passing its check or not
 }
