@@ -6,8 +6,9 @@ import (
 )
 
 // IPv6Only says that every VIP is IPv6. Its nodes are then reached at their IPv6 addresses alone: kube-proxy opens the
-// NodePort of a Service with ipFamilies [IPv6] at no other. One VIP of IPv4 tells that the Service has both families or
-// that one, so that the nodes' first addresses serve it.
+// NodePort of a Service with ipFamilies [IPv6] at no other. A VIP of IPv4 tells of another Service, which the nodes' first
+// addresses serve. A dual-stack Service that got an IPv6 VIP alone cannot be told from an IPv6-only one here; kube-proxy
+// opens its NodePort at both families, so that it is served too where nodes have an IPv6 address.
 func (l LoadBalancer) IPv6Only() bool {
 	return len(l.Addresses) > 0 && !slices.ContainsFunc(l.Addresses, netip.Addr.Is4)
 }
