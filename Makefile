@@ -16,8 +16,9 @@ export CGO_ENABLED := 0
 build: ## both programs, static, into bin/
 	$(GO) build -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
-demo: packages build controlplane ## the main job for real; KEEP=1 leaves it running
-	$(GO) run ./test/demo $(if $(KEEP),-keep)
+demo: packages controlplane ## the main job for real; KEEP=1 leaves it running
+	@echo "compiling the demo (minutes the first time)"
+	@$(GO) run ./test/demo $(if $(KEEP),-keep)
 
 test: packages lint unit lab-test ## everything
 
@@ -30,10 +31,10 @@ unit: ## what needs no lab: pure code, and renderers against the real daemons' c
 	CGO_ENABLED=1 $(GO) test -race ./ipam/... ./loadbalancer/...
 	$(GO) test ./provider/... ./cmd/...
 
-lab-test: build controlplane ## one package at a time: they measure failovers on two cores
+lab-test: controlplane ## one package at a time: they measure failovers on two cores
 	$(GO) test -p 1 -count 1 -timeout 60m ./test/...
 
-lab: packages build ## a lab for people: a client, two gateways, three workers; Ctrl-C cleans up
+lab: packages ## a lab for people: a client, two gateways, three workers; Ctrl-C cleans up
 	$(GO) run ./test/lab/cmd
 
 controlplane: ## kube-apiserver, etcd and the rest for the lab, built once and cached outside the checkout
