@@ -63,7 +63,6 @@ func testKilledInABurst(t *testing.T, s *site) {
 	steady := target(s.addresses(t, "steady")[0], 80)
 	s.reaches(t, steady)
 	held := s.hold(t, 20, steady)
-	flow := s.hold(t, 1, steady) // and one that is alone on its own
 	names := burstNames("killed", 60)
 	services := s.Client.CoreV1().Services(namespace)
 
@@ -109,7 +108,6 @@ func testKilledInABurst(t *testing.T, s *site) {
 	_, p99 := quantiles(took)
 	t.Logf("killed with %d of %d served; all served at p99 %v", len(had), len(names), p99)
 	uncut(t, held)
-	uncut(t, flow)
 }
 
 func published(services []corev1.Service, names []string) map[string]netip.Addr {
