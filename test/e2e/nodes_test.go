@@ -53,7 +53,7 @@ func testExternalNode(t *testing.T, s *site) {
 	nodes := s.Client.CoreV1().Nodes()
 	must(t, nodes.Delete(t.Context(), worker.Name, metav1.DeleteOptions{}))
 	s.await(t, "the gateways to drop "+worker.Name, func(ctx context.Context) error { return s.nodesUp(ctx, len(s.Lab.Workers)-1) })
-	s.end(t, worker, "-TERM", "kube-proxy") // it says 503 for a Node that is gone, and ends when another one comes
+	s.end(t, worker, "-TERM", "kube-proxy") // it ends by itself when its Node is gone, soon or late
 	now := metav1.Now()
 	_, err := nodes.Create(t.Context(), &corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{Name: worker.Name, Annotations: map[string]string{"alpha.kubernetes.io/provided-node-ip": worker.Addr4.String()}},
