@@ -35,14 +35,7 @@ func testDeletedWhileAway(t *testing.T, s *site) {
 
 	begun := time.Now()
 	s.start(t)
-	s.await(t, "the gateways to let go of what is gone", func(ctx context.Context) error {
-		for _, name := range []string{"deleted", "vanished", "retyped"} {
-			if holders, err := s.Holders(ctx, addresses[name]); err != nil || len(holders) != 0 {
-				return fmt.Errorf("%s of Service %s is still held (%w)", addresses[name], name, err)
-			}
-		}
-		return nil
-	})
+	s.awaitReleased(t, addresses["deleted"], addresses["vanished"], addresses["retyped"])
 	t.Logf("all gone %v after the controller's start", time.Since(begun).Round(time.Millisecond))
 	s.awaitGone(t, "deleted")
 	s.await(t, "the finalizer to leave the Service that changed its type", func(ctx context.Context) error {

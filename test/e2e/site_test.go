@@ -334,6 +334,23 @@ func (s *site) awaitInSync(t *testing.T) {
 	s.await(t, "every gateway to be in sync", s.InSync)
 }
 
+// awaitReleased waits until no gateway has any of the addresses.
+func (s *site) awaitReleased(t *testing.T, addresses ...netip.Addr) {
+	t.Helper()
+	s.await(t, "the gateways to let go of the addresses", func(ctx context.Context) error {
+		for _, a := range addresses {
+			holders, err := s.Holders(ctx, a)
+			if err != nil {
+				return err
+			}
+			if len(holders) != 0 {
+				return fmt.Errorf("%s still holds %v", holders[0].Name, a)
+			}
+		}
+		return nil
+	})
+}
+
 // await waits for something that may take a minute at most.
 func (s *site) await(t *testing.T, what string, try func(context.Context) error) {
 	t.Helper()
