@@ -175,7 +175,7 @@ func (g *fakeGateway) reach(ctx context.Context) error {
 		return ctx.Err()
 	}
 	if away {
-		return errDialTimeout
+		return fmt.Errorf("gateway %s is unreachable: %w", g.name, errDialTimeout)
 	}
 	select {
 	case <-ctx.Done():
@@ -224,7 +224,10 @@ func (g *fakeGateway) Apply(ctx context.Context, signed desired.Signed) (*wire.R
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
-	return result, err
+	if err != nil {
+		return nil, fmt.Errorf("gateway %s refused apply: %w", g.name, err) // as gateway.Client does
+	}
+	return result, nil
 }
 
 func (g *fakeGateway) transact(signed desired.Signed) (*wire.Result, error) {

@@ -3,6 +3,7 @@ package loadbalancer
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"reflect"
@@ -42,7 +43,7 @@ const (
 // judge reads an answer to t.
 func judge(g *member, t *target, result *wire.Result, err error) reply {
 	r := reply{gateway: g, err: err}
-	if refusal, ok := err.(*wire.Refusal); ok {
+	if refusal, ok := errors.AsType[*wire.Refusal](err); ok { // the client says around it which gateway refused what
 		r.faults, r.fence, r.code = refusal.Faults, refusal.Fence, refusal.Code
 		switch refusal.Code {
 		case wire.CodeInvalid, wire.CodeLimits:
@@ -63,25 +64,26 @@ func judge(g *member, t *target, result *wire.Result, err error) reply {
 	case wire.Unchanged, wire.Runtime, wire.Reloaded:
 		if result.Digest != t.digest || result.Fence != t.fence() {
 			r.verdict = unfit
-			r.err = fmt.Errorf("says that it holds %s after it was given %s; see `gatewayctl status`", result.Fence, t.fence())
+			r.err = fmt.Errorf("gateway %s says that it holds %s after it was given %s; see `gatewayctl status`", g.name,
+				result.Fence, t.fence())
 		}
 	case wire.RolledBack, wire.Refused:
-		r.verdict, r.err = faulty, outcomeError(result)
+		r.verdict, r.err = faulty, outcomeError(g, result)
 	default:
-		r.verdict, r.err = unfit, outcomeError(result)
+		r.verdict, r.err = unfit, outcomeError(g, result)
 	}
 	return r
 }
 
-func outcomeError(result *wire.Result) error {
-	text := string(result.Outcome)
+func outcomeError(g *member, result *wire.Result) error {
+	text := "gateway " + g.name + ": " + string(result.Outcome)
 	if result.Outcome == wire.Stuck {
 		text += " (a person is needed: see the agent's log on the gateway)"
 	}
 	for _, fault := range result.Faults {
 		text += "; " + fault.Message
 	}
-	return fmt.Errorf("%s", text)
+	return errors.New(text)
 }
 
 // push gives t to these gateways, one after the other, the one with the fewest affected VIPs first (invariant 11; doc.go
@@ -164,7 +166,7 @@ func (m *Manager) apply(ctx context.Context, t *target, g *member) reply {
 	defer cancel()
 	result, err := g.Apply(timed, t.signed)
 	if err == nil && result == nil {
-		err = fmt.Errorf("answered nothing")
+		err = fmt.Errorf("gateway %s answered nothing", g.name)
 	}
 	r := judge(g, t, result, err)
 	if ctx.Err() != nil {

@@ -35,7 +35,7 @@ func (o *observer) GatewayChanged(s loadbalancer.GatewayStatus) {
 	o.measures.gateway(s)
 	switch {
 	case s.Err != nil:
-		o.recorder.Eventf(epochObject(), v1.EventTypeWarning, "GatewayAway", "gateway %s: %v", s.Name, s.Err)
+		o.recorder.Event(epochObject(), v1.EventTypeWarning, "GatewayAway", s.Err.Error())
 	case !s.InSync:
 		o.recorder.Eventf(epochObject(), v1.EventTypeWarning, "GatewayDrifted", "gateway %s runs something else than it was told: %s", s.Name, strings.Join(s.Drift, "; "))
 	default:
