@@ -176,8 +176,12 @@ func (m *Manager) apply(ctx context.Context, t *target, g *member) reply {
 	if result != nil {
 		g.hear(result.Held, result.Warnings)
 	}
-	if r.verdict == confirmed {
-		g.confirmed = t.fence()
+	switch r.verdict {
+	case confirmed:
+		g.confirmed, g.pause = t.fence(), 0
+	case silent:
+		g.until = time.Now().Add(g.pause)
+		g.pause = min(max(2*g.pause, probePause), probePauseMax)
 	}
 	m.mu.Unlock()
 	switch r.verdict {
