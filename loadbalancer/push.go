@@ -90,7 +90,7 @@ func outcomeError(g *member, result *wire.Result) error {
 // says why never two at once). It stops at the first gateway that finds fault, is fenced, or is unfit; a silent one is
 // passed over. A gateway that confirmed t already is asked again only when again is set.
 func (m *Manager) push(ctx context.Context, t *target, gateways []*member, again bool) (replies []reply) {
-	for _, g := range m.queue(t, gateways, again) {
+	for _, g := range m.hail(ctx, m.queue(t, gateways, again)) {
 		r := m.apply(ctx, t, g)
 		replies = append(replies, r)
 		if r.verdict != confirmed && r.verdict != silent {
@@ -98,6 +98,22 @@ func (m *Manager) push(ctx context.Context, t *target, gateways []*member, again
 		}
 	}
 	return replies
+}
+
+// hailTimeout is how long a gateway may take to say that it is there before it gets a State. Connecting anew takes some
+// 100 ms.
+const hailTimeout = 2 * time.Second
+
+// hail leaves out the gateways that do not say at once that they are there: behind a machine that has just died, on a
+// connection that looks alive, the others would wait for ApplyTimeout. A single gateway delays nobody.
+func (m *Manager) hail(ctx context.Context, gateways []*member) []*member {
+	if len(gateways) < 2 {
+		return gateways
+	}
+	m.ask(ctx, gateways, min(hailTimeout, m.settings.AskTimeout), func(ctx context.Context, g *member) { m.greet(ctx, g) })
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.DeleteFunc(gateways, func(g *member) bool { return g.silent })
 }
 
 // queue orders the gateways that still have to confirm t: those that rounds leave out come last.
@@ -162,7 +178,7 @@ func affectedVIPs(old, new *desired.State) (affected []netip.Addr) {
 
 // apply gives t to one gateway and notes what it says.
 func (m *Manager) apply(ctx context.Context, t *target, g *member) reply {
-	timed, cancel := context.WithTimeout(ctx, m.settings.ApplyTimeout)
+	timed, cancel := context.WithTimeoutCause(ctx, m.settings.ApplyTimeout, &noAnswerError{m.settings.ApplyTimeout})
 	defer cancel()
 	result, err := g.Apply(timed, t.signed)
 	if err == nil && result == nil {
@@ -211,13 +227,19 @@ func (m *Manager) setAside(g *member, why error, unasked bool) {
 	m.observer.tell(func(o Observer) { o.GatewayChanged(status) })
 }
 
+// noAnswerError is why a call ended that took too long; gateway.Client puts it into its error.
+type noAnswerError struct{ within time.Duration }
+
+func (e *noAnswerError) Error() string { return fmt.Sprintf("no answer within %s", e.within) }
+func (e *noAnswerError) Unwrap() error { return context.DeadlineExceeded }
+
 // ask calls f for each gateway at once, each with the timeout.
 func (m *Manager) ask(ctx context.Context, gateways []*member, timeout time.Duration,
 	f func(context.Context, *member)) {
 	var group sync.WaitGroup
 	for _, g := range gateways {
 		group.Go(func() {
-			timed, cancel := context.WithTimeout(ctx, timeout)
+			timed, cancel := context.WithTimeoutCause(ctx, timeout, &noAnswerError{timeout})
 			defer cancel()
 			f(timed, g)
 		})
