@@ -21,7 +21,7 @@ const (
 )
 
 func (d *demo) killHolder(ctx context.Context) error {
-	holder, err := d.cluster.Holder(ctx, d.address)
+	holder, err := d.cluster.SettledHolder(ctx, d.address)
 	if err != nil {
 		return err
 	}

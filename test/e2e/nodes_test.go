@@ -20,8 +20,7 @@ func testExcludedNodes(t *testing.T, s *site) {
 	at := target(s.addresses(t, "nowhere")[0], 80)
 	s.reaches(t, at)
 	label := corev1.LabelNodeExcludeBalancers
-	all := append([]string{"label", "node", "--all"}, label+"=")
-	_, err := s.Kubectl(t.Context(), all...)
+	_, err := s.Kubectl(t.Context(), "label", "node", "--all", label+"=")
 	must(t, err)
 	t.Cleanup(func() {
 		_, err := s.Kubectl(context.WithoutCancel(t.Context()), "label", "node", "--all", label+"-")
@@ -54,6 +53,7 @@ func testExternalNode(t *testing.T, s *site) {
 	nodes := s.Client.CoreV1().Nodes()
 	must(t, nodes.Delete(t.Context(), worker.Name, metav1.DeleteOptions{}))
 	s.await(t, "the gateways to drop "+worker.Name, func(ctx context.Context) error { return s.nodesUp(ctx, len(s.Lab.Workers)-1) })
+	s.end(t, worker, "-TERM", "kube-proxy") // it ends by itself when its Node is gone, soon or late
 	now := metav1.Now()
 	_, err := nodes.Create(t.Context(), &corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{Name: worker.Name, Annotations: map[string]string{"alpha.kubernetes.io/provided-node-ip": worker.Addr4.String()}},
@@ -80,6 +80,7 @@ func testExternalNode(t *testing.T, s *site) {
 		}
 		return nil
 	})
+	must(t, s.StartKubeProxy(worker))
 	s.await(t, "the gateways to use "+worker.Name, func(ctx context.Context) error { return s.nodesUp(ctx, len(s.Lab.Workers)) })
 	s.reaches(t, at)
 }

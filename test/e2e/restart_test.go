@@ -35,14 +35,7 @@ func testDeletedWhileAway(t *testing.T, s *site) {
 
 	begun := time.Now()
 	s.start(t)
-	s.await(t, "the gateways to let go of what is gone", func(ctx context.Context) error {
-		for _, name := range []string{"deleted", "vanished", "retyped"} {
-			if holders, err := s.Holders(ctx, addresses[name]); err != nil || len(holders) != 0 {
-				return fmt.Errorf("%s of Service %s is still held (%w)", addresses[name], name, err)
-			}
-		}
-		return nil
-	})
+	s.awaitReleased(t, addresses["deleted"], addresses["vanished"], addresses["retyped"])
 	t.Logf("all gone %v after the controller's start", time.Since(begun).Round(time.Millisecond))
 	s.awaitGone(t, "deleted")
 	s.await(t, "the finalizer to leave the Service that changed its type", func(ctx context.Context) error {
@@ -63,7 +56,6 @@ func testKilledInABurst(t *testing.T, s *site) {
 	steady := target(s.addresses(t, "steady")[0], 80)
 	s.reaches(t, steady)
 	held := s.hold(t, 20, steady)
-	flow := s.hold(t, 1, steady) // and one that is alone on its own
 	names := burstNames("killed", 60)
 	services := s.Client.CoreV1().Services(namespace)
 
@@ -109,7 +101,6 @@ func testKilledInABurst(t *testing.T, s *site) {
 	_, p99 := quantiles(took)
 	t.Logf("killed with %d of %d served; all served at p99 %v", len(had), len(names), p99)
 	uncut(t, held)
-	uncut(t, flow)
 }
 
 func published(services []corev1.Service, names []string) map[string]netip.Addr {

@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -105,14 +106,7 @@ func testBurst(t *testing.T, s *site) {
 	for _, name := range names {
 		s.awaitGone(t, name)
 	}
-	s.await(t, "the gateways to let go of all addresses", func(ctx context.Context) error {
-		for a := range owner {
-			if holders, err := s.Holders(ctx, a); err != nil || len(holders) != 0 {
-				return fmt.Errorf("%v is still held (%w)", a, err)
-			}
-		}
-		return nil
-	})
+	s.awaitReleased(t, slices.Collect(maps.Keys(owner))...)
 	deleted := s.count(t).since(before, len(s.Lab.Gateways))
 	t.Logf("%d Services deleted at once: all gone after %v; on each gateway %d rounds, %d runtime updates, %d reloads",
 		len(names), time.Since(begun).Round(time.Millisecond), deleted.rounds, deleted.runtime, deleted.reloads)

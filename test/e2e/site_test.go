@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -333,24 +334,39 @@ func (s *site) awaitInSync(t *testing.T) {
 	s.await(t, "every gateway to be in sync", s.InSync)
 }
 
+// awaitReleased waits until no gateway has any of the addresses.
+func (s *site) awaitReleased(t *testing.T, addresses ...netip.Addr) {
+	t.Helper()
+	s.await(t, "the gateways to let go of the addresses", func(ctx context.Context) error {
+		for _, a := range addresses {
+			holders, err := s.Holders(ctx, a)
+			if err != nil {
+				return err
+			}
+			if len(holders) != 0 {
+				return fmt.Errorf("%s still holds %v", holders[0].Name, a)
+			}
+		}
+		return nil
+	})
+}
+
 // await waits for something that may take a minute at most.
 func (s *site) await(t *testing.T, what string, try func(context.Context) error) {
 	t.Helper()
 	must(t, s.WaitFor(context.WithoutCancel(t.Context()), what, try))
 }
 
-// end sends a signal to the processes of a host whose command line is the pattern, and waits until they are gone.
+// end sends a signal to the processes of a host whose command line is the pattern until there are none.
 func (s *site) end(t *testing.T, h *lab.Host, signal, pattern string) {
 	t.Helper()
-	_, err := h.Run(t.Context(), "pkill", signal, "-f", pattern)
-	must(t, err)
 	s.await(t, pattern+" to end on "+h.Name, func(ctx context.Context) error {
-		out, err := h.Run(ctx, "pgrep", "-f", pattern)
+		_, err := h.Run(ctx, "pkill", signal, "-f", pattern)
 		var exit *exec.ExitError
-		if errors.As(err, &exit) && exit.ExitCode() == 1 {
+		if errors.As(err, &exit) && exit.ExitCode() == 1 { // there was none
 			return nil
 		}
-		return fmt.Errorf("it runs as %s (%w)", out, err)
+		return cmp.Or(err, errors.New("it still ran"))
 	})
 }
 

@@ -61,11 +61,17 @@ func (c *Cluster) startNode(ctx context.Context, host *lab.Host) error {
 			return err
 		}
 	}
-	const kubeconfig = "/etc/kubernetes/kube-proxy.conf"
-	if err := c.writeKubeconfig(host, kubeconfig, "system:kube-proxy"); err != nil {
+	if err := c.writeKubeconfig(host, proxyKubeconfig, "system:kube-proxy"); err != nil {
 		return err
 	}
-	_, err := host.Start("kube-proxy", path.Join(c.binDir, "kube-proxy"), "--kubeconfig="+kubeconfig, "--proxy-mode=nftables",
+	return c.StartKubeProxy(host)
+}
+
+const proxyKubeconfig = "/etc/kubernetes/kube-proxy.conf"
+
+// StartKubeProxy starts a worker's kube-proxy again, as its DaemonSet does when it ends (it ends when its Node is deleted).
+func (c *Cluster) StartKubeProxy(host *lab.Host) error {
+	_, err := host.Start("kube-proxy", path.Join(c.binDir, "kube-proxy"), "--kubeconfig="+proxyKubeconfig, "--proxy-mode=nftables",
 		"--hostname-override="+host.Name, "--cluster-cidr=10.244.0.0/16,fd00:10:244::/48",
 		"--conntrack-max-per-core=0", "--conntrack-tcp-timeout-established=0s", "--conntrack-tcp-timeout-close-wait=0s")
 	return err

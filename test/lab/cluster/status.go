@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os/exec"
+	"time"
 
 	"cloud-provider-haproxy/loadbalancer/wire"
 	"cloud-provider-haproxy/test/lab"
@@ -84,4 +85,26 @@ func (c *Cluster) Holder(ctx context.Context, address netip.Addr) (*lab.Host, er
 		return nil, fmt.Errorf("%d gateways hold %s, want 1", len(holders), address)
 	}
 	return holders[0], nil
+}
+
+// SettledHolder waits until one gateway has had the address for a second: after a gateway was told its first State, or is back,
+// addresses move to where they belong.
+func (c *Cluster) SettledHolder(ctx context.Context, address netip.Addr) (*lab.Host, error) {
+	var holder *lab.Host
+	var since time.Time
+	err := c.WaitFor(ctx, address.String()+" to stay on one gateway", func(ctx context.Context) error {
+		now, err := c.Holder(ctx, address)
+		switch {
+		case err != nil:
+			holder = nil
+			return err
+		case now != holder:
+			holder, since = now, time.Now()
+		}
+		if time.Since(since) < time.Second {
+			return fmt.Errorf("%s has had it for %v", holder.Name, time.Since(since))
+		}
+		return nil
+	})
+	return holder, err
 }
