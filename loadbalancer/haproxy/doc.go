@@ -18,9 +18,9 @@
 // families. nodes6 has the IPv6 addresses, for load balancers whose VIPs are all IPv6: kube-proxy opens the NodePort of a
 // Service with ipFamilies [IPv6] at IPv6 addresses alone, and answers at the others with RST. A node without one is not
 // in nodes6: it cannot serve such a Service. A dual-stack node is therefore checked twice, once at each address, whether
-// or not a Service needs it (4 % of a core for each pool with 1000 nodes every 2 s, DESIGN.md section 7). Filling nodes6 with the first such Service
-// instead would let that one's first connections go, unchecked, to dead nodes too; following the check of nodes
-// (`track`) keeps a server from being deleted, and tells nothing about IPv6.
+// or not a Service needs it (4 % of a core for each pool with 1000 nodes every 2 s, DESIGN.md section 7). Filling nodes6
+// with the first such Service instead would let that one's first connections go, unchecked, to dead nodes too; following
+// the check of nodes (`track`) keeps a server from being deleted, and tells nothing about IPv6.
 //
 // Facts of HAProxy 2.6.12, each held by a test against the daemon:
 //   - Keys of the map are as netip writes addresses, IPv6 without brackets; a server's IPv6 address needs brackets, or its
