@@ -144,6 +144,7 @@ func (a *Agent) open(ctx context.Context) error {
 	a.mu.Lock()
 	a.committed, a.fault = held, errUnseen
 	a.mu.Unlock()
+	a.guard(ctx)
 	return a.openTrack()
 }
 

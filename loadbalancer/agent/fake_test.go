@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -28,6 +29,7 @@ type machine struct {
 	// masters are the router IDs for which keepalived is MASTER as long as it runs.
 	masters map[int]bool
 	script  string // that made our table; "" is the absent table
+	ruleset string // what nft tells of everybody's tables; "" is none
 	pids    int
 
 	// operations counts every call; strike decides what happens to one.
@@ -227,6 +229,8 @@ func (m *machine) Run(ctx context.Context, argv []string, stdin []byte) (output 
 			}
 		case strings.Join(nftables.ListArgv(), " "):
 			return m.listTable(&output)
+		case strings.Join(nftables.RulesetArgv(), " "):
+			output.Stdout = []byte(cmp.Or(m.ruleset, `{"nftables": []}`))
 		case strings.Join(nftables.RulesArgv(), " "):
 			output.Stdout = tableOf(string(stdin))
 		case strings.Join(keepalived.AddressArgv(), " "):
