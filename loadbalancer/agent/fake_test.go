@@ -30,7 +30,9 @@ type machine struct {
 	masters map[int]bool
 	script  string // that made our table; "" is the absent table
 	ruleset string // what nft tells of everybody's tables; "" is none
-	pids    int
+	// spelling is how this nft spells what it prints.
+	spelling string
+	pids     int
 
 	// operations counts every call; strike decides what happens to one.
 	operations int
@@ -232,7 +234,7 @@ func (m *machine) Run(ctx context.Context, argv []string, stdin []byte) (output 
 		case strings.Join(nftables.RulesetArgv(), " "):
 			output.Stdout = []byte(cmp.Or(m.ruleset, `{"nftables": []}`))
 		case strings.Join(nftables.RulesArgv(), " "):
-			output.Stdout = tableOf(string(stdin))
+			output.Stdout = tableOf(string(stdin), m.spelling)
 		case strings.Join(keepalived.AddressArgv(), " "):
 			output.Stdout = m.listAddresses()
 		case strings.Join(nftables.CheckArgv(), " "):

@@ -81,7 +81,7 @@ func (a *Agent) watchDaemons(ctx context.Context) {
 				wait, retryAt = retryFirst, time.Time{}
 			}
 			due := broken && now.After(retryAt) || (again || a.hasLeftover()) && now.After(leftoverAt)
-			if !due || !a.repair(ctx) {
+			if !due || !a.repair(ctx, broken) {
 				continue
 			}
 			leftoverAt, again = now.Add(leftoverEvery), false
@@ -124,12 +124,17 @@ func (a *Agent) hasLeftover() bool {
 	return a.leftover
 }
 
-// repair leads what runs to what is committed, unless a transaction is doing so already.
-func (a *Agent) repair(ctx context.Context) bool {
+// repair leads what runs to what is committed, unless a transaction is doing so already. What is broken may be so
+// because a package was upgraded: what the programs were asked once is asked anew.
+func (a *Agent) repair(ctx context.Context, broken bool) bool {
 	if !a.tryAcquire() {
 		return false
 	}
 	defer a.release()
+	if broken {
+		a.rules = nil
+		a.readVersions(ctx)
+	}
 	a.recover(ctx)
 	return true
 }
