@@ -30,6 +30,8 @@ type machine struct {
 	masters map[int]bool
 	script  string // that made our table; "" is the absent table
 	ruleset string // what nft tells of everybody's tables; "" is none
+	// strays are addresses that somebody else has put on another interface.
+	strays []string
 	// spelling is how this nft spells what it prints.
 	spelling string
 	pids     int
@@ -320,7 +322,11 @@ func (m *machine) listAddresses() []byte {
 	for _, a := range m.held() {
 		eth0.Addresses = append(eth0.Addresses, address{a})
 	}
-	text, err := json.Marshal([]link{eth0})
+	eth1 := link{Name: "eth1"}
+	for _, a := range m.strays {
+		eth1.Addresses = append(eth1.Addresses, address{a})
+	}
+	text, err := json.Marshal([]link{eth0, eth1})
 	if err != nil {
 		panic(err)
 	}
