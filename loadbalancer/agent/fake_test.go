@@ -30,6 +30,8 @@ type machine struct {
 	masters map[int]bool
 	script  string // that made our table; "" is the absent table
 	ruleset string // what nft tells of everybody's tables; "" is none
+	// loads is what HAProxy loads instead of its file; "" is the file.
+	loads string
 	// strays are addresses that somebody else has put on another interface.
 	strays []string
 	// spelling is how this nft spells what it prints.

@@ -370,19 +370,6 @@ func TestDriftIsRepaired(t *testing.T) {
 	}
 }
 
-// A reload whose signal is lost is repeated.
-func TestLostReloadIsRepeated(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := holding(t, sample(1, service("web", "192.0.2.10", 51)))
-		a := started(t, m)
-		m.lostReloads = 2
-		result, refusal := a.apply(t.Context(), sign(t, sample(2, service("web", "192.0.2.10", 51), controlPlane)))
-		if refusal != nil || result.Outcome != wire.Reloaded {
-			t.Errorf("got %+v, %v", result, refusal)
-		}
-	})
-}
-
 // Reasons are counted by class, so that the same reason with another number is the same.
 func TestClass(t *testing.T) {
 	for reason, want := range map[string]string{
