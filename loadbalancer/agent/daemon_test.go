@@ -6,6 +6,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"cloud-provider-haproxy/loadbalancer/wire"
 )
 
@@ -51,4 +53,28 @@ func TestWrongWorkerStopsReloads(t *testing.T) {
 			t.Errorf("%d reloads in an hour of repairs, want some 20", reloads)
 		}
 	})
+}
+
+// A keepalived that is told while its source address is missing stays in FAULT until it is told again, without a word. So
+// it is not told, and it is the gateway that is unfit, no Service.
+func TestVRRPAddressIsMissing(t *testing.T) {
+	m := holding(t, sample(1, service("web", "192.0.2.10", 51)))
+	a := started(t, m)
+	m.addressless = true
+	before := m.moment()
+	_, refusal := a.apply(t.Context(), sign(t, sample(2, service("db", "192.0.2.11", 51))))
+	if refusal == nil || refusal.Code != wire.CodeInternal || !strings.Contains(refusal.Message, "10.0.0.2 on eth0") {
+		t.Errorf("got %+v, want a refusal that names the address", refusal)
+	}
+	if diff := cmp.Diff(before, m.moment()); diff != "" {
+		t.Errorf("a refused State changed the machine:\n%s", diff)
+	}
+	// What keepalived has nothing to do with goes on.
+	if result, refusal := a.apply(t.Context(), sign(t, sample(2, service("web", "192.0.2.10", 51), node("worker-3", "10.0.2.3")))); refusal != nil || result.Outcome != wire.Runtime {
+		t.Errorf("a node: %+v, %v", result, refusal)
+	}
+	m.addressless = false
+	if result, refusal := a.apply(t.Context(), sign(t, sample(3, service("db", "192.0.2.11", 51)))); refusal != nil || result.Outcome != wire.Runtime {
+		t.Errorf("with the address: %+v, %v", result, refusal)
+	}
 }

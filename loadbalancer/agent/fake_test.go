@@ -30,6 +30,8 @@ type machine struct {
 	masters map[int]bool
 	script  string // that made our table; "" is the absent table
 	ruleset string // what nft tells of everybody's tables; "" is none
+	// addressless is true while the machine lacks its own address, as before its network is up.
+	addressless bool
 	// loads is what HAProxy loads instead of its file; "" is the file.
 	loads string
 	// strays are addresses that somebody else has put on another interface.
@@ -320,7 +322,10 @@ func (m *machine) listAddresses() []byte {
 		Name      string    `json:"ifname"`
 		Addresses []address `json:"addr_info"`
 	}
-	eth0 := link{Name: "eth0", Addresses: []address{{"10.0.0.2"}}}
+	eth0 := link{Name: "eth0"}
+	if !m.addressless {
+		eth0.Addresses = append(eth0.Addresses, address{"10.0.0.2"})
+	}
 	for _, a := range m.held() {
 		eth0.Addresses = append(eth0.Addresses, address{a})
 	}
