@@ -220,7 +220,7 @@ func statusTable(list []gatewayStatus, wide bool) string {
 		for _, drift := range s.Drift {
 			below.add(s.Gateway, "out of sync: %s", drift)
 		}
-		if !st.KeepalivedUp {
+		if !st.KeepalivedUp && st.Digest != "" { // before the first State nothing starts it
 			below.add(s.Gateway, "keepalived does not run, so this gateway can take no VIP; see `systemctl status keepalived` there")
 		}
 		if len(down) > 0 {

@@ -35,18 +35,19 @@ func (a *Agent) status(ctx context.Context, role wire.Role) *wire.Status {
 		s.Drift = []string{err.Error()}
 		return s
 	}
+	s.Drift = a.faults()
 	held := a.held()
 	if held != nil {
 		s.Fence, s.Digest = held.state.Fence, held.digest
 		s.Held = a.heldVIPs(seen.addresses, held.state)
-		s.Drift = a.faults()
 		if quiet {
 			s.Drift = append(s.Drift, a.drift(seen, nil)...)
 		}
 		s.Nodes = nodeStatus(seen.running, held.state)
 		s.Warnings = append(a.warnings(seen.running, held.state), a.doubts(held)...)
+		s.Warnings = append(s.Warnings, a.misplaced(seen.addresses, held.state)...)
 	}
-	s.InSync = len(s.Drift) == 0
+	s.InSync = held != nil && len(s.Drift) == 0
 	s.KeepalivedUp = seen.keepalived != nil
 	if seen.running != nil {
 		s.HAProxyUp = seen.running.Started
@@ -173,10 +174,11 @@ func (a *Agent) sysctls() []wire.Warning {
 		if err != nil || c.Met(string(current)) {
 			continue // absent while its module is not loaded
 		}
-		lacking = append(lacking, fmt.Sprintf("%s=%s (it is %s)", c.Name, c.Value, strings.TrimSpace(string(current))))
+		lacking = append(lacking, fmt.Sprintf("%s=%s (it is %s)", c.Name, c.Value, strings.Join(strings.Fields(string(current)), " ")))
 	}
 	if len(lacking) == 0 {
 		return nil
 	}
-	return []wire.Warning{{Reason: "Sysctl", Message: "kernel settings for a gateway are missing; set: " + strings.Join(lacking, ", ")}}
+	return []wire.Warning{{Reason: "Sysctl", Message: "kernel settings for a gateway are missing; " +
+		"put them into /etc/sysctl.d/90-cloud-provider-haproxy.conf and run `sysctl --system`: " + strings.Join(lacking, ", ")}}
 }

@@ -155,7 +155,7 @@ type Status struct {
 	Fence   desired.Fence `json:"fence"`
 	Digest  string        `json:"digest,omitempty"`
 	Applied time.Time     `json:"applied,omitzero"` // when the State was made true
-	// InSync is false when what runs is known to differ from the State; Drift says how.
+	// InSync is false when what runs is known to differ from the State, in the way that Drift says, and when there is none.
 	InSync bool         `json:"inSync"`
 	Drift  []string     `json:"drift,omitempty"`
 	Held   []netip.Addr `json:"held,omitempty"`
