@@ -78,7 +78,7 @@ func (s *site) newManager() *loadbalancer.Manager {
 func (s *site) start(replays ...loadbalancer.Replay) *controller {
 	s.t.Helper()
 	m := s.newManager()
-	m.SetNodes([]desired.Node{{Name: "n1", Addresses: []netip.Addr{netip.MustParseAddr("203.0.113.1")}}})
+	m.SetNodes([]desired.Node{workerNode})
 	m.Replay(replays)
 	ctx, cancel := context.WithCancel(s.t.Context())
 	c := &controller{Manager: m, done: make(chan struct{})}
@@ -94,6 +94,8 @@ func (s *site) start(replays ...loadbalancer.Replay) *controller {
 	}
 	return c
 }
+
+var workerNode = desired.Node{Name: "n1", Addresses: []netip.Addr{netip.MustParseAddr("203.0.113.1")}}
 
 func key(name string) desired.Key { return desired.Key{Namespace: "default", Name: name} }
 

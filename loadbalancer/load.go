@@ -107,7 +107,7 @@ type notice struct {
 // rounds may run.
 func (m *Manager) takeOver() bool {
 	m.mu.Lock()
-	if m.replayed || !m.toReplay {
+	if m.replayed || !m.toReplay || !m.nodesKnown {
 		defer m.mu.Unlock()
 		return m.replayed
 	}
