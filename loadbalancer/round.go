@@ -141,17 +141,12 @@ func (r *round) read(ctx context.Context, replies []reply) (done bool, err error
 			return false, r.findFault(ctx, reply)
 		}
 	}
-	for _, reply := range replies {
-		switch {
-		case reply.outcome == wire.Stuck:
-			// The others stay as they are; the retry goes on without this one.
-			return false, r.m.gatewaysError("a gateway is stuck half-way")
-		case reply.verdict == unfit:
-			return false, nil // it is left out now; the others go on
-		}
+	if slices.ContainsFunc(replies, func(r reply) bool { return r.outcome == wire.Stuck }) {
+		// The others stay as they are; the retry goes on without this one.
+		return false, r.m.gatewaysError("a gateway is stuck half-way")
 	}
 	if !r.confirmed() {
-		return false, nil // all were silent: the next attempt asks all or gives up
+		return false, nil // all are left out now: the next attempt asks all or gives up
 	}
 	r.succeed()
 	return true, nil
