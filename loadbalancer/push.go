@@ -110,10 +110,19 @@ func (m *Manager) hail(ctx context.Context, gateways []*member) []*member {
 	if len(gateways) < 2 {
 		return gateways
 	}
-	m.ask(ctx, gateways, min(hailTimeout, m.settings.AskTimeout), func(ctx context.Context, g *member) { m.greet(ctx, g) })
+	m.greetAll(ctx, gateways)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return slices.DeleteFunc(gateways, func(g *member) bool { return g.silent })
+}
+
+// greetAll asks gateways whether they are there while a round waits. A single one delays nobody else.
+func (m *Manager) greetAll(ctx context.Context, gateways []*member) {
+	timeout := m.settings.AskTimeout
+	if len(gateways) > 1 {
+		timeout = min(timeout, hailTimeout)
+	}
+	m.ask(ctx, gateways, timeout, func(ctx context.Context, g *member) { m.greet(ctx, g) })
 }
 
 // queue orders the gateways that still have to confirm t: those that rounds leave out come last, and take turns, or the

@@ -116,9 +116,7 @@ func (r *round) gateways(ctx context.Context) ([]*member, error) {
 	}
 	if !r.asked {
 		r.asked = true
-		r.m.ask(ctx, r.m.membersWhere(func(*member) bool { return true }), r.m.settings.AskTimeout, func(ctx context.Context, g *member) {
-			r.m.greet(ctx, g)
-		})
+		r.m.greetAll(ctx, r.m.membersWhere(func(*member) bool { return true }))
 		if answering := r.m.membersWhere(func(g *member) bool { return !g.silent }); len(answering) > 0 {
 			return answering, nil
 		}
