@@ -6,12 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net/netip"
 	"slices"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"go4.org/netipx"
@@ -362,48 +360,4 @@ func (e *fakeEpochs) Held(_ context.Context, instance string) (bool, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.holder == instance, e.err
-}
-
-// recorder remembers what it is told.
-type recorder struct {
-	mu      sync.Mutex
-	rounds  []loadbalancer.Round
-	changes []loadbalancer.GatewayStatus
-	freed   []netip.Addr
-	notices map[desired.Key]error
-}
-
-func (r *recorder) RoundDone(round loadbalancer.Round) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.rounds = append(r.rounds, round)
-}
-
-func (r *recorder) GatewayChanged(s loadbalancer.GatewayStatus) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.changes = append(r.changes, s)
-}
-
-func (r *recorder) AddressFreed(a netip.Addr) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.freed = append(r.freed, a)
-}
-
-func (r *recorder) ServiceNotice(k desired.Key, err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.notices == nil {
-		r.notices = map[desired.Key]error{}
-	}
-	r.notices[k] = err
-}
-
-// seen is everything told until nothing moves any more: a call is answered before the observer is told.
-func (r *recorder) seen() (rounds []loadbalancer.Round, freed []netip.Addr, notices map[desired.Key]error) {
-	synctest.Wait()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return slices.Clone(r.rounds), slices.Clone(r.freed), maps.Clone(r.notices)
 }

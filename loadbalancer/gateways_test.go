@@ -248,6 +248,9 @@ func TestForeignAndUnfitGateways(t *testing.T) {
 		{"other schema", refuse(wire.CodeVersion), "version"},
 		{"signer not known", refuse(wire.CodeSignature), "signature"},
 		{"stuck", func(*desired.State) (*wire.Result, error) { return &wire.Result{Outcome: wire.Stuck}, nil }, "person is needed"},
+		{"other contents", func(s *desired.State) (*wire.Result, error) {
+			return &wire.Result{Outcome: wire.Runtime, Fence: s.Fence, Digest: "another"}, nil
+		}, "says that it holds"},
 		{"disk full", func(*desired.State) (*wire.Result, error) {
 			return &wire.Result{Outcome: wire.RolledBack, Faults: []wire.Fault{{Message: "no space left on device"}}}, nil
 		}, "no space left on device"},

@@ -241,6 +241,26 @@ func TestEpochIsLost(t *testing.T) {
 	})
 }
 
+// TestDeposedControllerGivesItsStateToNobody, also not to a gateway that has not heard of the new one.
+func TestDeposedControllerGivesItsStateToNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "10.0.0.0/24", "gw1", "gw2")
+		old := s.start()
+		s.ensure(old, web("a", 80))
+		s.gateways[1].change(func(g *fakeGateway) { g.dead = true })
+		next := s.start(replay(web("a", 80)))
+		s.ensure(next, web("b", 80))
+		_ = next.stop()
+		s.gateways[1].change(func(g *fakeGateway) { g.dead = false })
+		if _, err := old.Ensure(t.Context(), web("c", 80)); !isA[*loadbalancer.DeposedError](err) {
+			t.Errorf("Ensure of the old one: %v", err)
+		}
+		if s.gateways[1].serves("c") != nil {
+			t.Error("gw2 got a State of the old one after gw1 had refused it")
+		}
+	})
+}
+
 func TestEtcdRestored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t, "10.0.0.0/24", "gw1", "gw2")
@@ -309,6 +329,21 @@ func TestLoad(t *testing.T) {
 			}
 			if s.gateways[0].serves("a") == nil {
 				t.Error("the gateway was changed")
+			}
+		})
+	})
+	t.Run("API server hangs", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSite(t, "10.0.0.0/24", "gw1")
+			s.settings.ClusterUID = func(ctx context.Context) (string, error) {
+				<-ctx.Done()
+				return "", ctx.Err()
+			}
+			c := s.start()
+			defer c.stop()
+			started := time.Now()
+			if _, err := c.Ensure(t.Context(), web("a", 80)); !errors.Is(err, context.DeadlineExceeded) || time.Since(started) > 10*time.Second {
+				t.Errorf("after %v: %v", time.Since(started), err)
 			}
 		})
 	})
