@@ -18,15 +18,19 @@ func (e *ExhaustedError) Error() string {
 		return fmt.Sprintf("no pool has %s addresses; add a range to a pool, or ask for the other family", e.Family)
 	}
 	parts := make([]string, len(e.Pools))
+	remedy := "add a range to a pool or delete a Service"
 	for i, c := range e.Pools {
 		parts[i] = fmt.Sprintf("pool %q has %d, %d assigned", c.Pool, c.Size, c.Assigned)
 		if c.Releasing > 0 {
 			parts[i] += fmt.Sprintf(" and %d releasing until every gateway confirms", c.Releasing)
+			remedy = "add a range to a pool or delete a Service, or " + releasingRemedy
 		}
 	}
-	return fmt.Sprintf("no %s address is free (%s); add a range to a pool or delete a Service", e.Family,
-		strings.Join(parts, "; "))
+	return fmt.Sprintf("no %s address is free (%s); %s", e.Family, strings.Join(parts, "; "), remedy)
 }
+
+// releasingRemedy is what somebody can do about an address that does not become free.
+const releasingRemedy = "bring back the gateways that are away, or remove them from the configuration"
 
 // OutsideError says that Address lies in no pool.
 type OutsideError struct {
@@ -57,8 +61,8 @@ type TakenError struct {
 
 func (e *TakenError) Error() string {
 	if e.Holder.Releasing {
-		return fmt.Sprintf("address %s is being released by Service %s: a gateway that is away may still hold it",
-			e.Address, e.Holder.Owner)
+		return fmt.Sprintf("address %s is being released by Service %s: a gateway that is away may still hold it; %s",
+			e.Address, e.Holder.Owner, releasingRemedy)
 	}
 	return fmt.Sprintf("address %s is held by Service %s", e.Address, e.Holder.Owner)
 }

@@ -233,17 +233,10 @@ func (m *Manager) free() (freed []netip.Addr) {
 	return freed
 }
 
-// forget drops the load balancers that every gateway which confirms is without.
+// forget drops the load balancers that the target is without. Every gateway that is not left out has confirmed it: a
+// round does not succeed before.
 func (m *Manager) forget() {
-	for key, going := range m.leaving {
-		gone := going.since.Epoch > 0
-		for _, g := range m.members {
-			gone = gone && (g.away != nil || g.confirmed.Compare(going.since) >= 0)
-		}
-		if gone {
-			delete(m.leaving, key)
-		}
-	}
+	maps.DeleteFunc(m.leaving, func(_ desired.Key, going departure) bool { return going.since.Epoch > 0 })
 }
 
 func sameForm(a, b desired.LoadBalancer) bool {

@@ -69,8 +69,8 @@ type Settings struct {
 	// Resync is the time between two comparisons of every gateway with the State; 0: 60 s.
 	Resync time.Duration
 	// ApplyTimeout bounds one Apply, 0: 15 s (a gateway whose daemons are slow rolls back by itself before that);
-	// AskTimeout one Hello, State or Status, 0: 5 s; HoldTimeout how long Ensure waits until a gateway holds the VIP
-	// that it has confirmed, 0: 5 s.
+	// AskTimeout one Hello, State or Status and one question to the API server, 0: 5 s; HoldTimeout how long Ensure waits
+	// until a gateway holds the VIP that it has confirmed, 0: 5 s.
 	ApplyTimeout, AskTimeout, HoldTimeout time.Duration
 }
 

@@ -10,7 +10,8 @@
 // keepalived to hold a VIP happens outside of rounds (hold.go), so that one VIP that never comes delays nobody.
 //
 // What holds (numbers of DESIGN.md's invariants):
-//   - 1: no round before Load and Replay; what the gateways serve is the last good form of what does not translate.
+//   - 1: no round before Load, SetNodes and Replay; what the gateways serve is the last good form of what does not
+//     translate.
 //   - 2: revision counts what is wanted, made what a round confirmed: a failed round stays unmade and is tried again. Each
 //     resync offers every gateway the same bytes, which its agent makes true again.
 //   - 4: a State that is refused as old ends Run when another controller holds the epoch object, else the epoch is
@@ -24,11 +25,13 @@
 //   - 10: Services are assigned and built in the order of keys; a State equal but for its fence is not made anew.
 //
 // Push: strictly one gateway after the other, the one that holds the fewest affected VIPs first (11), because nobody
-// knows before whether a change reloads HAProxy there. A gateway is greeted before it is offered a State: one that hangs
-// costs two seconds once, has certainly not heard of the State, and is then left out and asked every 5 s whether it
-// is back. New VIPs go to instances of gateways that answer, and stay there (place.go). A gateway that fails for a reason of its own (full disk, another release)
-// is left out until the next resync, and the others go on: a State that a gateway rolled back did no harm there, while
-// waiting for a person would let one full disk stop every Service. Only a stuck one ends the round.
+// knows before whether a change reloads HAProxy there. Before that all are asked at once whether they are there: a
+// machine that has just died costs the others 2 s, not an ApplyTimeout. One that hangs over the State does cost that;
+// then it is left out, asked every 5 s whether it is back, and, when it goes on like that, taken back more and more
+// rarely. New VIPs go to instances of gateways that answer, and stay there (place.go). A gateway that fails for a
+// reason of its own (full disk, another release) is left out until the next resync, and the others go on: a State that
+// a gateway rolled back did no harm there, while waiting for a person would let one full disk stop every Service. Only
+// a stuck one ends the round.
 //
 // Rejected: parallel pushes after the first success (saves some 20 ms a gateway, and two could reload at once); Plan
 // before Apply (one more call each round, and says nothing about a bind that fails); a worker per gateway, each with a

@@ -30,16 +30,16 @@ func (m *Manager) refence(ctx context.Context, r reply) error {
 		m.mu.Unlock()
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, m.settings.AskTimeout)
+	asking, cancel := context.WithTimeout(ctx, m.settings.AskTimeout)
 	defer cancel()
-	held, err := m.epochs.Held(ctx, m.instance)
+	held, err := m.epochs.Held(asking, m.instance)
 	if err != nil {
 		return fmt.Errorf("gateway %s knows a newer State (%s): ask the API server who leads: %w", r.gateway.name, newer, err)
 	}
 	if !held {
 		return &DeposedError{Ours: ours, Newer: newer}
 	}
-	epoch, err := m.epochs.Claim(ctx, max(newer.Epoch, ours.Epoch)+1, m.instance)
+	epoch, err := m.claim(ctx, max(newer.Epoch, ours.Epoch)+1)
 	if err != nil {
 		return fmt.Errorf("gateway %s knows a newer State (%s): claim the epoch above it: %w", r.gateway.name, newer, err)
 	}

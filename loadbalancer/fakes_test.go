@@ -6,12 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"go4.org/netipx"
@@ -78,7 +77,7 @@ func (s *site) newManager() *loadbalancer.Manager {
 func (s *site) start(replays ...loadbalancer.Replay) *controller {
 	s.t.Helper()
 	m := s.newManager()
-	m.SetNodes([]desired.Node{{Name: "n1", Addresses: []netip.Addr{netip.MustParseAddr("203.0.113.1")}}})
+	m.SetNodes([]desired.Node{workerNode})
 	m.Replay(replays)
 	ctx, cancel := context.WithCancel(s.t.Context())
 	c := &controller{Manager: m, done: make(chan struct{})}
@@ -94,6 +93,8 @@ func (s *site) start(replays ...loadbalancer.Replay) *controller {
 	}
 	return c
 }
+
+var workerNode = desired.Node{Name: "n1", Addresses: []netip.Addr{netip.MustParseAddr("203.0.113.1")}}
 
 func key(name string) desired.Key { return desired.Key{Namespace: "default", Name: name} }
 
@@ -121,7 +122,7 @@ func (s *site) holder(state *desired.State, vip desired.VIP) string {
 			continue
 		}
 		for _, name := range instance.Gateways {
-			if g := s.gateway(name); !g.dead {
+			if !s.gateway(name).off.Load() {
 				return name
 			}
 		}
@@ -153,6 +154,8 @@ type fakeGateway struct {
 	took, keepalived time.Duration
 	// dead gateways are off; cut ones serve but cannot be reached; hanging ones never answer, frozen ones no Apply.
 	dead, cut, hanging, frozen bool
+	// off is dead, for the other gateways to see.
+	off atomic.Bool
 	// judge may refuse or fail a State.
 	judge func(*desired.State) (*wire.Result, error)
 	// warnings are told with every answer.
@@ -309,6 +312,7 @@ func (g *fakeGateway) change(f func(*fakeGateway)) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	f(g)
+	g.off.Store(g.dead)
 }
 
 // serves gives the addresses of a load balancer of the State that the gateway has.
@@ -360,48 +364,4 @@ func (e *fakeEpochs) Held(_ context.Context, instance string) (bool, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.holder == instance, e.err
-}
-
-// recorder remembers what it is told.
-type recorder struct {
-	mu      sync.Mutex
-	rounds  []loadbalancer.Round
-	changes []loadbalancer.GatewayStatus
-	freed   []netip.Addr
-	notices map[desired.Key]error
-}
-
-func (r *recorder) RoundDone(round loadbalancer.Round) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.rounds = append(r.rounds, round)
-}
-
-func (r *recorder) GatewayChanged(s loadbalancer.GatewayStatus) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.changes = append(r.changes, s)
-}
-
-func (r *recorder) AddressFreed(a netip.Addr) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.freed = append(r.freed, a)
-}
-
-func (r *recorder) ServiceNotice(k desired.Key, err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.notices == nil {
-		r.notices = map[desired.Key]error{}
-	}
-	r.notices[k] = err
-}
-
-// seen is everything told until nothing moves any more: a call is answered before the observer is told.
-func (r *recorder) seen() (rounds []loadbalancer.Round, freed []netip.Addr, notices map[desired.Key]error) {
-	synctest.Wait()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return slices.Clone(r.rounds), slices.Clone(r.freed), maps.Clone(r.notices)
 }

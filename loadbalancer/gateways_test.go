@@ -141,6 +141,45 @@ func TestReleasingUntilEveryGatewayConfirmed(t *testing.T) {
 	})
 }
 
+// TestRemovedGatewayHoldsNoAddressBack: the way out when a configured gateway never comes back.
+func TestRemovedGatewayHoldsNoAddressBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "10.0.0.1", "gw1", "gw2")
+		c := s.start()
+		s.ensure(c, web("a", 80))
+		s.gateway("gw2").change(func(g *fakeGateway) { g.dead = true })
+		_ = c.Delete(t.Context(), key("a"))
+		if pools := c.Pools(); pools[0].Releasing != 1 {
+			t.Errorf("pools: %+v", pools)
+		}
+		_, err := c.Ensure(t.Context(), web("b", 80))
+		if err == nil || !strings.Contains(err.Error(), "bring back the gateways that are away, or remove them from the configuration") {
+			t.Errorf("the error does not say what to do: %v", err)
+		}
+		_ = c.stop()
+		s.gateways, s.settings.Gateways = s.gateways[:1], s.settings.Gateways[:1]
+		c = s.start()
+		defer c.stop()
+		time.Sleep(time.Second)
+		s.ensure(c, web("b", 80))
+	})
+}
+
+func TestGatewaysAreToldByName(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "10.0.0.0/24", "gw3", "gw1", "gw2")
+		c := s.start()
+		defer c.stop()
+		var names []string
+		for _, status := range c.Gateways() {
+			names = append(names, status.Name)
+		}
+		if !slices.Equal(names, []string{"gw1", "gw2", "gw3"}) {
+			t.Errorf("gateways: %v", names)
+		}
+	})
+}
+
 func TestResyncRepairsDrift(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t, "10.0.0.0/24", "gw1", "gw2")
@@ -209,6 +248,9 @@ func TestForeignAndUnfitGateways(t *testing.T) {
 		{"other schema", refuse(wire.CodeVersion), "version"},
 		{"signer not known", refuse(wire.CodeSignature), "signature"},
 		{"stuck", func(*desired.State) (*wire.Result, error) { return &wire.Result{Outcome: wire.Stuck}, nil }, "person is needed"},
+		{"other contents", func(s *desired.State) (*wire.Result, error) {
+			return &wire.Result{Outcome: wire.Runtime, Fence: s.Fence, Digest: "another"}, nil
+		}, "says that it holds"},
 		{"disk full", func(*desired.State) (*wire.Result, error) {
 			return &wire.Result{Outcome: wire.RolledBack, Faults: []wire.Fault{{Message: "no space left on device"}}}, nil
 		}, "no space left on device"},

@@ -5,6 +5,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"cloud-provider-haproxy/loadbalancer/wire"
 )
 
 // TestServiceDoesNotWaitForADeadGateway: the machine is off, the connection to it looks alive.
@@ -30,4 +32,23 @@ func TestServiceDoesNotWaitForADeadGateway(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestServiceDoesNotWaitForALongDeadGateway when the other one, too, was left out for a moment.
+func TestServiceDoesNotWaitForALongDeadGateway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "10.0.0.0/16", "gw1", "gw2")
+		c := s.start()
+		defer c.stop()
+		s.ensure(c, web("a", 80))
+		s.gateways[0].change(func(g *fakeGateway) { g.dead, g.hanging = true, true })
+		s.gateways[1].change(func(g *fakeGateway) { g.judge = refuse(wire.CodeInternal) })
+		_, _ = c.Ensure(t.Context(), web("b", 80))
+		s.gateways[1].change(func(g *fakeGateway) { g.judge = nil })
+		started := time.Now()
+		s.ensure(c, web("c", 80))
+		if took := time.Since(started); took > 2500*time.Millisecond {
+			t.Errorf("waited %v", took)
+		}
+	})
 }

@@ -23,7 +23,7 @@ func (m *Manager) Load(ctx context.Context) error {
 		return nil
 	default:
 	}
-	uid, err := m.settings.ClusterUID(ctx)
+	uid, err := m.clusterUID(ctx)
 	if err != nil {
 		return fmt.Errorf("ask the API server for the UID of namespace kube-system: %w", err)
 	}
@@ -35,7 +35,7 @@ func (m *Manager) Load(ctx context.Context) error {
 	if newest != nil {
 		atLeast = newest.Fence.Epoch + 1
 	}
-	epoch, err := m.epochs.Claim(ctx, atLeast, m.instance)
+	epoch, err := m.claim(ctx, atLeast)
 	if err != nil {
 		return fmt.Errorf("claim the epoch: %w", err)
 	}
@@ -49,6 +49,19 @@ func (m *Manager) Load(ctx context.Context) error {
 	close(m.loaded)
 	m.log.Info("State of the gateways is known", "epoch", epoch, "instance", m.instance, "services", len(m.goodBy))
 	return nil
+}
+
+// clusterUID and claim ask the API server, as long as one may ask a gateway: who waits is told what is wrong.
+func (m *Manager) clusterUID(ctx context.Context) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, m.settings.AskTimeout)
+	defer cancel()
+	return m.settings.ClusterUID(ctx)
+}
+
+func (m *Manager) claim(ctx context.Context, atLeast uint64) (epoch uint64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, m.settings.AskTimeout)
+	defer cancel()
+	return m.epochs.Claim(ctx, atLeast, m.instance)
 }
 
 // readGateways gives the newest State of this cluster, nil when the gateways that answer have none.
@@ -108,7 +121,7 @@ type notice struct {
 // rounds may run.
 func (m *Manager) takeOver() bool {
 	m.mu.Lock()
-	if m.replayed || !m.toReplay {
+	if m.replayed || !m.toReplay || !m.nodesKnown {
 		defer m.mu.Unlock()
 		return m.replayed
 	}

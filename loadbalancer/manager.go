@@ -14,7 +14,7 @@ import (
 )
 
 // Manager keeps the desired State of all Services and makes it true on the gateways. All methods may be called at the
-// same time; the order at start is New, Load, Replay, Run.
+// same time; the order at start is New, Load, SetNodes, Replay, Run.
 type Manager struct {
 	settings  Settings
 	instances []desired.Instance
@@ -35,9 +35,11 @@ type Manager struct {
 	mu       sync.Mutex
 	services map[desired.Key]*service
 	// leaving are load balancers that no Service has any more while a reachable gateway may still serve them.
-	leaving   map[desired.Key]departure
-	nodes     []desired.Node
-	addresses *ipam.Allocator
+	leaving map[desired.Key]departure
+	nodes   []desired.Node
+	// nodesKnown is set by the first SetNodes.
+	nodesKnown bool
+	addresses  *ipam.Allocator
 	// since is the fence of the first State without a releasing address; none while a State still has it.
 	since map[netip.Addr]desired.Fence
 	// places are the instances of the target's VIPs.
@@ -205,7 +207,8 @@ func (m *Manager) Has(key desired.Key) (addresses []netip.Addr, ok bool) {
 	return nil, true
 }
 
-// SetNodes makes these the workers of the shared pool. Their addresses are given to no Service.
+// SetNodes makes these the workers of the shared pool; before it no round runs, for that would empty the pool that the
+// gateways serve. Their addresses are given to no Service.
 func (m *Manager) SetNodes(nodes []desired.Node) {
 	copied := slices.Clone(nodes)
 	excluded := map[netip.Addr]string{}
@@ -217,7 +220,7 @@ func (m *Manager) SetNodes(nodes []desired.Node) {
 	}
 	m.mu.Lock()
 	m.addresses.SetExcluded(excluded)
-	m.nodes = copied
+	m.nodes, m.nodesKnown = copied, true
 	m.revision++
 	m.mu.Unlock()
 	signal(m.wake)

@@ -291,3 +291,20 @@ func TestACallerThatLeavesChangesNothing(t *testing.T) {
 		}
 	})
 }
+
+// TestEnsureOfAServiceThatIsNoLongerHeld: nothing changed and a State would change nothing, but nobody answers there.
+func TestEnsureOfAServiceThatIsNoLongerHeld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "10.0.0.0/24", "gw1")
+		c := s.start()
+		defer c.stop()
+		s.ensure(c, web("a", 80))
+		s.gateways[0].change(func(g *fakeGateway) { g.since = time.Now().Add(10 * time.Minute) }) // keepalived is dead
+		time.Sleep(61 * time.Second)
+		if _, err := c.Ensure(t.Context(), web("a", 80)); !isA[*loadbalancer.NotHeldError](err) {
+			t.Errorf("got %v", err)
+		}
+		time.Sleep(10 * time.Minute)
+		s.ensure(c, web("a", 80))
+	})
+}

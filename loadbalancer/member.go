@@ -19,6 +19,8 @@ type member struct {
 	// away says why rounds leave this gateway out, nil while they do not: it could not be asked, or it failed for a
 	// reason of its own.
 	away error
+	// failures counts why it is away since it last confirmed: those that fail more often are tried later.
+	failures int
 	// silent is set when away is because the agent could not be asked at all: it may be back any second.
 	silent bool
 	// back is set when a silent one answered again: the next round has it.

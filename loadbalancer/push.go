@@ -87,13 +87,13 @@ func outcomeError(g *member, result *wire.Result) error {
 }
 
 // push gives t to these gateways, one after the other, the one with the fewest affected VIPs first (invariant 11; doc.go
-// says why never two at once). It stops at the first gateway that finds fault, is fenced, or is unfit; a silent one is
-// passed over. A gateway that confirmed t already is asked again only when again is set.
+// says why never two at once). It stops at the first gateway that finds fault, is fenced, or is stuck; one that is
+// silent or unfit is passed over. A gateway that confirmed t already is asked again only when again is set.
 func (m *Manager) push(ctx context.Context, t *target, gateways []*member, again bool) (replies []reply) {
 	for _, g := range m.hail(ctx, m.queue(t, gateways, again)) {
 		r := m.apply(ctx, t, g)
 		replies = append(replies, r)
-		if r.verdict != confirmed && r.verdict != silent {
+		if r.verdict == faulty || r.verdict == fenced || r.outcome == wire.Stuck {
 			break
 		}
 	}
@@ -110,13 +110,23 @@ func (m *Manager) hail(ctx context.Context, gateways []*member) []*member {
 	if len(gateways) < 2 {
 		return gateways
 	}
-	m.ask(ctx, gateways, min(hailTimeout, m.settings.AskTimeout), func(ctx context.Context, g *member) { m.greet(ctx, g) })
+	m.greetAll(ctx, gateways)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return slices.DeleteFunc(gateways, func(g *member) bool { return g.silent })
 }
 
-// queue orders the gateways that still have to confirm t: those that rounds leave out come last.
+// greetAll asks gateways whether they are there while a round waits. A single one delays nobody else.
+func (m *Manager) greetAll(ctx context.Context, gateways []*member) {
+	timeout := m.settings.AskTimeout
+	if len(gateways) > 1 {
+		timeout = min(timeout, hailTimeout)
+	}
+	m.ask(ctx, gateways, timeout, func(ctx context.Context, g *member) { m.greet(ctx, g) })
+}
+
+// queue orders the gateways that still have to confirm t: those that rounds leave out come last, and take turns, or the
+// first of two broken ones would keep the State from the other when that is mended.
 func (m *Manager) queue(t *target, gateways []*member, again bool) []*member {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -136,17 +146,9 @@ func (m *Manager) queue(t *target, gateways []*member, again bool) []*member {
 		}
 	}
 	slices.SortStableFunc(queue, func(a, b *member) int {
-		return cmp.Or(cmp.Compare(last(a), last(b)), cmp.Compare(count(a), count(b)), cmp.Compare(a.name, b.name))
+		return cmp.Or(cmp.Compare(a.failures, b.failures), cmp.Compare(count(a), count(b)), cmp.Compare(a.name, b.name))
 	})
 	return queue
-}
-
-// last is 1 for a gateway that rounds leave out.
-func last(g *member) int {
-	if g.away != nil {
-		return 1
-	}
-	return 0
 }
 
 // affectedVIPs are those of load balancers that differ, or all when something differs that all have in common.
@@ -217,6 +219,9 @@ func (m *Manager) setAside(g *member, why error, unasked bool) {
 	m.mu.Lock()
 	news := (g.away == nil) != (why == nil) || why != nil && g.away.Error() != why.Error()
 	g.away, g.silent, g.back = why, unasked, false
+	if g.failures++; why == nil {
+		g.failures = 0
+	}
 	status := g.status()
 	m.mu.Unlock()
 	if !news {

@@ -13,6 +13,7 @@ import (
 
 	"cloud-provider-haproxy/ipam"
 	"cloud-provider-haproxy/loadbalancer"
+	"cloud-provider-haproxy/loadbalancer/desired"
 )
 
 func TestRestartKeepsEveryAddressInAnyOrder(t *testing.T) {
@@ -108,6 +109,7 @@ func TestNoRoundBeforeReplay(t *testing.T) {
 		s.ensure(c, web("old", 80))
 		_ = c.stop()
 		m := s.newManager()
+		m.SetNodes([]desired.Node{workerNode})
 		go func() { _ = m.Run(t.Context()) }()
 		answered := make(chan error, 1)
 		go func() {
@@ -124,6 +126,52 @@ func TestNoRoundBeforeReplay(t *testing.T) {
 		}
 		if s.gateways[0].serves("old") == nil || s.gateways[0].serves("new") == nil {
 			t.Error("after Replay not both are served")
+		}
+	})
+}
+
+// TestNoRoundBeforeNodes: a State without nodes would empty the pool that serves now.
+func TestNoRoundBeforeNodes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "10.0.0.0/24", "gw1")
+		c := s.start()
+		s.ensure(c, web("old", 80))
+		_ = c.stop()
+		before, _ := s.gateways[0].snapshot()
+		m := s.newManager()
+		go func() { _ = m.Run(t.Context()) }()
+		m.Replay([]loadbalancer.Replay{replay(web("old", 80))})
+		time.Sleep(3 * time.Minute)
+		if now, _ := s.gateways[0].snapshot(); now.Fence != before.Fence {
+			t.Errorf("a State with %d nodes was pushed before the nodes were known", len(now.Nodes))
+		}
+		m.SetNodes(nil) // known: there is none
+		time.Sleep(time.Second)
+		if now, _ := s.gateways[0].snapshot(); now.Fence == before.Fence || len(now.Nodes) != 0 {
+			t.Errorf("no round after the nodes were known: %+v", now)
+		}
+	})
+}
+
+// TestFirstRoundNeedsNoService: the one reload that starts HAProxy's frontends must not lie under the first Service.
+func TestFirstRoundNeedsNoService(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "10.0.0.0/24", "gw1", "gw2")
+		s.settings.ControlPlane = &desired.ControlPlane{
+			Address: netip.MustParseAddr("10.0.0.1"), Port: 6443,
+			Endpoints: []netip.AddrPort{netip.MustParseAddrPort("203.0.113.7:6443")}, Check: desired.Check{Kind: desired.CheckNone},
+		}
+		c := s.start()
+		defer c.stop()
+		time.Sleep(time.Second)
+		for _, g := range s.gateways {
+			state, _ := g.snapshot()
+			if state == nil || len(state.Nodes) != 1 || state.ControlPlane == nil || len(state.VIPs) != 1 {
+				t.Errorf("gateway %s has %+v", g.name, state)
+			}
+		}
+		if rounds, _, _ := s.observer.seen(); len(rounds) != 1 || rounds[0].Reason != "change" {
+			t.Errorf("rounds: %+v", rounds)
 		}
 	})
 }
@@ -189,6 +237,26 @@ func TestEpochIsLost(t *testing.T) {
 			if g.serves("c") != nil || g.serves("b") == nil {
 				t.Errorf("gateway %s has the old one's State", g.name)
 			}
+		}
+	})
+}
+
+// TestDeposedControllerGivesItsStateToNobody, also not to a gateway that has not heard of the new one.
+func TestDeposedControllerGivesItsStateToNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "10.0.0.0/24", "gw1", "gw2")
+		old := s.start()
+		s.ensure(old, web("a", 80))
+		s.gateways[1].change(func(g *fakeGateway) { g.dead = true })
+		next := s.start(replay(web("a", 80)))
+		s.ensure(next, web("b", 80))
+		_ = next.stop()
+		s.gateways[1].change(func(g *fakeGateway) { g.dead = false })
+		if _, err := old.Ensure(t.Context(), web("c", 80)); !isA[*loadbalancer.DeposedError](err) {
+			t.Errorf("Ensure of the old one: %v", err)
+		}
+		if s.gateways[1].serves("c") != nil {
+			t.Error("gw2 got a State of the old one after gw1 had refused it")
 		}
 	})
 }
@@ -261,6 +329,21 @@ func TestLoad(t *testing.T) {
 			}
 			if s.gateways[0].serves("a") == nil {
 				t.Error("the gateway was changed")
+			}
+		})
+	})
+	t.Run("API server hangs", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSite(t, "10.0.0.0/24", "gw1")
+			s.settings.ClusterUID = func(ctx context.Context) (string, error) {
+				<-ctx.Done()
+				return "", ctx.Err()
+			}
+			c := s.start()
+			defer c.stop()
+			started := time.Now()
+			if _, err := c.Ensure(t.Context(), web("a", 80)); !errors.Is(err, context.DeadlineExceeded) || time.Since(started) > 10*time.Second {
+				t.Errorf("after %v: %v", time.Since(started), err)
 			}
 		})
 	})

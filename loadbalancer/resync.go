@@ -34,8 +34,10 @@ func (m *Manager) Run(ctx context.Context) error {
 
 	resync := time.NewTicker(m.settings.Resync)
 	defer resync.Stop()
-	retry := time.NewTimer(0)
+	retry := time.NewTimer(retryMin)
+	retry.Stop()
 	defer retry.Stop()
+	signal(m.wake) // to load
 	backoff := retryMin
 	for {
 		reason, again := "", false
@@ -76,7 +78,7 @@ func (m *Manager) turn(ctx context.Context, reason string, again bool) error {
 		return err
 	}
 	if !m.takeOver() {
-		return nil // Replay wakes us
+		return nil // Replay and SetNodes wake us
 	}
 	m.mu.Lock()
 	change := m.revision != m.made || len(m.joined) > 0

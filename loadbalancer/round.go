@@ -116,9 +116,7 @@ func (r *round) gateways(ctx context.Context) ([]*member, error) {
 	}
 	if !r.asked {
 		r.asked = true
-		r.m.ask(ctx, r.m.membersWhere(func(*member) bool { return true }), r.m.settings.AskTimeout, func(ctx context.Context, g *member) {
-			r.m.greet(ctx, g)
-		})
+		r.m.greetAll(ctx, r.m.membersWhere(func(*member) bool { return true }))
 		if answering := r.m.membersWhere(func(g *member) bool { return !g.silent }); len(answering) > 0 {
 			return answering, nil
 		}
@@ -141,17 +139,12 @@ func (r *round) read(ctx context.Context, replies []reply) (done bool, err error
 			return false, r.findFault(ctx, reply)
 		}
 	}
-	for _, reply := range replies {
-		switch {
-		case reply.outcome == wire.Stuck:
-			// The others stay as they are; the retry goes on without this one.
-			return false, r.m.gatewaysError("a gateway is stuck half-way")
-		case reply.verdict == unfit:
-			return false, nil // it is left out now; the others go on
-		}
+	if slices.ContainsFunc(replies, func(r reply) bool { return r.outcome == wire.Stuck }) {
+		// The others stay as they are; the retry goes on without this one.
+		return false, r.m.gatewaysError("a gateway is stuck half-way")
 	}
 	if !r.confirmed() {
-		return false, nil // all were silent: the next attempt asks all or gives up
+		return false, nil // all are left out now: the next attempt asks all or gives up
 	}
 	if r.misplaced() {
 		return false, nil // a gateway went away: what only it was to hold goes to the others

@@ -170,6 +170,29 @@ func TestPublishedAddressOfAServiceThatComesLater(t *testing.T) {
 	})
 }
 
+// TestDeletedDuringARound: that round's State still has it, so its end proves nothing.
+func TestDeletedDuringARound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "10.0.0.0/24", "gw1")
+		c := s.start()
+		defer c.stop()
+		s.ensure(c, web("a", 80))
+		s.gateways[0].change(func(g *fakeGateway) { g.took = time.Second })
+		go func() { _, _ = c.Ensure(t.Context(), web("b", 80)) }()
+		time.Sleep(500 * time.Millisecond)
+		go func() { _ = c.Delete(t.Context(), key("a")) }()
+		for range 40 {
+			time.Sleep(100 * time.Millisecond)
+			if _, ok := c.Has(key("a")); !ok && s.gateways[0].serves("a") != nil {
+				t.Fatal("a is said to be gone while the gateway serves it")
+			}
+		}
+		if _, ok := c.Has(key("a")); ok {
+			t.Error("a is gone and still said to be there")
+		}
+	})
+}
+
 func TestDeleteOfWhatIsNotThere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t, "10.0.0.0/24", "gw1")
