@@ -1,7 +1,9 @@
 package e2e
 
 import (
+	"context"
 	"net"
+	"sync"
 	"testing"
 
 	"cloud-provider-haproxy/loadbalancer/desired"
@@ -20,20 +22,22 @@ func (s *site) startOtherAgent(t *testing.T, h *lab.Host) (stop func()) {
 	listener.(*net.UnixListener).SetUnlinkOnClose(false) // the path is the host's, not this process's
 	s.run(t, h, "chown", "root:gatewayctl", agentSocket)
 	s.run(t, h, "chmod", "0660", agentSocket)
-	served := make(chan struct{})
-	go func() {
-		defer close(served)
+	stopped, stop := context.WithCancel(context.WithoutCancel(t.Context()))
+	var serving sync.WaitGroup
+	serving.Go(func() {
 		for {
 			conn, err := listener.Accept()
 			if err != nil {
 				return
 			}
-			go answerAsOther(conn, h.Name)
+			context.AfterFunc(stopped, func() { _ = conn.Close() })
+			serving.Go(func() { answerAsOther(conn, h.Name) })
 		}
-	}()
+	})
 	return func() {
+		stop()
 		_ = listener.Close()
-		<-served
+		serving.Wait()
 		s.run(t, h, "rm", "-f", agentSocket)
 	}
 }
