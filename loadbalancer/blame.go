@@ -40,6 +40,17 @@ func (r *round) findFault(ctx context.Context, reply reply) error {
 	return nil
 }
 
+// problems are what the gateway found, for people.
+func (r reply) problems() (all []string) {
+	for _, fault := range r.faults {
+		all = append(all, faultText(fault))
+	}
+	if len(all) == 0 {
+		all = []string{r.err.Error()}
+	}
+	return all
+}
+
 func faultText(f wire.Fault) string {
 	if f.Field == "" {
 		return f.Message
@@ -157,7 +168,7 @@ func (b *bisection) search(suspects []desired.Key) {
 	case len(suspects) == 1:
 		m := b.round.m
 		m.mu.Lock()
-		if m.refuse(suspects[0], b.refused.byKey[suspects[0]], b.gateway.name, []string{b.last.err.Error()}, false) {
+		if m.refuse(suspects[0], b.refused.byKey[suspects[0]], b.gateway.name, b.last.problems(), false) {
 			b.round.blamed[suspects[0]] = true
 		}
 		m.mu.Unlock()

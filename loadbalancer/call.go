@@ -55,11 +55,18 @@ func (m *Manager) join(ctx context.Context, c *call) (*Ensured, error) {
 	}
 }
 
+// canonical is a copy in the form that it has in a State, where lists are sorted: the two are compared.
+func canonical(lb desired.LoadBalancer) *desired.LoadBalancer {
+	s := desired.State{LoadBalancers: []desired.LoadBalancer{lb.Clone()}}
+	s.LoadBalancers[0].Addresses = nil
+	s.Normalize()
+	return &s.LoadBalancers[0]
+}
+
 // want notes the newest form of a Service and says whether it changed. It is called with mu held.
 func (m *Manager) want(s Service) bool {
 	key := s.LoadBalancer.Key
-	lb := s.LoadBalancer.Clone()
-	lb.Addresses = nil
+	lb := canonical(s.LoadBalancer)
 	entry := m.services[key]
 	if entry == nil {
 		entry = &service{}
@@ -72,10 +79,10 @@ func (m *Manager) want(s Service) bool {
 	request.Families = slices.Clone(request.Families)
 	request.Addresses = slices.Clone(request.Addresses)
 	request.Pools = slices.Clone(request.Pools)
-	if entry.refused == nil && entry.want != nil && sameForm(*entry.want, lb) && sameRequest(entry.request, request) {
+	if entry.refused == nil && entry.want != nil && sameForm(*entry.want, *lb) && sameRequest(entry.request, request) {
 		return false
 	}
-	entry.want, entry.request = &lb, request
+	entry.want, entry.request = lb, request
 	entry.refused, entry.banned, entry.settled = nil, false, false
 	m.revision++
 	return true

@@ -69,9 +69,9 @@ type Settings struct {
 	// Resync is the time between two comparisons of every gateway with the State; 0: 60 s.
 	Resync time.Duration
 	// ApplyTimeout bounds one Apply, 0: 15 s (a gateway whose daemons are slow rolls back by itself before that);
-	// GreetTimeout the Hello before it, 0: 2 s; AskTimeout any other Hello, State or Status, 0: 5 s; HoldTimeout how long Ensure waits until a gateway holds the VIP
+	// AskTimeout one Hello, State or Status, 0: 5 s; HoldTimeout how long Ensure waits until a gateway holds the VIP
 	// that it has confirmed, 0: 5 s.
-	ApplyTimeout, GreetTimeout, AskTimeout, HoldTimeout time.Duration
+	ApplyTimeout, AskTimeout, HoldTimeout time.Duration
 }
 
 // Service is one Service of type LoadBalancer as provider translated it. Manager keeps no reference to its slices.

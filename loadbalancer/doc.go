@@ -25,7 +25,7 @@
 //
 // Push: strictly one gateway after the other, the one that holds the fewest affected VIPs first (11), because nobody
 // knows before whether a change reloads HAProxy there. A gateway is greeted before it is offered a State: one that hangs
-// costs one GreetTimeout once, has certainly not heard of the State, and is then left out and asked every 5 s whether it
+// costs two seconds once, has certainly not heard of the State, and is then left out and asked every 5 s whether it
 // is back. New VIPs go to instances of gateways that answer, and stay there (place.go). A gateway that fails for a reason of its own (full disk, another release)
 // is left out until the next resync, and the others go on: a State that a gateway rolled back did no harm there, while
 // waiting for a person would let one full disk stop every Service. Only a stuck one ends the round.

@@ -27,7 +27,7 @@ type GatewayError struct {
 	Err  error
 }
 
-func (e GatewayError) Error() string { return fmt.Sprintf("gateway %s: %v", e.Name, e.Err) }
+func (e GatewayError) Error() string { return e.Err.Error() }
 
 func (e GatewayError) Unwrap() error { return e.Err }
 

@@ -151,8 +151,8 @@ type fakeGateway struct {
 	refused int
 	// took is how long an Apply lasts, keepalived how long until a confirmed VIP is held.
 	took, keepalived time.Duration
-	// dead gateways are off; cut ones serve but cannot be reached; hanging ones never answer.
-	dead, cut, hanging bool
+	// dead gateways are off; cut ones serve but cannot be reached; hanging ones never answer, frozen ones no Apply.
+	dead, cut, hanging, frozen bool
 	// judge may refuse or fail a State.
 	judge func(*desired.State) (*wire.Result, error)
 	// warnings are told with every answer.
@@ -168,14 +168,14 @@ func (g *fakeGateway) Name() string { return g.name }
 // reach is what the network does to a request.
 func (g *fakeGateway) reach(ctx context.Context) error {
 	g.mu.Lock()
-	hanging, away, took := g.hanging, g.dead || g.cut, g.took
+	hanging, away, took := g.hanging, (g.dead || g.cut) && !g.frozen, g.took
 	g.mu.Unlock()
 	if hanging {
 		<-ctx.Done()
 		return ctx.Err()
 	}
 	if away {
-		return errDialTimeout
+		return fmt.Errorf("gateway %s is unreachable: %w", g.name, errDialTimeout)
 	}
 	select {
 	case <-ctx.Done():
@@ -214,6 +214,13 @@ func (g *fakeGateway) Apply(ctx context.Context, signed desired.Signed) (*wire.R
 	if err := g.reach(ctx); err != nil {
 		return nil, err
 	}
+	g.mu.Lock()
+	frozen := g.frozen
+	g.mu.Unlock()
+	if frozen {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	// The transaction runs to its end whether or not the asker waits.
 	g.transaction <- struct{}{}
 	time.Sleep(g.took)
@@ -224,7 +231,10 @@ func (g *fakeGateway) Apply(ctx context.Context, signed desired.Signed) (*wire.R
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
-	return result, err
+	if err != nil {
+		return nil, fmt.Errorf("gateway %s refused apply: %w", g.name, err) // as gateway.Client does
+	}
+	return result, nil
 }
 
 func (g *fakeGateway) transact(signed desired.Signed) (*wire.Result, error) {

@@ -106,6 +106,22 @@ func TestOneBadServiceHurtsItselfAlone(t *testing.T) {
 	}
 }
 
+// TestFaultOfAServiceWithPortsInAnyOrder: a State sorts the ports, and a refused form must be known as the wanted one.
+func TestFaultOfAServiceWithPortsInAnyOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "10.0.0.0/16", "gw1")
+		s.gateways[0].judge = naming
+		c := s.start()
+		defer c.stop()
+		service := web("bad", 8080)
+		service.LoadBalancer.Frontends = append(service.LoadBalancer.Frontends, web("", badPort).LoadBalancer.Frontends...)
+		if _, err := c.Ensure(t.Context(), service); !isA[*loadbalancer.ServiceFaultError](err) {
+			t.Errorf("got %v", err)
+		}
+		s.ensure(c, web("good", 80))
+	})
+}
+
 func TestFaultOfAReplayedServiceIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t, "10.0.0.0/16", "gw1")

@@ -25,7 +25,7 @@ func TestGatewayDownIsDegradedAndRepairedWithoutEvent(t *testing.T) {
 
 		ensured := s.ensure(c, web("b", 80))
 		if !slices.ContainsFunc(ensured.Warnings, func(w wire.Warning) bool {
-			return w.Reason == "GatewayAway" && strings.Contains(w.Message, "gateway gw2: "+errDialTimeout.Error())
+			return w.Reason == "GatewayAway" && strings.Contains(w.Message, "gateway gw2 is unreachable: "+errDialTimeout.Error())
 		}) {
 			t.Errorf("warnings: %v", ensured.Warnings)
 		}

@@ -89,7 +89,7 @@ func ofCluster(gateway string, signed *desired.Signed, uid string) (*desired.Sta
 	}
 	state, err := desired.Decode(signed.State)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("gateway %s: read its State: %w", gateway, err)
 	}
 	if got := state.Fence.ClusterUID; got != "" && got != uid {
 		return nil, &ClusterError{Gateway: gateway, Got: got, Want: uid}

@@ -130,7 +130,6 @@ func (s Settings) withDefaults() Settings {
 	}{
 		{&s.Resync, 60 * time.Second},
 		{&s.ApplyTimeout, 15 * time.Second},
-		{&s.GreetTimeout, 2 * time.Second},
 		{&s.AskTimeout, 5 * time.Second},
 		{&s.HoldTimeout, 5 * time.Second},
 	} {

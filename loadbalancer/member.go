@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	"cloud-provider-haproxy/loadbalancer/desired"
 	"cloud-provider-haproxy/loadbalancer/wire"
@@ -22,6 +23,10 @@ type member struct {
 	silent bool
 	// back is set when a silent one answered again: the next round has it.
 	back bool
+	// until is how long it is left alone after it fell silent over a State, pause how long it will be the next time. It
+	// doubles each time: a gateway that answers but no State costs the round that has it an ApplyTimeout.
+	pause time.Duration
+	until time.Time
 	// confirmed is the fence of the newest State that it confirmed to this Manager.
 	confirmed desired.Fence
 	// offered is the fence of the newest State that it may have heard of, whether it answered or not.

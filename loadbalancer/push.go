@@ -3,6 +3,7 @@ package loadbalancer
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"reflect"
@@ -42,7 +43,7 @@ const (
 // judge reads an answer to t.
 func judge(g *member, t *target, result *wire.Result, err error) reply {
 	r := reply{gateway: g, err: err}
-	if refusal, ok := err.(*wire.Refusal); ok {
+	if refusal, ok := errors.AsType[*wire.Refusal](err); ok { // the client says around it which gateway refused what
 		r.faults, r.fence, r.code = refusal.Faults, refusal.Fence, refusal.Code
 		switch refusal.Code {
 		case wire.CodeInvalid, wire.CodeLimits:
@@ -63,32 +64,33 @@ func judge(g *member, t *target, result *wire.Result, err error) reply {
 	case wire.Unchanged, wire.Runtime, wire.Reloaded:
 		if result.Digest != t.digest || result.Fence != t.fence() {
 			r.verdict = unfit
-			r.err = fmt.Errorf("says that it holds %s after it was given %s; see `gatewayctl status`", result.Fence, t.fence())
+			r.err = fmt.Errorf("gateway %s says that it holds %s after it was given %s; see `gatewayctl status`", g.name,
+				result.Fence, t.fence())
 		}
 	case wire.RolledBack, wire.Refused:
-		r.verdict, r.err = faulty, outcomeError(result)
+		r.verdict, r.err = faulty, outcomeError(g, result)
 	default:
-		r.verdict, r.err = unfit, outcomeError(result)
+		r.verdict, r.err = unfit, outcomeError(g, result)
 	}
 	return r
 }
 
-func outcomeError(result *wire.Result) error {
-	text := string(result.Outcome)
+func outcomeError(g *member, result *wire.Result) error {
+	text := "gateway " + g.name + ": " + string(result.Outcome)
 	if result.Outcome == wire.Stuck {
 		text += " (a person is needed: see the agent's log on the gateway)"
 	}
 	for _, fault := range result.Faults {
 		text += "; " + fault.Message
 	}
-	return fmt.Errorf("%s", text)
+	return errors.New(text)
 }
 
 // push gives t to these gateways, one after the other, the one with the fewest affected VIPs first (invariant 11; doc.go
 // says why never two at once). It stops at the first gateway that finds fault, is fenced, or is unfit; a silent one is
 // passed over. A gateway that confirmed t already is asked again only when again is set.
 func (m *Manager) push(ctx context.Context, t *target, gateways []*member, again bool) (replies []reply) {
-	for _, g := range m.queue(t, gateways, again) {
+	for _, g := range m.hail(ctx, m.queue(t, gateways, again)) {
 		r := m.apply(ctx, t, g)
 		replies = append(replies, r)
 		if r.verdict != confirmed && r.verdict != silent {
@@ -96,6 +98,22 @@ func (m *Manager) push(ctx context.Context, t *target, gateways []*member, again
 		}
 	}
 	return replies
+}
+
+// hailTimeout is how long a gateway may take to say that it is there before it gets a State. Connecting anew takes some
+// 100 ms.
+const hailTimeout = 2 * time.Second
+
+// hail leaves out the gateways that do not say at once that they are there: behind a machine that has just died, on a
+// connection that looks alive, the others would wait for ApplyTimeout. A single gateway delays nobody.
+func (m *Manager) hail(ctx context.Context, gateways []*member) []*member {
+	if len(gateways) < 2 {
+		return gateways
+	}
+	m.ask(ctx, gateways, min(hailTimeout, m.settings.AskTimeout), func(ctx context.Context, g *member) { m.greet(ctx, g) })
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.DeleteFunc(gateways, func(g *member) bool { return g.silent })
 }
 
 // queue orders the gateways that still have to confirm t: those that rounds leave out come last.
@@ -160,7 +178,15 @@ func affectedVIPs(old, new *desired.State) (affected []netip.Addr) {
 
 // apply gives t to one gateway and notes what it says.
 func (m *Manager) apply(ctx context.Context, t *target, g *member) reply {
-	result, err := m.offer(ctx, t, g)
+	timed, cancel := context.WithTimeoutCause(ctx, m.settings.ApplyTimeout, &noAnswerError{m.settings.ApplyTimeout})
+	defer cancel()
+	m.mu.Lock()
+	g.offered = t.fence()
+	m.mu.Unlock()
+	result, err := g.Apply(timed, t.signed)
+	if err == nil && result == nil {
+		err = fmt.Errorf("gateway %s answered nothing", g.name)
+	}
 	r := judge(g, t, result, err)
 	if ctx.Err() != nil {
 		return r // we gave up, not the gateway
@@ -169,8 +195,12 @@ func (m *Manager) apply(ctx context.Context, t *target, g *member) reply {
 	if result != nil {
 		g.hear(result.Held, result.Warnings)
 	}
-	if r.verdict == confirmed {
-		g.confirmed = t.fence()
+	switch r.verdict {
+	case confirmed:
+		g.confirmed, g.pause = t.fence(), 0
+	case silent:
+		g.until = time.Now().Add(g.pause)
+		g.pause = min(max(2*g.pause, probePause), probePauseMax)
 	}
 	m.mu.Unlock()
 	switch r.verdict {
@@ -180,26 +210,6 @@ func (m *Manager) apply(ctx context.Context, t *target, g *member) reply {
 		m.setAside(g, r.err, r.verdict == silent)
 	}
 	return r
-}
-
-// offer asks a gateway whether it is there before it hands over t. So one that is not there costs a moment instead of
-// the time of a transaction, and has certainly never heard of t.
-func (m *Manager) offer(ctx context.Context, t *target, g *member) (*wire.Result, error) {
-	greeted, cancel := context.WithTimeout(ctx, m.settings.GreetTimeout)
-	defer cancel()
-	if _, err := g.Hello(greeted); err != nil {
-		return nil, err
-	}
-	m.mu.Lock()
-	g.offered = t.fence()
-	m.mu.Unlock()
-	timed, cancel := context.WithTimeout(ctx, m.settings.ApplyTimeout)
-	defer cancel()
-	result, err := g.Apply(timed, t.signed)
-	if err == nil && result == nil {
-		err = fmt.Errorf("answered nothing")
-	}
-	return result, err
 }
 
 // setAside notes why rounds leave g out, or with nil that they do not any more, and tells when that is news.
@@ -220,13 +230,19 @@ func (m *Manager) setAside(g *member, why error, unasked bool) {
 	m.observer.tell(func(o Observer) { o.GatewayChanged(status) })
 }
 
+// noAnswerError is why a call ended that took too long; gateway.Client puts it into its error.
+type noAnswerError struct{ within time.Duration }
+
+func (e *noAnswerError) Error() string { return fmt.Sprintf("no answer within %s", e.within) }
+func (e *noAnswerError) Unwrap() error { return context.DeadlineExceeded }
+
 // ask calls f for each gateway at once, each with the timeout.
 func (m *Manager) ask(ctx context.Context, gateways []*member, timeout time.Duration,
 	f func(context.Context, *member)) {
 	var group sync.WaitGroup
 	for _, g := range gateways {
 		group.Go(func() {
-			timed, cancel := context.WithTimeout(ctx, timeout)
+			timed, cancel := context.WithTimeoutCause(ctx, timeout, &noAnswerError{timeout})
 			defer cancel()
 			f(timed, g)
 		})

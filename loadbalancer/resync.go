@@ -9,8 +9,10 @@ import (
 )
 
 const (
-	// probePause is the time between two questions to a gateway that is silent.
-	probePause = 5 * time.Second
+	// probePause is the time between two questions to a gateway that is silent; probePauseMax to one that answers them
+	// and falls silent over each State.
+	probePause    = 5 * time.Second
+	probePauseMax = 160 * time.Second
 	// A failed round is tried again after retryMin, doubled each time up to retryMax. News start a round at once.
 	retryMin = time.Second
 	retryMax = 30 * time.Second
@@ -119,26 +121,29 @@ func (m *Manager) end() {
 // resync.
 func (m *Manager) probe(ctx context.Context) {
 	for sleep(ctx, probePause) {
-		m.ask(ctx, m.membersWhere(func(g *member) bool { return g.silent }), m.settings.AskTimeout, m.greet)
+		silent := m.membersWhere(func(g *member) bool { return g.silent && !time.Now().Before(g.until) })
+		m.ask(ctx, silent, m.settings.AskTimeout, func(ctx context.Context, g *member) {
+			if m.greet(ctx, g) {
+				signal(m.wake)
+			}
+		})
 	}
 }
 
-// greet asks a gateway whether it is there, and notes it.
-func (m *Manager) greet(ctx context.Context, g *member) {
+// greet asks a gateway whether it is there, notes it, and says whether it is back. It wakes nobody: a round that asks
+// would wake itself, for ever.
+func (m *Manager) greet(ctx context.Context, g *member) (back bool) {
 	_, err := g.Hello(ctx)
 	if err != nil {
 		if !errors.Is(context.Cause(ctx), context.Canceled) {
 			m.setAside(g, err, true)
 		}
-		return
+		return false
 	}
 	m.mu.Lock()
-	news := g.silent
-	g.back, g.silent = g.back || news, false
-	m.mu.Unlock()
-	if news {
-		signal(m.wake) // one that was there all the time and refuses is no news: its next try has a time of its own
-	}
+	defer m.mu.Unlock()
+	g.back, g.silent = g.back || g.silent, false
+	return g.back
 }
 
 // readStatus asks a gateway what is true there, and notes it. A gateway that does not answer is left to the next round.

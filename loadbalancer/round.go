@@ -116,7 +116,9 @@ func (r *round) gateways(ctx context.Context) ([]*member, error) {
 	}
 	if !r.asked {
 		r.asked = true
-		r.m.ask(ctx, r.m.membersWhere(func(*member) bool { return true }), r.m.settings.AskTimeout, r.m.greet)
+		r.m.ask(ctx, r.m.membersWhere(func(*member) bool { return true }), r.m.settings.AskTimeout, func(ctx context.Context, g *member) {
+			r.m.greet(ctx, g)
+		})
 		if answering := r.m.membersWhere(func(g *member) bool { return !g.silent }); len(answering) > 0 {
 			return answering, nil
 		}

@@ -287,6 +287,29 @@ func TestNodesMoveServers(t *testing.T) {
 }
 
 // A rule about who may connect that cannot be held closes the Service; it keeps its address.
+// An IPv6-only Service hears of it when the last node with an IPv6 address goes; other changes of nodes are none of its.
+func TestLastNodeWithIPv6Goes(t *testing.T) {
+	objects := []runtime.Object{worker("a", "192.0.2.21", "2001:db8::21"), worker("b", "192.0.2.22"), named("six", onlyIn(v1.IPv6Protocol)), named("web")}
+	inCluster(t, testConfig, nil, objects, func(c *cluster) {
+		nodes := c.client.CoreV1().Nodes()
+		if _, err := nodes.Create(t.Context(), worker("c", "192.0.2.23"), metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		c.settle()
+		if ensures, _ := c.manager.counted(); ensures != 2 {
+			t.Errorf("%d calls after a node without IPv6 came, want the 2 of the beginning", ensures)
+		}
+		if err := nodes.Delete(t.Context(), "a", metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		c.settle()
+		c.wantEvent("six", "NoIPv6Node")
+		if ensures, _ := c.manager.counted(); ensures != 3 {
+			t.Errorf("%d calls after the last node with IPv6 went, want one more", ensures)
+		}
+	})
+}
+
 func TestSourceRangesClose(t *testing.T) {
 	ranges := func(svc *v1.Service) { svc.Spec.LoadBalancerSourceRanges = []string{"10.0.0.0/8"} }
 	inCluster(t, testConfig, nil, []runtime.Object{worker("a", "192.0.2.21"), named("open"), named("born-closed", ranges)}, func(c *cluster) {

@@ -315,4 +315,4 @@ func deleting(svc *v1.Service) {
 
 func key(name string) desired.Key { return desired.Key{Namespace: "default", Name: name} }
 
-var errAway = &loadbalancer.GatewaysError{Gateways: []loadbalancer.GatewayError{{Name: "gw1", Err: errors.New("connection refused; is sshd running?")}}}
+var errAway = &loadbalancer.GatewaysError{Gateways: []loadbalancer.GatewayError{{Name: "gw1", Err: errors.New("gateway gw1: connection refused; is sshd running?")}}}

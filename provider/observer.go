@@ -1,7 +1,6 @@
 package provider
 
 import (
-	"fmt"
 	"net/netip"
 	"strings"
 
@@ -36,7 +35,7 @@ func (o *observer) GatewayChanged(s loadbalancer.GatewayStatus) {
 	o.measures.gateway(s)
 	switch {
 	case s.Err != nil:
-		o.recorder.Eventf(epochObject(), v1.EventTypeWarning, "GatewayAway", "%s", naming(s.Name, s.Err))
+		o.recorder.Event(epochObject(), v1.EventTypeWarning, "GatewayAway", s.Err.Error())
 	case !s.InSync:
 		o.recorder.Eventf(epochObject(), v1.EventTypeWarning, "GatewayDrifted", "gateway %s runs something else than it was told: %s", s.Name, strings.Join(s.Drift, "; "))
 	default:
@@ -53,14 +52,6 @@ func (o *observer) ServiceNotice(key desired.Key, err error) {
 		return // it is gone, and so is who would read the Event
 	}
 	o.recorder.Event(svc, v1.EventTypeWarning, "LoadBalancerNotice", err.Error())
-}
-
-// naming gives the error with its gateway's name, which errors of the connection have already.
-func naming(gateway string, err error) string {
-	if text := err.Error(); strings.HasPrefix(text, "gateway "+gateway) {
-		return text
-	}
-	return fmt.Sprintf("gateway %s: %v", gateway, err)
 }
 
 // epochObject is the object that Events about gateways are told on.

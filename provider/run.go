@@ -109,6 +109,8 @@ func (c *Cloud) look() {
 		case !c.services.ours(svc) || svc.DeletionTimestamp != nil:
 		case len(set.eligible) == 0:
 			c.balancer.warnings.once(svc, "NoEligibleNode", set.noneEligible())
+		case onlyIPv6(svc) && anyIPv6(before.eligible) != anyIPv6(set.eligible):
+			c.services.wake(svc) // it is refused now, or no longer
 		case svc.Spec.ExternalTrafficPolicy == v1.ServiceExternalTrafficPolicyLocal:
 			c.services.wake(svc) // it has servers of its own
 		}

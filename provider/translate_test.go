@@ -44,6 +44,10 @@ func annotate(key, value string) func(*v1.Service) {
 	return func(svc *v1.Service) { metav1.SetMetaDataAnnotation(&svc.ObjectMeta, key, value) }
 }
 
+func onlyIn(families ...v1.IPFamily) func(*v1.Service) {
+	return func(svc *v1.Service) { svc.Spec.IPFamilies = families }
+}
+
 func addr(text string) netip.Addr { return netip.MustParseAddr(text) }
 
 func twoNodes() []desired.Node {
@@ -93,6 +97,13 @@ func TestTranslate(t *testing.T) {
 				Check:   desired.Check{Kind: desired.CheckHTTP, Port: 32000, Path: "/healthz", IntervalMillis: 2000, Rise: 2, Fall: 3},
 				Servers: []desired.Server{{Name: "a", Address: addr("192.0.2.21"), Weight: 1}, {Name: "b", Address: addr("192.0.2.22"), Weight: 1}}}
 		}, v4, nil},
+		{"local, IPv6 only", web(onlyIn(v1.IPv6Protocol), func(s *v1.Service) {
+			s.Spec.ExternalTrafficPolicy, s.Spec.HealthCheckNodePort = v1.ServiceExternalTrafficPolicyLocal, 32000
+		}), func(lb *desired.LoadBalancer) {
+			lb.Pool = &desired.Pool{Algorithm: desired.RoundRobin,
+				Check:   desired.Check{Kind: desired.CheckHTTP, Port: 32000, Path: "/healthz", IntervalMillis: 2000, Rise: 2, Fall: 3},
+				Servers: []desired.Server{{Name: "a", Address: addr("2001:db8::21"), Weight: 1}}}
+		}, ipam.Request{Families: []ipam.Family{ipam.IPv6}}, nil},
 		{"a UDP port besides", web(func(s *v1.Service) {
 			s.Spec.Ports = append(s.Spec.Ports, v1.ServicePort{Name: "dns", Protocol: v1.ProtocolUDP, Port: 53, NodePort: 30053}, v1.ServicePort{Protocol: v1.ProtocolSCTP, Port: 54})
 		}), nil, v4, []warning{{"UnsupportedProtocol", "not served: dns 53/UDP, 54/SCTP; only TCP is supported, the TCP ports are served"}}},
@@ -122,6 +133,41 @@ func TestTranslate(t *testing.T) {
 			}
 			if diff := cmp.Diff(before, test.svc); diff != "" {
 				t.Errorf("the Service was written:\n%s", diff)
+			}
+		})
+	}
+}
+
+// An IPv6-only Service that no node can serve is told to its owner, plain or local.
+func TestTranslateWithoutIPv6Nodes(t *testing.T) {
+	local := func(s *v1.Service) {
+		s.Spec.ExternalTrafficPolicy, s.Spec.HealthCheckNodePort = v1.ServiceExternalTrafficPolicyLocal, 32000
+	}
+	want := []warning{{"NoIPv6Node", "spec.ipFamilies is [IPv6] and none of 1 eligible nodes has an IPv6 address, so connections are refused; " +
+		"give the kubelets one (--node-ip), name it in nodes.addresses of the cloud config, or make the Service dual-stack"}}
+	for _, test := range []struct {
+		name  string
+		svc   *v1.Service
+		nodes []desired.Node
+		want  []warning
+	}{
+		{"plain", web(onlyIn(v1.IPv6Protocol)), twoNodes()[1:], want},
+		{"local", web(onlyIn(v1.IPv6Protocol), local), twoNodes()[1:], want},
+		{"a node with IPv6", web(onlyIn(v1.IPv6Protocol)), twoNodes(), nil},
+		{"both families", web(onlyIn(v1.IPv6Protocol, v1.IPv4Protocol)), twoNodes()[1:], nil},
+		{"IPv4", web(), twoNodes()[1:], nil},
+		{"no node at all, which is told elsewhere", web(onlyIn(v1.IPv6Protocol)), nil, nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got, err := testTranslator().translate(test.svc, test.nodes)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(test.want, got.warnings, cmp.AllowUnexported(warning{})); diff != "" {
+				t.Errorf("warnings (-want +got):\n%s", diff)
+			}
+			if pool := got.service.LoadBalancer.Pool; test.name == "local" && len(pool.Servers) > 0 {
+				t.Errorf("nodes without an IPv6 address are servers: %+v", pool.Servers)
 			}
 		})
 	}

@@ -1,4 +1,3 @@
-// Gatewayctl is the operator's command line, and on each gateway the agent.
 package main
 
 import (

@@ -13,6 +13,7 @@ import (
 
 	"cloud-provider-haproxy/loadbalancer/agent"
 	"cloud-provider-haproxy/loadbalancer/gateway"
+	"cloud-provider-haproxy/loadbalancer/nftables"
 )
 
 const gatewayManifests = "../../manifests/gateway"
@@ -152,5 +153,32 @@ func TestGatewayUnit(t *testing.T) {
 	output, err := exec.Command("systemd-analyze", "verify", "--recursive-errors=no", unit).CombinedOutput()
 	if err != nil || len(output) > 0 {
 		t.Errorf("systemd-analyze verify: %v\n%s", err, output)
+	}
+}
+
+// What the agent asks of the kernel works with the rights that the unit leaves it. Asking nft how it spells our rules takes
+// the most: a network namespace.
+func TestGatewayUnitLeavesEnoughRights(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: capabilities are dropped as the unit drops them")
+	}
+	unit := string(manifest(t, "gatewayctl-agent.service"))
+	bounding := "-all"
+	for _, line := range regexp.MustCompile(`(?m)^CapabilityBoundingSet=(.*)$`).FindAllStringSubmatch(unit, -1) {
+		for _, capability := range strings.Fields(line[1]) {
+			bounding += ",+" + strings.ToLower(strings.TrimPrefix(capability, "CAP_"))
+		}
+	}
+	script, err := nftables.RulesScript(nftables.DebianLocal("gw1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	command := exec.Command("setpriv", append([]string{"--bounding-set", bounding, "--no-new-privs"}, nftables.RulesArgv()...)...)
+	command.Stdin = bytes.NewReader(script)
+	if output, err := command.CombinedOutput(); err != nil || !bytes.Contains(output, []byte("cloud_provider_haproxy")) {
+		t.Errorf("with the capabilities %s: %v\n%s", bounding, err, output)
+	}
+	if !regexp.MustCompile(`(?m)^RestrictNamespaces=net$`).MatchString(unit) {
+		t.Error("the unit must allow network namespaces, and no others")
 	}
 }

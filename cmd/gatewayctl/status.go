@@ -220,11 +220,14 @@ func statusTable(list []gatewayStatus, wide bool) string {
 		for _, drift := range s.Drift {
 			below.add(s.Gateway, "out of sync: %s", drift)
 		}
-		if !st.KeepalivedUp {
+		if !st.KeepalivedUp && st.Digest != "" { // before the first State nothing starts it
 			below.add(s.Gateway, "keepalived does not run, so this gateway can take no VIP; see `systemctl status keepalived` there")
 		}
 		if len(down) > 0 {
 			below.add(s.Gateway, "nodes that get no connections: %s", strings.Join(down, ", "))
+		}
+		if differ := differOverIPv6(st.Nodes); len(differ) > 0 {
+			below.add(s.Gateway, "nodes whose IPv6 address, which IPv6-only Services use, is in another state: %s", strings.Join(differ, ", "))
 		}
 		below.warnings(s.Gateway, st.Warnings)
 	}
@@ -241,6 +244,17 @@ func nodes(list []wire.NodeStatus) (up int, down []string) {
 		down = append(down, fmt.Sprintf("%s (%s)", n.Name, n.State))
 	}
 	return up, down
+}
+
+// differOverIPv6 names the nodes whose IPv6 address is in a state of its own, with that state.
+func differOverIPv6(list []wire.NodeStatus) []string {
+	var differ []string
+	for _, n := range list {
+		if n.StateIPv6 != "" {
+			differ = append(differ, fmt.Sprintf("%s (%s)", n.Name, n.StateIPv6))
+		}
+	}
+	return differ
 }
 
 func yesNo(b bool) string {

@@ -75,7 +75,7 @@ func TestStatus(t *testing.T) {
 		{"drift", []statusSource{well("gw1", func(s *wire.Status) {
 			s.InSync, s.Drift = false, []string{"map entry 192.0.2.10:80 is missing"}
 			s.HAProxyUp, s.KeepalivedUp, s.Held = time.Time{}, false, nil
-			s.Nodes = []wire.NodeStatus{{Name: "w1", State: "DOWN"}, {Name: "w2", State: "MAINT"}, {Name: "w3", State: "UP"}}
+			s.Nodes = []wire.NodeStatus{{Name: "w1", State: "DOWN"}, {Name: "w2", State: "MAINT"}, {Name: "w3", State: "UP", StateIPv6: "DOWN"}}
 			s.Warnings = []wire.Warning{{Reason: "ForeignFirewall", Message: "table inet filter drops; run: nft insert rule inet filter input socket transparent 1 accept"}}
 		}), well("gw2", nil)}, "out of sync: gw1"},
 		{"new gateway", []statusSource{toldStatus{name: "gw1", status: &wire.Status{Hello: wire.Hello{Gateway: "gw1", Schema: desired.Schema}, KeepalivedUp: true}}},

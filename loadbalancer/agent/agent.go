@@ -55,6 +55,8 @@ type Agent struct {
 	// writing has room for one: whoever fills it may change the machine.
 	writing  chan struct{}
 	counters counters
+	// places has room for the sessions of each role.
+	places map[wire.Role]chan struct{}
 	// rules are the rules of our nftables table as this machine's nft spells them; guarded by writing.
 	rules []byte
 
@@ -90,6 +92,11 @@ func New(p Parts) (*Agent, error) {
 
 		firewallEvents: p.FirewallEvents,
 		writing:        make(chan struct{}, 1),
+		places: map[wire.Role]chan struct{}{
+			wire.RoleController: make(chan struct{}, maxOfRole),
+			wire.RolePeer:       make(chan struct{}, maxOfRole),
+			wire.RoleOperator:   make(chan struct{}, maxOfRole),
+		},
 	}, nil
 }
 
@@ -144,6 +151,7 @@ func (a *Agent) open(ctx context.Context) error {
 	a.mu.Lock()
 	a.committed, a.fault = held, errUnseen
 	a.mu.Unlock()
+	a.guard(ctx)
 	return a.openTrack()
 }
 

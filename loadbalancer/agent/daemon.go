@@ -16,6 +16,9 @@ const (
 	// workerLimit is how long a new worker of HAProxy may take, over all tries; 165 ms were measured.
 	workerLimit = 15 * time.Second
 	reloadTries = 5
+	// wrongWorkers is how many new workers may have loaded something else. One may come from a reload before ours, in which
+	// the signal of ours was lost; more mean that another reload would only leave another old worker behind.
+	wrongWorkers = 2
 	// startLimit is how long a daemon may take to write its pid file, or to end. Short, because keepalived ends with
 	// exit code 0 when a process of one that was killed is not reaped yet, and must then be started again.
 	startLimit = 3 * time.Second
@@ -61,12 +64,12 @@ func (a *Agent) shrinkHAProxy(ctx context.Context, w *work) error {
 func (a *Agent) reloadHAProxy(ctx context.Context, accept acceptance) error {
 	running, err := a.readHAProxy(ctx)
 	if err != nil {
-		return a.reloadWorker(ctx, accept) // it hangs or has another socket; the files say enough
+		return a.reloadWorker(ctx, 0, accept) // it hangs or has another socket; the files say enough
 	}
 	if err := a.saveServersState(ctx); err != nil {
 		return err
 	}
-	return a.reloadWorker(ctx, replaces(running.PID, accept))
+	return a.reloadWorker(ctx, running.PID, replaces(running.PID, accept))
 }
 
 // saveServersState keeps what is known about the servers' health; without it every server is up at first and a dead one
@@ -90,9 +93,11 @@ func (a *Agent) startWorker(ctx context.Context, want *haproxy.Config) error {
 	return a.awaitWorker(ctx, workerLimit, loads(want))
 }
 
-// reloadWorker reloads HAProxy and waits for a worker that is accepted. A SIGUSR2 that comes while the master is still
-// busy with the one before is lost (seen with 2.6.12), and 2.6 gives no verdict, so it is told again.
-func (a *Agent) reloadWorker(ctx context.Context, accept acceptance) error {
+// reloadWorker reloads HAProxy and waits for a worker that is accepted; old is the one that answers now, 0 when none does.
+// A SIGUSR2 that comes while the master is still busy with the one before is lost (seen with 2.6.12), and 2.6 gives no
+// verdict, so it is told again.
+func (a *Agent) reloadWorker(ctx context.Context, old int, accept acceptance) error {
+	wrong := 0
 	for try := 1; ; try++ {
 		if _, err := a.host.Run(ctx, a.config.HAProxy.Reload, nil); err != nil {
 			return fmt.Errorf("reloading HAProxy: %w", err)
@@ -100,6 +105,12 @@ func (a *Agent) reloadWorker(ctx context.Context, accept acceptance) error {
 		err := a.awaitWorker(ctx, workerLimit/reloadTries, accept)
 		if err == nil || try == reloadTries || ctx.Err() != nil {
 			return err
+		}
+		if running, unread := a.readHAProxy(ctx); unread == nil && running.PID != old {
+			old = running.PID
+			if wrong++; wrong == wrongWorkers {
+				return err
+			}
 		}
 		a.log.Warn("HAProxy has no new worker, reloading once more", "error", err)
 	}
@@ -115,7 +126,8 @@ func loads(want *haproxy.Config) acceptance {
 		case err != nil:
 			return err.Error()
 		case running.Generation != want.Generation:
-			return fmt.Sprintf("its worker has loaded %q", running.Generation)
+			return fmt.Sprintf("its worker has loaded %q, not %s; does CONFIG in /etc/default/haproxy name another file?",
+				running.Generation, want.Local.ConfigFile)
 		}
 		return ""
 	}

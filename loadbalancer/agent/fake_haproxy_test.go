@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -39,7 +40,7 @@ func (m *machine) loadHAProxy(start bool) error {
 		m.begin("/run/haproxy.pid", "haproxy")
 	}
 	m.pids++
-	worker := &fakeHAProxy{pid: m.pids, config: parseConfig(m.files["/etc/haproxy/haproxy.cfg"]), maps: map[string]map[string]string{}}
+	worker := &fakeHAProxy{pid: m.pids, config: parseConfig(cmp.Or(m.loads, m.files["/etc/haproxy/haproxy.cfg"])), maps: map[string]map[string]string{}}
 	if worker.config.generation != "" {
 		for _, file := range []string{"/etc/haproxy/services.map", "/etc/haproxy/checks.map"} {
 			text, ok := m.files[file]

@@ -14,19 +14,21 @@ func (m *machine) listTable(output *Output) error {
 		output.Stderr = []byte("Error: No such file or directory\n")
 		return &CommandError{Argv: nftables.ListArgv(), Code: 1, Output: *output, Err: errors.New("exit status 1")}
 	}
-	output.Stdout = tableOf(m.script)
+	output.Stdout = tableOf(m.script, m.spelling)
 	return nil
 }
 
-// tableOf is what nft makes of a script of ours: its sets with their elements. Rules never change.
-func tableOf(script string) []byte {
+// tableOf is what nft makes of a script of ours: its sets with their elements. Rules never change, but another release of
+// nft may spell things in another way.
+func tableOf(script, spelling string) []byte {
 	type set struct {
 		Family string   `json:"family"`
 		Table  string   `json:"table"`
 		Name   string   `json:"name"`
+		Type   string   `json:"type"`
 		Elem   []string `json:"elem,omitempty"`
 	}
-	ours := set{Family: "inet", Table: "cloud_provider_haproxy", Name: "cloud_provider_haproxy"}
+	ours := set{Family: "inet", Table: "cloud_provider_haproxy", Name: "cloud_provider_haproxy", Type: spelling}
 	objects := []map[string]set{{"table": ours}}
 	elements := false
 	for line := range strings.Lines(script) {

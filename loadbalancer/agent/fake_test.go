@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -28,7 +29,16 @@ type machine struct {
 	// masters are the router IDs for which keepalived is MASTER as long as it runs.
 	masters map[int]bool
 	script  string // that made our table; "" is the absent table
-	pids    int
+	ruleset string // what nft tells of everybody's tables; "" is none
+	// addressless is true while the machine lacks its own address, as before its network is up.
+	addressless bool
+	// loads is what HAProxy loads instead of its file; "" is the file.
+	loads string
+	// strays are addresses that somebody else has put on another interface.
+	strays []string
+	// spelling is how this nft spells what it prints.
+	spelling string
+	pids     int
 
 	// operations counts every call; strike decides what happens to one.
 	operations int
@@ -227,8 +237,10 @@ func (m *machine) Run(ctx context.Context, argv []string, stdin []byte) (output 
 			}
 		case strings.Join(nftables.ListArgv(), " "):
 			return m.listTable(&output)
+		case strings.Join(nftables.RulesetArgv(), " "):
+			output.Stdout = []byte(cmp.Or(m.ruleset, `{"nftables": []}`))
 		case strings.Join(nftables.RulesArgv(), " "):
-			output.Stdout = tableOf(string(stdin))
+			output.Stdout = tableOf(string(stdin), m.spelling)
 		case strings.Join(keepalived.AddressArgv(), " "):
 			output.Stdout = m.listAddresses()
 		case strings.Join(nftables.CheckArgv(), " "):
@@ -310,11 +322,18 @@ func (m *machine) listAddresses() []byte {
 		Name      string    `json:"ifname"`
 		Addresses []address `json:"addr_info"`
 	}
-	eth0 := link{Name: "eth0", Addresses: []address{{"10.0.0.2"}}}
+	eth0 := link{Name: "eth0"}
+	if !m.addressless {
+		eth0.Addresses = append(eth0.Addresses, address{"10.0.0.2"})
+	}
 	for _, a := range m.held() {
 		eth0.Addresses = append(eth0.Addresses, address{a})
 	}
-	text, err := json.Marshal([]link{eth0})
+	eth1 := link{Name: "eth1"}
+	for _, a := range m.strays {
+		eth1.Addresses = append(eth1.Addresses, address{a})
+	}
+	text, err := json.Marshal([]link{eth0, eth1})
 	if err != nil {
 		panic(err)
 	}

@@ -4,19 +4,26 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"cloud-provider-haproxy/loadbalancer/nftables"
 )
 
-// firewallQuiet is how long nothing may happen before what happened is looked at: `nft -f` of a site's own file is a flush and
-// many additions, and a transaction of ours is events too.
-const firewallQuiet = 50 * time.Millisecond
+const (
+	// firewallQuiet is how long nothing may happen before what happened is looked at: `nft -f` of a site's own file is a
+	// flush and many additions, and a transaction of ours is events too.
+	firewallQuiet = 50 * time.Millisecond
+	// firewallPatience bounds the wait for quiet: another program may change its own table all the time.
+	firewallPatience = time.Second
+)
 
 // FirewallEvents sends when anybody, ourselves included, has changed the kernel's nftables, until ctx ends. It tells that,
-// not what: many changes may be one event.
+// not what: many changes may be one event. The channel is closed when no more will come.
 func FirewallEvents(ctx context.Context) (<-chan struct{}, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_NETFILTER)
 	if err != nil {
@@ -30,20 +37,24 @@ func FirewallEvents(ctx context.Context) (<-chan struct{}, error) {
 	socket := os.NewFile(uintptr(fd), "nftables events")
 	events := make(chan struct{}, 1)
 	context.AfterFunc(ctx, func() { _ = socket.Close() })
-	go func() {
-		message := make([]byte, 64<<10)
-		for {
-			// ENOBUFS: more happened than the socket holds, which is all that we want to know.
-			if _, err := socket.Read(message); err != nil && !errors.Is(err, syscall.ENOBUFS) {
-				return
-			}
-			select {
-			case events <- struct{}{}:
-			default: // one is waiting to be seen
-			}
-		}
-	}()
+	go announce(socket, events)
 	return events, nil
+}
+
+// announce turns messages into events, until the socket is closed.
+func announce(socket io.Reader, events chan<- struct{}) {
+	defer close(events)
+	message := make([]byte, 64<<10)
+	for {
+		// ENOBUFS: more happened than the socket holds, which is all that we want to know.
+		if _, err := socket.Read(message); err != nil && !errors.Is(err, syscall.ENOBUFS) {
+			return
+		}
+		select {
+		case events <- struct{}{}:
+		default: // one is waiting to be seen
+		}
+	}
 }
 
 // watchFirewall restores our table at once when somebody took it (`nft flush ruleset`, which a reload of Debian's
@@ -57,35 +68,58 @@ func (a *Agent) watchFirewall(ctx context.Context) {
 		a.log.Warn("a change of the firewall is noticed at the next transaction only", "error", err)
 		return
 	}
-	for {
-		select {
-		case <-events:
-		case <-ctx.Done():
-			return
-		}
-		settle(ctx, events)
-		a.lookAtForeign(ctx)
+	for settle(ctx, events) {
 		if err := a.acquire(ctx); err != nil {
 			return
 		}
 		a.restoreTable(ctx)
 		a.release()
+		a.lookAtForeign(ctx)
+	}
+	if ctx.Err() == nil {
+		a.log.Warn("the kernel tells no more changes of the firewall: one is noticed at the next transaction only")
 	}
 }
 
-// settle returns when events have been quiet.
-func settle(ctx context.Context, events <-chan struct{}) {
-	quiet := time.NewTimer(firewallQuiet)
-	defer quiet.Stop()
+// settle waits for an event and then for quiet. It is false when no more events come.
+func settle(ctx context.Context, events <-chan struct{}) bool {
+	var quiet, late <-chan time.Time
 	for {
 		select {
-		case <-events:
-			quiet.Reset(firewallQuiet)
-		case <-quiet.C:
-			return
+		case _, more := <-events:
+			if !more {
+				return false
+			}
+			quiet = time.After(firewallQuiet)
+			if late == nil {
+				late = time.After(firewallPatience)
+			}
+		case <-quiet:
+			return true
+		case <-late:
+			return true
 		case <-ctx.Done():
-			return
+			return false
 		}
+	}
+}
+
+// guard loads our table as it was before a boot took it: keepalived may hold VIPs before the first comparison is done, and
+// no daemon of this machine may be reached through one, not for a moment.
+func (a *Agent) guard(ctx context.Context) {
+	if a.held() == nil {
+		return
+	}
+	output, err := a.host.Run(ctx, nftables.ListArgv(), nil)
+	if err == nil || !nftables.Absent(output.Stderr) {
+		return // it is there, or the comparison tells why it cannot be read
+	}
+	script, err := a.host.ReadFile(a.config.Paths.frontFile())
+	if err == nil {
+		err = a.loadTable(ctx, script)
+	}
+	if err != nil {
+		a.log.Warn("loading the nftables table of before the boot", "error", err)
 	}
 }
 

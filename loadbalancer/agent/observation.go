@@ -17,6 +17,7 @@ import (
 	"cloud-provider-haproxy/loadbalancer/haproxy"
 	"cloud-provider-haproxy/loadbalancer/keepalived"
 	"cloud-provider-haproxy/loadbalancer/nftables"
+	"cloud-provider-haproxy/loadbalancer/wire"
 )
 
 // observation is what runs and what lies on the disk. Decisions are made from it alone, never from what was done before.
@@ -207,6 +208,24 @@ func (a *Agent) heldVIPs(addresses []byte, s *desired.State) []netip.Addr {
 		return nil
 	}
 	return holding.VIPs
+}
+
+// misplaced finds VIPs where keepalived did not put them. Nothing that we do removes them, and as long as they are there
+// this machine answers for them whoever is MASTER.
+func (a *Agent) misplaced(addresses []byte, s *desired.State) []wire.Warning {
+	holding, err := keepalived.Held(addresses, s, a.keepalivedLocal())
+	if err != nil {
+		a.log.Warn("reading which VIPs are held", "error", err)
+		return nil
+	}
+	var warnings []wire.Warning
+	for _, p := range holding.Misplaced {
+		warnings = append(warnings, wire.Warning{Reason: "MisplacedVIP", Message: fmt.Sprintf(
+			"VIP %s stands on interface %s, where it does not belong, so this machine answers for it whichever gateway holds it; "+
+				"run: ip address delete %s/%d dev %s (with the prefix length that `ip address` shows), and remove it from the network configuration",
+			p.Address, p.Interface, p.Address, p.Address.BitLen(), p.Interface)})
+	}
+	return warnings
 }
 
 func same(files map[string][]byte, f file) bool {

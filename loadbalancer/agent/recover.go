@@ -86,8 +86,16 @@ func (a *Agent) establish(ctx context.Context, held *revision) (*wire.Result, er
 		return result, nil
 	}
 	_, err := a.makeTrue(ctx, t.work, t.want, t.before(), t.timed)
+	if err != nil && t.work.haproxy == reload {
+		err = &costlyError{err}
+	}
 	return result, err
 }
+
+// costlyError is a failure for which HAProxy was reloaded. Each further try leaves one more old worker with its connections.
+type costlyError struct{ error }
+
+func (e *costlyError) Unwrap() error { return e.error }
 
 // drift says how what runs differs from the State that is held.
 func (a *Agent) drift(seen *observation, before *desired.State) []string {

@@ -92,7 +92,7 @@ func (a *Agent) renderFront(ctx context.Context, s *desired.State) ([]byte, *nft
 		}
 		output, err := a.host.Run(ctx, nftables.RulesArgv(), script)
 		if err != nil {
-			return nil, nil, fmt.Errorf("asking nft how it spells our rules: %w", err)
+			return nil, nil, fmt.Errorf("asking nft how it spells our rules, for which it needs the kernel modules nft_tproxy and nft_socket: %w", err)
 		}
 		a.rules = output.Stdout
 	}

@@ -88,10 +88,7 @@ func checkMeaning(s *desired.State, gateway string) *wire.Refusal {
 	if err != nil && !errors.As(err, &faults) {
 		return &wire.Refusal{Code: wire.CodeInvalid, Message: err.Error()}
 	}
-	var told []wire.Fault
-	for _, f := range faults {
-		told = append(told, wire.Fault{LoadBalancer: f.Owner, Field: f.Field, Message: f.Problem})
-	}
+	told := tell(faults)
 	if !names(s.Gateways, gateway) {
 		told = append(told, wire.Fault{Field: "gateways", Message: fmt.Sprintf("this gateway is called %q in its agent.yaml and is not listed", gateway)})
 	}
@@ -99,6 +96,24 @@ func checkMeaning(s *desired.State, gateway string) *wire.Refusal {
 		return nil
 	}
 	return &wire.Refusal{Code: wire.CodeInvalid, Message: "the State is invalid: " + faultList(told), Faults: told}
+}
+
+// unrenderable is a State in which a renderer finds fault although Validate does not. When it tells whose fault it is,
+// so do we (DESIGN.md invariant 7).
+func unrenderable(err error) *wire.Refusal {
+	var faults desired.Faults
+	if !errors.As(err, &faults) {
+		return internal(err)
+	}
+	return &wire.Refusal{Code: wire.CodeInvalid, Message: err.Error(), Faults: tell(faults)}
+}
+
+func tell(faults desired.Faults) []wire.Fault {
+	var told []wire.Fault
+	for _, f := range faults {
+		told = append(told, wire.Fault{LoadBalancer: f.Owner, Field: f.Field, Message: f.Problem})
+	}
+	return told
 }
 
 func names(gateways []desired.Gateway, name string) bool {

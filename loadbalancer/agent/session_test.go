@@ -3,12 +3,15 @@ package agent
 import (
 	"bufio"
 	"context"
+	"crypto/rand"
+	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"io"
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -251,12 +254,12 @@ func TestBrokenRequests(t *testing.T) {
 
 func TestSessionsAreBounded(t *testing.T) {
 	_, socket := serving(t, newMachine())
-	var last client
 	for range maxSessions {
-		last = dial(t, socket, wire.RoleController)
-	}
-	if last.ask(request(t, wire.VerbHello, nil)).Hello == nil {
-		t.Fatal("the last session within the bound is not served")
+		silent, err := net.Dial("unix", socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer silent.Close()
 	}
 	extra, err := net.Dial("unix", socket)
 	if err != nil {
@@ -266,6 +269,61 @@ func TestSessionsAreBounded(t *testing.T) {
 	if _, err := extra.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("one session too many gives %v, want its end", err)
 	}
+}
+
+// Another gateway's key cannot keep the controller out, however many sessions it opens.
+func TestPeersLeaveRoomForTheController(t *testing.T) {
+	_, socket := serving(t, newMachine())
+	hello := request(t, wire.VerbHello, nil)
+	for range maxOfRole {
+		if dial(t, socket, wire.RolePeer).ask(hello).Hello == nil {
+			t.Fatal("a session within the bound is not served")
+		}
+	}
+	for range maxSessions {
+		if refusal := dial(t, socket, wire.RolePeer).receive().Refusal; refusal == nil || !strings.Contains(refusal.Message, "peer") {
+			t.Fatalf("one session of the role too many: %+v", refusal)
+		}
+	}
+	if dial(t, socket, wire.RoleController).ask(hello).Hello == nil {
+		t.Error("the controller is not served")
+	}
+}
+
+// A place that a session had is another one's when it has ended.
+func TestSessionsGiveTheirPlaceBack(t *testing.T) {
+	a, socket := serving(t, newMachine())
+	for range 2 * maxOfRole {
+		c := dial(t, socket, wire.RolePeer)
+		if c.ask(request(t, wire.VerbHello, nil)).Hello == nil {
+			t.Fatal("not served")
+		}
+		c.conn.Close()
+		for deadline := time.Now().Add(10 * time.Second); len(a.places[wire.RolePeer]) > 0; {
+			if time.Now().After(deadline) {
+				t.Fatal("the place is not given back")
+			}
+			runtime.Gosched()
+		}
+	}
+}
+
+// A peer has short questions only, so it gets no memory for long ones.
+func TestPeersAskBriefly(t *testing.T) {
+	_, socket := serving(t, newMachine())
+	peer := dial(t, socket, wire.RolePeer)
+	peer.send(wire.Request{Version: wire.Version, Verb: wire.VerbApply,
+		Apply: &wire.Apply{Signed: desired.Signed{State: noise(2 * peerFrame), Signature: []byte("x")}}})
+	if n, err := peer.conn.Read(make([]byte, 1)); n != 0 || err == nil {
+		t.Errorf("after a long question of a peer the session gives %d bytes and %v, want its end", n, err)
+	}
+}
+
+// noise does not get smaller when it is compressed.
+func noise(bytes int) []byte {
+	text := make([]byte, bytes)
+	_, _ = rand.Read(text) // it never fails
+	return []byte(`"` + base64.RawURLEncoding.EncodeToString(text) + `"`)
 }
 
 func TestPipe(t *testing.T) {

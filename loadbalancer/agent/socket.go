@@ -20,10 +20,18 @@ import (
 )
 
 const (
-	// maxSessions bounds what an unprivileged user with the right key can make root hold open.
+	// maxSessions bounds what an unprivileged user with the right key can make root hold open, and maxOfRole what those of
+	// one role can: another gateway's key must not keep the controller out. The rest are sessions whose role is not told yet.
 	maxSessions = 64
+	maxOfRole   = 16
+	// peerFrame bounds a peer's request, in bytes before decompression: it has nothing to hand over.
+	peerFrame = 4 << 10
+	// frameHeader is what wire puts before a frame.
+	frameHeader = 4
 	// idleLimit ends a session that asks nothing; a controller asks at least once a resync, and dials again otherwise.
 	idleLimit = 10 * time.Minute
+	// preambleLimit is the time to tell the role; the pipe does so at once.
+	preambleLimit = 5 * time.Second
 	// frameLimit is the time for one request or reply to cross the socket once it has begun.
 	frameLimit = 30 * time.Second
 )
@@ -118,17 +126,28 @@ func (a *Agent) session(ctx context.Context, connection *net.UnixConn) {
 // converse is the session without its socket: preamble, then requests.
 func (a *Agent) converse(ctx context.Context, uid uint32, reader *frameReader, connection net.Conn) error {
 	var preamble wire.Preamble
-	if err := reader.read(frameLimit, &preamble); err != nil {
+	if err := reader.read(preambleLimit, peerFrame, &preamble); err != nil {
 		return fmt.Errorf("reading the preamble: %w", err)
 	}
 	role, refusal := admit(preamble.Role, uid)
 	if refusal != nil {
 		return a.answer(connection, &wire.Reply{Refusal: refusal})
 	}
+	place := a.places[role]
+	select {
+	case place <- struct{}{}:
+		defer func() { <-place }()
+	default:
+		return a.answer(connection, &wire.Reply{Refusal: crowded(role)})
+	}
+	most := int64(wire.MaxFrame)
+	if role == wire.RolePeer {
+		most = peerFrame
+	}
 	log := a.log.With(slog.String("role", string(role)))
 	for {
 		var request wire.Request
-		err := reader.read(idleLimit, &request)
+		err := reader.read(idleLimit, most, &request)
 		if err != nil && ctx.Err() != nil {
 			return nil
 		}
@@ -145,6 +164,11 @@ func (a *Agent) converse(ctx context.Context, uid uint32, reader *frameReader, c
 			return fmt.Errorf("answering %s: %w", request.Verb, err)
 		}
 	}
+}
+
+func crowded(role wire.Role) *wire.Refusal {
+	return &wire.Refusal{Code: wire.CodeInternal, Message: fmt.Sprintf("%d sessions of the role %s are open already", maxOfRole, role),
+		Remedy: "close some: `ps -C gatewayctl -f` on the gateway shows them; one that asks nothing ends after " + idleLimit.String()}
 }
 
 // unreadable is the answer to a frame that was read to its end and is no request of ours; nil for other errors, after
@@ -174,7 +198,8 @@ type frameReader struct {
 	buffered   *bufio.Reader
 }
 
-func (r *frameReader) read(patience time.Duration, v any) error {
+// read takes a frame of at most most bytes; a longer one is cut, and the connection of no use then.
+func (r *frameReader) read(patience time.Duration, most int64, v any) error {
 	if err := r.connection.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		return err
 	}
@@ -184,7 +209,7 @@ func (r *frameReader) read(patience time.Duration, v any) error {
 	if err := r.connection.SetReadDeadline(time.Now().Add(frameLimit)); err != nil {
 		return err
 	}
-	return wire.ReadFrame(r.buffered, v)
+	return wire.ReadFrame(io.LimitReader(r.buffered, frameHeader+most), v)
 }
 
 // peerUID is the user at the other end, as the kernel tells (unix(7), SO_PEERCRED).

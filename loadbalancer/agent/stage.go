@@ -46,9 +46,13 @@ func (a *Agent) unstage(w *work) error {
 // an error means that a daemon could not be asked.
 func (a *Agent) check(ctx context.Context, w *work, seen *observation, want *rendering) ([]wire.Fault, error) {
 	p := a.config.Paths
-	faults, err := a.checkInterfaces(seen, want.revision.state)
-	if err != nil {
-		return nil, err
+	var faults []wire.Fault
+	if w.keepalived != nothing || w.swaps(p.Keepalived) {
+		found, err := a.checkInterfaces(seen, want.revision.state)
+		if err != nil {
+			return nil, err
+		}
+		faults = append(faults, found...)
 	}
 	if w.swaps(p.HAProxy) {
 		found, err := a.checkHAProxy(ctx, w, want)
@@ -184,25 +188,27 @@ func (a *Agent) checkKeepalived(ctx context.Context) ([]wire.Fault, error) {
 }
 
 // checkInterfaces finds VIPs on interfaces that this machine lacks, which keepalived's own check does not see: it would
-// keep every instance with such a VIP in state FAULT.
+// keep every instance with such a VIP in state FAULT. So it would without the address that it sends adverts from, until it
+// is told again; that is nobody's fault but this machine's, hence an error.
 func (a *Agent) checkInterfaces(seen *observation, s *desired.State) ([]wire.Fault, error) {
 	holding, err := keepalived.Held(seen.addresses, s, a.keepalivedLocal())
 	if err != nil {
 		return nil, fmt.Errorf("reading which VIPs are held: %w", err)
 	}
+	for _, g := range s.Gateways {
+		if g.Name == a.config.Gateway && !holding.Source {
+			return nil, fmt.Errorf("keepalived cannot send adverts: this machine has no usable address %s on %s; "+
+				"look at `ip address`, and at vrrpAddress and interface of %s in the controller's configuration", g.VRRPAddress, g.Interface, g.Name)
+		}
+	}
 	var faults []wire.Fault
 	owners := ownersOf(s)
 	for _, name := range holding.Missing {
-		message := fmt.Sprintf("the gateway %s has no interface %q", a.config.Gateway, name)
-		own := true
 		for n, v := range s.VIPs {
 			if v.Interface == name {
-				own = false
-				faults = append(faults, wire.Fault{LoadBalancer: owners[v.Address], Field: fmt.Sprintf("vips[%d].interface", n), Message: message})
+				faults = append(faults, wire.Fault{LoadBalancer: owners[v.Address], Field: fmt.Sprintf("vips[%d].interface", n),
+					Message: fmt.Sprintf("the gateway %s has no interface %q", a.config.Gateway, name)})
 			}
-		}
-		if own {
-			faults = append(faults, wire.Fault{Field: "gateways", Message: message})
 		}
 	}
 	return faults, nil

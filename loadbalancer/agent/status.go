@@ -12,10 +12,13 @@ import (
 	"cloud-provider-haproxy/loadbalancer/wire"
 )
 
-// The backends of the shared pool, as haproxy.Render names them.
+// The backends of the shared pool, as haproxy.Render names them: the nodes by their first addresses, and by those of IPv6
+// for IPv6-only Services; each once more without a check.
 const (
-	nodesBackend     = "nodes"
-	nodesOpenBackend = "nodes-open"
+	nodesBackend      = "nodes"
+	nodesOpenBackend  = "nodes-open"
+	nodes6Backend     = "nodes6"
+	nodes6OpenBackend = "nodes6-open"
 )
 
 // status tells what is true now. While a transaction runs, what it has half done is not called drift.
@@ -32,18 +35,19 @@ func (a *Agent) status(ctx context.Context, role wire.Role) *wire.Status {
 		s.Drift = []string{err.Error()}
 		return s
 	}
+	s.Drift = a.faults()
 	held := a.held()
 	if held != nil {
 		s.Fence, s.Digest = held.state.Fence, held.digest
 		s.Held = a.heldVIPs(seen.addresses, held.state)
-		s.Drift = a.faults()
 		if quiet {
 			s.Drift = append(s.Drift, a.drift(seen, nil)...)
 		}
 		s.Nodes = nodeStatus(seen.running, held.state)
 		s.Warnings = append(a.warnings(seen.running, held.state), a.doubts(held)...)
+		s.Warnings = append(s.Warnings, a.misplaced(seen.addresses, held.state)...)
 	}
-	s.InSync = len(s.Drift) == 0
+	s.InSync = held != nil && len(s.Drift) == 0
 	s.KeepalivedUp = seen.keepalived != nil
 	if seen.running != nil {
 		s.HAProxyUp = seen.running.Started
@@ -70,11 +74,12 @@ func nodeStatus(running *haproxy.Running, s *desired.State) []wire.NodeStatus {
 	for _, n := range s.Nodes {
 		status := wire.NodeStatus{Name: n.Name}
 		if running != nil {
-			for _, name := range []string{nodesOpenBackend, nodesBackend} {
-				if b := running.Backends[name]; b != nil {
-					status.State = b.Servers[n.Name].State
-					status.Sessions += b.Servers[n.Name].Total
-				}
+			status.State = server(running, nodesBackend, n.Name).State
+			if over6 := server(running, nodes6Backend, n.Name).State; over6 != status.State {
+				status.StateIPv6 = over6
+			}
+			for _, backend := range []string{nodesBackend, nodesOpenBackend, nodes6Backend, nodes6OpenBackend} {
+				status.Sessions += server(running, backend, n.Name).Total
 			}
 		}
 		nodes = append(nodes, status)
@@ -82,29 +87,48 @@ func nodeStatus(running *haproxy.Running, s *desired.State) []wire.NodeStatus {
 	return nodes
 }
 
+// server is the zero RunningServer when the backend or the server does not run.
+func server(running *haproxy.Running, backend, name string) haproxy.RunningServer {
+	if b := running.Backends[backend]; b != nil {
+		return b.Servers[name]
+	}
+	return haproxy.RunningServer{}
+}
+
 // warnings are true now and stop nothing.
 func (a *Agent) warnings(running *haproxy.Running, s *desired.State) []wire.Warning {
 	a.mu.Lock()
 	warnings := slices.Clone(a.foreign)
 	a.mu.Unlock()
-	if running != nil && allDown(running, s) {
+	if running == nil {
+		return warnings
+	}
+	if allDown(running, nodesBackend, s.Nodes) {
 		warnings = append(warnings, wire.Warning{Reason: "AllNodesDown",
 			Message: "no node passes its health check, so connections go to all of them (fail open); look at the check's port and at the nodes"})
+	}
+	if slices.ContainsFunc(s.LoadBalancers, usesNodes6) && allDown(running, nodes6Backend, nodesWithIPv6(s)) {
+		warnings = append(warnings, wire.Warning{Reason: "AllNodesDown",
+			Message: "no node passes its health check at its IPv6 address, so connections of IPv6-only Services go to all of them (fail open); " +
+				"look whether what answers the check's port listens on IPv6"})
 	}
 	return warnings
 }
 
-func allDown(running *haproxy.Running, s *desired.State) bool {
-	pool := running.Backends[nodesBackend]
-	if pool == nil || len(s.Nodes) == 0 {
-		return false
-	}
-	for _, n := range s.Nodes {
-		if pool.Servers[n.Name].State != "DOWN" {
-			return false
-		}
-	}
-	return true
+func usesNodes6(lb desired.LoadBalancer) bool { return lb.Pool == nil && lb.IPv6Only() }
+
+func nodesWithIPv6(s *desired.State) []desired.Node {
+	return slices.DeleteFunc(slices.Clone(s.Nodes), func(n desired.Node) bool {
+		_, ok := n.IPv6()
+		return !ok
+	})
+}
+
+// allDown says whether none of the nodes, of which there are some, passes its check in a backend.
+func allDown(running *haproxy.Running, backend string, nodes []desired.Node) bool {
+	return len(nodes) > 0 && !slices.ContainsFunc(nodes, func(n desired.Node) bool {
+		return server(running, backend, n.Name).State != "DOWN"
+	})
 }
 
 // doubts are about a State that keeps being served although it would not be accepted any more.
@@ -150,10 +174,11 @@ func (a *Agent) sysctls() []wire.Warning {
 		if err != nil || c.Met(string(current)) {
 			continue // absent while its module is not loaded
 		}
-		lacking = append(lacking, fmt.Sprintf("%s=%s (it is %s)", c.Name, c.Value, strings.TrimSpace(string(current))))
+		lacking = append(lacking, fmt.Sprintf("%s=%s (it is %s)", c.Name, c.Value, strings.Join(strings.Fields(string(current)), " ")))
 	}
 	if len(lacking) == 0 {
 		return nil
 	}
-	return []wire.Warning{{Reason: "Sysctl", Message: "kernel settings for a gateway are missing; set: " + strings.Join(lacking, ", ")}}
+	return []wire.Warning{{Reason: "Sysctl", Message: "kernel settings for a gateway are missing; " +
+		"put them into /etc/sysctl.d/90-cloud-provider-haproxy.conf and run `sysctl --system`: " + strings.Join(lacking, ", ")}}
 }

@@ -121,7 +121,7 @@ func (t *transaction) prepare(ctx context.Context) (*wire.Result, *wire.Refusal)
 	}
 	err = t.timed("render", func() (err error) { t.want, err = a.render(ctx, t.offered, t.seen.running); return err })
 	if err != nil {
-		return nil, internal(err)
+		return nil, unrenderable(err)
 	}
 	if t.work, err = a.compare(t.seen, t.want, t.before()); err != nil {
 		return nil, internal(err)

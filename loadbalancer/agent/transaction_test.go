@@ -205,6 +205,27 @@ type trusting struct{}
 
 func (trusting) Verify(desired.Signed) error { return nil }
 
+// A fault that only a renderer finds names its load balancer too: Manager serves the others.
+func TestRendererFindsFault(t *testing.T) {
+	m := holding(t, sample(1, service("web", "192.0.2.10", 51)))
+	a := started(t, m)
+	offered := decoded(t, sample(2, service("web", "192.0.2.10", 51), service("db", "192.0.2.11", 51)))
+	for i := range offered.state.LoadBalancers { // as if Validate had missed it
+		if lb := &offered.state.LoadBalancers[i]; lb.Name == "db" {
+			lb.Frontends[0].NodePort = 0
+		}
+	}
+	_, refusal := (&transaction{agent: a, held: a.held(), offered: offered}).prepare(t.Context())
+	if refusal == nil || refusal.Code != wire.CodeInvalid || len(refusal.Faults) != 1 {
+		t.Fatalf("got %+v, want one fault", refusal)
+	}
+	fault := refusal.Faults[0]
+	if fault.LoadBalancer == nil || fault.LoadBalancer.String() != "default/db" || !strings.Contains(fault.Field, "nodePort") ||
+		!strings.Contains(refusal.Message, "nodePort") {
+		t.Errorf("refused as %q with %+v, want the nodePort of default/db named", refusal.Message, fault)
+	}
+}
+
 // A machine without a limits file allows nothing, and says which file is missing.
 func TestNoLimitsFile(t *testing.T) {
 	m := newMachine()
@@ -347,19 +368,6 @@ func TestDriftIsRepaired(t *testing.T) {
 			}
 		})
 	}
-}
-
-// A reload whose signal is lost is repeated.
-func TestLostReloadIsRepeated(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := holding(t, sample(1, service("web", "192.0.2.10", 51)))
-		a := started(t, m)
-		m.lostReloads = 2
-		result, refusal := a.apply(t.Context(), sign(t, sample(2, service("web", "192.0.2.10", 51), controlPlane)))
-		if refusal != nil || result.Outcome != wire.Reloaded {
-			t.Errorf("got %+v, %v", result, refusal)
-		}
-	})
 }
 
 // Reasons are counted by class, so that the same reason with another number is the same.

@@ -10,7 +10,7 @@ type versions struct{ haproxy, keepalived, nftables string }
 
 var versionNumber = regexp.MustCompile(`\d+\.\d+(\.\d+)*`)
 
-// readVersions asks the programs anew: a package upgrade must be noticed without a restart of the agent.
+// readVersions asks the programs. It is done anew before a repair: an upgrade of a package needs no restart of the agent.
 func (a *Agent) readVersions(ctx context.Context) {
 	ask := func(argv ...string) string {
 		output, err := a.host.Run(ctx, argv, nil)

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"time"
 )
 
@@ -15,6 +16,8 @@ const (
 	// retryFirst and retryLast bound the time between two tries to repair what cannot be repaired.
 	retryFirst = time.Second
 	retryLast  = 30 * time.Second
+	// retryCostly is retryLast for a repair that reloads HAProxy each time (DESIGN.md invariant 11).
+	retryCostly = 10 * time.Minute
 	// leftoverEvery is how often removed servers are looked at that still had connections.
 	leftoverEvery = 5 * time.Second
 	// foreignEvery is how often other people's firewalls are looked at.
@@ -81,13 +84,13 @@ func (a *Agent) watchDaemons(ctx context.Context) {
 				wait, retryAt = retryFirst, time.Time{}
 			}
 			due := broken && now.After(retryAt) || (again || a.hasLeftover()) && now.After(leftoverAt)
-			if !due || !a.repair(ctx) {
+			if !due || !a.repair(ctx, broken) {
 				continue
 			}
 			leftoverAt, again = now.Add(leftoverEvery), false
 			if broken {
 				retryAt = now.Add(wait)
-				wait = min(2*wait, retryLast)
+				wait = min(2*wait, a.longestWait())
 			}
 		case <-ctx.Done():
 			return
@@ -111,6 +114,15 @@ func (a *Agent) broken() bool {
 	return false
 }
 
+func (a *Agent) longestWait() time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if costly := (*costlyError)(nil); errors.As(a.fault, &costly) {
+		return retryCostly
+	}
+	return retryLast
+}
+
 // noteLeftover remembers, from a comparison that found no other work, whether removed servers are still to be deleted.
 func (a *Agent) noteLeftover(w *work) {
 	a.mu.Lock()
@@ -124,12 +136,17 @@ func (a *Agent) hasLeftover() bool {
 	return a.leftover
 }
 
-// repair leads what runs to what is committed, unless a transaction is doing so already.
-func (a *Agent) repair(ctx context.Context) bool {
+// repair leads what runs to what is committed, unless a transaction is doing so already. What is broken may be so
+// because a package was upgraded: what the programs were asked once is asked anew.
+func (a *Agent) repair(ctx context.Context, broken bool) bool {
 	if !a.tryAcquire() {
 		return false
 	}
 	defer a.release()
+	if broken {
+		a.rules = nil
+		a.readVersions(ctx)
+	}
 	a.recover(ctx)
 	return true
 }

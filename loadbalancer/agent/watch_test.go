@@ -6,7 +6,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"cloud-provider-haproxy/loadbalancer/desired"
 	"cloud-provider-haproxy/loadbalancer/haproxy"
 	"cloud-provider-haproxy/loadbalancer/wire"
 )
@@ -239,6 +238,26 @@ func TestRepairIsTriedAgain(t *testing.T) {
 	})
 }
 
+// An nft that was upgraded under a running agent may spell our rules in another way: they are asked for anew, before
+// everything that is applied is taken for wrong for ever.
+func TestUpgradeUnderTheAgent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := holding(t, sample(1, service("web", "192.0.2.10", 51)))
+		a := started(t, m)
+		m.spelling = "as in the next release"
+		watching(t, a.watchDaemons)
+		next := sign(t, sample(2, service("db", "192.0.2.11", 51)))
+		if result, refusal := a.apply(t.Context(), next); refusal != nil || result.Outcome != wire.Stuck {
+			t.Fatalf("got %+v, %v: this test would show nothing", result, refusal)
+		}
+		time.Sleep(retryFirst + 2*daemonsEvery)
+		synctest.Wait()
+		if result, refusal := a.apply(t.Context(), next); refusal != nil || result.Outcome != wire.Runtime {
+			t.Errorf("after a repair got %+v, %v", result, refusal)
+		}
+	})
+}
+
 // Servers that were removed with connections on them are looked at again, until there are none.
 func TestLeftoverIsLookedAtAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -261,22 +280,4 @@ func TestLeftoverIsLookedAtAgain(t *testing.T) {
 			t.Error("HAProxy is read again and again although nothing is left")
 		}
 	})
-}
-
-func TestAllNodesDown(t *testing.T) {
-	s := sample(1)
-	s.NodeCheck = desired.Check{Kind: desired.CheckTCP, Port: 1, IntervalMillis: 1000, Rise: 1, Fall: 1}
-	m := holding(t, sample(1))
-	running := m.haproxy.running()
-	if allDown(running, s) {
-		t.Error("all nodes are up")
-	}
-	for n, name := range []string{"worker-1", "worker-2"} {
-		server := running.Backends["nodes"].Servers[name]
-		server.State = "DOWN"
-		running.Backends["nodes"].Servers[name] = server
-		if got, want := allDown(running, s), n == 1; got != want {
-			t.Errorf("with %d of 2 nodes down: %t, want %t", n+1, got, want)
-		}
-	}
 }

@@ -2,8 +2,9 @@
 //
 // State is made by the Manager (or by hand, for gatewayctl push), signed, sent over SSH, verified, stored, handed on by
 // peers, and rendered by haproxy, keepalived and nftables, each gateway for itself. This package owns its types, its
-// canonical form and digest, its order (Fence), what makes it valid, and the two choices that must come out the same
-// wherever they are made: the VRRP instances of a list of gateways (Instances) and the instance of a VIP (Spread).
+// canonical form and digest, its order (Fence), what makes it valid, and the choices that must come out the same wherever
+// they are made: the VRRP instances of a list of gateways (Instances), the instance of a VIP (Spread), and by which
+// family a load balancer reaches its nodes (LoadBalancer.IPv6Only, Node.IPv6).
 //
 // It must not know: Kubernetes, files, daemons and their versions, slots, SSH, logs, clocks. It imports the standard
 // library only.

@@ -27,8 +27,7 @@ type Config struct {
 	DialTimeout time.Duration
 	// CallTimeout bounds one call, a first connection included; a context can only shorten it. 0 means 60 s.
 	CallTimeout time.Duration
-	// KeepAlive is how often an open connection is probed, and how long an answer may take. 0 means 3 s: a gateway without power
-	// must not hold up what its peers are told.
+	// KeepAlive is how often an open connection is probed between calls, and how long an answer may take. 0 means 3 s.
 	KeepAlive time.Duration
 	// Dial makes the TCP connection; nil means net.Dialer. For tests and for a lab's namespaces.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)

@@ -13,7 +13,7 @@
 // A call that fails, or whose context ends, closes the connection: half a frame is never left for the next caller,
 // who connects again. Nothing is repeated in here: Manager repeats, because its rounds are level-triggered
 // (invariant 2), and a cut session does not touch a transaction that runs. A keepalive notices a dead peer between
-// calls; every call has a deadline of its own besides its context's.
+// calls, and within three seconds during one; every call has a deadline of its own besides its context's.
 //
 // Invariant 12: a host key is accepted only when known_hosts has it for this host and port. The algorithms that we
 // offer are those of the known entries: sshd picks the first that we offer and it has, so with Go's default order a

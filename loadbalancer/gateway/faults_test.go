@@ -57,7 +57,7 @@ func TestFaultThenRepaired(t *testing.T) {
 
 		{"sshd closes at once", func(_ *testing.T, m *machine, _ *Config) {
 			m.accepted = once(func(*memoryConn) {})
-		}, &UnreachableError{}, []string{"connecting: ssh: handshake failed: EOF"}, 0},
+		}, &UnreachableError{}, []string{"connecting: ssh: handshake failed: "}, 0},
 
 		{"not an sshd", func(_ *testing.T, m *machine, _ *Config) {
 			m.accepted = once(func(conn *memoryConn) { fmt.Fprint(conn, strings.Repeat("HTTP/1.1 400 Bad Request\r\n", 100)) })

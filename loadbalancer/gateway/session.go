@@ -57,7 +57,7 @@ func newSession(ctx context.Context, client *ssh.Client, keepAlive time.Duration
 	}
 	s.over, s.end = context.WithCancelCause(context.Background())
 	s.watchers.Go(func() { s.watch(remote) })
-	s.watchers.Go(func() { s.keepAlive(keepAlive) })
+	s.watchers.Go(func() { s.keepAlive(s.over.Done(), keepAlive, keepAlive) })
 	return s, nil
 }
 
@@ -80,6 +80,9 @@ func start(client *ssh.Client) (*session, *ssh.Session, error) {
 // ask sends one request and reads its reply. After an error the session is of no use but to ask why.
 func (s *session) ask(ctx context.Context, request wire.Request) (*wire.Reply, error) {
 	request.Version = wire.Version
+	replied := make(chan struct{})
+	defer close(replied)
+	s.watchers.Go(func() { s.keepAlive(replied, askPause, askPatience) })
 	stop := context.AfterFunc(ctx, func() { s.client.Close() })
 	defer func() {
 		if !stop() {
@@ -118,19 +121,28 @@ func (s *session) watch(remote *ssh.Session) {
 	s.client.Close()
 }
 
-// keepAlive probes the peer until the session is over. A peer that is cut off answers nothing, and without a probe TCP
-// would notice only minutes after the next request (RFC 9293 section 3.8.3).
-func (s *session) keepAlive(every time.Duration) {
-	tick := time.NewTicker(every)
+// While a reply is awaited the peer is probed this often and given this long: sshd answers while the agent works, so a
+// transaction that takes its time is told from a machine that is off, and the other gateways do not wait for that one.
+const (
+	askPause    = time.Second
+	askPatience = 2 * time.Second
+)
+
+// keepAlive probes the peer until the session is over or until is closed. A peer that is cut off answers nothing, and
+// without a probe TCP would notice only minutes after the next request (RFC 9293 section 3.8.3).
+func (s *session) keepAlive(until <-chan struct{}, pause, patience time.Duration) {
+	tick := time.NewTicker(pause)
 	defer tick.Stop()
 	for {
 		select {
 		case <-s.over.Done():
 			return
+		case <-until:
+			return
 		case <-tick.C:
 		}
-		late := time.AfterFunc(every, func() {
-			s.end(fmt.Errorf("no answer to a keepalive within %s", every))
+		late := time.AfterFunc(patience, func() {
+			s.end(fmt.Errorf("no answer to a keepalive within %s", patience))
 			s.client.Close()
 		})
 		// Any answer will do; OpenSSH refuses the request, and that is one.

@@ -16,6 +16,8 @@ import (
 const (
 	nodesBackend            = "nodes"
 	nodesOpenBackend        = "nodes-open"
+	nodes6Backend           = "nodes6"
+	nodes6OpenBackend       = "nodes6-open"
 	controlPlaneBackend     = "control-plane"
 	controlPlaneOpenBackend = "control-plane-open"
 	servicesFrontend        = "services"

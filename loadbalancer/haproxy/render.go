@@ -28,6 +28,7 @@ type view struct {
 	NodeServer, EndpointServer string
 	NodePath, EndpointPath     string
 	Nodes, NodesOpen           []Server
+	Nodes6, Nodes6Open         []Server
 	ControlPlane               bool
 	Endpoints, EndpointsOpen   []Server
 	Slots                      []slotView
@@ -88,11 +89,17 @@ func (c *Config) nodes(s *desired.State, v *view) {
 		// A VIP of either family reaches a node through its first address: HAProxy ends the client's connection.
 		server := Server{Name: node.Name, Addr: node.Addresses[0], Weight: 1, Check: s.NodeCheck}
 		v.Nodes = append(v.Nodes, server)
+		if address, ok := node.IPv6(); ok {
+			server.Addr = address
+			v.Nodes6 = append(v.Nodes6, server)
+		}
 	}
 	v.Nodes, v.NodesOpen = twins(v.Nodes)
+	v.Nodes6, v.Nodes6Open = twins(v.Nodes6)
 	v.NodeServer = Server{Weight: 1, Check: s.NodeCheck}.words()
 	v.NodePath = path(s.NodeCheck)
 	c.Servers[nodesBackend], c.Servers[nodesOpenBackend] = v.Nodes, v.NodesOpen
+	c.Servers[nodes6Backend], c.Servers[nodes6OpenBackend] = v.Nodes6, v.Nodes6Open
 }
 
 func (c *Config) controlPlane(s *desired.State, v *view) {
@@ -170,10 +177,13 @@ func poolServers(p *desired.Pool) []Server {
 func (c *Config) entries(s *desired.State, slots Slots) {
 	for _, lb := range s.LoadBalancers {
 		backend := nodesBackend
-		if lb.Pool != nil {
+		switch {
+		case lb.Pool != nil:
 			if backend = slots[lb.Key]; backend == "" {
 				continue
 			}
+		case lb.IPv6Only():
+			backend = nodes6Backend
 		}
 		for _, f := range lb.Frontends {
 			if f.Protocol != desired.TCP {

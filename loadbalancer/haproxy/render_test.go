@@ -109,6 +109,11 @@ func scenarios() []scenario {
 		make("dual-stack", func(s *desired.State, _ *Local) {
 			s.LoadBalancers = []desired.LoadBalancer{web("192.0.2.10", "2001:db8::10")}
 		}),
+		make("ipv6-only", func(s *desired.State, _ *Local) {
+			both, local := web("192.0.2.11", "2001:db8::11"), localPolicy("ingress", "2001:db8::20", tcpCheck)
+			both.Name = "both"
+			s.LoadBalancers = []desired.LoadBalancer{web("2001:db8::10"), both, local}
+		}),
 		make("local-policy", func(s *desired.State, _ *Local) {
 			health := kubeProxyCheck()
 			health.Port, health.Path = 31999, "/"
@@ -280,8 +285,9 @@ func TestGenerationChangesOnlyForReloads(t *testing.T) {
 	}
 	base := render(func(*desired.State, *Local) {})
 	for name, change := range map[string]func(*desired.State, *Local){
-		"service added": func(s *desired.State, _ *Local) { s.LoadBalancers = []desired.LoadBalancer{web("192.0.2.10")} },
-		"node removed":  func(s *desired.State, _ *Local) { s.Nodes = s.Nodes[1:] },
+		"service added":              func(s *desired.State, _ *Local) { s.LoadBalancers = []desired.LoadBalancer{web("192.0.2.10")} },
+		"an IPv6-only service added": func(s *desired.State, _ *Local) { s.LoadBalancers = []desired.LoadBalancer{web("2001:db8::10")} },
+		"node removed":               func(s *desired.State, _ *Local) { s.Nodes = s.Nodes[1:] },
 		"slot taken": func(s *desired.State, _ *Local) {
 			s.LoadBalancers = []desired.LoadBalancer{localPolicy("a", "192.0.2.1", kubeProxyCheck(), desired.Server{Name: "x", Address: netip.MustParseAddr("10.0.0.1"), Weight: 1})}
 		},

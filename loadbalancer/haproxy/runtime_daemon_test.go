@@ -167,8 +167,8 @@ func TestReloadChangesGeneration(t *testing.T) {
 	changed.NodeCheck.Path = "/livez"
 	want := d.render(changed)
 	diff := Compare(before, want)
-	if !slices.Equal(diff.Reload, []string{"backend-nodes changed"}) {
-		t.Fatalf("reasons for the reload are %q, want that of backend nodes alone", diff.Reload)
+	if !slices.Equal(diff.Reload, []string{"backend-nodes changed", "backend-nodes6 changed"}) {
+		t.Fatalf("reasons for the reload are %q, want those of backends nodes and nodes6 alone", diff.Reload)
 	}
 	d.reload(want)
 	after := d.read()

@@ -66,6 +66,7 @@ func TestFrontDoor(t *testing.T) {
 			door(vip6, "22"):      "services " + door(vip6, "22"),
 			door(vip4, "53"):      "services " + door(vip4, "53"),
 			door(vip6, "81"):      "services " + door(vip6, "81"),
+			door(vip6, "84"):      "services " + door(vip6, "84"),
 			door(apiVIP4, "6443"): "controlplane " + door(apiVIP4, "6443"),
 		})
 		expect(t, w, own)
@@ -82,8 +83,15 @@ func TestFrontDoor(t *testing.T) {
 		s := pair()
 		s.Nodes = nil
 		w.load(t, s)
-		expect(t, w, map[string]string{door(vip4, "80"): "refused", door(vip6, "22"): "refused",
+		expect(t, w, map[string]string{door(vip4, "80"): "refused", door(vip6, "22"): "refused", door(vip6, "84"): "refused",
 			door(vip6, "81"): "services " + door(vip6, "81"), door(apiVIP4, "6443"): "controlplane " + door(apiVIP4, "6443")})
+		w.load(t, pair())
+	})
+	t.Run("no node with an IPv6 address", func(t *testing.T) {
+		s := pair()
+		s.Nodes = s.Nodes[:1]
+		w.load(t, s)
+		expect(t, w, map[string]string{door(vip6, "84"): "refused", door(vip6, "80"): "services " + door(vip6, "80")})
 		w.load(t, pair())
 	})
 	t.Run("HAProxy is dead", func(t *testing.T) {

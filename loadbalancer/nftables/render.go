@@ -146,7 +146,13 @@ func served(s *desired.State, lb desired.LoadBalancer) bool {
 	if lb.Pool != nil {
 		return len(lb.Pool.Servers) > 0
 	}
-	return len(s.Nodes) > 0
+	if !lb.IPv6Only() {
+		return len(s.Nodes) > 0
+	}
+	return slices.ContainsFunc(s.Nodes, func(n desired.Node) bool {
+		_, ok := n.IPv6()
+		return ok
+	})
 }
 
 func element(a netip.Addr, port uint16) string {

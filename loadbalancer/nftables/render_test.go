@@ -34,8 +34,8 @@ func golden(t *testing.T, file string, got []byte) {
 }
 
 func TestRenderGolden(t *testing.T) {
-	noNodes := pair()
-	noNodes.Nodes = nil
+	noNodes, noNodes6 := pair(), pair()
+	noNodes.Nodes, noNodes6.Nodes = nil, noNodes6.Nodes[:1]
 	noControlPlane := pair()
 	noControlPlane.ControlPlane.Endpoints = nil
 	noControlPlane.LoadBalancers = nil
@@ -44,7 +44,7 @@ func TestRenderGolden(t *testing.T) {
 		name  string
 		state *desired.State
 	}{
-		{"pair", pair()}, {"no-nodes", noNodes}, {"no-endpoints", noControlPlane}, {"single-empty", single},
+		{"pair", pair()}, {"no-nodes", noNodes}, {"no-nodes6", noNodes6}, {"no-endpoints", noControlPlane}, {"single-empty", single},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			script, err := Render(c.state, DebianLocal("a"))

@@ -17,7 +17,7 @@ const (
 )
 
 // pair is a State of two gateways: default/web on two addresses with two ports, default/dns with UDP too, default/own with
-// servers of its own, and the control plane.
+// servers of its own, default/six on an IPv6 address alone, and the control plane.
 func pair() *desired.State {
 	addr := netip.MustParseAddr
 	s := &desired.State{
@@ -27,7 +27,8 @@ func pair() *desired.State {
 			{Name: "b", VRRPAddress: addr("10.0.0.2"), Interface: "eth0"},
 			{Name: "c", VRRPAddress: addr("2001:db8:0:1::2"), Interface: "eth0"},
 		},
-		Nodes: []desired.Node{{Name: "w1", Addresses: []netip.Addr{addr("10.0.0.11")}}},
+		Nodes: []desired.Node{{Name: "w1", Addresses: []netip.Addr{addr("10.0.0.11")}},
+			{Name: "w2", Addresses: []netip.Addr{addr("10.0.0.12"), addr("2001:db8:0:1::12")}}},
 		ControlPlane: &desired.ControlPlane{Address: addr(apiVIP4), Port: 6443,
 			Endpoints: []netip.AddrPort{netip.MustParseAddrPort("10.0.0.21:6443")}},
 		LoadBalancers: []desired.LoadBalancer{
@@ -38,6 +39,8 @@ func pair() *desired.State {
 			{Key: desired.Key{Namespace: "default", Name: "own"}, Addresses: []netip.Addr{addr(vip6)},
 				Frontends: []desired.Frontend{{Protocol: desired.TCP, Port: 81, NodePort: 30081}},
 				Pool:      &desired.Pool{Servers: []desired.Server{{Name: "w1", Address: addr("10.0.0.11"), Weight: 1}}}},
+			{Key: desired.Key{Namespace: "default", Name: "six"}, Addresses: []netip.Addr{addr(vip6)},
+				Frontends: []desired.Frontend{{Protocol: desired.TCP, Port: 84, NodePort: 30084}}},
 			{Key: desired.Key{Namespace: "default", Name: "empty"}, Addresses: []netip.Addr{addr(vip4), addr(vip6)},
 				Frontends: []desired.Frontend{{Protocol: desired.TCP, Port: 82, NodePort: 30082}},
 				Pool:      &desired.Pool{}},

@@ -41,7 +41,7 @@ func RulesScript(l Local) ([]byte, error) {
 }
 
 // RulesArgv loads RulesScript (stdin) into a network namespace that ends with the command, and prints the rules as this
-// machine's nft and kernel spell them. Its output, for Want, is good until Local or nft changes: run it when the agent starts.
+// machine's nft and kernel spell them. Its output, for Want, is good until Local or nft changes: run it when the agent starts, and before a repair.
 //
 // xargs makes the script an argument. With --json, nft 1.0.6 reads stdin as JSON first, and finds a pipe empty when it then
 // reads it as a script: it loads nothing and exits with 0. So nothing may ever be loaded with --json --file -.

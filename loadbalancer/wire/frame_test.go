@@ -63,7 +63,7 @@ var messages = []any{
 	}},
 	&wire.Reply{Version: 1, Status: &wire.Status{
 		Applied: time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC), Reloads: map[string]uint64{"slots": 2}, Rounds: map[wire.Outcome]uint64{wire.Reloaded: 1},
-		Nodes: []wire.NodeStatus{{Name: "w", State: "UP", Sessions: 1 << 60}},
+		Nodes: []wire.NodeStatus{{Name: "w", State: "UP", StateIPv6: "DOWN", Sessions: 1 << 60}},
 	}},
 }
 

@@ -155,7 +155,7 @@ type Status struct {
 	Fence   desired.Fence `json:"fence"`
 	Digest  string        `json:"digest,omitempty"`
 	Applied time.Time     `json:"applied,omitzero"` // when the State was made true
-	// InSync is false when what runs is known to differ from the State; Drift says how.
+	// InSync is false when what runs is known to differ from the State, in the way that Drift says, and when there is none.
 	InSync bool         `json:"inSync"`
 	Drift  []string     `json:"drift,omitempty"`
 	Held   []netip.Addr `json:"held,omitempty"`
@@ -173,10 +173,13 @@ type Status struct {
 	OldWorkers     int          `json:"oldWorkers"`  // of HAProxy, finishing their connections
 }
 
-// NodeStatus is one server of the shared pool.
+// NodeStatus is one node of the shared pool.
 type NodeStatus struct {
 	Name string `json:"name"`
 	// State is UP, DOWN, MAINT, DRAIN or NOCHECK, as HAProxy shows it.
-	State    string `json:"state"`
-	Sessions uint64 `json:"sessions"` // total since the worker started, over both twins of the pool
+	State string `json:"state"`
+	// StateIPv6 is the state of the node's IPv6 address, where IPv6-only Services reach it; empty when it is State, and
+	// when the node has none.
+	StateIPv6 string `json:"stateIPv6,omitempty"`
+	Sessions  uint64 `json:"sessions"` // total since the worker started, at either address, passing its check or not
 }

@@ -28,6 +28,10 @@ func testServes(t *testing.T, s *site) {
 	}{
 		{"v4", families(corev1.IPFamilyPolicySingleStack, corev1.IPv4Protocol), []bool{true}},
 		{"v6", families(corev1.IPFamilyPolicySingleStack, corev1.IPv6Protocol), []bool{false}},
+		{"v6-local", func(svc *corev1.Service) {
+			families(corev1.IPFamilyPolicySingleStack, corev1.IPv6Protocol)(svc)
+			svc.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
+		}, []bool{false}},
 		{"dual", families(corev1.IPFamilyPolicyRequireDualStack, corev1.IPv4Protocol, corev1.IPv6Protocol), []bool{true, false}},
 		{"dual-v6-first", families(corev1.IPFamilyPolicyRequireDualStack, corev1.IPv6Protocol, corev1.IPv4Protocol), []bool{false, true}},
 	} {

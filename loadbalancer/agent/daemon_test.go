@@ -1,0 +1,80 @@
+package agent
+
+import (
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"cloud-provider-haproxy/loadbalancer/wire"
+)
+
+// A reload whose signal is lost is repeated.
+func TestLostReloadIsRepeated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := holding(t, sample(1, service("web", "192.0.2.10", 51)))
+		a := started(t, m)
+		m.lostReloads = 2
+		result, refusal := a.apply(t.Context(), sign(t, sample(2, service("web", "192.0.2.10", 51), controlPlane)))
+		if refusal != nil || result.Outcome != wire.Reloaded {
+			t.Errorf("got %+v, %v", result, refusal)
+		}
+	})
+}
+
+// A reload that does give a new worker, but one that loads something else, is not repeated without end: old workers keep
+// their connections and their memory.
+func TestWrongWorkerStopsReloads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := holding(t, sample(1, service("web", "192.0.2.10", 51)))
+		a := started(t, m)
+		m.loads = foreignConfig // as with another CONFIG in /etc/default/haproxy
+		reloads := 0
+		m.strike = func(_ int, operation string) strike {
+			if operation == "run /haproxy reload" {
+				reloads++
+			}
+			return passes
+		}
+		watching(t, a.watchDaemons)
+		result, refusal := a.apply(t.Context(), sign(t, sample(2, service("web", "192.0.2.10", 51), controlPlane)))
+		if refusal != nil || result.Outcome != wire.Stuck || !strings.Contains(result.Faults[0].Message, "/etc/haproxy/haproxy.cfg") {
+			t.Errorf("got %+v, %v", result, refusal)
+		}
+		if reloads > 4 {
+			t.Errorf("%d reloads in one transaction and its way back, want 2 each", reloads)
+		}
+		reloads = 0
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if reloads < 5 || reloads > 30 {
+			t.Errorf("%d reloads in an hour of repairs, want some 20", reloads)
+		}
+	})
+}
+
+// A keepalived that is told while its source address is missing stays in FAULT until it is told again, without a word. So
+// it is not told, and it is the gateway that is unfit, no Service.
+func TestVRRPAddressIsMissing(t *testing.T) {
+	m := holding(t, sample(1, service("web", "192.0.2.10", 51)))
+	a := started(t, m)
+	m.addressless = true
+	before := m.moment()
+	_, refusal := a.apply(t.Context(), sign(t, sample(2, service("db", "192.0.2.11", 51))))
+	if refusal == nil || refusal.Code != wire.CodeInternal || !strings.Contains(refusal.Message, "10.0.0.2 on eth0") {
+		t.Errorf("got %+v, want a refusal that names the address", refusal)
+	}
+	if diff := cmp.Diff(before, m.moment()); diff != "" {
+		t.Errorf("a refused State changed the machine:\n%s", diff)
+	}
+	// What keepalived has nothing to do with goes on.
+	if result, refusal := a.apply(t.Context(), sign(t, sample(2, service("web", "192.0.2.10", 51), node("worker-3", "10.0.2.3")))); refusal != nil || result.Outcome != wire.Runtime {
+		t.Errorf("a node: %+v, %v", result, refusal)
+	}
+	m.addressless = false
+	if result, refusal := a.apply(t.Context(), sign(t, sample(3, service("db", "192.0.2.11", 51)))); refusal != nil || result.Outcome != wire.Runtime {
+		t.Errorf("with the address: %+v, %v", result, refusal)
+	}
+}

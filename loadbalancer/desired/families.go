@@ -1,0 +1,22 @@
+package desired
+
+import (
+	"net/netip"
+	"slices"
+)
+
+// IPv6Only says that every VIP is IPv6. Its nodes are then reached at their IPv6 addresses alone: kube-proxy opens the
+// NodePort of a Service with ipFamilies [IPv6] at no other. A VIP of IPv4 tells of another Service, which the nodes' first
+// addresses serve. A dual-stack Service that got an IPv6 VIP alone cannot be told from an IPv6-only one here; kube-proxy
+// opens its NodePort at both families, so that it is served too where nodes have an IPv6 address.
+func (l LoadBalancer) IPv6Only() bool {
+	return len(l.Addresses) > 0 && !slices.ContainsFunc(l.Addresses, netip.Addr.Is4)
+}
+
+// IPv6 is the node's IPv6 address, if it has one.
+func (n Node) IPv6() (address netip.Addr, ok bool) {
+	if i := slices.IndexFunc(n.Addresses, netip.Addr.Is6); i >= 0 {
+		return n.Addresses[i], true
+	}
+	return netip.Addr{}, false
+}

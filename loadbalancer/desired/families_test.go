@@ -1,0 +1,30 @@
+package desired_test
+
+import (
+	"net/netip"
+	"testing"
+
+	"cloud-provider-haproxy/loadbalancer/desired"
+)
+
+func TestFamilies(t *testing.T) {
+	v4, v6 := addr("192.0.2.10"), addr("2001:db8::10")
+	for name, test := range map[string]struct {
+		addresses []netip.Addr
+		ipv6Only  bool
+		ipv6      netip.Addr
+	}{
+		"none":       {nil, false, netip.Addr{}},
+		"IPv4":       {[]netip.Addr{v4}, false, netip.Addr{}},
+		"IPv6":       {[]netip.Addr{v6}, true, v6},
+		"both":       {[]netip.Addr{v4, v6}, false, v6},
+		"IPv6 first": {[]netip.Addr{v6, v4}, false, v6},
+	} {
+		if got := (desired.LoadBalancer{Addresses: test.addresses}).IPv6Only(); got != test.ipv6Only {
+			t.Errorf("%s: a load balancer is IPv6-only: %t, want %t", name, got, test.ipv6Only)
+		}
+		if got, ok := (desired.Node{Addresses: test.addresses}).IPv6(); got != test.ipv6 || ok != test.ipv6.IsValid() {
+			t.Errorf("%s: a node's IPv6 address is %v (%t), want %v", name, got, ok, test.ipv6)
+		}
+	}
+}
