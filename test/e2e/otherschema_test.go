@@ -22,7 +22,7 @@ func (s *site) startOtherAgent(t *testing.T, h *lab.Host) (stop func()) {
 	listener.(*net.UnixListener).SetUnlinkOnClose(false) // the path is the host's, not this process's
 	s.run(t, h, "chown", "root:gatewayctl", agentSocket)
 	s.run(t, h, "chmod", "0660", agentSocket)
-	stopped, stop := context.WithCancel(context.WithoutCancel(t.Context()))
+	stopped, hangUp := context.WithCancel(context.WithoutCancel(t.Context()))
 	var serving sync.WaitGroup
 	serving.Go(func() {
 		for {
@@ -35,7 +35,7 @@ func (s *site) startOtherAgent(t *testing.T, h *lab.Host) (stop func()) {
 		}
 	})
 	return func() {
-		stop()
+		hangUp()
 		_ = listener.Close()
 		serving.Wait()
 		s.run(t, h, "rm", "-f", agentSocket)
