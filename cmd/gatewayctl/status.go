@@ -241,7 +241,7 @@ func nodes(list []wire.NodeStatus) (up int, down []string) {
 			up++
 			continue
 		}
-		down = append(down, fmt.Sprintf("%s (%s)", n.Name, n.State))
+		down = append(down, fmt.Sprintf("%s (%s)", n.Name, cmp.Or(n.State, "unknown")))
 	}
 	return up, down
 }

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -30,11 +31,11 @@ func TestWrongWorkerStopsReloads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := holding(t, sample(1, service("web", "192.0.2.10", 51)))
 		a := started(t, m)
-		m.loads = foreignConfig // as with another CONFIG in /etc/default/haproxy
-		reloads := 0
+		m.loads = foreignConfig  // as with another CONFIG in /etc/default/haproxy
+		var reloads atomic.Int32 // the watcher counts too
 		m.strike = func(_ int, operation string) strike {
 			if operation == "run /haproxy reload" {
-				reloads++
+				reloads.Add(1)
 			}
 			return passes
 		}
@@ -43,14 +44,13 @@ func TestWrongWorkerStopsReloads(t *testing.T) {
 		if refusal != nil || result.Outcome != wire.Stuck || !strings.Contains(result.Faults[0].Message, "/etc/haproxy/haproxy.cfg") {
 			t.Errorf("got %+v, %v", result, refusal)
 		}
-		if reloads > 4 {
-			t.Errorf("%d reloads in one transaction and its way back, want 2 each", reloads)
+		if n := reloads.Swap(0); n > 4 {
+			t.Errorf("%d reloads in one transaction and its way back, want 2 each", n)
 		}
-		reloads = 0
 		time.Sleep(time.Hour)
 		synctest.Wait()
-		if reloads < 5 || reloads > 30 {
-			t.Errorf("%d reloads in an hour of repairs, want some 20", reloads)
+		if n := reloads.Load(); n < 5 || n > 30 {
+			t.Errorf("%d reloads in an hour of repairs, want some 20", n)
 		}
 	})
 }

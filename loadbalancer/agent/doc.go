@@ -22,7 +22,9 @@
 //   - 6, freshness: at boot ready is 0, until a controller's apply shows that the State is the newest, or until 30 s pass
 //     without anybody telling a newer one. A restart of the agent alone keeps ready: an upgrade must move no VIP. Without
 //     a State nothing is started, so nothing is held. An apply that fails changes ready neither way.
-//   - 11, no reload without a reason: reasons are told in the result, logged, and counted by class in counters.json.
+//     keepalived waits for our readiness, and by then the nftables table of before the boot is there.
+//   - 11, no reload without a reason: reasons are told in the result, logged, and counted by class in counters.json. Each
+//     one can leave an old worker behind, so a try has two wrong workers at most and repairs come to ten minutes between them.
 //   - 13, the last word: signers and limits are read anew for each State. A State that is held is served on when either
 //     has changed under it, with a warning.
 //

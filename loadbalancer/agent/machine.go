@@ -12,6 +12,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -35,7 +37,7 @@ func (Machine) Run(ctx context.Context, argv []string, stdin []byte) (Output, er
 		command.Stdin = input
 	}
 	command.Stdout, command.Stderr = &stdout, &stderr
-	command.Env = append(os.Environ(), "LC_ALL=C") // what programs say is parsed
+	command.Env = environment()
 	// A Ctrl-C meant for an agent in a terminal must not end the nft or the daemon that it has just started.
 	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	// A daemon that was started keeps our pipes open if it does not close them; the command has ended all the same.
@@ -49,6 +51,12 @@ func (Machine) Run(ctx context.Context, argv []string, stdin []byte) (Output, er
 		return output, &CommandError{Argv: argv, Code: command.ProcessState.ExitCode(), Output: output, Err: err}
 	}
 	return output, nil
+}
+
+// environment is what programs get: what they say is parsed, and what they would tell systemd is not about this service.
+func environment() []string {
+	inherited := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "NOTIFY_SOCKET=") })
+	return append(inherited, "LC_ALL=C")
 }
 
 // memoryFile is a file without a name. A pipe would not do: nft --json reads its input twice (as JSON, then as a script).

@@ -27,6 +27,15 @@ func TestMachineRun(t *testing.T) {
 	}
 }
 
+// What a program tells systemd is not about this service: haproxy -c does so too, and systemd complains of it.
+func TestMachineRunTellsSystemdNothing(t *testing.T) {
+	t.Setenv("NOTIFY_SOCKET", "/run/systemd/notify")
+	output, err := Machine{}.Run(t.Context(), []string{"env"}, nil)
+	if err != nil || strings.Contains(string(output.Stdout), "NOTIFY_SOCKET") || !strings.Contains(string(output.Stdout), "LC_ALL=C\n") {
+		t.Errorf("programs get the environment %q, %v", output.Stdout, err)
+	}
+}
+
 func TestMachineRunFails(t *testing.T) {
 	_, err := Machine{}.Run(t.Context(), []string{"ls", "/no/such/directory"}, nil)
 	var failed *CommandError

@@ -90,7 +90,7 @@ func checkMeaning(s *desired.State, gateway string) *wire.Refusal {
 	}
 	told := tell(faults)
 	if !names(s.Gateways, gateway) {
-		told = append(told, wire.Fault{Field: "gateways", Message: fmt.Sprintf("this gateway is called %q in its agent.yaml and is not listed", gateway)})
+		told = append(told, wire.Fault{Field: "gateways", Message: fmt.Sprintf("this gateway is called %q in its agent.yaml and is not listed; correct the name there, or in the controller's configuration", gateway)})
 	}
 	if len(told) == 0 {
 		return nil

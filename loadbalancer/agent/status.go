@@ -159,7 +159,7 @@ func (a *Agent) lookAtForeign(ctx context.Context) {
 	var warnings []wire.Warning
 	for _, f := range findings {
 		warnings = append(warnings, wire.Warning{Reason: "ForeignFirewall",
-			Message: fmt.Sprintf("chain %s of table %s %s: %s; run: %s", f.Chain, f.Family, f.Table, f.Problem, strings.Join(f.Commands, " && "))})
+			Message: fmt.Sprintf("%s; run: %s", f.Problem, strings.Join(f.Commands, " && "))})
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()

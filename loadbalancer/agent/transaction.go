@@ -14,34 +14,36 @@ import (
 
 // apply makes a State true on this machine, wholly or not at all. A refusal changed nothing.
 func (a *Agent) apply(ctx context.Context, signed desired.Signed) (*wire.Result, *wire.Refusal) {
-	offered, refusal := decode(signed)
-	if refusal != nil {
-		return nil, refusal
-	}
-	if err := a.acquire(ctx); err != nil {
-		return nil, internal(err)
-	}
-	defer a.release()
-	ctx, cancel := detached(ctx)
-	defer cancel()
-	held := a.held()
-	if refusal := a.acceptable(held, offered); refusal != nil {
-		return nil, refusal
-	}
-	t := &transaction{agent: a, held: held, offered: offered}
-	result, refusal := t.run(ctx)
-	if refusal != nil {
-		return nil, refusal
-	}
-	a.account(result)
-	if result.Fence == offered.state.Fence {
-		a.confirm("a controller's State was applied")
-	}
-	return result, nil
+	return a.transact(ctx, signed, func(ctx context.Context, t *transaction) (*wire.Result, *wire.Refusal) {
+		result, refusal := t.run(ctx)
+		if refusal != nil {
+			return nil, refusal
+		}
+		a.account(result)
+		if result.Fence == t.offered.state.Fence {
+			a.confirm("a controller's State was applied")
+		}
+		return result, nil
+	})
 }
 
 // plan tells what apply would do, up to and without the swap.
 func (a *Agent) plan(ctx context.Context, signed desired.Signed) (*wire.Result, *wire.Refusal) {
+	return a.transact(ctx, signed, func(ctx context.Context, t *transaction) (*wire.Result, *wire.Refusal) {
+		result, refusal := t.prepare(ctx)
+		if refusal != nil {
+			return nil, refusal
+		}
+		if err := a.unstage(t.work); err != nil {
+			return nil, internal(err)
+		}
+		return result, nil
+	})
+}
+
+// transact begins a transaction with a State that is acceptable, and with the right to change the machine.
+func (a *Agent) transact(ctx context.Context, signed desired.Signed,
+	act func(context.Context, *transaction) (*wire.Result, *wire.Refusal)) (*wire.Result, *wire.Refusal) {
 	offered, refusal := decode(signed)
 	if refusal != nil {
 		return nil, refusal
@@ -56,15 +58,7 @@ func (a *Agent) plan(ctx context.Context, signed desired.Signed) (*wire.Result, 
 	if refusal := a.acceptable(held, offered); refusal != nil {
 		return nil, refusal
 	}
-	t := &transaction{agent: a, held: held, offered: offered}
-	result, refusal := t.prepare(ctx)
-	if refusal != nil {
-		return nil, refusal
-	}
-	if err := a.unstage(t.work); err != nil {
-		return nil, internal(err)
-	}
-	return result, nil
+	return act(ctx, &transaction{agent: a, held: held, offered: offered})
 }
 
 func internal(err error) *wire.Refusal {

@@ -44,7 +44,8 @@ func (a *Agent) reply(ctx context.Context, log *slog.Logger, role wire.Role, req
 			Remedy:  "run the same release of controller and agent"}}
 	}
 	if !allowed(role, request.Verb) {
-		return &wire.Reply{Refusal: &wire.Refusal{Code: wire.CodeRole, Message: fmt.Sprintf("the role %s may not ask for %q", role, request.Verb)}}
+		return &wire.Reply{Refusal: &wire.Refusal{Code: wire.CodeRole, Message: fmt.Sprintf("the role %s may not ask for %q", role, request.Verb),
+			Remedy: "if the key is a controller's, its line in authorized_keys on the gateway has to say --role=controller"}}
 	}
 	switch request.Verb {
 	case wire.VerbHello:
