@@ -9,11 +9,17 @@ import (
 	"os/signal"
 	"syscall"
 	"time"
+
+	"cloud-provider-haproxy/test/lab"
 )
 
 func main() {
 	keep := flag.Bool("keep", false, "leave everything running at the end, until Ctrl-C")
 	flag.Parse()
+	if err := lab.Missing(); err != nil {
+		fmt.Fprintln(os.Stderr, "demo:", err)
+		os.Exit(1)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	err := tell(ctx, *keep)

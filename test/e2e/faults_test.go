@@ -118,6 +118,14 @@ func testGatewayFaults(t *testing.T, s *site) {
 				must(t, err)
 			}
 		}, []string{"no agent answers", "gatewayctl-agent"}},
+		{"agent-of-another-schema", func(t *testing.T) func() {
+			stop := s.startOtherAgent(t, faulty)
+			return func() {
+				stop()
+				_, err := faulty.StartAgent(context.WithoutCancel(t.Context()))
+				must(t, err)
+			}
+		}, []string{"State schema 2, this build 1", "upgrade this program"}},
 		{"unreachable", func(t *testing.T) func() {
 			must(t, s.Lab.Cut(t.Context(), s.Lab.Controller, faulty))
 			return func() { must(t, s.Lab.Mend(context.WithoutCancel(t.Context()), s.Lab.Controller, faulty)) }

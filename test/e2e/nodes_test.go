@@ -11,6 +11,9 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"cloud-provider-haproxy/loadbalancer/wire"
+	"cloud-provider-haproxy/test/lab/traffic"
 )
 
 // testExcludedNodes: when a label excludes every node the Event names the label, and a client is refused at once instead of
@@ -43,6 +46,34 @@ func testExcludedNodes(t *testing.T, s *site) {
 	})
 }
 
+// testUnhealthyNodes: when every node fails its check, a wrong check must not black out the site: all nodes serve on, and that is
+// told, in an Event of a Service that is looked at meanwhile.
+func testUnhealthyNodes(t *testing.T, s *site) {
+	s.create(t, service("open"))
+	at := target(s.addresses(t, "open")[0], 80)
+	s.reaches(t, at)
+	flow, err := s.client.StartFlow(t.Context(), traffic.Flow{Targets: []string{at}, Rate: 100, Timeout: 5 * time.Second})
+	must(t, err)
+	signal := func(name string) {
+		for _, w := range s.Lab.Workers { // what it has programmed goes on without it
+			s.run(t, w, "pkill", name, "-f", "kube-proxy")
+		}
+	}
+	signal("-STOP")
+	t.Cleanup(func() { signal("-CONT") })
+	s.await(t, "every check to fail", func(ctx context.Context) error { return s.nodesAre(ctx, "DOWN", len(s.Lab.Workers)) })
+	s.create(t, service("told"))
+	t.Log(s.expectEvent(t, "Service", "told", "Warning", "AllNodesDown"))
+	signal("-CONT")
+	s.await(t, "every check to succeed", func(ctx context.Context) error { return s.nodesAre(ctx, "UP", len(s.Lab.Workers)) })
+	report, err := flow.Stop()
+	must(t, err)
+	t.Log(report)
+	if report.Failed != 0 {
+		t.Errorf("%d of %d connections failed", report.Failed, report.Opened)
+	}
+}
+
 // testExternalNode: a Node of a kubelet with --cloud-provider=external waits, tainted, for its addresses. It gets those that its
 // kubelet was told by --node-ip, loses the taint, and serves.
 func testExternalNode(t *testing.T, s *site) {
@@ -52,7 +83,7 @@ func testExternalNode(t *testing.T, s *site) {
 	worker := s.Lab.Workers[len(s.Lab.Workers)-1]
 	nodes := s.Client.CoreV1().Nodes()
 	must(t, nodes.Delete(t.Context(), worker.Name, metav1.DeleteOptions{}))
-	s.await(t, "the gateways to drop "+worker.Name, func(ctx context.Context) error { return s.nodesUp(ctx, len(s.Lab.Workers)-1) })
+	s.await(t, "the gateways to drop "+worker.Name, func(ctx context.Context) error { return s.nodesAre(ctx, "UP", len(s.Lab.Workers)-1) })
 	s.end(t, worker, "-TERM", "kube-proxy") // it ends by itself when its Node is gone, soon or late
 	now := metav1.Now()
 	_, err := nodes.Create(t.Context(), &corev1.Node{
@@ -81,12 +112,12 @@ func testExternalNode(t *testing.T, s *site) {
 		return nil
 	})
 	must(t, s.StartKubeProxy(worker))
-	s.await(t, "the gateways to use "+worker.Name, func(ctx context.Context) error { return s.nodesUp(ctx, len(s.Lab.Workers)) })
+	s.await(t, "the gateways to use "+worker.Name, func(ctx context.Context) error { return s.nodesAre(ctx, "UP", len(s.Lab.Workers)) })
 	s.reaches(t, at)
 }
 
-// nodesUp is nil when every gateway has exactly so many nodes, all UP.
-func (s *site) nodesUp(ctx context.Context, want int) error {
+// nodesAre is nil when every gateway has exactly so many nodes, all in this state.
+func (s *site) nodesAre(ctx context.Context, state string, want int) error {
 	all, err := s.Status(ctx)
 	if err != nil {
 		return err
@@ -95,14 +126,9 @@ func (s *site) nodesUp(ctx context.Context, want int) error {
 		if g.Status == nil {
 			return fmt.Errorf("%s cannot be asked: %s", g.Gateway, g.Error)
 		}
-		up := 0
-		for _, n := range g.Status.Nodes {
-			if n.State == "UP" {
-				up++
-			}
-		}
-		if up != want || len(g.Status.Nodes) != want {
-			return fmt.Errorf("%s has %v, want %d nodes UP", g.Gateway, g.Status.Nodes, want)
+		others := slices.ContainsFunc(g.Status.Nodes, func(n wire.NodeStatus) bool { return n.State != state })
+		if others || len(g.Status.Nodes) != want {
+			return fmt.Errorf("%s has %v, want %d nodes %s", g.Gateway, g.Status.Nodes, want, state)
 		}
 	}
 	return nil

@@ -55,14 +55,14 @@ func testRequested(t *testing.T, s *site) {
 // a TCP port the Service fails.
 func testProtocols(t *testing.T, s *site) {
 	s.create(t, service("mixed", func(svc *corev1.Service) {
-		svc.Spec.Ports = append(svc.Spec.Ports, port("dns", corev1.ProtocolUDP, 53))
+		svc.Spec.Ports = append(svc.Spec.Ports, port("dns", corev1.ProtocolUDP, 53), port("sigtran", corev1.ProtocolSCTP, 2905))
 	}))
 	s.reaches(t, target(s.addresses(t, "mixed")[0], 80))
-	t.Log(s.expectEvent(t, "Service", "mixed", "Warning", "53/UDP", "TCP"))
+	t.Log(s.expectEvent(t, "Service", "mixed", "Warning", "53/UDP", "2905/SCTP", "TCP"))
 	svc, err := s.Client.CoreV1().Services(namespace).Get(t.Context(), "mixed", metav1.GetOptions{})
 	must(t, err)
 	for _, p := range svc.Status.LoadBalancer.Ingress[0].Ports {
-		if (p.Error != nil) != (p.Protocol == corev1.ProtocolUDP) {
+		if (p.Error != nil) != (p.Protocol != corev1.ProtocolTCP) {
 			t.Errorf("status.loadBalancer.ingress[0].ports has %v/%v with error %v", p.Port, p.Protocol, p.Error)
 		}
 	}

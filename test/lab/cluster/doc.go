@@ -1,6 +1,6 @@
 // Package cluster runs a Kubernetes control plane in a lab: the real etcd, kube-apiserver and kube-controller-manager on
-// the controller host, a real kube-proxy in every worker, and our controller under the ServiceAccount and with the
-// manifest that a site would apply.
+// the controller host, a real kube-proxy in every worker, and our controller with the ServiceAccount, the rights and the
+// arguments of manifests/controller (not its Deployment: there is nobody to run a container).
 //
 // One part is faked: there is no kubelet and no container runtime. Kubelet (the type) registers the Nodes, renews their
 // leases, and runs each Pod as a small process at the Pod's own addresses in its worker's namespace; it keeps Pod
