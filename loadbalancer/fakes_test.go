@@ -43,11 +43,12 @@ func newSite(t testing.TB, pool string, names ...string) *site {
 		NodeCheck:     desired.Check{Kind: desired.CheckNone},
 		Pools:         []ipam.Pool{{Name: "default", Ranges: []netipx.IPRange{r}}},
 	}
+	mu := new(sync.Mutex)
 	for i, name := range names {
 		s.settings.Gateways = append(s.settings.Gateways, desired.Gateway{
 			Name: name, SSHAddress: name + ":22", VRRPAddress: netip.AddrFrom4([4]byte{198, 51, 100, byte(i + 1)}), Interface: "eth0",
 		})
-		s.gateways = append(s.gateways, &fakeGateway{site: s, name: name, took: 20 * time.Millisecond,
+		s.gateways = append(s.gateways, &fakeGateway{site: s, name: name, mu: mu, took: 20 * time.Millisecond,
 			transaction: make(chan struct{}, 1)})
 	}
 	return s
@@ -142,7 +143,7 @@ type fakeGateway struct {
 	// transaction is held by the one transaction that runs. It is no mutex, for that would stop synctest's clock.
 	transaction chan struct{}
 
-	mu     sync.Mutex
+	mu     *sync.Mutex // one for all gateways of a site: who holds a VIP depends on the others
 	signed *desired.Signed
 	state  *desired.State
 	since  time.Time // when the VIPs of state will be held

@@ -11,7 +11,9 @@ import (
 const (
 	holdPause    = 25 * time.Millisecond  // before the first question, doubled each time
 	holdPauseMax = 400 * time.Millisecond // between two questions
-	holdAsk      = time.Second            // for one answer: a gateway that hangs must not delay what the others say
+	// For one answer: a gateway that hangs must not delay what the others say. An answer that is given up costs the
+	// connection, so a gateway that is merely busy needs its time.
+	holdAsk = 2 * time.Second
 )
 
 // awaitVIPs answers the calls that wait for a gateway to hold their VIPs, until ctx ends.
