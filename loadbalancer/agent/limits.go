@@ -127,7 +127,7 @@ func (l *Limits) check(s *desired.State, gateway string) []wire.Fault {
 	}
 	for n, i := range s.Instances {
 		if !contains(l.RouterIDs, i.RouterID) {
-			c.fault(nil, fmt.Sprintf("instances[%d].routerID", n), fmt.Sprintf("%d is not in routerIDs (%s)", i.RouterID, list(l.RouterIDs)))
+			c.fault(nil, fmt.Sprintf("instances[%d].routerID", n), fmt.Sprintf("%d is not in routerIDs of the gateway's limits.yaml (%s)", i.RouterID, list(l.RouterIDs)))
 		}
 	}
 	owners := ownersOf(s)
@@ -194,20 +194,20 @@ func (c *limitsCheck) loadBalancer(field string, lb *desired.LoadBalancer) {
 
 func (c *limitsCheck) networkInterface(owner *desired.Key, field, name string) {
 	if !slices.Contains(c.limits.Interfaces, name) {
-		c.fault(owner, field, fmt.Sprintf("%q is not in interfaces (%s)", name, list(c.limits.Interfaces)))
+		c.fault(owner, field, fmt.Sprintf("%q is not in interfaces of the gateway's limits.yaml (%s)", name, list(c.limits.Interfaces)))
 	}
 }
 
 func (c *limitsCheck) port(owner *desired.Key, field string, port uint16) {
 	if !contains(c.limits.Ports, int(port)) {
-		c.fault(owner, field, fmt.Sprintf("%d is not in ports (%s)", port, list(c.limits.Ports)))
+		c.fault(owner, field, fmt.Sprintf("%d is not in ports of the gateway's limits.yaml (%s)", port, list(c.limits.Ports)))
 	}
 }
 
 func (c *limitsCheck) address(owner *desired.Key, field string, address netip.Addr, name string, allowed []netip.Prefix) {
 	inside := func(p netip.Prefix) bool { return p.Contains(address) }
 	if !slices.ContainsFunc(allowed, inside) {
-		c.fault(owner, field, fmt.Sprintf("%s is not in %s (%s)", address, name, list(allowed)))
+		c.fault(owner, field, fmt.Sprintf("%s is not in %s of the gateway's limits.yaml (%s)", address, name, list(allowed)))
 	}
 }
 

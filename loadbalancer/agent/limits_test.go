@@ -20,16 +20,16 @@ func TestLimits(t *testing.T) {
 	}{
 		{name: "all inside", limits: openLimits},
 		{name: "nothing listed", limits: "{}", want: []string{
-			`- gateways[0].interface: "eth0" is not in interfaces (none is listed)`,
-			`- instances[0].routerID: 51 is not in routerIDs (none is listed)`,
-			`- instances[1].routerID: 52 is not in routerIDs (none is listed)`,
-			`- vips[0].address: 192.0.2.1 is not in vipPrefixes (none is listed)`,
-			`default/web vips[1].address: 192.0.2.10 is not in vipPrefixes (none is listed)`,
-			`default/db vips[2].address: 192.0.2.11 is not in vipPrefixes (none is listed)`,
-			`- nodes[0].addresses[0]: 10.0.2.1 is not in serverPrefixes (none is listed)`,
-			`- nodes[1].addresses[0]: 10.0.2.2 is not in serverPrefixes (none is listed)`,
-			`default/db loadBalancers[0].pool.servers[0].address: 10.0.2.1 is not in serverPrefixes (none is listed)`,
-			`- controlPlane.endpoints[0]: 10.0.1.1 is not in serverPrefixes (none is listed)`,
+			`- gateways[0].interface: "eth0" is not in interfaces of the gateway's limits.yaml (none is listed)`,
+			`- instances[0].routerID: 51 is not in routerIDs of the gateway's limits.yaml (none is listed)`,
+			`- instances[1].routerID: 52 is not in routerIDs of the gateway's limits.yaml (none is listed)`,
+			`- vips[0].address: 192.0.2.1 is not in vipPrefixes of the gateway's limits.yaml (none is listed)`,
+			`default/web vips[1].address: 192.0.2.10 is not in vipPrefixes of the gateway's limits.yaml (none is listed)`,
+			`default/db vips[2].address: 192.0.2.11 is not in vipPrefixes of the gateway's limits.yaml (none is listed)`,
+			`- nodes[0].addresses[0]: 10.0.2.1 is not in serverPrefixes of the gateway's limits.yaml (none is listed)`,
+			`- nodes[1].addresses[0]: 10.0.2.2 is not in serverPrefixes of the gateway's limits.yaml (none is listed)`,
+			`default/db loadBalancers[0].pool.servers[0].address: 10.0.2.1 is not in serverPrefixes of the gateway's limits.yaml (none is listed)`,
+			`- controlPlane.endpoints[0]: 10.0.1.1 is not in serverPrefixes of the gateway's limits.yaml (none is listed)`,
 		}},
 		{name: "some outside", limits: `
 vipPrefixes: [192.0.2.0/28]
@@ -38,10 +38,10 @@ interfaces: [eth0]
 routerIDs: [51]
 ports: ["1-79", 6443]
 `, want: []string{
-			`- instances[1].routerID: 52 is not in routerIDs (51)`,
-			`default/db loadBalancers[0].frontends[0].port: 80 is not in ports (1-79, 6443)`,
-			`default/web loadBalancers[1].frontends[0].port: 80 is not in ports (1-79, 6443)`,
-			`- controlPlane.endpoints[0]: 10.0.1.1 is not in serverPrefixes (10.0.2.0/24)`,
+			`- instances[1].routerID: 52 is not in routerIDs of the gateway's limits.yaml (51)`,
+			`default/db loadBalancers[0].frontends[0].port: 80 is not in ports of the gateway's limits.yaml (1-79, 6443)`,
+			`default/web loadBalancers[1].frontends[0].port: 80 is not in ports of the gateway's limits.yaml (1-79, 6443)`,
+			`- controlPlane.endpoints[0]: 10.0.1.1 is not in serverPrefixes of the gateway's limits.yaml (10.0.2.0/24)`,
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

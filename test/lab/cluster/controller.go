@@ -27,8 +27,8 @@ const (
 // container runtime), and gives the ServiceAccount's token to the controller host.
 func (c *Cluster) InstallController(ctx context.Context) error {
 	program := c.Lab.Program(controllerName)
-	// -trimpath as in make build, so that Kubernetes' packages are compiled once and not twice.
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", program, "./cmd/"+controllerName)
+	// As in make build, so that Kubernetes' packages are compiled once and not twice.
+	build := exec.CommandContext(ctx, "go", "build", "-o", program, "./cmd/"+controllerName)
 	build.Dir, build.Env = c.module, append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("build %s: %w\n%s", controllerName, err, out)
