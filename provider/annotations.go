@@ -8,8 +8,8 @@ import (
 // Prefix begins the key of every annotation that we read.
 const Prefix = "cloud-provider-haproxy/"
 
-// Annotation is the key of a Service's annotation. The doc comment of each constant is its manual; annotations.md and the
-// README's table are generated from it.
+// Annotation is the key of a Service's annotation. The doc comment of each constant is its manual: README.md's table is made
+// from them, see reference_test.go.
 type Annotation string
 
 const (
