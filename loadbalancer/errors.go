@@ -114,7 +114,7 @@ type ClusterError struct {
 
 func (e *ClusterError) Error() string {
 	return fmt.Sprintf("gateway %s serves cluster %s and this is cluster %s; if the gateway shall leave that cluster, "+
-		"run `gatewayctl adopt` on it with the operator's login", e.Gateway, e.Got, e.Want)
+		"stop gatewayctl-agent on it, remove /var/lib/gatewayctl/state.json and start it again", e.Gateway, e.Got, e.Want)
 }
 
 // DeposedError ends Run: another controller has claimed the gateways.

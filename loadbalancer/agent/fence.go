@@ -50,7 +50,7 @@ func refuseCluster(have, got desired.Fence) *wire.Refusal {
 		message = fmt.Sprintf("this gateway belongs to the cluster %s, and the State was made before any cluster existed", have.ClusterUID)
 	}
 	return fenced(wire.CodeCluster, have, message,
-		"if the cluster was rebuilt, hand the gateway over with: gatewayctl adopt")
+		"if the cluster was rebuilt, hand the gateway over as root on it: stop gatewayctl-agent, remove /var/lib/gatewayctl/state.json, start it again")
 }
 
 func fenced(code wire.Code, have desired.Fence, message, remedy string) *wire.Refusal {

@@ -33,6 +33,7 @@ func TestPair(t *testing.T) {
 		{"ssh-port", testPortOfSSH},
 		{"limits", testLimits},
 		{"fence", testFence},
+		{"rebuilt", testClusterRebuilt},
 		{"ssh", testSSHFaults},
 		{"firewall", testForeignFirewall},
 		{"flush", testFlushedRules},

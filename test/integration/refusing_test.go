@@ -18,6 +18,7 @@ import (
 	"cloud-provider-haproxy/loadbalancer/gateway"
 	"cloud-provider-haproxy/loadbalancer/wire"
 	"cloud-provider-haproxy/test/lab"
+	"cloud-provider-haproxy/test/lab/traffic"
 )
 
 // atOnce bounds a refusal that came from the gateway and not from somebody's patience.
@@ -152,6 +153,37 @@ func testFence(t *testing.T, p *pair) {
 		}
 	}
 	must(t, p.reaches(webTargets()...))
+}
+
+// testClusterRebuilt: a new cluster's State is refused with what to do; after that has been done on each gateway it is
+// welcome, and no connection of the old cluster's Services was cut on the way.
+func testClusterRebuilt(t *testing.T, p *pair) {
+	p.begin(t)
+	hold, err := p.Client.StartHold(t.Context(), traffic.Hold{Targets: webTargets(), Count: 20, Timeout: 5 * time.Second})
+	must(t, err)
+	for _, uid := range []string{"rebuilt", clusterUID} {
+		state := p.state(p.Workers, web())
+		state.Fence.ClusterUID = uid
+		_, err := p.tryPush(t, state)
+		for _, words := range []string{"belongs to the cluster", "stop gatewayctl-agent, remove /var/lib/gatewayctl/state.json"} {
+			if err == nil || !strings.Contains(err.Error(), words) {
+				t.Fatalf("a State of cluster %s: %v, want %q", uid, err, words)
+			}
+		}
+		for _, g := range p.Gateways {
+			end(t, g, "-TERM", "gatewayctl")
+			_, err := g.Run(t.Context(), "rm", "/var/lib/gatewayctl/state.json")
+			must(t, err)
+			_, err = g.StartAgent(t.Context())
+			must(t, err)
+		}
+		p.push(t, state)
+		eventually(t, "web is served for cluster "+uid, func() error { return p.reaches(webTargets()...) })
+	}
+	eventually(t, "both are in sync", func() error { return p.inSync(t) })
+	if held := stop(t, hold); len(held.Cut) != 0 {
+		t.Errorf("handing the gateways over: %+v", held)
+	}
 }
 
 // key is the controller's.
