@@ -81,7 +81,7 @@ func testKilledInABurst(t *testing.T, s *site) {
 	took := s.createAll(t, names)
 	had := <-killed
 	if len(had) == len(names) {
-		t.Log("the controller was killed after the last Service had its address: the middle of the burst was missed")
+		t.Error("the controller was killed after the last Service had its address: the middle of the burst was missed")
 	}
 	list, err := services.List(t.Context(), metav1.ListOptions{})
 	must(t, err)
