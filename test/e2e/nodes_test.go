@@ -87,8 +87,11 @@ func testExternalNode(t *testing.T, s *site) {
 	s.end(t, worker, "-TERM", "kube-proxy") // it ends by itself when its Node is gone, soon or late
 	now := metav1.Now()
 	_, err := nodes.Create(t.Context(), &corev1.Node{
-		ObjectMeta: metav1.ObjectMeta{Name: worker.Name, Annotations: map[string]string{"alpha.kubernetes.io/provided-node-ip": worker.Addr4.String()}},
-		Spec:       corev1.NodeSpec{Taints: []corev1.Taint{{Key: "node.cloudprovider.kubernetes.io/uninitialized", Value: "true", Effect: corev1.TaintEffectNoSchedule}}},
+		ObjectMeta: metav1.ObjectMeta{
+			Name: worker.Name, Annotations: map[string]string{"alpha.kubernetes.io/provided-node-ip": worker.Addr4.String()},
+			Labels: map[string]string{corev1.LabelFailureDomainBetaZone: "a"}, // of an old kubelet; the node controller adds today's
+		},
+		Spec: corev1.NodeSpec{Taints: []corev1.Taint{{Key: "node.cloudprovider.kubernetes.io/uninitialized", Value: "true", Effect: corev1.TaintEffectNoSchedule}}},
 		Status: corev1.NodeStatus{
 			Addresses:  []corev1.NodeAddress{{Type: corev1.NodeHostName, Address: worker.Name}},
 			Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue, LastHeartbeatTime: now, LastTransitionTime: now}},
@@ -108,6 +111,8 @@ func testExternalNode(t *testing.T, s *site) {
 			return fmt.Errorf("addresses %v", node.Status.Addresses)
 		case node.Spec.ProviderID != "haproxy://"+worker.Name:
 			return fmt.Errorf("provider ID %q", node.Spec.ProviderID)
+		case node.Labels[corev1.LabelTopologyZone] != "a":
+			return fmt.Errorf("labels %v", node.Labels)
 		}
 		return nil
 	})
