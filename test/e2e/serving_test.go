@@ -85,6 +85,7 @@ func testBurst(t *testing.T, s *site) {
 	names := burstNames("burst", burst)
 	took := s.createAll(t, names)
 	created := s.count(t).since(before, len(s.Lab.Gateways))
+	s.awaitNodePorts(t, names)
 	owner := map[netip.Addr]string{}
 	for name, served := range took {
 		if other := owner[served.address]; other != "" {
@@ -178,6 +179,24 @@ func (s *site) createAll(t *testing.T, names []string) map[string]served {
 	}
 	t.Logf("the API server took %d Services in %v", len(names), (<-accepted).Round(time.Millisecond))
 	return all
+}
+
+// awaitNodePorts waits until every worker answers at the NodePorts of the Services itself: kube-proxy may need longer than we do
+// until there is something to forward to. From then on an external IP has no excuse.
+func (s *site) awaitNodePorts(t *testing.T, names []string) {
+	t.Helper()
+	begun := time.Now()
+	list, err := s.Client.CoreV1().Services(namespace).List(t.Context(), metav1.ListOptions{})
+	must(t, err)
+	for _, svc := range list.Items {
+		if !slices.Contains(names, svc.Name) {
+			continue
+		}
+		for _, w := range s.Lab.Workers {
+			s.reaches(t, target(w.Addr4, uint16(svc.Spec.Ports[0].NodePort)))
+		}
+	}
+	t.Logf("kube-proxy was ready %v later", time.Since(begun).Round(time.Millisecond))
 }
 
 // each does something for many names at once.
