@@ -29,11 +29,15 @@ type State struct {
 	NodeCheck Check `json:"nodeCheck"`
 	// LoadBalancers are the Services of type LoadBalancer, sorted by Key.
 	LoadBalancers []LoadBalancer `json:"loadBalancers,omitempty"`
-	// Releasing are addresses that no load balancer has any more and that some gateway may still hold, sorted by Address.
-	// They must not be given to another Service yet.
+	// Releasing are addresses, or ports of shared ones, that their load balancer has no more and that some gateway may still
+	// serve for it, sorted by Address and Owner. They must not be given to another Service yet.
 	Releasing []Releasing `json:"releasing,omitempty"`
-	// Pools is what an operator may want to know of the address pools; it configures nothing.
+	// Pools, Reserved and Quarantined are what an operator may want to know of the addresses; they configure nothing.
 	Pools []PoolSummary `json:"pools,omitempty"`
+	// Reserved are addresses that only one Service can get, sorted by Address.
+	Reserved []Reserved `json:"reserved,omitempty"`
+	// Quarantined are addresses that a stranger on the network answered for, sorted by Address.
+	Quarantined []Quarantined `json:"quarantined,omitempty"`
 }
 
 // Fence decides which of two States is the newer and whether they may replace each other at all.
@@ -193,16 +197,42 @@ type Releasing struct {
 	Address netip.Addr `json:"address"`
 	// Owner is the Service that had it.
 	Owner Key `json:"owner"`
+	// Ports are those that Owner had of an address that it shared, sorted by Protocol and Port; none: the address was its own.
+	Ports []Port `json:"ports,omitempty"`
 	// Since is the fence of the first State without the address: every configured gateway has to confirm it, or a newer one.
 	SinceEpoch    uint64 `json:"sinceEpoch"`
 	SinceSequence uint64 `json:"sinceSequence"`
 }
 
-// PoolSummary counts the addresses of one pool and family. Size saturates at the largest uint64.
+// Port is one port of a protocol.
+type Port struct {
+	Protocol Protocol `json:"protocol"`
+	Port     uint16   `json:"port"`
+}
+
+// Reserved is an address that only Owner can get.
+type Reserved struct {
+	Address netip.Addr `json:"address"`
+	Owner   Key        `json:"owner"`
+	// Kept is set when Owner was deleted with annotation keep-ip, not set when the configuration reserves the address.
+	Kept bool `json:"kept,omitempty"`
+}
+
+// Quarantined is an address of a pool that a machine which is no gateway answered for.
+type Quarantined struct {
+	Address netip.Addr `json:"address"`
+	// By says who, for people: a MAC, and the machine's name when it is known.
+	By string `json:"by"`
+}
+
+// PoolSummary counts the addresses of one pool and family. Each is counted once: what is reserved or quarantined and in
+// use is in use. Size saturates at the largest uint64.
 type PoolSummary struct {
-	Name      string `json:"name"`
-	Family    int    `json:"family"` // 4 or 6
-	Size      uint64 `json:"size"`
-	Assigned  uint64 `json:"assigned"`
-	Releasing uint64 `json:"releasing"`
+	Name        string `json:"name"`
+	Family      int    `json:"family"` // 4 or 6
+	Size        uint64 `json:"size"`   // without excluded ones
+	Assigned    uint64 `json:"assigned"`
+	Releasing   uint64 `json:"releasing"`
+	Reserved    uint64 `json:"reserved,omitempty"`
+	Quarantined uint64 `json:"quarantined,omitempty"`
 }

@@ -23,6 +23,7 @@ const (
 	VerbApply  Verb = "apply"  // make this State true (controller, operator)
 	VerbPlan   Verb = "plan"   // what would apply do (controller, operator)
 	VerbStatus Verb = "status" // what is true now
+	VerbProbe  Verb = "probe"  // who on the network answers for these addresses (controller, operator)
 )
 
 // Role is what the sender may do. It comes from the forced command in authorized_keys, never from a request.
@@ -40,6 +41,8 @@ type Request struct {
 	Verb    Verb `json:"verb"`
 	// Apply is set for VerbApply and VerbPlan.
 	Apply *Apply `json:"apply,omitempty"`
+	// Probe is set for VerbProbe.
+	Probe *Probe `json:"probe,omitempty"`
 }
 
 // Apply hands over a State.
@@ -57,6 +60,7 @@ type Reply struct {
 	Empty  bool            `json:"empty,omitempty"`
 	Result *Result         `json:"result,omitempty"`
 	Status *Status         `json:"status,omitempty"`
+	Probed *Probed         `json:"probed,omitempty"`
 }
 
 // Code says why a request was refused, for the asker's decisions; Message is for people.
@@ -104,6 +108,57 @@ type Hello struct {
 	Keepalived string         `json:"keepalived"`
 	NFTables   string         `json:"nftables"`
 	Fence      *desired.Fence `json:"fence,omitempty"` // of the State it holds
+	// Links are the networks that the gateway is on, sorted by Interface; loopback is left out.
+	Links []Link `json:"links,omitempty"`
+}
+
+// Link is one network interface of a gateway, as far as it matters for which addresses can float there.
+type Link struct {
+	Interface string `json:"interface"`
+	// Prefixes are the networks on the link, host bits zero, sorted; link-local ones and single addresses are left out.
+	Prefixes []netip.Prefix `json:"prefixes,omitempty"`
+	// Routers are the next hops of routes over the link, sorted.
+	Routers []netip.Addr `json:"routers,omitempty"`
+}
+
+// MaxProbeTargets is the most that one probe asks for.
+const MaxProbeTargets = 1024
+
+// Probe asks who answers for addresses on the gateway's networks: ARP (RFC 5227) or neighbour discovery (RFC 4862).
+type Probe struct {
+	Targets []ProbeTarget `json:"targets"`
+}
+
+// ProbeTarget is one address.
+type ProbeTarget struct {
+	Address netip.Addr `json:"address"`
+	// Interface is where the question goes out; empty: the gateway's own interface in its State.
+	Interface string `json:"interface,omitempty"`
+}
+
+// Probed is the answer to probe, one ProbeAnswer for each target, in their order.
+type Probed struct {
+	Answers []ProbeAnswer `json:"answers"`
+}
+
+// ProbeAnswer is what became of one question.
+type ProbeAnswer struct {
+	Address netip.Addr `json:"address"`
+	// Asked is false when nothing was asked, because Problem: the address is on no network of the interface, there is no
+	// such interface, it is down.
+	Asked   bool   `json:"asked"`
+	Problem string `json:"problem,omitempty"`
+	// Neighbors are who answered, sorted by MAC, this gateway itself left out.
+	Neighbors []Neighbor `json:"neighbors,omitempty"`
+}
+
+// Neighbor is one machine on a link.
+type Neighbor struct {
+	// MAC is its link-layer address, lower case with colons.
+	MAC string `json:"mac"`
+	// Gateway or Node is its name in the State when the machine is one of them.
+	Gateway string `json:"gateway,omitempty"`
+	Node    string `json:"node,omitempty"`
 }
 
 // Outcome is how a transaction ended.
