@@ -39,8 +39,35 @@ type Request struct {
 	FirstSuffices bool
 	// Addresses are requested by name, at most one of each family, each of a family in Families.
 	Addresses []netip.Addr
-	// Pools are asked in this order; empty: all, in the order that New got them. Requested addresses must be in them.
+	// Pools are asked in this order; nil: all, in the order that New got them; empty: none, so that only what the owner
+	// holds, requests or has reserved can be had. Requested addresses need not be in them.
 	Pools []string
+	// Moves gives up an address that lies in a pool which Pools does not name, for one of Pools.
+	Moves bool
+	// Note completes the error when no pool of Pools has an address, e.g. why pools are not in the list.
+	Note string
+	// Sharing is with whom the addresses may be shared.
+	Sharing Sharing
+}
+
+// Sharing says with whom an owner may share its addresses: owners with the same Key whose Ports are disjoint, of one
+// namespace unless the pool allows more. The zero value shares with nobody.
+type Sharing struct {
+	Key   string
+	Ports []Port
+}
+
+// Port is one port of a transport protocol.
+type Port struct {
+	// Protocol is TCP, UDP or SCTP.
+	Protocol string
+	Number   uint16
+}
+
+// Reservation keeps an address for one owner.
+type Reservation struct {
+	Address netip.Addr
+	Owner   Owner
 }
 
 // Holder is who has an address.

@@ -33,6 +33,10 @@ type Pool struct {
 	Name string
 	// Ranges may be of both families and must not overlap each other or another pool's.
 	Ranges []netipx.IPRange
+	// Exclude are parts of Ranges that no Service gets.
+	Exclude []netipx.IPRange
+	// ShareAcrossNamespaces lets owners of different namespaces share an address.
+	ShareAcrossNamespaces bool
 }
 
 // Exclusion keeps addresses of a pool from being given to a Service: those of gateways, nodes and the control plane,

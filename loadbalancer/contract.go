@@ -19,6 +19,8 @@ type Gateway interface {
 	State(ctx context.Context) (*desired.Signed, error)
 	Apply(ctx context.Context, signed desired.Signed) (*wire.Result, error)
 	Status(ctx context.Context) (*wire.Status, error)
+	// Probe asks at most wire.MaxProbeTargets.
+	Probe(ctx context.Context, targets []wire.ProbeTarget) (*wire.Probed, error)
 }
 
 // Signer signs canonical bytes with the controller's SSH key (invariant 13).
@@ -35,6 +37,34 @@ type EpochStore interface {
 	Held(ctx context.Context, instance string) (bool, error)
 }
 
+// LedgerStore is an object of ours in the API server that keeps what neither a Service nor the gateways can tell after a
+// restart. A person may edit it; Manager reads it at each resync.
+type LedgerStore interface {
+	// Read gives the zero Ledger when there is no object. What cannot be read in it is an error that says where.
+	Read(ctx context.Context) (Ledger, error)
+	// Write replaces what Read or Write gave last, by compare-and-swap; *LedgerChangedError when somebody else changed it.
+	Write(ctx context.Context, ledger Ledger) error
+}
+
+// Ledger is what is remembered of addresses. All lists are sorted by address.
+type Ledger struct {
+	// Kept are the addresses of Services that were deleted with annotation keep-ip. Who removes an entry releases it.
+	Kept []ipam.Reservation
+	// Quarantined are addresses that a stranger answered for. Who removes an entry lets it be tried at once.
+	Quarantined []Quarantine
+	// Releasing repeats what State says, for the case that every gateway is made anew.
+	Releasing []desired.Releasing
+}
+
+// Quarantine is an address that a machine which is no gateway answered for.
+type Quarantine struct {
+	Address netip.Addr
+	// By says who, for people.
+	By string
+	// Until is when it is tried again.
+	Until time.Time
+}
+
 // Observer is told what deserves a metric or an Event. It is called from Manager's goroutines, one call at a time, and
 // must not block or call Manager.
 type Observer interface {
@@ -44,13 +74,31 @@ type Observer interface {
 	// AddressFreed tells that a Service that waits for an address may try again.
 	AddressFreed(netip.Addr)
 	// ServiceNotice tells what a Service's owner should know and no Ensure returns: *ServiceFaultError of a Service
-	// that nobody ensured just now, *ipam.TakenError of a published address that another Service holds,
-	// *ipam.OutsideError and *ipam.ExcludedError of one that is kept.
+	// that nobody ensured just now, *ipam.TakenError and *ipam.SharingError of a published address that another Service
+	// holds, *ipam.OutsideError and *ipam.ExcludedError of one that is kept, *ConflictError of one that somebody else on the
+	// network answers for.
 	ServiceNotice(desired.Key, error)
+	// Notice tells what concerns no single Service: *ProxyARPError, *LedgerError.
+	Notice(error)
 }
 
-// Settings are what the configuration says. They do not change while a Manager lives.
+// PoolSettings are what the configuration says of addresses. They can change while a Manager lives (SetPools).
+type PoolSettings struct {
+	Pools []ipam.Pool
+	// Exclusions are the addresses that no Service may get, also when a pool has them. Those of gateways and control plane
+	// are excluded without being named here.
+	Exclusions []ipam.Exclusion
+	// Reservations are addresses that only one Service may get.
+	Reservations []ipam.Reservation
+	// PoolInterface gives the interface of a pool's VIPs by the pool's name; none: the gateway's own interface.
+	PoolInterface map[string]string
+	// Unprobed names the pools whose new addresses are not looked for on the network before they are claimed.
+	Unprobed map[string]bool
+}
+
+// Settings are what the configuration says. But for PoolSettings they do not change while a Manager lives.
 type Settings struct {
+	PoolSettings
 	// ClusterUID gives the UID of namespace kube-system. It is asked in Load.
 	ClusterUID func(context.Context) (string, error)
 	// Gateways are described in State; each needs a Gateway of the same name.
@@ -58,12 +106,6 @@ type Settings struct {
 	VRRP     desired.VRRP
 	// FirstRouterID is the virtual_router_id of the first VRRP instance; see desired.Instances.
 	FirstRouterID int
-	Pools         []ipam.Pool
-	// Exclusions are the addresses that no Service may get, also when a pool has them. Those of Gateways and
-	// ControlPlane are excluded without being named here.
-	Exclusions []ipam.Exclusion
-	// PoolInterface gives the interface of a pool's VIPs by the pool's name; none: the gateway's own interface.
-	PoolInterface map[string]string
 	NodeCheck     desired.Check
 	ControlPlane  *desired.ControlPlane
 	// Resync is the time between two comparisons of every gateway with the State; 0: 60 s.
@@ -81,6 +123,8 @@ type Service struct {
 	Request      ipam.Request
 	// Published are the addresses in the Service's status.
 	Published []netip.Addr
+	// Keep reserves the addresses for the Service when it is deleted (annotation keep-ip).
+	Keep bool
 }
 
 // Replay is one Service that exists while Manager starts.
@@ -90,6 +134,8 @@ type Replay struct {
 	Created time.Time
 	// Published are the addresses in the Service's status.
 	Published []netip.Addr
+	// Sharing is the Service's, also when the rest of it could not be translated.
+	Sharing ipam.Sharing
 	// Service is nil when the translation failed: the Service keeps its last good form.
 	Service *Service
 }

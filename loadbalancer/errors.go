@@ -106,6 +106,60 @@ func (e *ServiceFaultError) Error() string {
 		strings.Join(e.Problems, "; ") + "; " + kept
 }
 
+// ConflictError says that somebody who is no gateway answers for an address on the network.
+type ConflictError struct {
+	Address netip.Addr
+	// Gateway asked.
+	Gateway string
+	// MAC answered. Node is its name when it is one of the workers.
+	MAC, Node string
+	// Requested is set when the Service asked for this very address, so that it gets no other one; Held when a gateway
+	// holds the address already. Neither: the Service gets another address.
+	Requested, Held bool
+}
+
+func (e *ConflictError) Error() string {
+	who, remedy := "a machine that is no gateway", "take the address from that machine, or exclude it from the pool"
+	if e.Node != "" {
+		who = "node " + e.Node
+		remedy = "if kube-proxy runs there in IPVS mode, set its ipvs.strictARP to true, or ipMode: Proxy in the cloud configuration"
+	}
+	effect := "it is quarantined and another address is taken"
+	switch {
+	case e.Held:
+		effect = "a part of the connections goes there"
+	case e.Requested:
+		effect = "it is quarantined and the Service has to wait or to ask for another one"
+	}
+	return fmt.Sprintf("address %s is answered for by %s (%s), seen from gateway %s; %s; %s", e.Address, e.MAC, who, e.Gateway,
+		effect, remedy)
+}
+
+// ProxyARPError says that one machine answers for whatever address of a pool is asked for.
+type ProxyARPError struct{ Pool, MAC, Gateway string }
+
+func (e *ProxyARPError) Error() string {
+	return fmt.Sprintf("%s answers for every address of pool %s that gateway %s asks for (proxy ARP), so that addresses in use "+
+		"cannot be told from free ones: new addresses of the pool are claimed without asking; turn proxy ARP off on that machine, "+
+		"or set probe: false for the pool", e.MAC, e.Pool, e.Gateway)
+}
+
+// LedgerError says that the object with kept and quarantined addresses could not be read or written; it is tried again.
+type LedgerError struct{ Err error }
+
+func (e *LedgerError) Error() string {
+	return fmt.Sprintf("kept and quarantined addresses would not survive a restart now: %v", e.Err)
+}
+
+func (e *LedgerError) Unwrap() error { return e.Err }
+
+// LedgerChangedError says that somebody else changed the ledger since it was read.
+type LedgerChangedError struct{ Err error }
+
+func (e *LedgerChangedError) Error() string { return "it was changed meanwhile: " + e.Err.Error() }
+
+func (e *LedgerChangedError) Unwrap() error { return e.Err }
+
 // ClusterError says that a gateway belongs to another cluster.
 type ClusterError struct {
 	Gateway   string
