@@ -56,12 +56,17 @@ type manager struct {
 	ensures  int
 	nodes    [][]desired.Node
 	replays  []loadbalancer.Replay
-	loaded   chan struct{}
-	ended    chan error
+	// pools are the settings that it was made with and those that it was told since; wrong is what SetPools says.
+	pools []loadbalancer.PoolSettings
+	wrong error
+	// kept are the Services that were deleted, and whether their addresses are to be kept.
+	kept   map[desired.Key]bool
+	loaded chan struct{}
+	ended  chan error
 }
 
 func newManager() *manager {
-	m := &manager{held: map[desired.Key]loadbalancer.Service{}, next: addr("192.0.2.64"), loaded: make(chan struct{}), ended: make(chan error, 1)}
+	m := &manager{held: map[desired.Key]loadbalancer.Service{}, next: addr("192.0.2.64"), kept: map[desired.Key]bool{}, loaded: make(chan struct{}), ended: make(chan error, 1)}
 	close(m.loaded)
 	return m
 }
@@ -82,13 +87,24 @@ func (m *manager) Ensure(_ context.Context, s loadbalancer.Service) (*loadbalanc
 	return &loadbalancer.Ensured{Addresses: s.LoadBalancer.Addresses}, nil
 }
 
-func (m *manager) Delete(_ context.Context, key desired.Key) error {
+func (m *manager) SetPools(s loadbalancer.PoolSettings) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.wrong != nil {
+		return m.wrong
+	}
+	m.pools = append(m.pools, s)
+	return nil
+}
+
+func (m *manager) Delete(_ context.Context, key desired.Key, keep bool) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.fail != nil {
 		return m.fail
 	}
 	delete(m.held, key)
+	m.kept[key] = keep
 	return nil
 }
 
@@ -152,6 +168,9 @@ type cluster struct {
 	client  *fake.Clientset
 	manager *manager
 	cloud   *Cloud
+	epochs  loadbalancer.EpochStore
+	ledger  loadbalancer.LedgerStore
+	metrics metrics.KubeRegistry
 	ended   []error
 }
 
@@ -159,7 +178,7 @@ type cluster struct {
 func inCluster(t *testing.T, yaml string, prepare func(*manager), objects []runtime.Object, test func(*cluster)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		c := &cluster{t: t, client: fake.NewClientset(objects...), manager: newManager()}
+		c := &cluster{t: t, client: fake.NewClientset(objects...), manager: newManager(), metrics: metrics.NewKubeRegistry()}
 		c.tellEventsApart()
 		if prepare != nil {
 			prepare(c.manager)
@@ -170,11 +189,12 @@ func inCluster(t *testing.T, yaml string, prepare func(*manager), objects []runt
 		}
 		c.cloud, err = New(Options{
 			Config: configuration, Client: c.client, FieldManager: "haproxy-cloud-controller-manager",
-			NewManager: func(_ loadbalancer.Settings, _ loadbalancer.EpochStore, o loadbalancer.Observer) (Manager, error) {
-				c.manager.observer = o
+			NewManager: func(settings loadbalancer.Settings, epochs loadbalancer.EpochStore, ledger loadbalancer.LedgerStore, o loadbalancer.Observer) (Manager, error) {
+				c.manager.observer, c.manager.pools = o, append(c.manager.pools, settings.PoolSettings)
+				c.epochs, c.ledger = epochs, ledger
 				return c.manager, nil
 			},
-			Register: func(all ...metrics.Registerable) { metrics.NewKubeRegistry().MustRegister(all...) },
+			Register: c.metrics.MustRegister,
 			Ended:    func(err error) { c.ended = append(c.ended, err) },
 		})
 		if err != nil {

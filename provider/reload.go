@@ -1,0 +1,75 @@
+package provider
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/klog/v2"
+
+	"cloud-provider-haproxy/loadbalancer"
+	"cloud-provider-haproxy/provider/config"
+)
+
+// Reload takes over what a changed configuration says of addresses: pools, who may use them, reservations, whose
+// annotations are read. What else differs from the configuration of the start is told, and has to wait for the next one.
+// On an error everything stays as it was; it has been told. Reload and RefuseConfig are called one at a time.
+func (c *Cloud) Reload(next *config.Config) error {
+	if err := c.manager.SetPools(poolSettings(next)); err != nil {
+		c.RefuseConfig(err)
+		return err
+	}
+	before := c.policy.Swap(newPolicy(next))
+	c.refused.Store(nil)
+	c.measures.reloaded(true)
+	c.wakeups.tell(func(h *happenings) {
+		h.reloaded = true
+		h.foreign = h.foreign || before.foreign != next.ReadForeignAnnotations
+	})
+	klog.InfoS("The changed configuration is in effect", "pools", len(next.Pools), "reservations", len(next.Reservations))
+	c.recorder.Eventf(c.subject.reference(), v1.EventTypeNormal, "ConfigReloaded", "the changed configuration is in effect: %s", counted(next))
+	if waits := c.options.Config.ChangedOutsidePools(next); len(waits) > 0 {
+		text := fmt.Sprintf("%s changed in the configuration and takes effect at the next start of the controller", strings.Join(waits, ", "))
+		klog.InfoS("A part of the changed configuration waits", "fields", waits, "effect", "at the next start")
+		c.recorder.Event(c.subject.reference(), v1.EventTypeWarning, "ConfigNeedsRestart", text)
+	}
+	return nil
+}
+
+// RefuseConfig tells that the configuration file is wrong now; what was read before stays in effect.
+func (c *Cloud) RefuseConfig(fault error) {
+	text := "the changed configuration is wrong and not used, the former one stays in effect: " + fault.Error()
+	c.refused.Store(&text)
+	c.measures.reloaded(false)
+	klog.ErrorS(fault, "The changed configuration is wrong; the former one stays in effect")
+	c.tellRefused()
+}
+
+// tellRefused tells what is wrong with the configuration, if anything. A process that does not lead records no Event, so
+// that it is told again when it does.
+func (c *Cloud) tellRefused() {
+	if text := c.refused.Load(); text != nil {
+		c.recorder.Event(c.subject.reference(), v1.EventTypeWarning, "ConfigRefused", *text)
+	}
+}
+
+// counted says in words what a configuration has of addresses.
+func counted(c *config.Config) string {
+	names := make([]string, len(c.Pools))
+	for i, p := range c.Pools {
+		names[i] = p.Name
+	}
+	slices.Sort(names)
+	return fmt.Sprintf("pools %s; reservations: %d", strings.Join(names, ", "), len(c.Reservations))
+}
+
+func poolSettings(c *config.Config) loadbalancer.PoolSettings {
+	return loadbalancer.PoolSettings{
+		Pools:         c.AddressPools(),
+		Exclusions:    c.Exclusions(),
+		Reservations:  c.AddressReservations(),
+		PoolInterface: c.PoolInterfaces(),
+		Unprobed:      c.UnprobedPools(),
+	}
+}
