@@ -54,8 +54,11 @@ type manager struct {
 	next     netip.Addr
 	fail     error // what Ensure and Delete say
 	ensures  int
-	nodes    [][]desired.Node
-	replays  []loadbalancer.Replay
+	// ensured counts by Service; during is called once within Ensure.
+	ensured map[desired.Key]int
+	during  *func()
+	nodes   [][]desired.Node
+	replays []loadbalancer.Replay
 	// pools are the settings that it was made with and those that it was told since; wrong is what SetPools says.
 	pools []loadbalancer.PoolSettings
 	wrong error
@@ -66,19 +69,27 @@ type manager struct {
 }
 
 func newManager() *manager {
-	m := &manager{held: map[desired.Key]loadbalancer.Service{}, next: addr("192.0.2.64"), kept: map[desired.Key]bool{}, loaded: make(chan struct{}), ended: make(chan error, 1)}
+	m := &manager{held: map[desired.Key]loadbalancer.Service{}, ensured: map[desired.Key]int{}, next: addr("192.0.2.64"), kept: map[desired.Key]bool{}, loaded: make(chan struct{}), ended: make(chan error, 1)}
 	close(m.loaded)
 	return m
 }
 
 func (m *manager) Ensure(_ context.Context, s loadbalancer.Service) (*loadbalancer.Ensured, error) {
 	m.mu.Lock()
+	during := m.during
+	m.during = nil
+	m.mu.Unlock()
+	if during != nil {
+		(*during)()
+	}
+	m.mu.Lock()
 	defer m.mu.Unlock()
+	key := s.LoadBalancer.Key
 	m.ensures++
+	m.ensured[key]++
 	if m.fail != nil {
 		return nil, m.fail
 	}
-	key := s.LoadBalancer.Key
 	if s.LoadBalancer.Addresses = m.held[key].LoadBalancer.Addresses; s.LoadBalancer.Addresses == nil {
 		s.LoadBalancer.Addresses = []netip.Addr{m.next}
 		m.next = m.next.Next()
@@ -270,8 +281,8 @@ func (c *cluster) create(svc *v1.Service) {
 	c.settle()
 }
 
-// events gives "Reason: message" of the Warning events about an object, sorted.
-func (c *cluster) events(name string) []string {
+// eventsOf gives "Reason: message" of the events of one type about an object, sorted.
+func (c *cluster) eventsOf(name, kind string) []string {
 	c.t.Helper()
 	list, err := c.client.CoreV1().Events("").List(c.t.Context(), metav1.ListOptions{})
 	if err != nil {
@@ -279,11 +290,72 @@ func (c *cluster) events(name string) []string {
 	}
 	told := map[string]bool{}
 	for _, e := range list.Items {
-		if e.InvolvedObject.Name == name && e.Type == v1.EventTypeWarning {
+		if e.InvolvedObject.Name == name && e.Type == kind {
 			told[e.Reason+": "+e.Message] = true
 		}
 	}
 	return slices.Sorted(maps.Keys(told))
+}
+
+// events gives "Reason: message" of the Warning events about an object, sorted.
+func (c *cluster) events(name string) []string {
+	c.t.Helper()
+	return c.eventsOf(name, v1.EventTypeWarning)
+}
+
+// countTries gives how often the service controller has tried the Service.
+func (c *cluster) countTries(name string) int {
+	c.t.Helper()
+	list, err := c.client.CoreV1().Events("").List(c.t.Context(), metav1.ListOptions{})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	tries := 0
+	for _, e := range list.Items {
+		if e.InvolvedObject.Name == name && e.Reason == "EnsuringLoadBalancer" {
+			tries += int(e.Count)
+		}
+	}
+	return tries
+}
+
+func (c *cluster) wantNormalEvent(name, part string) {
+	c.t.Helper()
+	all := c.eventsOf(name, v1.EventTypeNormal)
+	if !slices.ContainsFunc(all, func(e string) bool { return strings.Contains(e, part) }) {
+		c.t.Errorf("no event of %s says %q; there are:\n%s", name, part, strings.Join(all, "\n"))
+	}
+}
+
+// series gives the value of a metric of ours with these labels, in any order of the registry's.
+func (c *cluster) series(name, labels string) (value float64, found bool) {
+	c.t.Helper()
+	families, err := c.metrics.Gather()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	for _, family := range families {
+		if family.GetName() != "cloud_provider_haproxy_"+name {
+			continue
+		}
+		for _, m := range family.GetMetric() {
+			var pairs []string
+			for _, l := range m.GetLabel() {
+				pairs = append(pairs, fmt.Sprintf("%s=%q", l.GetName(), l.GetValue()))
+			}
+			if strings.Join(pairs, ",") == labels {
+				return m.GetGauge().GetValue() + m.GetCounter().GetValue(), true
+			}
+		}
+	}
+	return 0, false
+}
+
+func (c *cluster) wantMetric(name, labels string, want float64) {
+	c.t.Helper()
+	if got, found := c.series(name, labels); !found || got != want {
+		c.t.Errorf("metric %s{%s} is %v (there: %v), want %v", name, labels, got, found, want)
+	}
 }
 
 func (c *cluster) wantEvent(name, part string) {
@@ -333,6 +405,10 @@ func deleting(svc *v1.Service) {
 	svc.DeletionTimestamp = &now
 }
 
-func key(name string) desired.Key { return desired.Key{Namespace: "default", Name: name} }
+func key(name string) desired.Key { return desiredKey("default", name) }
+
+func desiredKey(namespace, name string) desired.Key {
+	return desired.Key{Namespace: namespace, Name: name}
+}
 
 var errAway = &loadbalancer.GatewaysError{Gateways: []loadbalancer.GatewayError{{Name: "gw1", Err: errors.New("gateway gw1: connection refused; is sshd running?")}}}

@@ -1,10 +1,12 @@
 package provider
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
+	"github.com/hashicorp/go-multierror"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/klog/v2"
 
@@ -14,11 +16,11 @@ import (
 
 // Reload takes over what a changed configuration says of addresses: pools, who may use them, reservations, whose
 // annotations are read. What else differs from the configuration of the start is told, and has to wait for the next one.
-// On an error everything stays as it was; it has been told. Reload and RefuseConfig are called one at a time.
-func (c *Cloud) Reload(next *config.Config) error {
+// What Manager cannot take is refused. Reload and RefuseConfig are called one at a time.
+func (c *Cloud) Reload(next *config.Config) {
 	if err := c.manager.SetPools(poolSettings(next)); err != nil {
 		c.RefuseConfig(err)
-		return err
+		return
 	}
 	before := c.policy.Swap(newPolicy(next))
 	c.refused.Store(nil)
@@ -34,16 +36,28 @@ func (c *Cloud) Reload(next *config.Config) error {
 		klog.InfoS("A part of the changed configuration waits", "fields", waits, "effect", "at the next start")
 		c.recorder.Event(c.subject.reference(), v1.EventTypeWarning, "ConfigNeedsRestart", text)
 	}
-	return nil
 }
 
 // RefuseConfig tells that the configuration file is wrong now; what was read before stays in effect.
 func (c *Cloud) RefuseConfig(fault error) {
-	text := "the changed configuration is wrong and not used, the former one stays in effect: " + fault.Error()
+	text := "the changed configuration is wrong and not used, the former one stays in effect: " + oneLine(fault)
 	c.refused.Store(&text)
 	c.measures.reloaded(false)
 	klog.ErrorS(fault, "The changed configuration is wrong; the former one stays in effect")
 	c.tellRefused()
+}
+
+// oneLine gives all faults in a line: an Event is a row of a table.
+func oneLine(fault error) string {
+	var list *multierror.Error
+	if !errors.As(fault, &list) {
+		return fault.Error()
+	}
+	texts := make([]string, len(list.Errors))
+	for i, err := range list.Errors {
+		texts[i] = err.Error()
+	}
+	return strings.Join(texts, "; ")
 }
 
 // tellRefused tells what is wrong with the configuration, if anything. A process that does not lead records no Event, so

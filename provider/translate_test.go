@@ -51,6 +51,13 @@ func onlyIn(families ...v1.IPFamily) func(*v1.Service) {
 
 func addr(text string) netip.Addr { return netip.MustParseAddr(text) }
 
+func addrs(texts ...string) (all []netip.Addr) {
+	for _, text := range texts {
+		all = append(all, addr(text))
+	}
+	return all
+}
+
 func twoNodes() []desired.Node {
 	return []desired.Node{
 		{Name: "a", Addresses: []netip.Addr{addr("192.0.2.21"), addr("2001:db8::21")}},

@@ -114,7 +114,8 @@ func (c *Cloud) serviceChanged(before, after *v1.Service) {
 		}
 		return *svc.Spec.IPFamilyPolicy
 	}
-	again := policy(before) != policy(after) && c.services.ours(after)
+	// It does look at how many families there are.
+	again := policy(before) != policy(after) && len(before.Spec.IPFamilies) == len(after.Spec.IPFamilies) && c.services.ours(after)
 	if !labelled && !again {
 		return
 	}
