@@ -150,7 +150,7 @@ func TestSingleFaults(t *testing.T) {
 		{"range of two families", [2]string{address, `["192.0.2.65-2001:db8::1"]`}, `pools[0].addresses[0]: address range "192.0.2.65-2001:db8::1": 192.0.2.65 and 2001:db8::1 are of different families`},
 		{"multicast pool", [2]string{address, "[239.0.0.1]"}, "pools[0].addresses[0]: 239.0.0.1 reaches into 224.0.0.0/3 (multicast and reserved); unicast addresses of the network are allowed"},
 		{"nonsense pool", [2]string{address, "[all]"}, `pools[0].addresses[0]: address range "all": "all" is not an IP address`},
-		{"pool of gateways", [2]string{address, "[192.0.2.2-192.0.2.3]"}, `pools: pool "main" has no address that is not excluded`},
+		{"pool of gateways", [2]string{address, "[192.0.2.2-192.0.2.3]"}, "pools[0].addresses: nothing is left for Services, the rest being: VRRP address of gateway gw1, VRRP address of gateway gw2; name further addresses"},
 		{"address type", [2]string{control, "nodes: {addressType: Hostname}\npools:"}, `nodes.addressType: "Hostname"; allowed is InternalIP, ExternalIP`},
 		{"node addresses", [2]string{control, "nodes: {addresses: {a: [192.0.2.8, 192.0.2.9]}}\npools:"}, "nodes.addresses.a: holds 2 IPv4 and 0 IPv6 addresses; at most one of each is allowed, and at least one in all"},
 		{"check type", [2]string{control, "nodes: {healthCheck: {type: http}}\npools:"}, `nodes.healthCheck.type: "http"; allowed is kube-proxy, tcp, none`},
@@ -288,11 +288,18 @@ func TestLoadLooksAtTheFilesNamedInside(t *testing.T) {
 
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte(base))
+	f.Add([]byte(strings.Replace(base, "pools:\n"+onePool, richPools, 1)))
 	f.Add([]byte("gateways: {a: &a [*a]}\npools: [[[]]]"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		c, err := Decode(b)
-		if err == nil && (c.DesiredControlPlane() == nil) != (c.ControlPlane == nil) {
+		if err != nil {
+			return
+		}
+		if (c.DesiredControlPlane() == nil) != (c.ControlPlane == nil) || len(c.AddressReservations()) != len(c.Reservations) {
 			t.Error("a valid configuration does not convert")
+		}
+		if _, err := ipam.New(c.AddressPools(), c.Exclusions()); err != nil {
+			t.Errorf("ipam refuses a valid configuration: %v", err)
 		}
 	})
 }

@@ -53,23 +53,26 @@ func (c *Config) Exclusions() []ipam.Exclusion {
 // machines are the addresses that somebody else has.
 func (c *Config) machines() []ipam.Exclusion {
 	var all []ipam.Exclusion
-	for _, g := range c.Gateways {
-		if g.VRRPAddress.IsValid() {
-			all = append(all, ipam.Exclude(g.VRRPAddress, "VRRP address of gateway "+g.Name))
+	add := func(address netip.Addr, reason string) {
+		if address.IsValid() { // what cannot be read is told elsewhere
+			all = append(all, ipam.Exclude(address, reason))
 		}
+	}
+	for _, g := range c.Gateways {
+		add(g.VRRPAddress, "VRRP address of gateway "+g.Name)
 		if a, err := netip.ParseAddr(g.SSHAddress); err == nil && a != g.VRRPAddress {
-			all = append(all, ipam.Exclude(a, "SSH address of gateway "+g.Name))
+			add(a, "SSH address of gateway "+g.Name)
 		}
 	}
 	for _, name := range sortedKeys(c.Nodes.Addresses) {
 		for _, a := range c.Nodes.Addresses[name] {
-			all = append(all, ipam.Exclude(a, "address of node "+name))
+			add(a, "address of node "+name)
 		}
 	}
 	if p := c.DesiredControlPlane(); p != nil {
-		all = append(all, ipam.Exclude(p.Address, "address of the control plane"))
+		add(p.Address, "address of the control plane")
 		for _, e := range p.Endpoints {
-			all = append(all, ipam.Exclude(e.Addr(), "address of an API server"))
+			add(e.Addr(), "address of an API server")
 		}
 	}
 	return all
@@ -116,8 +119,8 @@ func (c *Config) UnprobedPools() map[string]bool {
 func (c *Config) AddressReservations() []ipam.Reservation {
 	var reservations []ipam.Reservation
 	for text, owner := range c.Reservations {
-		address, err := netip.ParseAddr(text)
-		if err != nil {
+		address, ok := reservedAddress(text)
+		if !ok {
 			continue // validate has refused such a file
 		}
 		namespace, name, _ := strings.Cut(owner, "/")
@@ -125,6 +128,12 @@ func (c *Config) AddressReservations() []ipam.Reservation {
 	}
 	slices.SortFunc(reservations, func(a, b ipam.Reservation) int { return a.Address.Compare(b.Address) })
 	return reservations
+}
+
+// reservedAddress reads the address of a reservation, in whatever form it is written.
+func reservedAddress(text string) (netip.Addr, bool) {
+	a, err := netip.ParseAddr(text)
+	return a, err == nil && a.Zone() == "" && !a.Is4In6()
 }
 
 // Pinned says whether the pool chooses whose Services get its addresses.
