@@ -37,7 +37,12 @@ func (s *State) Clone() *State {
 		c.LoadBalancers[i] = c.LoadBalancers[i].Clone()
 	}
 	c.Releasing = slices.Clone(s.Releasing)
+	for i := range c.Releasing {
+		c.Releasing[i].Ports = slices.Clone(c.Releasing[i].Ports)
+	}
 	c.Pools = slices.Clone(s.Pools)
+	c.Reserved = slices.Clone(s.Reserved)
+	c.Quarantined = slices.Clone(s.Quarantined)
 	return &c
 }
 
@@ -75,17 +80,20 @@ func (s *State) Normalize() {
 	for i := range s.LoadBalancers {
 		s.LoadBalancers[i].normalize()
 	}
-	sortList(&s.Releasing, func(a, b Releasing) int { return a.Address.Compare(b.Address) })
+	sortList(&s.Releasing, func(a, b Releasing) int { return cmp.Or(a.Address.Compare(b.Address), a.Owner.Compare(b.Owner)) })
+	for i := range s.Releasing {
+		sortList(&s.Releasing[i].Ports, Port.Compare)
+	}
 	sortList(&s.Pools, func(a, b PoolSummary) int {
 		return cmp.Or(strings.Compare(a.Name, b.Name), cmp.Compare(a.Family, b.Family))
 	})
+	sortList(&s.Reserved, func(a, b Reserved) int { return a.Address.Compare(b.Address) })
+	sortList(&s.Quarantined, func(a, b Quarantined) int { return a.Address.Compare(b.Address) })
 }
 
 func (l *LoadBalancer) normalize() {
 	nilIfEmpty(&l.Addresses)
-	sortList(&l.Frontends, func(a, b Frontend) int {
-		return cmp.Or(strings.Compare(string(a.Protocol), string(b.Protocol)), cmp.Compare(a.Port, b.Port))
-	})
+	sortList(&l.Frontends, func(a, b Frontend) int { return a.port().Compare(b.port()) })
 	if l.Pool != nil {
 		sortList(&l.Pool.Servers, func(a, b Server) int { return strings.Compare(a.Name, b.Name) })
 	}

@@ -46,16 +46,36 @@ func TestCanonicalGolden(t *testing.T) {
 	}
 }
 
+// What gateways have on disk from before addresses could be shared, reserved and quarantined is read and, unchanged,
+// has the same bytes: their signatures stay good.
+func TestOlderGoldenIsRead(t *testing.T) {
+	want, err := os.ReadFile(filepath.Join("testdata", "schema1-before-sharing.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := desired.Decode(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Validate(); err != nil {
+		t.Error(err)
+	}
+	if got := canonical(t, s); !bytes.Equal(got, want) {
+		t.Errorf("canonical bytes changed (-want +got):\n%s", cmp.Diff(string(want), string(got)))
+	}
+}
+
 func TestCanonicalTreatsNilAndEmptyAlike(t *testing.T) {
 	empty := &desired.State{
 		Schema: 1, Gateways: []desired.Gateway{}, Instances: []desired.Instance{{Gateways: []string{}}}, VIPs: []desired.VIP{},
 		ControlPlane: &desired.ControlPlane{Endpoints: []netip.AddrPort{}}, Nodes: []desired.Node{{Addresses: []netip.Addr{}}},
 		LoadBalancers: []desired.LoadBalancer{{Addresses: []netip.Addr{}, Frontends: []desired.Frontend{}, Pool: &desired.Pool{Servers: []desired.Server{}}}},
-		Releasing:     []desired.Releasing{}, Pools: []desired.PoolSummary{},
+		Releasing:     []desired.Releasing{{Ports: []desired.Port{}}}, Pools: []desired.PoolSummary{},
+		Reserved: []desired.Reserved{}, Quarantined: []desired.Quarantined{},
 	}
 	missing := &desired.State{
 		Schema: 1, Instances: []desired.Instance{{}}, ControlPlane: &desired.ControlPlane{}, Nodes: []desired.Node{{}},
-		LoadBalancers: []desired.LoadBalancer{{Pool: &desired.Pool{}}},
+		LoadBalancers: []desired.LoadBalancer{{Pool: &desired.Pool{}}}, Releasing: []desired.Releasing{{}},
 	}
 	if a, b := canonical(t, empty), canonical(t, missing); !bytes.Equal(a, b) {
 		t.Errorf("empty lists give\n%s\nnil lists give\n%s", a, b)
@@ -148,6 +168,40 @@ func TestDecodeNormalizes(t *testing.T) {
 		{Name: "a"}, {Name: "b", Addresses: []netip.Addr{addr("10.0.0.1"), addr("2001:db8::1")}},
 	}}
 	if diff := cmp.Diff(want, s, exact); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestDecodeSortsByAddressThenOwner(t *testing.T) {
+	s, err := desired.Decode([]byte(`{"schema":1,"releasing":[
+		{"address":"192.0.2.2","owner":{"namespace":"a","name":"z"},"sinceEpoch":1,"sinceSequence":1},
+		{"address":"192.0.2.2","owner":{"namespace":"a","name":"b"},"sinceEpoch":1,"sinceSequence":1,
+			"ports":[{"protocol":"UDP","port":1},{"protocol":"TCP","port":443},{"protocol":"TCP","port":80}]},
+		{"address":"192.0.2.1","owner":{"namespace":"x","name":"x"},"sinceEpoch":1,"sinceSequence":1}],
+		"reserved":[{"address":"2001:db8::1","owner":{"namespace":"a","name":"a"}},{"address":"192.0.2.9","owner":{"namespace":"b","name":"b"}}],
+		"quarantined":[{"address":"192.0.2.8","by":"b"},{"address":"192.0.2.7","by":"c"}]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, r := range s.Releasing {
+		line := r.Address.String() + " " + r.Owner.String()
+		for _, p := range r.Ports {
+			line += ", " + p.String()
+		}
+		got = append(got, line)
+	}
+	for _, r := range s.Reserved {
+		got = append(got, r.Address.String()+" for "+r.Owner.String())
+	}
+	for _, q := range s.Quarantined {
+		got = append(got, q.Address.String()+" by "+q.By)
+	}
+	want := []string{
+		"192.0.2.1 x/x", "192.0.2.2 a/b, TCP port 80, TCP port 443, UDP port 1", "192.0.2.2 a/z",
+		"192.0.2.9 for b/b", "2001:db8::1 for a/a", "192.0.2.7 by c", "192.0.2.8 by b",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }

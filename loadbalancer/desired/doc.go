@@ -18,6 +18,11 @@
 //     Owner, so that Manager serves the others. Of two load balancers that claim one (address, protocol, port) (8) the
 //     later by key is at fault, and both are named. When a node comes up with an address that is a VIP already, those
 //     load balancers are told: one new machine must not stop every round.
+//   - An address that was one Service's alone is on its way back as a whole and nobody may have it. Ports of a shared
+//     address are on their way back by themselves: they conflict with the same ports of another load balancer only, which
+//     is then at fault, while other ports of the address are served and others' leave too (8).
+//   - What is only for people (Pools, Reserved, Quarantined) is judged like the rest; Description makes any text fit, so
+//     that a person's words in an object of the API server cannot stop a round.
 //   - No value that passed Validate can end a line, a word or a quoted string in a configuration file or a runtime
 //     command. A test walks all string fields by reflection, so that a new field is judged too.
 //   - Fence (4): epoch 0 means "before the cluster", with neither cluster UID nor instance nor load balancers.

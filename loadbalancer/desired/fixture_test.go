@@ -69,10 +69,22 @@ func valid() *desired.State {
 		Releasing: []desired.Releasing{
 			{Address: addr("192.0.2.20"), Owner: key("gone"), SinceEpoch: 2, SinceSequence: 5},
 			{Address: addr("192.0.2.21"), Owner: key("old"), SinceEpoch: 3, SinceSequence: 9},
+			// It shared the address with default/api, which has it still.
+			{Address: addr("2001:db8:1::10"), Owner: key("partner"), SinceEpoch: 3, SinceSequence: 12, Ports: []desired.Port{
+				{Protocol: desired.TCP, Port: 8080}, {Protocol: desired.UDP, Port: 80},
+			}},
 		},
 		Pools: []desired.PoolSummary{
-			{Name: "office", Family: 4, Size: 250, Assigned: 3, Releasing: 2},
+			{Name: "office", Family: 4, Size: 250, Assigned: 3, Releasing: 2, Reserved: 2, Quarantined: 1},
 			{Name: "office", Family: 6, Size: 65536, Assigned: 1},
+		},
+		Reserved: []desired.Reserved{
+			{Address: addr("192.0.2.30"), Owner: key("printer")},
+			{Address: addr("192.0.2.31"), Owner: key("mail"), Kept: true},
+		},
+		Quarantined: []desired.Quarantined{
+			{Address: addr("192.0.2.40"), By: "52:54:00:12:34:56"},
+			{Address: addr("2001:db8:1::40"), By: "52:54:00:aa:bb:cc (node worker-1)"},
 		},
 	}
 }

@@ -17,6 +17,16 @@ func (k Key) Compare(other Key) int {
 	return cmp.Or(strings.Compare(k.Namespace, other.Namespace), strings.Compare(k.Name, other.Name))
 }
 
+// Compare orders by protocol, then number.
+func (p Port) Compare(other Port) int {
+	return cmp.Or(strings.Compare(string(p.Protocol), string(other.Protocol)), cmp.Compare(p.Port, other.Port))
+}
+
+// String gives "TCP port 80".
+func (p Port) String() string { return fmt.Sprintf("%s port %d", p.Protocol, p.Port) }
+
+func (f Frontend) port() Port { return Port{f.Protocol, f.Port} }
+
 // Compare orders two fences of one cluster by epoch, then sequence. Whether two fences may be compared at all (same
 // cluster; same instance within an epoch) is the agent's decision.
 func (f Fence) Compare(other Fence) int {

@@ -1,9 +1,11 @@
 package desired
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"strings"
+	"unicode/utf8"
 )
 
 // The functions of this file judge single values. Each returns what is wrong and what is allowed, or "". They are
@@ -70,6 +72,39 @@ func identifierProblem(s string) string {
 		return ""
 	}
 	return fmt.Sprintf("%q is no identifier; allowed are at most 128 letters, digits, '-', '.' and '_'", s)
+}
+
+// descriptionProblem judges what says who somebody is, for people: words with one space between them.
+func descriptionProblem(s string) string {
+	if s != "" && s == Description(s) {
+		return ""
+	}
+	return fmt.Sprintf("%q is no description; allowed are words of letters, digits and characters of %s with a space between them, "+
+		"1 to %d characters in all", s, descriptive, longestDescription)
+}
+
+const (
+	descriptive        = "-._:()/,@+"
+	longestDescription = 128
+)
+
+// Description makes what Validate allows as Quarantined.By of any text, which may have passed through a person's hands:
+// no text that is only for people may stop a round.
+func Description(text string) string {
+	text = strings.Map(func(r rune) rune {
+		if r < utf8.RuneSelf && (r == ' ' || consistsOf(string(r), descriptive)) {
+			return r
+		}
+		return '_'
+	}, strings.Join(strings.Fields(text), " "))
+	return cmp.Or(strings.TrimSpace(text[:min(len(text), longestDescription)]), "unknown")
+}
+
+func protocolProblem(p Protocol) string {
+	if p == TCP || p == UDP || p == SCTP {
+		return ""
+	}
+	return fmt.Sprintf("is %q; allowed are TCP, UDP and SCTP", p)
 }
 
 // interfaceProblem judges a network interface name: shorter than IFNAMSIZ (16), and of the characters that Linux

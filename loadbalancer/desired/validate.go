@@ -18,7 +18,7 @@ func (s *State) Validate() error {
 		state:    s,
 		machines: make(map[netip.Addr]string, len(s.Gateways)+len(s.Nodes)),
 		vips:     make(map[netip.Addr]*floating, len(s.VIPs)),
-		returns:  make(map[netip.Addr]Key, len(s.Releasing)),
+		returns:  returns{make(map[netip.Addr]Key, len(s.Releasing)), map[claim]Key{}},
 	}
 	v.fence()
 	v.gateways()
@@ -30,6 +30,8 @@ func (s *State) Validate() error {
 	v.loadBalancers()
 	v.unowned()
 	v.pools()
+	v.reserved()
+	v.quarantined()
 	if len(v.faults) == 0 {
 		return nil
 	}
@@ -44,8 +46,7 @@ type validation struct {
 	// machines tells whose an address is: "gateway a", "node b".
 	machines map[netip.Addr]string
 	vips     map[netip.Addr]*floating
-	// returns are the addresses that are releasing, and whose they were.
-	returns map[netip.Addr]Key
+	returns  returns
 }
 
 // floating is what is known of one VIP.

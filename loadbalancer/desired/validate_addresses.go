@@ -82,26 +82,6 @@ func (v *validation) controlPlane() {
 	v.check("controlPlane.check", c.Check)
 }
 
-func (v *validation) releasing() {
-	for i, r := range v.state.Releasing {
-		field := fmt.Sprintf("releasing[%d]", i)
-		v.judge(field+".address", addressProblem(r.Address))
-		v.judge(field+".owner.namespace", labelProblem(r.Owner.Namespace))
-		v.judge(field+".owner.name", labelProblem(r.Owner.Name))
-		if _, twice := v.returns[r.Address]; twice {
-			v.add(field+".address", fmt.Sprintf("%s stands there twice; addresses are unique", r.Address))
-		}
-		v.returns[r.Address] = r.Owner
-		if f := v.vips[r.Address]; f != nil && f.problem == "" {
-			f.problem = returning(r.Address, r.Owner)
-		}
-	}
-}
-
-func returning(address netip.Addr, owner Key) string {
-	return fmt.Sprintf("%s was %s's and is still on its way back to its pool", address, owner)
-}
-
 func (v *validation) pools() {
 	type key struct {
 		name   string
@@ -123,4 +103,32 @@ func (v *validation) pools() {
 		}
 		seen[k] = true
 	}
+}
+
+func (v *validation) reserved() {
+	seen := make(map[netip.Addr]bool, len(v.state.Reserved))
+	for i, r := range v.state.Reserved {
+		field := fmt.Sprintf("reserved[%d]", i)
+		v.judge(field+".address", addressProblem(r.Address))
+		v.judge(field+".owner.namespace", labelProblem(r.Owner.Namespace))
+		v.judge(field+".owner.name", labelProblem(r.Owner.Name))
+		v.unique(seen, field+".address", r.Address)
+	}
+}
+
+func (v *validation) quarantined() {
+	seen := make(map[netip.Addr]bool, len(v.state.Quarantined))
+	for i, q := range v.state.Quarantined {
+		field := fmt.Sprintf("quarantined[%d]", i)
+		v.judge(field+".address", addressProblem(q.Address))
+		v.judge(field+".by", descriptionProblem(q.By))
+		v.unique(seen, field+".address", q.Address)
+	}
+}
+
+func (v *validation) unique(seen map[netip.Addr]bool, field string, address netip.Addr) {
+	if seen[address] {
+		v.add(field, fmt.Sprintf("%s stands there twice; addresses are unique", address))
+	}
+	seen[address] = true
 }

@@ -75,8 +75,8 @@ func (j *judgement) addresses() {
 		f := j.v.vips[address]
 		problem := ""
 		switch {
-		case f == nil && j.v.returns[address] != Key{}:
-			problem = returning(address, j.v.returns[address])
+		case f == nil && j.v.returns.addresses[address] != Key{}:
+			problem = returning(address, j.v.returns.addresses[address])
 		case f == nil:
 			problem = fmt.Sprintf("%s is not one of the vips", address)
 		case f.problem != "":
@@ -101,8 +101,8 @@ func (j *judgement) frontends() {
 		if f.Name != "" && !isLabel(f.Name) {
 			j.add(fmt.Sprintf("frontends[%d].name", i), labelProblem(f.Name))
 		}
-		if f.Protocol != TCP && f.Protocol != UDP && f.Protocol != SCTP {
-			j.add(fmt.Sprintf("frontends[%d].protocol", i), fmt.Sprintf("is %q; allowed are TCP, UDP and SCTP", f.Protocol))
+		if problem := protocolProblem(f.Protocol); problem != "" {
+			j.add(fmt.Sprintf("frontends[%d].protocol", i), problem)
 		}
 		if f.Port == 0 {
 			j.add(fmt.Sprintf("frontends[%d].port", i), "is 0; allowed are 1 to 65535")
@@ -152,9 +152,12 @@ func (j *judgement) claims(claims map[claim]*LoadBalancer) {
 		for i, f := range j.lb.Frontends {
 			c := claim{address, f.Protocol, f.Port}
 			if owner := claims[c]; owner != nil {
-				j.add(fmt.Sprintf("frontends[%d].port", i), fmt.Sprintf("%s port %d of %s is claimed by %s and by %s; it has one owner",
-					f.Protocol, f.Port, address, owner.Key, j.lb.Key))
+				j.add(fmt.Sprintf("frontends[%d].port", i), fmt.Sprintf("%s of %s is claimed by %s and by %s; it has one owner",
+					f.port(), address, owner.Key, j.lb.Key))
 				continue
+			}
+			if owner, releasing := j.v.returns.ports[c]; releasing && owner != j.lb.Key {
+				j.add(fmt.Sprintf("frontends[%d].port", i), returning(fmt.Sprintf("%s of %s", f.port(), address), owner))
 			}
 			claims[c] = j.lb
 		}

@@ -33,10 +33,19 @@ func TestValidStates(t *testing.T) {
 		"shared VIP": func(s *desired.State) {
 			s.LoadBalancers[1].Addresses[0], s.LoadBalancers[1].Frontends[0].Port = addr("192.0.2.10"), 81
 		},
-		"UDP and TCP": func(s *desired.State) { s.LoadBalancers[0].Frontends[2].Port = 443 },
-		"before":      func(s *desired.State) { s.Fence, s.LoadBalancers = desired.Fence{Sequence: 4}, nil },
-		"single":      func(s *desired.State) { single(s) },
-		"no floating": func(s *desired.State) { s.VIPs, s.LoadBalancers, s.ControlPlane, s.Instances = nil, nil, nil, nil },
+		"departed ports of two Services": func(s *desired.State) {
+			s.Releasing = append(s.Releasing, s.Releasing[2])
+			s.Releasing[3].Owner, s.Releasing[3].Ports = key("second"), []desired.Port{{Protocol: desired.SCTP, Port: 80}}
+		},
+		"departed ports that their owner has again": func(s *desired.State) {
+			s.Releasing[2].Owner, s.Releasing[2].Ports = key("api"), []desired.Port{{Protocol: desired.TCP, Port: 80}}
+		},
+		"departed ports beside a whole address": func(s *desired.State) { s.Releasing[2].Address = addr("192.0.2.20") },
+		"kept and quarantined":                  func(s *desired.State) { s.Quarantined[0].Address = s.Reserved[1].Address },
+		"UDP and TCP":                           func(s *desired.State) { s.LoadBalancers[0].Frontends[2].Port = 443 },
+		"before":                                func(s *desired.State) { s.Fence, s.LoadBalancers = desired.Fence{Sequence: 4}, nil },
+		"single":                                func(s *desired.State) { single(s) },
+		"no floating":                           func(s *desired.State) { s.VIPs, s.LoadBalancers, s.ControlPlane, s.Instances = nil, nil, nil, nil },
 		"largest ports": func(s *desired.State) {
 			s.LoadBalancers[0].Frontends[0] = desired.Frontend{Protocol: desired.SCTP, Port: 65535, NodePort: 65535}
 		},
@@ -229,7 +238,33 @@ func TestValidateAddresses(t *testing.T) {
 		{"control plane releasing", func(s *desired.State) { s.Releasing[0].Address = addr("192.0.2.1") }, []string{"vips[0].address: 192.0.2.1 was default/gone's"}},
 		{"releasing and floating", func(s *desired.State) { s.Releasing[0].Address = addr("192.0.2.11") }, []string{owner + "192.0.2.11 was default/gone's and is still on its way back"}},
 		{"releasing and given", func(s *desired.State) { s.LoadBalancers[1].Addresses[0] = addr("192.0.2.20") }, []string{owner + "192.0.2.20 was default/gone's"}},
-		{"releasing twice", func(s *desired.State) { s.Releasing[1].Address = addr("192.0.2.20") }, []string{"releasing[1].address: 192.0.2.20 stands there twice"}},
+		{"releasing twice", func(s *desired.State) { s.Releasing[1].Address = addr("192.0.2.20") },
+			[]string{"releasing[1].address: 192.0.2.20 stands there twice; an address that is not shared has one owner"}},
+		{"releasing twice by one", func(s *desired.State) { s.Releasing = append(s.Releasing, s.Releasing[2]); s.Releasing[3].Ports = nil },
+			[]string{"releasing[3].address: 2001:db8:1::10 of default/partner stands there twice; each owner names an address once",
+				"default/api loadBalancers[default/api].addresses[0]: 2001:db8:1::10 was default/partner's and is still on its way back"}},
+		{"releasing ports", func(s *desired.State) {
+			s.Releasing[2].Ports = []desired.Port{{Protocol: "tcp", Port: 1}, {Protocol: desired.TCP}, {Protocol: desired.UDP, Port: 2}, {Protocol: desired.UDP, Port: 2}}
+		}, []string{`releasing[2].ports[0].protocol: is "tcp"; allowed are TCP, UDP and SCTP`, "releasing[2].ports[1].port: is 0",
+			"releasing[2].ports[3]: UDP port 2 of 2001:db8:1::10 was default/partner's already; it has one owner"}},
+		{"releasing ports of two", func(s *desired.State) {
+			s.Releasing = append(s.Releasing, s.Releasing[2])
+			s.Releasing[3].Owner, s.Releasing[3].Ports = key("second"), []desired.Port{{Protocol: desired.UDP, Port: 80}}
+		}, []string{"releasing[3].ports[0]: UDP port 80 of 2001:db8:1::10 was default/partner's already; it has one owner"}},
+		{"releasing ports and given", func(s *desired.State) { s.LoadBalancers[0].Frontends[1].Port = 8080 },
+			[]string{"default/api loadBalancers[default/api].frontends[1].port: TCP port 8080 of 2001:db8:1::10 was default/partner's and is still on its way back"}},
+		{"releasing ports and not floating", func(s *desired.State) {
+			s.LoadBalancers[1].Addresses[0], s.Releasing[2].Address = addr("192.0.2.99"), addr("192.0.2.99")
+		}, []string{owner + "192.0.2.99 is not one of the vips"}},
+		{"control plane releasing ports", func(s *desired.State) { s.Releasing[2].Address = addr("192.0.2.1") }, []string{"vips[0].address: 192.0.2.1 was default/partner's"}},
+		{"reserved", func(s *desired.State) {
+			s.Reserved = append(s.Reserved, desired.Reserved{Owner: desired.Key{Namespace: "a b"}}, s.Reserved[0])
+		}, []string{"reserved[2].address: is missing", `reserved[2].owner.namespace: "a b" is no DNS label`, `reserved[2].owner.name: "" is no DNS label`,
+			"reserved[3].address: 192.0.2.30 stands there twice"}},
+		{"quarantined", func(s *desired.State) {
+			s.Quarantined = append(s.Quarantined, desired.Quarantined{Address: addr("192.0.2.41")}, s.Quarantined[1], desired.Quarantined{Address: addr("ff02::1"), By: "a\nb"})
+		}, []string{`quarantined[2].by: "" is no description`, "quarantined[3].address: 2001:db8:1::40 stands there twice",
+			"quarantined[4].address: ff02::1 is a multicast address", `quarantined[4].by: "a\nb" is no description`}},
 		{"releasing by whom", func(s *desired.State) { s.Releasing[1].Owner = desired.Key{} },
 			[]string{`releasing[1].owner.namespace: "" is no DNS label`, `releasing[1].owner.name: "" is no DNS label`}},
 		{"pools", func(s *desired.State) {

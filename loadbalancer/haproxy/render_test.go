@@ -126,6 +126,18 @@ func scenarios() []scenario {
 				web("192.0.2.10"),
 			}
 		}),
+		// Four Services on one address: two of the nodes' pool, one with servers of its own, and one that only wants
+		// the TCP port of another for UDP. A fifth one is on its way off it.
+		make("shared-address", func(s *desired.State, _ *Local) {
+			mail, dns := web("192.0.2.10", "2001:db8::10"), web("192.0.2.10")
+			mail.Name, mail.Frontends = "mail", []desired.Frontend{tcpPort(25, 31025), tcpPort(443, 31443)}
+			dns.Name, dns.Frontends = "dns", []desired.Frontend{{Protocol: desired.UDP, Port: 80, NodePort: 31053}, tcpPort(53, 31053)}
+			ingress := localPolicy("ingress", "192.0.2.10", tcpCheck, desired.Server{Name: "worker1", Address: netip.MustParseAddr("10.0.0.11"), Weight: 1})
+			ingress.Frontends = []desired.Frontend{tcpPort(8080, 30080)}
+			s.LoadBalancers = []desired.LoadBalancer{dns, mail, web("192.0.2.10"), ingress}
+			s.Releasing = []desired.Releasing{{Address: netip.MustParseAddr("192.0.2.10"), Owner: desired.Key{Namespace: "default", Name: "gone"},
+				Ports: []desired.Port{{Protocol: desired.TCP, Port: 22}}, SinceEpoch: 3, SinceSequence: 1}}
+		}),
 		make("control-plane-https", func(s *desired.State, _ *Local) { s.ControlPlane = controlPlane(apiCheck) }),
 		make("control-plane-tcp", func(s *desired.State, _ *Local) {
 			check := tcpCheck

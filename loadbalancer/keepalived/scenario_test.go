@@ -37,6 +37,18 @@ func vipOn(address, on string, routerID int) desired.VIP {
 	return desired.VIP{Address: netip.MustParseAddr(address), Interface: on, RouterID: routerID}
 }
 
+// shared is a State whose two Services have one address: one VIP.
+func shared() *desired.State {
+	s := state(2, "10.0.0.0", vipOn("192.0.2.10", "", 1))
+	for i, name := range []string{"dns", "web"} {
+		s.LoadBalancers = append(s.LoadBalancers, desired.LoadBalancer{
+			Key: desired.Key{Namespace: "default", Name: name}, Addresses: []netip.Addr{s.VIPs[0].Address},
+			Frontends: []desired.Frontend{{Protocol: desired.TCP, Port: uint16(80 + i), NodePort: uint16(30080 + i)}},
+		})
+	}
+	return s
+}
+
 // thousand are 1000 VIPs, spread over two instances.
 func thousand() []desired.VIP {
 	var out []desired.VIP

@@ -44,7 +44,7 @@ func TestRenderGolden(t *testing.T) {
 		name  string
 		state *desired.State
 	}{
-		{"pair", pair()}, {"no-nodes", noNodes}, {"no-nodes6", noNodes6}, {"no-endpoints", noControlPlane}, {"single-empty", single},
+		{"pair", pair()}, {"shared-address", shared()}, {"no-nodes", noNodes}, {"no-nodes6", noNodes6}, {"no-endpoints", noControlPlane}, {"single-empty", single},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			script, err := Render(c.state, DebianLocal("a"))

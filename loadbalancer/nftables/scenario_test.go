@@ -52,6 +52,20 @@ func pair() *desired.State {
 	return s
 }
 
+// shared is a State of two Services on one address with the same port for different protocols, and of a third one that
+// is on its way off it.
+func shared() *desired.State {
+	s := pair()
+	a := netip.MustParseAddr(vip4)
+	web, dns := s.LoadBalancers[0], s.LoadBalancers[1]
+	web.Addresses = []netip.Addr{a}
+	dns.Frontends = []desired.Frontend{{Protocol: desired.UDP, Port: 80, NodePort: 30053}, {Protocol: desired.TCP, Port: 53, NodePort: 30053}}
+	s.VIPs, s.ControlPlane, s.LoadBalancers = []desired.VIP{{Address: a, RouterID: 1}}, nil, []desired.LoadBalancer{dns, web}
+	s.Releasing = []desired.Releasing{{Address: a, Owner: desired.Key{Namespace: "default", Name: "gone"},
+		Ports: []desired.Port{{Protocol: desired.TCP, Port: 443}}, SinceEpoch: 3, SinceSequence: 1}}
+	return s
+}
+
 // many is a State of n Services with a VIP and a port each.
 func many(n int) *desired.State {
 	s := pair()

@@ -25,6 +25,10 @@ type Config struct {
 	VRRP VRRP `yaml:"vrrp"`
 	// Pools are the addresses that Services may get, at least one pool. Addresses of gateways and of the control plane that lie inside a pool are never given to a Service.
 	Pools []Pool `yaml:"pools"`
+	// Reservations keep single addresses of the pools for one Service each, which gets its address whatever the pool's other rules say: `192.0.2.70: default/web`. The address may be written in any form that is an address (`2001:DB8:0::70`); one that is written in two forms is refused.
+	Reservations map[string]string `yaml:"reservations"`
+	// ReadForeignAnnotations makes the annotations of other controllers count where our own is absent: `metallb.io/loadBalancerIPs`, `metallb.io/address-pool`, `metallb.io/allow-shared-ip` and `kube-vip.io/loadbalancerIPs`, so that a site moves here without an edit of its Services. Default `false`.
+	ReadForeignAnnotations bool `yaml:"readForeignAnnotations"`
 	// Nodes is how the gateways reach and check the workers.
 	Nodes Nodes `yaml:"nodes"`
 	// IPMode is what is written to a Service's `status.loadBalancer.ingress[].ipMode`: `VIP`, or `Proxy`, which keeps kube-proxy from answering for the address inside the cluster (KEP-1860); workers with kube-proxy in IPVS mode without strictARP need `Proxy`. Default `VIP`.
@@ -73,12 +77,30 @@ type VRRP struct {
 
 // Pool is a set of addresses that Services may get.
 type Pool struct {
-	// Name is the pool's name, a DNS label.
+	// Name is the pool's name, a DNS label. Services ask for it by name in their annotation `cloud-provider-haproxy/address-pool`.
 	Name string `yaml:"name"`
 	// Addresses are networks (`192.0.2.0/26`), ranges (`192.0.2.10-192.0.2.20`) and single addresses, IPv4 and IPv6. No two overlap, within a pool or between pools.
 	Addresses []string `yaml:"addresses"`
 	// Interface is the network interface of every gateway that holds these addresses. Default: each gateway's own `interface`.
 	Interface string `yaml:"interface"`
+	// Exclude are parts of `addresses` that no Service gets, written like `addresses`. Those of gateways, of the control plane and of `nodes.addresses` need not be named.
+	Exclude []string `yaml:"exclude"`
+	// AvoidNetworkAndBroadcast leaves out the first and the last address of each IPv4 network in `addresses` and the first one of each IPv6 network, which hosts do not answer for; ranges, single addresses, `/31`, `/32`, `/127` and `/128` keep all. Set it to `false` when the networks are cut out of a larger one. Default `true`.
+	AvoidNetworkAndBroadcast *bool `yaml:"avoidNetworkAndBroadcast"`
+	// AutoAssign says whether Services get addresses from here without asking. With `false` only those do that name the pool or one of its addresses. Default `true`.
+	AutoAssign *bool `yaml:"autoAssign"`
+	// Priority decides which of several pools is asked first: the one with the highest number, among equals the first in the file. Pools that choose their Services (`namespaces`, `namespaceSelector`, `serviceSelector`) are asked before all others. May be negative. Default `0`.
+	Priority int `yaml:"priority"`
+	// Namespaces are the names of namespaces whose Services may have addresses from here. Default, when `namespaceSelector` is absent too: all.
+	Namespaces []string `yaml:"namespaces"`
+	// NamespaceSelector admits the namespaces with these labels, besides those in `namespaces`; written as for `kubectl get -l`: `team=web,stage in (prod, test),!legacy`.
+	NamespaceSelector string `yaml:"namespaceSelector"`
+	// ServiceSelector leaves, of the Services in those namespaces, the ones with these labels; written like `namespaceSelector`. Default: all.
+	ServiceSelector string `yaml:"serviceSelector"`
+	// ShareAcrossNamespaces lets Services of different namespaces share an address when both say the same annotation `cloud-provider-haproxy/allow-shared-ip`. Default `false`: only Services of one namespace.
+	ShareAcrossNamespaces bool `yaml:"shareAcrossNamespaces"`
+	// Probe says whether a gateway asks the network for a new address (ARP, neighbour discovery) before it is given to a Service, and leaves alone one that somebody answers for. It takes a second at most. Default `true`.
+	Probe *bool `yaml:"probe"`
 }
 
 // Nodes is how the gateways reach and check the workers.

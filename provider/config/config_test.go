@@ -73,7 +73,7 @@ func TestDefaults(t *testing.T) {
 		},
 		SSH:            SSH{User: "gatewayctl", PrivateKeyFile: "/key", KnownHostsFile: "/known_hosts"},
 		VRRP:           VRRP{FirstRouterID: 200, AdvertInterval: Duration(200 * time.Millisecond)},
-		Pools:          []Pool{{Name: "main", Addresses: []string{"192.0.2.64/26"}}},
+		Pools:          []Pool{{Name: "main", Addresses: []string{"192.0.2.64/26"}, AvoidNetworkAndBroadcast: &yes, AutoAssign: &yes, Probe: &yes}},
 		IPMode:         "VIP",
 		ServeUnclassed: &yes, LoadBalancerClass: "cloud-provider-haproxy/gateway",
 		ResyncInterval: Duration(time.Minute),
@@ -119,7 +119,7 @@ func TestSingleFaults(t *testing.T) {
 	}{
 		{"version", [2]string{"haproxy/v1", "haproxy/v2"}, `apiVersion: "cloud-provider-haproxy/v2"; allowed is cloud-provider-haproxy/v1`},
 		{"kind", [2]string{"kind: CloudConfig", "kind: Config"}, `kind: "Config"; allowed is CloudConfig`},
-		{"unknown at top", [2]string{control, "pool: []\npools:"}, "pool: line 7: unknown field; here are allowed: apiVersion, controlPlane, gateways, ipMode, kind, loadBalancerClass, nodes, pools, resyncInterval, serveUnclassed, ssh, vrrp"},
+		{"unknown at top", [2]string{control, "pool: []\npools:"}, "pool: line 7: unknown field; here are allowed: apiVersion, controlPlane, gateways, ipMode, kind, loadBalancerClass, nodes, pools, readForeignAnnotations, reservations, resyncInterval, serveUnclassed, ssh, vrrp"},
 		{"twice", [2]string{"interface: eth0}", "interface: eth0, interface: eth1}"}, "gateways[0].interface: line 4: is written twice, first in line 4; once is allowed"},
 		{"twice in a map", [2]string{control, "nodes:\n  addresses:\n    a: [192.0.2.9]\n    a: [192.0.2.9]\npools:"}, "nodes.addresses.a: line 10: is written twice, first in line 9; once is allowed"},
 		{"list for mapping", [2]string{control, "vrrp: []\npools:"}, "vrrp: line 7: is a list; a mapping (key: value) is allowed"},
@@ -150,7 +150,7 @@ func TestSingleFaults(t *testing.T) {
 		{"range of two families", [2]string{address, `["192.0.2.65-2001:db8::1"]`}, `pools[0].addresses[0]: address range "192.0.2.65-2001:db8::1": 192.0.2.65 and 2001:db8::1 are of different families`},
 		{"multicast pool", [2]string{address, "[239.0.0.1]"}, "pools[0].addresses[0]: 239.0.0.1 reaches into 224.0.0.0/3 (multicast and reserved); unicast addresses of the network are allowed"},
 		{"nonsense pool", [2]string{address, "[all]"}, `pools[0].addresses[0]: address range "all": "all" is not an IP address`},
-		{"pool of gateways", [2]string{address, "[192.0.2.2-192.0.2.3]"}, `pools: pool "main" has no address that is not excluded`},
+		{"pool of gateways", [2]string{address, "[192.0.2.2-192.0.2.3]"}, "pools[0].addresses: nothing is left for Services, the rest being: VRRP address of gateway gw1, VRRP address of gateway gw2; name further addresses"},
 		{"address type", [2]string{control, "nodes: {addressType: Hostname}\npools:"}, `nodes.addressType: "Hostname"; allowed is InternalIP, ExternalIP`},
 		{"node addresses", [2]string{control, "nodes: {addresses: {a: [192.0.2.8, 192.0.2.9]}}\npools:"}, "nodes.addresses.a: holds 2 IPv4 and 0 IPv6 addresses; at most one of each is allowed, and at least one in all"},
 		{"check type", [2]string{control, "nodes: {healthCheck: {type: http}}\npools:"}, `nodes.healthCheck.type: "http"; allowed is kube-proxy, tcp, none`},
@@ -228,7 +228,8 @@ pools:
 		excluded = append(excluded, e.Range.From().String()+" "+e.Reason)
 	}
 	wantExcluded := []string{"192.0.2.2 VRRP address of gateway zz", "192.0.2.3 VRRP address of gateway gw2", "192.0.2.71 address of node worker",
-		"192.0.2.70 address of the control plane", "192.0.2.11 address of an API server", "192.0.2.12 address of an API server"}
+		"192.0.2.70 address of the control plane", "192.0.2.11 address of an API server", "192.0.2.12 address of an API server",
+		"2001:db8:: subnet-router anycast address of 2001:db8::/64", "192.0.2.64 network address of 192.0.2.64/26", "192.0.2.127 broadcast address of 192.0.2.64/26"}
 	if diff := cmp.Diff(wantExcluded, excluded); diff != "" {
 		t.Errorf("exclusions (-want +got):\n%s", diff)
 	}
@@ -237,8 +238,8 @@ pools:
 		t.Fatal(err)
 	}
 	got, err := allocator.Allocate(ipam.Owner{Namespace: "a", Name: "b"}, ipam.Request{})
-	if err != nil || got[0] != addr("192.0.2.64") {
-		t.Errorf("first address %v, %v; want 192.0.2.64", got, err)
+	if err != nil || got[0] != addr("192.0.2.65") {
+		t.Errorf("first address %v, %v; want 192.0.2.65", got, err)
 	}
 }
 
@@ -287,11 +288,18 @@ func TestLoadLooksAtTheFilesNamedInside(t *testing.T) {
 
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte(base))
+	f.Add([]byte(strings.Replace(base, "pools:\n"+onePool, richPools, 1)))
 	f.Add([]byte("gateways: {a: &a [*a]}\npools: [[[]]]"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		c, err := Decode(b)
-		if err == nil && (c.DesiredControlPlane() == nil) != (c.ControlPlane == nil) {
+		if err != nil {
+			return
+		}
+		if (c.DesiredControlPlane() == nil) != (c.ControlPlane == nil) || len(c.AddressReservations()) != len(c.Reservations) {
 			t.Error("a valid configuration does not convert")
+		}
+		if _, err := ipam.New(c.AddressPools(), c.Exclusions()); err != nil {
+			t.Errorf("ipam refuses a valid configuration: %v", err)
 		}
 	})
 }

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"cloud-provider-haproxy/ipam"
 	"cloud-provider-haproxy/loadbalancer/desired"
 )
 
@@ -68,56 +67,6 @@ func check(kind string, port int, path string, interval Duration, rise, fall int
 		return desired.Check{Kind: desired.CheckNone}
 	}
 	return desired.Check{Kind: kinds[kind], Port: uint16(port), Path: path, IntervalMillis: interval.Millis(), Rise: rise, Fall: fall}
-}
-
-// PoolInterfaces gives the interface of every pool that names one.
-func (c *Config) PoolInterfaces() map[string]string {
-	interfaces := map[string]string{}
-	for _, p := range c.Pools {
-		if p.Interface != "" {
-			interfaces[p.Name] = p.Interface
-		}
-	}
-	return interfaces
-}
-
-// AddressPools gives the pools in the order of the file.
-func (c *Config) AddressPools() []ipam.Pool {
-	var pools []ipam.Pool
-	for _, p := range c.Pools {
-		pool := ipam.Pool{Name: p.Name}
-		for _, text := range p.Addresses {
-			if r, err := parseRange(text); err == nil { // validate has refused a file where this fails
-				pool.Ranges = append(pool.Ranges, r)
-			}
-		}
-		pools = append(pools, pool)
-	}
-	return pools
-}
-
-// Exclusions gives the addresses that no Service may get although a pool holds them: those of gateways, of configured
-// nodes and of the control plane, in the order of the file, nodes by name.
-func (c *Config) Exclusions() []ipam.Exclusion {
-	var all []ipam.Exclusion
-	for _, g := range c.Gateways {
-		all = append(all, ipam.Exclude(g.VRRPAddress, "VRRP address of gateway "+g.Name))
-		if a, err := netip.ParseAddr(g.SSHAddress); err == nil && a != g.VRRPAddress {
-			all = append(all, ipam.Exclude(a, "SSH address of gateway "+g.Name))
-		}
-	}
-	for _, name := range sortedKeys(c.Nodes.Addresses) {
-		for _, a := range c.Nodes.Addresses[name] {
-			all = append(all, ipam.Exclude(a, "address of node "+name))
-		}
-	}
-	if p := c.DesiredControlPlane(); p != nil {
-		all = append(all, ipam.Exclude(p.Address, "address of the control plane"))
-		for _, e := range p.Endpoints {
-			all = append(all, ipam.Exclude(e.Addr(), "address of an API server"))
-		}
-	}
-	return all
 }
 
 // LocalCheck gives the check of a Service with externalTrafficPolicy: Local: kube-proxy (or its replacement) answers

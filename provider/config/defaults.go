@@ -28,9 +28,12 @@ func (c *Config) setDefaults() {
 	orDefault(&c.VRRP.AdvertInterval, Duration(200*time.Millisecond))
 	orDefault(&c.IPMode, "VIP")
 	orDefault(&c.LoadBalancerClass, LoadBalancerClass)
-	if c.ServeUnclassed == nil {
-		c.ServeUnclassed = new(bool)
-		*c.ServeUnclassed = true
+	orTrue(&c.ServeUnclassed)
+	for i := range c.Pools {
+		p := &c.Pools[i]
+		orTrue(&p.AvoidNetworkAndBroadcast)
+		orTrue(&p.AutoAssign)
+		orTrue(&p.Probe)
 	}
 	orDefault(&c.ResyncInterval, Duration(time.Minute))
 	c.Nodes.setDefaults()
@@ -96,5 +99,12 @@ func orDefault[T comparable](field *T, value T) {
 	var zero T
 	if *field == zero {
 		*field = value
+	}
+}
+
+func orTrue(field **bool) {
+	if *field == nil {
+		yes := true
+		*field = &yes
 	}
 }

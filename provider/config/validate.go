@@ -7,10 +7,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"go4.org/netipx"
-
-	"cloud-provider-haproxy/ipam"
 )
 
 // The values of healthCheck.type and controlPlane.check.type.
@@ -33,6 +29,7 @@ func (c *Config) validate(f *faults) {
 	c.validateSSH(f)
 	c.validateVRRP(f)
 	c.validatePools(f)
+	c.validateReservations(f)
 	c.Nodes.validate(f)
 	oneOf(f, "ipMode", c.IPMode, "VIP", "Proxy")
 	if !labelKey(c.LoadBalancerClass) {
@@ -43,11 +40,6 @@ func (c *Config) validate(f *faults) {
 	}
 	if c.ControlPlane != nil {
 		c.validateControlPlane(f)
-	}
-	if f.err() == nil {
-		if _, err := ipam.New(c.AddressPools(), c.Exclusions()); err != nil {
-			f.add("pools", "%v", err) // a pool whose addresses are all taken by gateways, nodes and the control plane
-		}
 	}
 }
 
@@ -120,52 +112,6 @@ func highestFirst(instances int) string {
 		return "name fewer gateways"
 	}
 	return fmt.Sprintf("1 to %d is allowed", 256-instances)
-}
-
-// poolRange is one entry of a pool, remembered for the search of overlaps.
-type poolRange struct {
-	path, text string
-	addresses  netipx.IPRange
-}
-
-func (c *Config) validatePools(f *faults) {
-	if len(c.Pools) == 0 {
-		f.add("pools", "there is none; name at least one, Services get their addresses from there")
-	}
-	names := map[string]int{}
-	var seen []poolRange
-	for i, p := range c.Pools {
-		path := fmt.Sprintf("pools[%d]", i)
-		if !dnsLabel(p.Name) {
-			f.add(path+".name", "%q; a DNS label (a-z, 0-9, -; at most 63) is allowed", p.Name)
-		} else {
-			once(f, names, path+".name", "pools[%d].name", p.Name, i)
-		}
-		interfaceName(f, path+".interface", p.Interface, false)
-		if len(p.Addresses) == 0 {
-			f.add(path+".addresses", "is empty; networks, ranges and single addresses are allowed")
-		}
-		for j, text := range p.Addresses {
-			path := fmt.Sprintf("%s.addresses[%d]", path, j)
-			r, err := parseRange(text)
-			if err != nil {
-				f.add(path, "%v", err)
-				continue
-			}
-			seen = append(seen, poolRange{path, text, r})
-		}
-	}
-	tellOverlaps(f, seen)
-}
-
-// tellOverlaps compares neighbours in sorted order; of three that overlap each one is named at least once.
-func tellOverlaps(f *faults, ranges []poolRange) {
-	slices.SortStableFunc(ranges, func(a, b poolRange) int { return a.addresses.From().Compare(b.addresses.From()) })
-	for i := range ranges {
-		for j := i + 1; j < len(ranges) && ranges[j].addresses.Overlaps(ranges[i].addresses); j++ {
-			f.add(ranges[j].path, "%s overlaps %s of %s; an address belongs to one pool only", ranges[j].text, ranges[i].text, ranges[i].path)
-		}
-	}
 }
 
 func (n *Nodes) validate(f *faults) {
