@@ -38,7 +38,10 @@ func (m *Manager) openBooks(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read which addresses are kept and quarantined: %w", err)
 	}
-	m.books.saved = ledger
+	if ledger == nil {
+		return nil
+	}
+	m.books.saved = *ledger
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, r := range ledger.Kept {
@@ -161,8 +164,12 @@ func (m *Manager) adoptEdits(ctx context.Context) error {
 		return err
 	}
 	before := m.books.saved
-	m.books.saved = found
-	if sameLedger(found, Ledger{}) || sameLedger(found, before) {
+	if found == nil {
+		m.books.saved = Ledger{}
+		return nil
+	}
+	m.books.saved = *found
+	if sameLedger(*found, before) {
 		return nil
 	}
 	kept, keptBefore := reservedFor(found.Kept), reservedFor(before.Kept)

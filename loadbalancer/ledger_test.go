@@ -9,7 +9,6 @@ import (
 
 	"cloud-provider-haproxy/ipam"
 	"cloud-provider-haproxy/loadbalancer"
-	"cloud-provider-haproxy/loadbalancer/desired"
 )
 
 // TestKeptAddressWaitsForItsService, over restarts and while gateways are away.
@@ -109,7 +108,7 @@ func TestLedgerIsEdited(t *testing.T) {
 			t.Errorf("vip has %s", got)
 		}
 		// Removed as a whole it was not edited.
-		s.ledger.edit(func(l *loadbalancer.Ledger) { *l = loadbalancer.Ledger{} })
+		s.ledger.remove()
 		time.Sleep(61 * time.Second)
 		if got := s.ledger.read().Kept; len(got) != 1 || got[0].Owner != ipam.Owner(key("b")) {
 			t.Errorf("after the object was removed it says %v", got)
@@ -189,6 +188,5 @@ func TestReleasingSurvivesNewGateways(t *testing.T) {
 		if _, err := c.Ensure(t.Context(), web("b", 80)); !isA[*ipam.ExhaustedError](err) {
 			t.Errorf("the address that gw2 may hold was given away, or: %v", err)
 		}
-		_ = desired.Key{}
 	})
 }

@@ -57,14 +57,14 @@ func (n *fakeNetwork) questions() [][]netip.Addr {
 // fakeLedger is the object in the API server.
 type fakeLedger struct {
 	mu     sync.Mutex
-	object loadbalancer.Ledger
+	object *loadbalancer.Ledger
 	// known is what the controller read or wrote last.
-	known  loadbalancer.Ledger
+	known  *loadbalancer.Ledger
 	err    error
 	writes int
 }
 
-func (l *fakeLedger) Read(context.Context) (loadbalancer.Ledger, error) {
+func (l *fakeLedger) Read(context.Context) (*loadbalancer.Ledger, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.known = l.object
@@ -80,7 +80,7 @@ func (l *fakeLedger) Write(_ context.Context, ledger loadbalancer.Ledger) error 
 	if !reflect.DeepEqual(l.known, l.object) {
 		return &loadbalancer.LedgerChangedError{Err: errors.New("another resourceVersion")}
 	}
-	l.object, l.known = ledger, ledger
+	l.object, l.known = &ledger, &ledger
 	l.writes++
 	return nil
 }
@@ -89,10 +89,17 @@ func (l *fakeLedger) Write(_ context.Context, ledger loadbalancer.Ledger) error 
 func (l *fakeLedger) edit(f func(*loadbalancer.Ledger)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	object := l.object
+	object := *l.object
 	object.Kept, object.Quarantined = slices.Clone(object.Kept), slices.Clone(object.Quarantined)
 	f(&object)
-	l.object = object
+	l.object = &object
+}
+
+// remove is what a person does who knows no better.
+func (l *fakeLedger) remove() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.object = nil
 }
 
 func (l *fakeLedger) fail(err error) {
@@ -104,5 +111,8 @@ func (l *fakeLedger) fail(err error) {
 func (l *fakeLedger) read() loadbalancer.Ledger {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.object
+	if l.object == nil {
+		return loadbalancer.Ledger{}
+	}
+	return *l.object
 }

@@ -12,7 +12,6 @@ import (
 
 	"cloud-provider-haproxy/ipam"
 	"cloud-provider-haproxy/loadbalancer"
-	"cloud-provider-haproxy/loadbalancer/desired"
 	"cloud-provider-haproxy/loadbalancer/wire"
 )
 
@@ -88,7 +87,7 @@ func TestStrangerHasTheAddress(t *testing.T) {
 		if !errors.As(notices[key("a")], &conflict) || conflict.MAC != stranger.MAC || conflict.Requested || conflict.Held {
 			t.Errorf("told %v", notices[key("a")])
 		}
-		state, applies := s.gateways[0].snapshot()
+		state, _ := s.gateways[0].snapshot()
 		if len(state.Quarantined) != 1 || state.Quarantined[0].By != stranger.MAC || state.Pools[0].Quarantined != 1 {
 			t.Errorf("State: quarantined %v, pools %v", state.Quarantined, state.Pools)
 		}
@@ -112,7 +111,6 @@ func TestStrangerHasTheAddress(t *testing.T) {
 		if questions := s.network.questions()[asked:]; len(questions) != 1 {
 			t.Errorf("asked after the restart: %v", questions)
 		}
-		_ = applies
 	})
 }
 
@@ -327,6 +325,5 @@ func TestRoutersAndBroadcastAreNotGiven(t *testing.T) {
 				t.Errorf("%s: %v", address, err)
 			}
 		}
-		_ = desired.Key{}
 	})
 }
