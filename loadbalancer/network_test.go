@@ -31,6 +31,12 @@ func (n *fakeNetwork) has(address string, neighbors ...wire.Neighbor) {
 	n.neighbors[netip.MustParseAddr(address)] = neighbors
 }
 
+func (n *fakeNetwork) setProxy(mac string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.proxy = mac
+}
+
 func (n *fakeNetwork) answer(targets []wire.ProbeTarget) *wire.Probed {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -72,6 +72,38 @@ func TestNewAddressesAreLookedForAtOnce(t *testing.T) {
 	})
 }
 
+// TestAskingMakesNoState: gateways hear of a new Service once, when its address is known to be free.
+func TestAskingMakesNoState(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newProbedSite(t, "10.0.0.0/24", "gw1")
+		c := s.start()
+		defer c.stop()
+		s.ensure(c, web("a", 80))
+		_, before := s.gateways[0].snapshot()
+		s.ensure(c, web("b", 80))
+		if _, after := s.gateways[0].snapshot(); len(after) != len(before)+1 {
+			t.Errorf("%d States for one Service", len(after)-len(before))
+		}
+	})
+}
+
+// TestFreedAddressIsLookedForAgain: a stranger may have taken it meanwhile.
+func TestFreedAddressIsLookedForAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newProbedSite(t, "10.0.0.1", "gw1")
+		c := s.start()
+		defer c.stop()
+		s.ensure(c, web("a", 80))
+		if err := c.Delete(t.Context(), key("a"), false); err != nil {
+			t.Fatal(err)
+		}
+		s.network.has("10.0.0.1", stranger)
+		if _, err := c.Ensure(t.Context(), web("b", 80)); !isA[*ipam.ExhaustedError](err) || !strings.Contains(err.Error(), "quarantined") {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
 func TestStrangerHasTheAddress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newProbedSite(t, "10.0.0.1-10.0.0.20", "gw1", "gw2")
@@ -140,10 +172,14 @@ func TestRequestedAddressOfAStranger(t *testing.T) {
 		if lb := s.gateways[0].serves("a"); lb == nil || lb.Addresses[0] != had {
 			t.Errorf("a is served as %+v, want at %s", lb, had)
 		}
+		if pool := c.Pools()[0]; pool.Assigned != 1 || pool.Releasing != 0 {
+			t.Errorf("a is served, yet the pool has %+v", pool)
+		}
 		if got := s.ensure(c, web("a", 443)).Addresses[0]; got != had {
 			t.Errorf("without the request a has %s, want %s", got, had)
 		}
-		if state, _ := s.gateways[0].snapshot(); len(state.Releasing) != 0 || len(state.LoadBalancers) != 1 {
+		state, _ := s.gateways[0].snapshot()
+		if pool := state.Pools[0]; len(state.Releasing) != 0 || len(state.LoadBalancers) != 1 || pool.Assigned != 1 || pool.Releasing != 0 {
 			t.Errorf("State: %+v", state)
 		}
 	})
@@ -196,8 +232,44 @@ func TestProxyARP(t *testing.T) {
 		if told := s.observer.toldOf(); len(told) != 1 || !errors.As(told[0], &proxy) || proxy.MAC != s.network.proxy {
 			t.Errorf("told %v, want once who it is", told)
 		}
-		if state, _ := s.gateways[0].snapshot(); len(state.Quarantined) != 0 {
+		// Whoever changes the pools may have mended that too.
+		s.network.has("10.0.0.3", stranger)
+		s.network.setProxy("")
+		if err := c.SetPools(s.settings.PoolSettings); err != nil {
+			t.Fatal(err)
+		}
+		if got := s.ensure(c, web("c", 80)).Addresses; got[0].String() != "10.0.0.4" {
+			t.Errorf("c has %v", got)
+		}
+		if state, _ := s.gateways[0].snapshot(); len(state.Quarantined) != 1 {
 			t.Errorf("quarantined: %v", state.Quarantined)
+		}
+	})
+}
+
+// TestWhatIsOursIsNotLookedFor: the former controller of a Service may answer for its address for a while.
+func TestWhatIsOursIsNotLookedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newProbedSite(t, "10.0.0.1-10.0.0.20", "gw1")
+		c := s.start()
+		s.ensure(c, web("served", 80))
+		_ = c.stop()
+		for i := range 5 {
+			s.network.has(fmt.Sprintf("10.0.0.%d", i), stranger)
+		}
+		asked := len(s.network.questions())
+		// served was never published, published never served.
+		c = s.start(replayed(web("served", 80)), replayed(web("published", 80), "10.0.0.2"))
+		defer c.stop()
+		late := web("late", 80)
+		late.Published = addresses("10.0.0.3")
+		for i, service := range []loadbalancer.Service{web("served", 443), web("published", 443), late} {
+			if got := s.ensure(c, service).Addresses[0].String(); got != fmt.Sprintf("10.0.0.%d", i+1) {
+				t.Errorf("%s has %s", service.LoadBalancer.Key, got)
+			}
+		}
+		if got := s.network.questions()[asked:]; len(got) != 0 {
+			t.Errorf("asked for %v", got)
 		}
 	})
 }
