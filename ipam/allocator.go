@@ -1,100 +1,40 @@
 package ipam
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
 )
 
-// Owner names who holds an address: a Service's namespace and name.
-type Owner struct{ Namespace, Name string }
-
-// String gives namespace/name.
-func (o Owner) String() string { return o.Namespace + "/" + o.Name }
-
-// Compare orders by namespace, then name.
-func (o Owner) Compare(other Owner) int {
-	if o.Namespace != other.Namespace {
-		if o.Namespace < other.Namespace {
-			return -1
-		}
-		return 1
-	}
-	switch {
-	case o.Name < other.Name:
-		return -1
-	case o.Name > other.Name:
-		return 1
-	}
-	return 0
-}
-
-// Request is what an owner wants.
-type Request struct {
-	// Families are wanted in this order, each once. Empty: the families of Addresses; if that is empty too, the first
-	// family that a pool has, IPv4 before IPv6.
-	Families []Family
-	// FirstSuffices leaves out families after the first that nothing can be had of (PreferDualStack). A requested
-	// address is never left out.
-	FirstSuffices bool
-	// Addresses are requested by name, at most one of each family, each of a family in Families.
-	Addresses []netip.Addr
-	// Pools are asked in this order; nil: all, in the order that New got them; empty: none, so that only what the owner
-	// holds, requests or has reserved can be had. Requested addresses need not be in them.
-	Pools []string
-	// Moves gives up an address that lies in a pool which Pools does not name, for one of Pools.
-	Moves bool
-	// Note completes the error when no pool of Pools has an address, e.g. why pools are not in the list.
-	Note string
-	// Sharing is with whom the addresses may be shared.
-	Sharing Sharing
-}
-
-// Sharing says with whom an owner may share its addresses: owners with the same Key whose Ports are disjoint, of one
-// namespace unless the pool allows more. The zero value shares with nobody.
-type Sharing struct {
-	Key   string
-	Ports []Port
-}
-
-// Port is one port of a transport protocol.
-type Port struct {
-	// Protocol is TCP, UDP or SCTP.
-	Protocol string
-	Number   uint16
-}
-
-// Reservation keeps an address for one owner.
-type Reservation struct {
-	Address netip.Addr
-	Owner   Owner
-}
-
-// Holder is who has an address.
-type Holder struct {
-	Owner Owner
-	// Releasing is set when the owner gave it up and Free has not been called yet.
-	Releasing bool
-}
-
-// Released is an address on its way back to its pool.
-type Released struct {
-	Address netip.Addr
-	Owner   Owner
-}
-
 // Allocator knows every address of the pools. It is not safe for concurrent use.
 type Allocator struct {
-	pools      []string
+	pools []string
+	// byPool gives the blocks of a pool, IPv4 then IPv6, nil where it has none; blocks are all, in the order of the pools.
+	byPool     map[string][2]*block
 	blocks     []*block
 	spans      []span
 	exclusions []Exclusion
-	// excluded are the run-time exclusions that lie in a pool, with their reasons.
-	excluded map[netip.Addr]string
-	owners   owners
-	// outside are addresses held in no pool: a pool that was removed, an edited status.
-	outside   map[netip.Addr]*record
-	releasing map[netip.Addr]*record
+	marks      map[netip.Addr]mark
+	// reservedFor are the reserved addresses of an owner, sorted.
+	reservedFor map[Owner][]netip.Addr
+	owners      owners
+	// releasing are the records with departures.
+	releasing map[*record]struct{}
+	// outside are the cells of addresses in no pool: a pool that was removed, an edited status.
+	outside map[netip.Addr]*record
+	// shared are the tenants of addresses whose cell is several: all but those that one owner holds or releases alone and
+	// without a sharing key.
+	shared  map[netip.Addr][]tenant
+	several *record
+	// keys are the addresses that are held with a sharing key, oldest first.
+	keys map[string][]netip.Addr
+	// regained are addresses that were releasing when their owner took them: Withdraw must not make them free.
+	regained map[holding]struct{}
+}
+
+// holding is one owner's part in an address.
+type holding struct {
+	record  *record
+	address netip.Addr
 }
 
 func slot(f Family) int {
@@ -104,19 +44,29 @@ func slot(f Family) int {
 	return 1
 }
 
+// asking is a request and who makes it; record is nil for an owner that has nothing.
+type asking struct {
+	owner   Owner
+	record  *record
+	request *Request
+	sharing Sharing
+}
+
 // Allocate gives owner addresses, one for each family of the request, in the order of its families. An owner that has
-// an address keeps it, unless it requests another one; what it no longer asks for becomes releasing. On an error nothing
-// changes. Errors: *ExhaustedError, *OutsideError, *ExcludedError, *TakenError, *RequestError.
+// an address keeps it, unless it requests another one or Moves; what it no longer asks for becomes releasing, and so do
+// ports that its Sharing has no more. An owner that has none gets, in this order: one that it releases still, one that
+// is reserved for it, one that it can share, the next free. On an error nothing changes. Errors: *ExhaustedError,
+// *OutsideError, *ExcludedError, *TakenError, *SharingError, *ReservedError, *QuarantinedError, *RequestError.
 func (a *Allocator) Allocate(owner Owner, request Request) ([]netip.Addr, error) {
-	families, err := a.families(request)
+	families, err := a.families(&request)
 	if err != nil {
 		return nil, err
 	}
+	q := asking{owner: owner, record: a.owners.get(owner), request: &request, sharing: request.Sharing.normal()}
 	var wanted [2]netip.Addr
-	var buffer [2]netip.Addr
-	addresses := buffer[:0]
+	addresses := make([]netip.Addr, 0, len(families))
 	for i, family := range families {
-		address, err := a.choose(owner, family, request)
+		address, err := a.choose(&q, family)
 		if err != nil {
 			if _, exhausted := err.(*ExhaustedError); exhausted && i > 0 && request.FirstSuffices {
 				continue
@@ -126,115 +76,113 @@ func (a *Allocator) Allocate(owner Owner, request Request) ([]netip.Addr, error)
 		wanted[slot(family)] = address
 		addresses = append(addresses, address)
 	}
-	a.commit(owner, wanted)
-	return slices.Clone(addresses), nil
-}
-
-// families says which families are asked for and refuses a request that contradicts itself.
-func (a *Allocator) families(request Request) ([]Family, error) {
-	families := request.Families
-	if len(families) == 0 {
-		for _, address := range request.Addresses {
-			families = append(families, FamilyOf(address))
+	if q.record == nil {
+		q.record = a.owners.add(owner)
+	}
+	for i, address := range wanted {
+		if held := q.record.addresses[i]; held.IsValid() && held != address {
+			a.depart(q.record, i)
+		}
+		if address.IsValid() {
+			a.hold(q.record, a.seat(address), q.sharing)
 		}
 	}
-	if len(families) == 0 {
-		families = a.firstFamily()
-	}
-	for i, family := range families {
-		if family != IPv4 && family != IPv6 || slices.Contains(families[:i], family) {
-			return nil, &RequestError{Problem: fmt.Sprintf("the families %v are not IPv4 and IPv6, each at most once",
-				families)}
-		}
-	}
-	for i, address := range request.Addresses {
-		if !slices.Contains(families, FamilyOf(address)) {
-			return nil, &RequestError{Problem: fmt.Sprintf("address %s is requested, but the Service wants %v only",
-				address, families)}
-		}
-		for _, other := range request.Addresses[:i] {
-			if FamilyOf(other) == FamilyOf(address) && other != address {
-				return nil, &RequestError{Problem: fmt.Sprintf("addresses %s and %s are requested, but a Service has "+
-					"one address of each family", other, address)}
-			}
-		}
-	}
-	for _, name := range request.Pools {
-		if !slices.Contains(a.pools, name) {
-			return nil, &RequestError{Problem: fmt.Sprintf("there is no pool %q; there are %q", name, a.pools)}
-		}
-	}
-	return families, nil
-}
-
-func (a *Allocator) firstFamily() []Family {
-	for _, b := range a.blocks {
-		if b.family == IPv4 {
-			return []Family{IPv4}
-		}
-	}
-	if len(a.blocks) > 0 {
-		return []Family{IPv6}
-	}
-	return []Family{IPv4}
+	return addresses, nil
 }
 
 // choose finds the address of one family without taking it.
-func (a *Allocator) choose(owner Owner, family Family, request Request) (netip.Addr, error) {
+func (a *Allocator) choose(q *asking, family Family) (netip.Addr, error) {
 	var held netip.Addr
-	var departed []netip.Addr
-	if r := a.owners.get(owner); r != nil {
-		held, departed = r.addresses[slot(family)], r.departed
+	if q.record != nil {
+		held = q.record.addresses[slot(family)]
 	}
-	for _, address := range request.Addresses {
+	for _, address := range q.request.Addresses {
 		if FamilyOf(address) != family {
 			continue
 		}
 		if address == held {
-			return held, nil
+			return held, a.conflict(q.owner, q.record, a.seat(held), q.sharing)
 		}
-		return address, a.available(owner, address, request.Pools)
+		return address, a.available(q, address)
 	}
-	if held.IsValid() {
-		return held, nil
+	if held.IsValid() && !a.moves(q, held) {
+		return held, a.conflict(q.owner, q.record, a.seat(held), q.sharing)
 	}
-	for _, address := range departed {
-		if FamilyOf(address) == family && a.available(owner, address, request.Pools) == nil {
+	if address, ok := a.former(q, family); ok {
+		return address, nil
+	}
+	for _, address := range a.reservedFor[q.owner] {
+		if FamilyOf(address) == family && a.available(q, address) == nil {
 			return address, nil
 		}
 	}
-	if address, ok := a.next(family, request.Pools); ok {
+	if address, ok := a.companion(q, family); ok {
 		return address, nil
 	}
-	return netip.Addr{}, a.exhausted(family, request.Pools)
-}
-
-// available says why owner cannot have an address that it does not hold.
-func (a *Allocator) available(owner Owner, address netip.Addr, pools []string) error {
-	if holder, ok := a.Holder(address); ok && holder.Owner != owner {
-		return &TakenError{Address: address, Holder: holder}
+	if address, ok := a.next(q, family); ok {
+		return address, nil
 	}
-	return a.check(address, pools)
+	return netip.Addr{}, a.exhausted(q, family)
 }
 
-func (a *Allocator) next(family Family, pools []string) (netip.Addr, bool) {
-	if len(pools) == 0 {
+// moves says whether what q holds is to be given up for an address of its pools.
+func (a *Allocator) moves(q *asking, held netip.Addr) bool {
+	if !q.request.Moves {
+		return false
+	}
+	pool, pooled := a.PoolOf(held)
+	return pooled && !q.request.admits(pool) && !slices.Contains(a.reservedFor[q.owner], held)
+}
+
+// former finds an address that q releases and may have back.
+func (a *Allocator) former(q *asking, family Family) (netip.Addr, bool) {
+	if q.record == nil {
+		return netip.Addr{}, false
+	}
+	for _, d := range q.record.departures {
+		if FamilyOf(d.address) != family || q.record.holds(d.address) {
+			continue
+		}
+		if s := a.seat(d.address); s.block != nil && q.request.admits(s.block.pool) && a.available(q, d.address) == nil {
+			return d.address, true
+		}
+	}
+	return netip.Addr{}, false
+}
+
+// available says why q cannot have an address that it does not hold.
+func (a *Allocator) available(q *asking, address netip.Addr) error {
+	if err := a.conflict(q.owner, q.record, a.seat(address), q.sharing); err != nil {
+		return err
+	}
+	if err := a.Check(address); err != nil {
+		return err
+	}
+	m := a.marks[address]
+	if len(m.reserved) > 0 && !slices.Contains(m.reserved, q.owner) {
+		return &ReservedError{Address: address, Owner: m.reserved[0]}
+	}
+	if m.quarantined {
+		return &QuarantinedError{Address: address, By: m.by}
+	}
+	return nil
+}
+
+// next finds the free address of q's pools that is first in turn. A full pool costs a look at its block.
+func (a *Allocator) next(q *asking, family Family) (netip.Addr, bool) {
+	if q.request.Pools == nil {
 		for _, b := range a.blocks {
-			if b.family != family {
-				continue
-			}
-			if n, ok := b.next(); ok {
-				return b.address(n), true
+			if b.family == family {
+				if n, ok := b.candidate(); ok {
+					return b.address(n), true
+				}
 			}
 		}
 		return netip.Addr{}, false
 	}
-	for _, name := range pools {
-		for _, b := range a.blocks {
-			if b.pool != name || b.family != family {
-				continue
-			}
-			if n, ok := b.next(); ok {
+	for _, name := range q.request.Pools {
+		if b := a.byPool[name][slot(family)]; b != nil {
+			if n, ok := b.candidate(); ok {
 				return b.address(n), true
 			}
 		}
@@ -242,28 +190,12 @@ func (a *Allocator) next(family Family, pools []string) (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
-func (a *Allocator) exhausted(family Family, pools []string) error {
-	e := &ExhaustedError{Family: family}
-	for _, c := range a.Counts() {
-		if c.Family == family && (len(pools) == 0 || slices.Contains(pools, c.Pool)) {
-			e.Pools = append(e.Pools, c)
+func (a *Allocator) exhausted(q *asking, family Family) error {
+	e := &ExhaustedError{Family: family, Asked: slices.Clone(q.request.Pools), Note: q.request.Note}
+	for _, b := range a.blocks {
+		if b.family == family && q.request.admits(b.pool) {
+			e.Pools = append(e.Pools, b.count())
 		}
 	}
 	return e
-}
-
-// commit makes wanted what owner holds. Every wanted address is owner's already, its own releasing one, or free.
-func (a *Allocator) commit(owner Owner, wanted [2]netip.Addr) {
-	r := a.owners.make(owner)
-	for i, address := range wanted {
-		if r.addresses[i] == address {
-			continue
-		}
-		if r.addresses[i].IsValid() {
-			a.release(r, i)
-		}
-		if address.IsValid() {
-			a.take(r, address)
-		}
-	}
 }

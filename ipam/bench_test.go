@@ -75,7 +75,7 @@ func BenchmarkAllocateRelease(b *testing.B) {
 					// The oldest owners go and come back, so that the addresses touched are spread over all.
 					o := numbered(int(uint32(i)*2654435761) % n)
 					for _, address := range a.Release(o) {
-						a.Free(address)
+						a.Free(address, o)
 					}
 					if _, err := a.Allocate(o, request); err != nil {
 						b.Fatal(err)
@@ -94,7 +94,7 @@ func BenchmarkRebuild16000(b *testing.B) {
 			address := netip.AddrFrom4([4]byte{10, 0})
 			bytes := address.As4()
 			binary.BigEndian.PutUint16(bytes[2:], uint16(i*40503))
-			if err := a.Claim(numbered(i), netip.AddrFrom4(bytes)); err != nil {
+			if err := a.Claim(numbered(i), netip.AddrFrom4(bytes), ipam.Sharing{}); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -144,7 +144,7 @@ func TestCostDoesNotGrow(t *testing.T) {
 					t.Fatal(err)
 				}
 				for _, r := range a.Releasing() {
-					a.Free(r.Address)
+					a.Free(r.Address, r.Owner)
 				}
 			}
 			best = min(best, time.Since(start))

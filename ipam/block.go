@@ -8,21 +8,137 @@ import (
 	"go4.org/netipx"
 )
 
-// block numbers the addresses of one pool and family, exclusions left out, from 0 to last.
+// pageSize is how many cells are made at once: 8 KiB, a small part of a pool that fills and nothing in one that does not.
+const pageSize = 1024
+
+// maxFreed is how many freed numbers wait while there are fresh ones. Beyond it the longest free is taken first, so that
+// the memory for a pool that is never exhausted, a /64, does not grow with every Service that ever was.
+const maxFreed = 1 << 16
+
+// block numbers the addresses of one pool and family, exclusions left out, from 0 to last. A number is in use (somebody
+// holds or releases it), marked, freed, or fresh, which is none of these ever.
 type block struct {
-	pool   string
-	family Family
+	pool                   string
+	family                 Family
+	sharedAcrossNamespaces bool
 	// ranges are sorted and do not overlap; starts[i] is the number of ranges[i].From().
 	ranges []netipx.IPRange
 	starts []uint64
 	last   uint64
 
-	fresh    fresh
-	recycled recycled
-	held     map[uint64]*record
-	// releasing counts the numbers that are neither held nor free, excluded those that are excluded at run time.
-	releasing, excluded uint64
+	// next is the lowest fresh number; spent is set when there is none.
+	next  uint64
+	spent bool
+	// pages have a cell for every number below next: who uses it, nil when nobody does. ahead has the cells of the
+	// numbers above next that are not fresh; each moves to pages once.
+	pages []*[pageSize]*record
+	ahead map[uint64]*record
+	freed queue
+
+	assigned, releasing uint64
+	// excluded counts the numbers that are excluded at run time, whoever uses them; quarantined and reserved those that
+	// are nothing else.
+	excluded, quarantined, reserved uint64
 }
+
+// passed says whether n is below every fresh number.
+func (b *block) passed(n uint64) bool { return b.spent || n < b.next }
+
+// fresh says whether n was never in use and never marked.
+func (b *block) fresh(n uint64) bool {
+	if b.passed(n) {
+		return false
+	}
+	_, known := b.ahead[n]
+	return !known
+}
+
+// at gives who uses n, nil when nobody does.
+func (b *block) at(n uint64) *record {
+	if b.passed(n) {
+		return b.pages[n/pageSize][n%pageSize]
+	}
+	return b.ahead[n]
+}
+
+// set says who uses n; it is not fresh after that.
+func (b *block) set(n uint64, r *record) {
+	switch {
+	case b.passed(n):
+		b.pages[n/pageSize][n%pageSize] = r
+	case n > b.next:
+		b.ahead[n] = r
+	default:
+		b.pass(r)
+		for known := true; known && !b.spent && len(b.ahead) > 0; {
+			if r, known = b.ahead[b.next]; known {
+				delete(b.ahead, b.next)
+				b.pass(r)
+			}
+		}
+	}
+}
+
+// pass makes a cell of the number next.
+func (b *block) pass(r *record) {
+	if b.next%pageSize == 0 {
+		b.pages = append(b.pages, new([pageSize]*record))
+	}
+	b.pages[b.next/pageSize][b.next%pageSize] = r
+	if b.spent = b.next == b.last; !b.spent {
+		b.next++
+	}
+}
+
+// candidate gives the number that Allocate would take: the lowest fresh, else the longest freed.
+func (b *block) candidate() (uint64, bool) {
+	if b.spent || b.freed.len() > maxFreed {
+		return b.freed.oldest()
+	}
+	return b.next, true
+}
+
+// take puts a number to use that nobody uses.
+func (b *block) take(n uint64, r *record, marked bool) {
+	if !marked && !b.fresh(n) {
+		b.freed.remove(n)
+	}
+	b.set(n, r)
+}
+
+// leave ends the use of n.
+func (b *block) leave(n uint64, marked bool) {
+	b.set(n, nil)
+	if !marked {
+		b.freed.push(n)
+	}
+}
+
+// withhold keeps a number that nobody uses from being chosen, until offer.
+func (b *block) withhold(n uint64) {
+	if b.fresh(n) {
+		b.set(n, nil)
+	} else {
+		b.freed.remove(n)
+	}
+}
+
+func (b *block) offer(n uint64) { b.freed.push(n) }
+
+// address gives the address of a number.
+func (b *block) address(n uint64) netip.Addr {
+	i := sort.Search(len(b.starts), func(i int) bool { return b.starts[i] > n }) - 1
+	return advance(b.ranges[i].From(), n-b.starts[i])
+}
+
+// seat is an address and where its cell is; block is nil when it lies in no pool.
+type seat struct {
+	address netip.Addr
+	block   *block
+	n       uint64
+}
+
+func (s seat) sharedAcrossNamespaces() bool { return s.block != nil && s.block.sharedAcrossNamespaces }
 
 // span finds the block of an address; the spans of all blocks are sorted and do not overlap.
 type span struct {
@@ -31,114 +147,13 @@ type span struct {
 	start    uint64
 }
 
-// locate gives block and number of an address that some pool may give.
-func (a *Allocator) locate(address netip.Addr) (*block, uint64, bool) {
+func (a *Allocator) seat(address netip.Addr) seat {
 	i := sort.Search(len(a.spans), func(i int) bool { return !a.spans[i].to.Less(address) })
 	if i == len(a.spans) || address.Less(a.spans[i].from) {
-		return nil, 0, false
+		return seat{address: address}
 	}
-	s := a.spans[i]
-	return s.block, s.start + distance(s.from, address), true
-}
-
-// address is the inverse of locate.
-func (b *block) address(n uint64) netip.Addr {
-	i := sort.Search(len(b.starts), func(i int) bool { return b.starts[i] > n }) - 1
-	return advance(b.ranges[i].From(), n-b.starts[i])
-}
-
-// next gives the number that Allocate would take: the lowest that was never taken, else the longest free.
-func (b *block) next() (uint64, bool) {
-	if n, ok := b.fresh.lowest(); ok {
-		return n, true
-	}
-	return b.recycled.oldest()
-}
-
-// take removes a free number from what is free.
-func (b *block) take(n uint64) {
-	if !b.recycled.remove(n) {
-		b.fresh.take(n)
-	}
-}
-
-// fresh is the set of numbers that were never taken.
-type fresh struct {
-	// next is the lowest; everything below it was taken. empty is set when there is none.
-	next, last uint64
-	empty      bool
-	// runs are the maximal runs of taken numbers above next: the first maps to the last and the last to the first.
-	runs map[uint64]uint64
-}
-
-func (f *fresh) lowest() (uint64, bool) { return f.next, !f.empty }
-
-// take removes n, which must be in the set. It is O(1): see doc.go.
-func (f *fresh) take(n uint64) {
-	first, last := n, n
-	if n > f.next {
-		if start, ok := f.runs[n-1]; ok {
-			first = start
-			delete(f.runs, n-1)
-		}
-	}
-	if n < f.last {
-		if end, ok := f.runs[n+1]; ok {
-			last = end
-			delete(f.runs, n+1)
-		}
-	}
-	if n != f.next {
-		f.runs[first], f.runs[last] = last, first
-		return
-	}
-	delete(f.runs, last)
-	if f.empty = last == f.last; !f.empty {
-		f.next = last + 1
-	}
-}
-
-// recycled is a queue of freed numbers from which any number can be taken.
-type recycled struct {
-	// first is the longest free, last the newest; both mean nothing while links is empty.
-	first, last uint64
-	links       map[uint64]link
-}
-
-// link names the neighbours of a number in the queue; the number itself where there is none.
-type link struct{ before, after uint64 }
-
-func (r *recycled) push(n uint64) {
-	if len(r.links) == 0 {
-		r.first, r.last, r.links[n] = n, n, link{n, n}
-		return
-	}
-	r.links[r.last] = link{r.links[r.last].before, n}
-	r.links[n] = link{r.last, n}
-	r.last = n
-}
-
-func (r *recycled) oldest() (uint64, bool) { return r.first, len(r.links) > 0 }
-
-func (r *recycled) remove(n uint64) bool {
-	l, ok := r.links[n]
-	if !ok {
-		return false
-	}
-	delete(r.links, n)
-	before, after := l.before, l.after
-	// A neighbour at an end of the queue names itself, and goes on doing so.
-	switch {
-	case before == n && after == n:
-	case before == n:
-		r.first, r.links[after] = after, link{after, r.links[after].after}
-	case after == n:
-		r.last, r.links[before] = before, link{r.links[before].before, before}
-	default:
-		r.links[before] = link{r.links[before].before, after}
-		r.links[after] = link{before, r.links[after].after}
-	}
-	return true
+	s := &a.spans[i]
+	return seat{address: address, block: s.block, n: s.start + distance(s.from, address)}
 }
 
 // distance is to - from, which must not exceed 2^64 - 1.

@@ -9,20 +9,44 @@ import (
 // ExhaustedError says that no pool that may be used has a free address of Family.
 type ExhaustedError struct {
 	Family Family
-	// Pools are the counts of the pools that were asked; none when no pool has addresses of Family.
+	// Asked are the pools that may be used; nil: all.
+	Asked []string
+	// Pools are the counts of those that have addresses of Family.
 	Pools []Count
+	// Note is the request's.
+	Note string
 }
 
 func (e *ExhaustedError) Error() string {
-	if len(e.Pools) == 0 {
+	text := e.problem()
+	if e.Note != "" {
+		text += "; " + e.Note
+	}
+	return text
+}
+
+func (e *ExhaustedError) problem() string {
+	switch {
+	case e.Asked != nil && len(e.Asked) == 0:
+		return fmt.Sprintf("there is no pool that this Service may get an %s address from", e.Family)
+	case len(e.Pools) == 0 && e.Asked != nil:
+		return fmt.Sprintf("no pool of %q has %s addresses; add a range to one, or ask for another pool or the other family",
+			e.Asked, e.Family)
+	case len(e.Pools) == 0:
 		return fmt.Sprintf("no pool has %s addresses; add a range to a pool, or ask for the other family", e.Family)
 	}
 	parts := make([]string, len(e.Pools))
 	remedy := "add a range to a pool or delete a Service"
 	for i, c := range e.Pools {
 		parts[i] = fmt.Sprintf("pool %q has %d, %d assigned", c.Pool, c.Size, c.Assigned)
+		if c.Reserved > 0 {
+			parts[i] += fmt.Sprintf(", %d reserved", c.Reserved)
+		}
+		if c.Quarantined > 0 {
+			parts[i] += fmt.Sprintf(", %d quarantined because others on the network answer for them", c.Quarantined)
+		}
 		if c.Releasing > 0 {
-			parts[i] += fmt.Sprintf(" and %d releasing until every gateway confirms", c.Releasing)
+			parts[i] += fmt.Sprintf(", %d releasing until every gateway confirms", c.Releasing)
 			remedy = "add a range to a pool or delete a Service, or " + releasingRemedy
 		}
 	}
@@ -64,7 +88,43 @@ func (e *TakenError) Error() string {
 		return fmt.Sprintf("address %s is being released by Service %s: a gateway that is away may still hold it; %s",
 			e.Address, e.Holder.Owner, releasingRemedy)
 	}
-	return fmt.Sprintf("address %s is held by Service %s", e.Address, e.Holder.Owner)
+	return fmt.Sprintf("address %s is held by Service %s; request another address, or take it from that Service",
+		e.Address, e.Holder.Owner)
+}
+
+// SharingError says that Address is shared, or could be, but not with Holder on the terms that were asked for.
+type SharingError struct {
+	Address netip.Addr
+	Holder  Holder
+	// Problem completes "address 192.0.2.1 cannot be shared with Service default/web: ...".
+	Problem string
+}
+
+func (e *SharingError) Error() string {
+	return fmt.Sprintf("address %s cannot be shared with Service %s: %s", e.Address, e.Holder.Owner, e.Problem)
+}
+
+// ReservedError says that Address is kept for another owner.
+type ReservedError struct {
+	Address netip.Addr
+	Owner   Owner
+}
+
+func (e *ReservedError) Error() string {
+	return fmt.Sprintf("address %s is reserved for Service %s; request another address, or remove that reservation",
+		e.Address, e.Owner)
+}
+
+// QuarantinedError says that somebody else on the network answered for Address.
+type QuarantinedError struct {
+	Address netip.Addr
+	// By says who.
+	By string
+}
+
+func (e *QuarantinedError) Error() string {
+	return fmt.Sprintf("address %s is in use on the network by %s, which is no gateway; take the address from that machine "+
+		"(it is tried again later), or request another one", e.Address, e.By)
 }
 
 // HoldsError says that an owner claims a second address of one family.

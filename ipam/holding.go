@@ -1,58 +1,106 @@
 package ipam
 
 import (
+	"cmp"
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 )
 
-// Claim repeats, after a restart, that owner holds address. It is kept also when it lies outside every pool or is
-// excluded, for a Service in use must not lose it; Check tells that. Errors: *TakenError, *HoldsError (owner holds
-// another address of this family), *RequestError.
-func (a *Allocator) Claim(owner Owner, address netip.Addr) error {
+// Reservation keeps an address for one owner.
+type Reservation struct {
+	Address netip.Addr
+	Owner   Owner
+}
+
+// Holder is who has an address, or ports of it.
+type Holder struct {
+	Owner Owner
+	// Releasing is set when the owner gave it up and Free has not been called yet.
+	Releasing bool
+	// Sharing has the Ports that are held or releasing when the address is shared. Without Ports the owner has all of
+	// the address. What is releasing has no Key.
+	Sharing Sharing
+}
+
+// Released is an address on its way back to its pool.
+type Released struct {
+	Address netip.Addr
+	Owner   Owner
+	// Ports are sorted. None: all of the address. Owner may hold the address meanwhile: with other ports; or, without
+	// Ports, because it shares since a moment ago what it had alone, so that nobody knows which ports gateways serve.
+	Ports []Port
+}
+
+// Claim repeats, after a restart, that owner holds address. It is kept also when it lies outside every pool, is
+// excluded, reserved or quarantined, for a Service in use must not lose it; Check tells the first two. An address that
+// owner holds already is held on the terms of sharing from now on. Errors: *TakenError, *SharingError, *HoldsError
+// (owner holds another address of this family), *RequestError. On an error nothing changes.
+func (a *Allocator) Claim(owner Owner, address netip.Addr, sharing Sharing) error {
 	if err := claimable(address); err != nil {
 		return err
 	}
-	if holder, ok := a.Holder(address); ok && holder.Owner != owner {
-		return &TakenError{Address: address, Holder: holder}
+	r, s := a.owners.get(owner), a.seat(address)
+	sharing = sharing.normal()
+	if err := a.conflict(owner, r, s, sharing); err != nil {
+		return err
 	}
-	r := a.owners.make(owner)
-	switch held := r.addresses[slot(FamilyOf(address))]; {
-	case held == address:
-		return nil
-	case held.IsValid():
+	if r == nil {
+		r = a.owners.add(owner)
+	} else if held := r.addresses[slot(FamilyOf(address))]; held.IsValid() && held != address {
 		return &HoldsError{Owner: owner, Holds: held, Claimed: address}
 	}
-	a.take(r, address)
+	a.hold(r, s, sharing)
 	return nil
 }
 
-// ClaimReleasing repeats, after a restart, that owner gave up address and that some gateway may still hold it. Claiming
-// it twice for one owner changes nothing. Errors: *TakenError, also when owner itself holds it; *RequestError.
-func (a *Allocator) ClaimReleasing(owner Owner, address netip.Addr) error {
+// ClaimReleasing repeats, after a restart, that owner gave up ports of a shared address, or all of an address when
+// there are none, and that some gateway may still serve them. Claiming it twice for one owner changes nothing. Errors:
+// *TakenError, also when owner itself holds them; *RequestError.
+func (a *Allocator) ClaimReleasing(owner Owner, address netip.Addr, ports []Port) error {
 	if err := claimable(address); err != nil {
 		return err
 	}
-	if holder, ok := a.Holder(address); ok {
-		if holder.Releasing && holder.Owner == owner {
-			return nil
+	r, s := a.owners.get(owner), a.seat(address)
+	ports = sortedPorts(ports)
+	if err := a.departing(r, s, ports); err != nil {
+		return err
+	}
+	if r == nil {
+		r = a.owners.add(owner)
+	}
+	a.change(s, func(tenants []tenant) []tenant {
+		t := tenancy(tenants, r)
+		if t < 0 {
+			t = len(tenants)
+			tenants = append(tenants, tenant{record: r})
 		}
-		return &TakenError{Address: address, Holder: holder}
-	}
-	if b, n, ok := a.locate(address); ok {
-		a.occupy(b, n, address)
-		b.releasing++
-	}
-	a.depart(a.owners.make(owner), address)
+		now := ports
+		if d := r.departed(address); d >= 0 && len(now) > 0 {
+			if len(r.departures[d].ports) == 0 {
+				return tenants
+			}
+			now = sortedPorts(append(slices.Clone(now), r.departures[d].ports...))
+		}
+		if now = without(now, tenants[t].sharing.Ports); len(now) > 0 || len(ports) == 0 {
+			a.departs(r, address, now)
+		}
+		return tenants
+	})
 	return nil
 }
 
-// occupy takes a number that nobody holds from what is free; one that is excluded at run time is not free already.
-func (a *Allocator) occupy(b *block, n uint64, address netip.Addr) {
-	if _, excluded := a.excluded[address]; !excluded {
-		b.take(n)
+// departing says who has what of s an owner gave up.
+func (a *Allocator) departing(r *record, s seat, ports []Port) error {
+	for _, t := range a.tenants(s) {
+		for _, other := range t.holders(s.address) {
+			mine := t.record == r && (other.Releasing || !other.whole())
+			if !mine && (other.whole() || len(ports) == 0 || len(both(ports, other.Sharing.Ports)) > 0) {
+				return &TakenError{Address: s.address, Holder: other}
+			}
+		}
 	}
+	return nil
 }
 
 func claimable(address netip.Addr) error {
@@ -68,87 +116,85 @@ func (a *Allocator) Release(owner Owner) []netip.Addr {
 	if r == nil {
 		return nil
 	}
-	var released []netip.Addr
+	released := r.held()
 	for i, address := range r.addresses {
 		if address.IsValid() {
-			a.release(r, i)
-			released = append(released, address)
+			a.depart(r, i)
 		}
 	}
 	return released
 }
 
-// Free makes a releasing address free. The caller calls it when every configured gateway confirmed a State without it.
-// It reports whether address was releasing.
-func (a *Allocator) Free(address netip.Addr) bool {
-	r, ok := a.releasing[address]
-	if !ok {
+// Withdraw takes back an address, or the ports of a shared one, that nobody was told of: it is free at once. What owner
+// was releasing when it got the address becomes releasing again, for a gateway may serve it still. It reports whether
+// owner held address.
+func (a *Allocator) Withdraw(owner Owner, address netip.Addr) bool {
+	r := a.owners.get(owner)
+	if r == nil || claimable(address) != nil || !r.holds(address) {
 		return false
 	}
-	a.undepart(r, address)
-	if len(r.departed) == 0 && r.addresses == [2]netip.Addr{} {
-		a.owners.delete(r)
+	i, s := slot(FamilyOf(address)), a.seat(address)
+	if _, regained := a.regained[holding{r, address}]; regained {
+		a.depart(r, i)
+		return true
 	}
-	if b, n, ok := a.locate(address); ok {
-		b.releasing--
-		if _, excluded := a.excluded[address]; !excluded {
-			b.recycled.push(n)
+	a.change(s, func(tenants []tenant) []tenant {
+		t := tenancy(tenants, r)
+		r.addresses[i] = netip.Addr{}
+		tenants[t].sharing = Sharing{}
+		if r.departed(address) >= 0 {
+			return tenants
 		}
-	}
+		return slices.Delete(tenants, t, t+1)
+	})
+	a.dismiss(r)
 	return true
 }
 
-// SetExcluded replaces the addresses that are excluded at run time, on top of New's: those of nodes, which come and go.
-// An address that is held or releasing stays so and is not given away after.
-func (a *Allocator) SetExcluded(reasons map[netip.Addr]string) {
-	for _, address := range sortedAddresses(a.excluded) {
-		if _, stays := reasons[address]; !stays {
-			a.include(address)
-		}
+// Free makes what owner releases of address free. The caller calls it when every configured gateway confirmed a State
+// without it; what a later change added to the Ports of a Released needs a later State. It reports whether owner was
+// releasing anything of address.
+func (a *Allocator) Free(address netip.Addr, owner Owner) bool {
+	r := a.owners.get(owner)
+	if r == nil {
+		return false
 	}
-	for _, address := range sortedAddresses(reasons) {
-		b, n, ok := a.locate(address)
-		if _, already := a.excluded[address]; ok && !already {
-			if _, taken := a.Holder(address); !taken {
-				b.take(n)
+	d := r.departed(address)
+	if d < 0 {
+		return false
+	}
+	s := a.seat(address)
+	if a.at(s) == r {
+		a.undepart(r, d)
+		a.set(s, r, nil)
+		s.block.countUse(false, -1)
+	} else {
+		a.change(s, func(tenants []tenant) []tenant {
+			a.undepart(r, d)
+			if r.holds(address) {
+				return tenants
 			}
-			b.excluded++
-		}
-		if ok {
-			a.excluded[address] = reasons[address]
-		}
+			return slices.DeleteFunc(tenants, func(t tenant) bool { return t.record == r })
+		})
 	}
+	a.dismiss(r)
+	return true
 }
 
-func (a *Allocator) include(address netip.Addr) {
-	b, n, _ := a.locate(address)
-	delete(a.excluded, address)
-	b.excluded--
-	if _, taken := a.Holder(address); !taken {
-		b.recycled.push(n)
-	}
+// Has says whether owner holds address, alone or shared, or releases something of it.
+func (a *Allocator) Has(owner Owner, address netip.Addr) bool {
+	r := a.owners.get(owner)
+	return r != nil && address.IsValid() && (r.holds(address) || r.departed(address) >= 0)
 }
 
-// sortedAddresses keeps the order in which addresses become free from depending on map order.
-func sortedAddresses(reasons map[netip.Addr]string) []netip.Addr {
-	return slices.SortedFunc(maps.Keys(reasons), netip.Addr.Compare)
-}
-
-// Holder says who has address, also when it is releasing.
-func (a *Allocator) Holder(address netip.Addr) (Holder, bool) {
-	if r, ok := a.releasing[address]; ok {
-		return Holder{Owner: r.owner, Releasing: true}, true
+// Holders says who has address or ports of it, sorted by owner; what an owner holds comes before what it releases.
+func (a *Allocator) Holders(address netip.Addr) []Holder {
+	var all []Holder
+	for _, t := range a.tenants(a.seat(address)) {
+		all = append(all, t.holders(address)...)
 	}
-	if b, n, ok := a.locate(address); ok {
-		if r := b.held[n]; r != nil {
-			return Holder{Owner: r.owner}, true
-		}
-		return Holder{}, false
-	}
-	if r := a.outside[address]; r != nil {
-		return Holder{Owner: r.owner}, true
-	}
-	return Holder{}, false
+	slices.SortStableFunc(all, func(x, y Holder) int { return x.Owner.Compare(y.Owner) })
+	return all
 }
 
 // Addresses gives what owner holds, IPv4 first.
@@ -157,6 +203,10 @@ func (a *Allocator) Addresses(owner Owner) []netip.Addr {
 	if r == nil {
 		return nil
 	}
+	return r.held()
+}
+
+func (r *record) held() []netip.Addr {
 	var addresses []netip.Addr
 	for _, address := range r.addresses {
 		if address.IsValid() {
@@ -166,54 +216,16 @@ func (a *Allocator) Addresses(owner Owner) []netip.Addr {
 	return addresses
 }
 
-// Releasing gives every releasing address, sorted.
+// Releasing gives everything that is on its way back, sorted by address, then owner.
 func (a *Allocator) Releasing() []Released {
 	all := make([]Released, 0, len(a.releasing))
-	for address, r := range a.releasing {
-		all = append(all, Released{Address: address, Owner: r.owner})
-	}
-	slices.SortFunc(all, func(x, y Released) int { return x.Address.Compare(y.Address) })
-	return all
-}
-
-// take gives r an address that is free or releasing from r's owner.
-func (a *Allocator) take(r *record, address netip.Addr) {
-	b, n, pooled := a.locate(address)
-	if _, back := a.releasing[address]; back {
-		a.undepart(r, address)
-		if pooled {
-			b.releasing--
+	for r := range a.releasing {
+		for _, d := range r.departures {
+			all = append(all, Released{Address: d.address, Owner: r.owner, Ports: slices.Clone(d.ports)})
 		}
-	} else if pooled {
-		a.occupy(b, n, address)
 	}
-	if pooled {
-		b.held[n] = r
-	} else {
-		a.outside[address] = r
-	}
-	r.addresses[slot(FamilyOf(address))] = address
-}
-
-// release makes the i-th address of r releasing.
-func (a *Allocator) release(r *record, i int) {
-	address := r.addresses[i]
-	if b, n, ok := a.locate(address); ok {
-		delete(b.held, n)
-		b.releasing++
-	} else {
-		delete(a.outside, address)
-	}
-	r.addresses[i] = netip.Addr{}
-	a.depart(r, address)
-}
-
-func (a *Allocator) depart(r *record, address netip.Addr) {
-	a.releasing[address] = r
-	r.departed = append(r.departed, address)
-}
-
-func (a *Allocator) undepart(r *record, address netip.Addr) {
-	delete(a.releasing, address)
-	r.departed = slices.DeleteFunc(r.departed, func(other netip.Addr) bool { return other == address })
+	slices.SortFunc(all, func(x, y Released) int {
+		return cmp.Or(x.Address.Compare(y.Address), x.Owner.Compare(y.Owner))
+	})
+	return all
 }

@@ -68,7 +68,12 @@ func (m *model) next() (netip.Addr, bool) {
 // check compares everything that can be seen.
 func (m *model) check(t *rapid.T, a *ipam.Allocator) {
 	for _, address := range append(slices.Clone(m.pool), addr("203.0.113.1")) {
-		got, ok := a.Holder(address)
+		holders := a.Holders(address)
+		ok := len(holders) > 0
+		var got ipam.Holder
+		if ok {
+			got = holders[0]
+		}
 		want, held := m.held[address]
 		if releasing, is := m.releasing[address]; is {
 			if !ok || !got.Releasing || got.Owner != releasing {
@@ -122,7 +127,7 @@ func TestAgainstModel(t *testing.T) {
 				_, held := m.held[address]
 				by, releasing := m.releasing[address]
 				want := !held && (!releasing || by == o)
-				if err := a.ClaimReleasing(o, address); (err == nil) != want {
+				if err := a.ClaimReleasing(o, address, nil); (err == nil) != want {
 					t.Fatalf("ClaimReleasing(%s, %s): %v", o, address, err)
 				}
 				if want && !releasing {
@@ -139,7 +144,7 @@ func TestAgainstModel(t *testing.T) {
 			"free": func(t *rapid.T) {
 				address := addresses.Draw(t, "address")
 				_, want := m.releasing[address]
-				if got := a.Free(address); got != want {
+				if got := a.Free(address, m.releasing[address]); got != want {
 					t.Fatalf("Free(%s) = %v, want %v", address, got, want)
 				}
 				delete(m.releasing, address)
@@ -202,7 +207,7 @@ func (m *model) claim(t *rapid.T, a *ipam.Allocator, o ipam.Owner, address netip
 	by, releasing := m.releasing[address]
 	own, has := m.of(o)
 	want := (!held || holder == o) && (!releasing || by == o) && (!has || own == address)
-	if err := a.Claim(o, address); (err == nil) != want {
+	if err := a.Claim(o, address, ipam.Sharing{}); (err == nil) != want {
 		t.Fatalf("Claim(%s, %s): %v", o, address, err)
 	}
 	if want {

@@ -12,21 +12,28 @@ import (
 )
 
 // Count says how many addresses of one pool and family there are, without the excluded ones, and how many of them are
-// held or releasing. Size saturates at the largest uint64.
+// held, releasing, or neither and kept from being chosen. Each address counts once: as assigned, else as releasing, else
+// as quarantined, else as reserved. Size saturates at the largest uint64.
 type Count struct {
-	Pool                      string
-	Family                    Family
-	Size, Assigned, Releasing uint64
+	Pool                                             string
+	Family                                           Family
+	Size, Assigned, Releasing, Reserved, Quarantined uint64
 }
 
 // New gives an Allocator in which everything is free. All faults of the pools are reported together.
 func New(pools []Pool, exclusions []Exclusion) (*Allocator, error) {
 	a := &Allocator{
-		exclusions: slices.Clone(exclusions),
-		owners:     newOwners(),
-		excluded:   map[netip.Addr]string{},
-		outside:    map[netip.Addr]*record{},
-		releasing:  map[netip.Addr]*record{},
+		byPool:      map[string][2]*block{},
+		exclusions:  slices.Clone(exclusions),
+		marks:       map[netip.Addr]mark{},
+		reservedFor: map[Owner][]netip.Addr{},
+		owners:      newOwners(),
+		releasing:   map[*record]struct{}{},
+		outside:     map[netip.Addr]*record{},
+		shared:      map[netip.Addr][]tenant{},
+		several:     &record{},
+		keys:        map[string][]netip.Addr{},
+		regained:    map[holding]struct{}{},
 	}
 	faults := overlaps(pools)
 	for _, pool := range pools {
@@ -52,6 +59,13 @@ func (a *Allocator) add(pool Pool) (faults []error) {
 		}
 		builder.AddRange(r)
 	}
+	for _, r := range pool.Exclude {
+		if !r.IsValid() {
+			return []error{fmt.Errorf("pool %q: excluded range %s is not valid", pool.Name, r)}
+		}
+		builder.RemoveRange(r)
+		a.exclusions = append(a.exclusions, Exclusion{Range: r, Reason: fmt.Sprintf("pool %q excludes %s", pool.Name, r)})
+	}
 	for _, exclusion := range a.exclusions {
 		builder.RemoveRange(exclusion.Range)
 	}
@@ -71,12 +85,15 @@ func (a *Allocator) add(pool Pool) (faults []error) {
 		if len(ranges) == 0 {
 			continue
 		}
-		b, err := newBlock(pool.Name, []Family{IPv4, IPv6}[i], ranges)
+		b, err := newBlock(pool, []Family{IPv4, IPv6}[i], ranges)
 		if err != nil {
 			faults = append(faults, err)
 			continue
 		}
 		a.blocks = append(a.blocks, b)
+		both := a.byPool[pool.Name]
+		both[i] = b
+		a.byPool[pool.Name] = both
 		for i, r := range ranges {
 			a.spans = append(a.spans, span{from: r.From(), to: r.To(), block: b, start: b.starts[i]})
 		}
@@ -84,11 +101,10 @@ func (a *Allocator) add(pool Pool) (faults []error) {
 	return faults
 }
 
-func newBlock(pool string, family Family, ranges []netipx.IPRange) (*block, error) {
+func newBlock(pool Pool, family Family, ranges []netipx.IPRange) (*block, error) {
 	b := &block{
-		pool: pool, family: family, ranges: ranges,
-		recycled: recycled{links: map[uint64]link{}},
-		held:     map[uint64]*record{},
+		pool: pool.Name, family: family, sharedAcrossNamespaces: pool.ShareAcrossNamespaces, ranges: ranges,
+		ahead: map[uint64]*record{},
 	}
 	for i, r := range ranges {
 		start := uint64(0)
@@ -99,12 +115,11 @@ func newBlock(pool string, family Family, ranges []netipx.IPRange) (*block, erro
 		size := distance(r.From(), r.To())
 		if wide(r.From(), r.To()) || i > 0 && start == 0 || start+size < start {
 			return nil, fmt.Errorf("pool %q: has more than 2^64 %s addresses; a /64 is the most that one pool can have",
-				pool, family)
+				pool.Name, family)
 		}
 		b.starts = append(b.starts, start)
 		b.last = start + size
 	}
-	b.fresh = fresh{last: b.last, runs: map[uint64]uint64{}}
 	return b, nil
 }
 
@@ -136,13 +151,11 @@ func overlaps(pools []Pool) (faults []error) {
 }
 
 // Check says why a Service could not get address anew, whoever holds it: *OutsideError or *ExcludedError.
-func (a *Allocator) Check(address netip.Addr) error { return a.check(address, nil) }
-
-func (a *Allocator) check(address netip.Addr, pools []string) error {
-	if reason, ok := a.excluded[address]; ok {
-		return &ExcludedError{Address: address, Reason: reason}
+func (a *Allocator) Check(address netip.Addr) error {
+	if m, ok := a.marks[address]; ok && m.excluded {
+		return &ExcludedError{Address: address, Reason: m.reason}
 	}
-	if pool, ok := a.PoolOf(address); ok && (len(pools) == 0 || slices.Contains(pools, pool)) {
+	if _, ok := a.PoolOf(address); ok {
 		return nil
 	}
 	for _, exclusion := range a.exclusions {
@@ -152,9 +165,7 @@ func (a *Allocator) check(address netip.Addr, pools []string) error {
 	}
 	e := &OutsideError{Address: address}
 	for _, name := range a.pools {
-		if len(pools) == 0 || slices.Contains(pools, name) {
-			e.Pools = append(e.Pools, a.describe(name))
-		}
+		e.Pools = append(e.Pools, a.describe(name))
 	}
 	return e
 }
@@ -177,22 +188,27 @@ func (a *Allocator) describe(pool string) string {
 
 // PoolOf names the pool that may give address.
 func (a *Allocator) PoolOf(address netip.Addr) (string, bool) {
-	b, _, ok := a.locate(address)
-	if !ok {
+	s := a.seat(address)
+	if s.block == nil {
 		return "", false
 	}
-	return b.pool, true
+	return s.block.pool, true
 }
 
 // Counts gives one Count for each pool and family, in the order of the pools, IPv4 first.
 func (a *Allocator) Counts() []Count {
 	counts := make([]Count, len(a.blocks))
 	for i, b := range a.blocks {
-		size := b.last - b.excluded
-		if size < math.MaxUint64 {
-			size++
-		}
-		counts[i] = Count{Pool: b.pool, Family: b.family, Size: size, Assigned: uint64(len(b.held)), Releasing: b.releasing}
+		counts[i] = b.count()
 	}
 	return counts
+}
+
+func (b *block) count() Count {
+	size := b.last - b.excluded
+	if size < math.MaxUint64 {
+		size++
+	}
+	return Count{Pool: b.pool, Family: b.family, Size: size, Assigned: b.assigned, Releasing: b.releasing,
+		Reserved: b.reserved, Quarantined: b.quarantined}
 }

@@ -77,24 +77,8 @@ func byKey(s *desired.State) map[desired.Key]*desired.LoadBalancer {
 	return all
 }
 
-// markDepartures notes from which fence on addresses and load balancers are gone, for those that go now. What a State
-// has again has not departed. An address that some State between had again counts from anew: see invariant 8.
-func (m *Manager) markDepartures(s *desired.State) {
-	for _, r := range s.Releasing {
-		m.since[r.Address] = desired.Fence{Epoch: r.SinceEpoch, Sequence: r.SinceSequence}
-	}
-	for _, vip := range s.VIPs {
-		delete(m.since, vip.Address)
-	}
-	for key, going := range m.leaving {
-		if going.since.Epoch == 0 {
-			going.since = s.Fence
-			m.leaving[key] = going
-		}
-	}
-}
-
-// assign gives every wanted load balancer its addresses, in the order of keys (invariant 10).
+// assign gives every wanted load balancer its addresses, in the order of keys (invariant 10). New ones have to be proven
+// before they stand in a State (prove.go).
 func (m *Manager) assign(withheld map[desired.Key]bool) {
 	for _, key := range m.keys() {
 		entry := m.services[key]
@@ -102,9 +86,13 @@ func (m *Manager) assign(withheld map[desired.Key]bool) {
 			continue
 		}
 		addresses, err := m.addresses.Allocate(ipam.Owner(key), entry.request)
-		entry.unassigned = err
+		entry.unassigned, entry.unproven = err, false
 		if err == nil {
 			entry.want.Addresses = addresses
+			entry.unproven = slices.ContainsFunc(addresses, m.unproven)
+		}
+		if entry.unproven {
+			signal(m.prove)
 		}
 	}
 }
@@ -145,7 +133,7 @@ func (m *Manager) build(forms []*desired.LoadBalancer) *desired.State {
 		pool, _ := m.addresses.PoolOf(address)
 		s.VIPs = append(s.VIPs, desired.VIP{
 			Address:   address,
-			Interface: m.settings.PoolInterface[pool],
+			Interface: m.pools.PoolInterface[pool],
 			RouterID:  m.placeFor(address),
 		})
 	}
@@ -164,21 +152,8 @@ func (m *Manager) build(forms []*desired.LoadBalancer) *desired.State {
 			s.Nodes = append(s.Nodes, node)
 		}
 	}
-	for _, r := range m.addresses.Releasing() {
-		if vips[r.Address] {
-			continue // the last good form of its owner still has it
-		}
-		since, ok := m.since[r.Address]
-		if !ok {
-			since = fence
-		}
-		s.Releasing = append(s.Releasing, desired.Releasing{Address: r.Address, Owner: desired.Key(r.Owner),
-			SinceEpoch: since.Epoch, SinceSequence: since.Sequence})
-	}
-	for _, c := range m.addresses.Counts() {
-		s.Pools = append(s.Pools, desired.PoolSummary{Name: c.Pool, Family: int(c.Family), Size: c.Size,
-			Assigned: c.Assigned, Releasing: c.Releasing})
-	}
+	s.Releasing = m.departures(byKey(s), fence)
+	m.summarize(s)
 	// The clone owns every slice: the wanted forms change while the State is on its way.
 	s = s.Clone()
 	s.Normalize()
@@ -196,47 +171,11 @@ func (m *Manager) form(key desired.Key, withheld bool) *desired.LoadBalancer {
 		return nil
 	}
 	for _, address := range lb.Addresses {
-		if holder, ok := m.addresses.Holder(address); !ok || holder.Owner != ipam.Owner(key) {
+		if !m.addresses.Has(ipam.Owner(key), address) {
 			return nil // given to another since: never two owners (invariant 8)
 		}
 	}
 	return lb
-}
-
-// depart releases what a Service that is no more holds. It is called with mu held.
-func (m *Manager) depart(key desired.Key) {
-	held := m.addresses.Release(ipam.Owner(key))
-	served := m.goodBy[key]
-	if m.target != nil && m.target.byKey[key] != nil {
-		served = m.target.byKey[key]
-	}
-	if served == nil {
-		return // no gateway ever heard of it
-	}
-	if len(served.Addresses) > 0 {
-		held = served.Addresses
-	}
-	m.leaving[key] = departure{addresses: slices.Clone(held)}
-}
-
-// free gives addresses back to their pools that every configured gateway confirmed to be without.
-func (m *Manager) free() (freed []netip.Addr) {
-	for _, r := range m.addresses.Releasing() {
-		since, ok := m.since[r.Address]
-		if !ok || slices.ContainsFunc(m.members, func(g *member) bool { return g.confirmed.Compare(since) < 0 }) {
-			continue
-		}
-		m.addresses.Free(r.Address)
-		delete(m.since, r.Address)
-		freed = append(freed, r.Address)
-	}
-	return freed
-}
-
-// forget drops the load balancers that the target is without. Every gateway that is not left out has confirmed it: a
-// round does not succeed before.
-func (m *Manager) forget() {
-	maps.DeleteFunc(m.leaving, func(_ desired.Key, going departure) bool { return going.since.Epoch > 0 })
 }
 
 func sameForm(a, b desired.LoadBalancer) bool {

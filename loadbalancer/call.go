@@ -73,12 +73,14 @@ func (m *Manager) want(s Service) bool {
 		m.services[key] = entry
 		// The Service came back before the gateways had let it go; the next State has it again.
 		delete(m.leaving, key)
-		m.keepPublished(key, s.Published)
+		delete(m.keeping, key)
+		m.keepPublished(key, s.Published, s.Request.Sharing)
 	}
 	request := s.Request
 	request.Families = slices.Clone(request.Families)
 	request.Addresses = slices.Clone(request.Addresses)
 	request.Pools = slices.Clone(request.Pools)
+	request.Sharing.Ports = slices.Clone(request.Sharing.Ports)
 	if entry.refused == nil && entry.want != nil && sameForm(*entry.want, *lb) && sameRequest(entry.request, request) {
 		return false
 	}
@@ -90,10 +92,13 @@ func (m *Manager) want(s Service) bool {
 
 // keepPublished lets a Service that comes while we run, from another class or controller, keep the addresses in its
 // status when they are free and in a pool. Those of Services that were there at the start were claimed before.
-func (m *Manager) keepPublished(key desired.Key, published []netip.Addr) {
+func (m *Manager) keepPublished(key desired.Key, published []netip.Addr, sharing ipam.Sharing) {
 	for _, address := range published {
-		if m.replayed && m.addresses.Check(address) == nil {
-			_ = m.addresses.Claim(ipam.Owner(key), address) // taken: it gets another one
+		if !m.replayed || m.addresses.Check(address) != nil {
+			continue
+		}
+		if m.addresses.Claim(ipam.Owner(key), address, sharing) == nil { // else it is taken, and the Service gets another one
+			m.proven[address] = true // whoever answers for it did so for this Service
 		}
 	}
 }

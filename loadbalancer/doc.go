@@ -5,6 +5,10 @@
 // finding who is at fault, and repairing gateways that differ. It must not know Kubernetes objects, SSH, HAProxy,
 // keepalived, files. Gateways, the epoch object, the signer and who is told are interfaces of its own (contract.go).
 //
+// Files: contract.go is what others see; call.go, round.go and push.go are one round from the call to the answer, assign.go
+// makes its State, blame.go finds faults; load.go is the beginning, resync.go the life, patrol.go what is looked at now and
+// then; pools.go, prove.go, departures.go and ledger.go are the life of an address.
+//
 // A round is a group commit. Ensure and Delete note what is wanted and join the next round, which starts at once when
 // none runs; one round assigns addresses, builds one State and pushes it, and answers everybody who joined. Waiting for
 // keepalived to hold a VIP happens outside of rounds (hold.go), so that one VIP that never comes delays nobody.
@@ -20,9 +24,15 @@
 //     assigned stays assigned.
 //   - 7: who is named by a gateway, or found by bisection, falls back to the last good form. A gateway that refuses what
 //     the others serve well is itself left out; only when all refuse it is a served load balancer taken away.
-//   - 8: an address is free when every configured gateway confirmed a State that is at least as new as the first one
-//     without it (since). A last good form that is still served keeps its address from being counted.
+//   - 8: an address, or a port of a shared one, is free when every configured gateway confirmed a State that is at least as
+//     new as the first one without it (since). A last good form that is still served keeps it from being counted.
+//     What is kept for a deleted Service is written down (ledger.go) before Delete returns, and read before an address is
+//     given.
 //   - 10: Services are assigned and built in the order of keys; a State equal but for its fence is not made anew.
+//
+// A new address is looked for on the network before a State has it (prove.go). That takes half a second, so that it happens
+// outside of rounds: the Service joins the round after, and nobody else waits. When no gateway can look, the address is
+// taken: a probe protects from somebody's mistake and must not stop everybody.
 //
 // Push: strictly one gateway after the other, the one that holds the fewest affected VIPs first (11), because nobody
 // knows before whether a change reloads HAProxy there. Before that all are asked at once whether they are there: a

@@ -27,11 +27,13 @@ type site struct {
 	gateways []*fakeGateway
 	epochs   *fakeEpochs
 	settings loadbalancer.Settings
+	ledger   *fakeLedger
 	observer *recorder
+	network  *fakeNetwork
 }
 
 func newSite(t testing.TB, pool string, names ...string) *site {
-	s := &site{t: t, epochs: &fakeEpochs{}, observer: &recorder{}}
+	s := &site{t: t, epochs: &fakeEpochs{}, ledger: &fakeLedger{}, observer: &recorder{}, network: &fakeNetwork{}}
 	r, err := ipam.ParseRange(pool)
 	if err != nil {
 		t.Fatal(err)
@@ -41,7 +43,11 @@ func newSite(t testing.TB, pool string, names ...string) *site {
 		VRRP:          desired.VRRP{AdvertIntervalMillis: 200},
 		FirstRouterID: 10,
 		NodeCheck:     desired.Check{Kind: desired.CheckNone},
-		Pools:         []ipam.Pool{{Name: "default", Ranges: []netipx.IPRange{r}}},
+		PoolSettings: loadbalancer.PoolSettings{
+			Pools: []ipam.Pool{{Name: "default", Ranges: []netipx.IPRange{r}}},
+			// Most tests are about something else; those of prove_test.go ask.
+			Unprobed: map[string]bool{"default": true},
+		},
 	}
 	mu := new(sync.Mutex)
 	for i, name := range names {
@@ -67,7 +73,7 @@ func (s *site) newManager() *loadbalancer.Manager {
 	for _, g := range s.gateways {
 		clients = append(clients, g)
 	}
-	m, err := loadbalancer.New(s.settings, clients, fakeSigner{}, s.epochs, s.observer, slog.New(slog.DiscardHandler))
+	m, err := loadbalancer.New(s.settings, clients, fakeSigner{}, s.epochs, s.ledger, s.observer, slog.New(slog.DiscardHandler))
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -163,6 +169,10 @@ type fakeGateway struct {
 	warnings []wire.Warning
 	// drift is told by status until the next Apply.
 	drift []string
+	// links are told by hello.
+	links []wire.Link
+	// deaf gateways refuse to probe.
+	deaf bool
 }
 
 var errDialTimeout = errors.New("no answer from 198.51.100.1:22 within 5s; is the machine up and its sshd reachable?")
@@ -193,7 +203,24 @@ func (g *fakeGateway) Hello(ctx context.Context) (*wire.Hello, error) {
 	if err := g.reach(ctx); err != nil {
 		return nil, err
 	}
-	return &wire.Hello{Gateway: g.name}, nil
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return &wire.Hello{Gateway: g.name, Links: g.links}, nil
+}
+
+// Probe takes half a second, as an agent's does.
+func (g *fakeGateway) Probe(ctx context.Context, targets []wire.ProbeTarget) (*wire.Probed, error) {
+	if err := g.reach(ctx); err != nil {
+		return nil, err
+	}
+	g.mu.Lock()
+	deaf := g.deaf
+	g.mu.Unlock()
+	if deaf {
+		return nil, &wire.Refusal{Code: wire.CodeRole, Message: "no verb probe in this release"}
+	}
+	time.Sleep(500 * time.Millisecond)
+	return g.site.network.answer(targets), nil
 }
 
 func (g *fakeGateway) State(ctx context.Context) (*desired.Signed, error) {

@@ -80,7 +80,7 @@ func TestNoGatewayKeepsTheAddressAndTriesAgain(t *testing.T) {
 		if !ok || len(assigned) != 1 {
 			t.Errorf("the address was lost: %v, %v", assigned, ok)
 		}
-		if err := c.Delete(t.Context(), key("a")); !errors.As(err, &none) {
+		if err := c.Delete(t.Context(), key("a"), false); !errors.As(err, &none) {
 			t.Errorf("Delete: %v", err)
 		}
 		if _, ok := c.Has(key("a")); !ok {
@@ -111,7 +111,7 @@ func TestReleasingUntilEveryGatewayConfirmed(t *testing.T) {
 		s.ensure(c, web("a", 80))
 		gw2 := s.gateway("gw2")
 		gw2.change(func(g *fakeGateway) { g.dead = true })
-		if err := c.Delete(t.Context(), key("a")); err != nil {
+		if err := c.Delete(t.Context(), key("a"), false); err != nil {
 			t.Fatalf("Delete with one gateway away: %v", err)
 		}
 		if _, ok := c.Has(key("a")); ok {
@@ -148,7 +148,7 @@ func TestRemovedGatewayHoldsNoAddressBack(t *testing.T) {
 		c := s.start()
 		s.ensure(c, web("a", 80))
 		s.gateway("gw2").change(func(g *fakeGateway) { g.dead = true })
-		_ = c.Delete(t.Context(), key("a"))
+		_ = c.Delete(t.Context(), key("a"), false)
 		if pools := c.Pools(); pools[0].Releasing != 1 {
 			t.Errorf("pools: %+v", pools)
 		}

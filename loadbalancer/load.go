@@ -31,6 +31,10 @@ func (m *Manager) Load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := m.openBooks(ctx); err != nil {
+		return err
+	}
+	m.greetAll(ctx, m.membersWhere(func(g *member) bool { return g.away == nil }))
 	atLeast := uint64(1)
 	if newest != nil {
 		atLeast = newest.Fence.Epoch + 1
@@ -133,29 +137,40 @@ func (m *Manager) takeOver() bool {
 		if replay.Service != nil && m.services[replay.Key] == nil {
 			m.want(*replay.Service)
 		} else if m.services[replay.Key] == nil {
-			m.services[replay.Key] = &service{}
+			m.services[replay.Key] = &service{request: ipam.Request{Sharing: replay.Sharing}}
 		}
-		notices = append(notices, m.claimPublished(replay.Key, replay.Published)...)
+		notices = append(notices, m.claimPublished(replay)...)
 	}
 	m.claimServed()
+	for key := range m.keeping {
+		m.keep(key)
+	}
+	clear(m.keeping)
+	m.reserve()
 	m.replays, m.replayed = nil, true
 	m.revision++
 	m.mu.Unlock()
-	for _, n := range notices {
-		m.log.Warn("published address", "service", n.key, "err", n.err)
-		m.observer.tell(func(o Observer) { o.ServiceNotice(n.key, n.err) })
-	}
+	m.tellNotices(notices)
 	return true
 }
 
-func (m *Manager) claimPublished(key desired.Key, published []netip.Addr) (notices []notice) {
-	for _, address := range published {
-		err := m.addresses.Claim(ipam.Owner(key), address)
+// tellNotices logs them and tells the owners of the Services.
+func (m *Manager) tellNotices(notices []notice) {
+	for _, n := range notices {
+		m.log.Warn("address", "service", n.key, "err", n.err)
+		m.observer.tell(func(o Observer) { o.ServiceNotice(n.key, n.err) })
+	}
+}
+
+func (m *Manager) claimPublished(replay Replay) (notices []notice) {
+	for _, address := range replay.Published {
+		err := m.addresses.Claim(ipam.Owner(replay.Key), address, replay.Sharing)
 		if err == nil {
+			m.proven[address] = true
 			err = m.addresses.Check(address)
 		}
 		if err != nil {
-			notices = append(notices, notice{key, err})
+			notices = append(notices, notice{replay.Key, err})
 		}
 	}
 	return notices
@@ -163,24 +178,53 @@ func (m *Manager) claimPublished(key desired.Key, published []netip.Addr) (notic
 
 // claimServed claims the addresses that the gateways serve. Errors mean that a published address, claimed before, won.
 func (m *Manager) claimServed() {
+	defer m.claimReleasing(m.books.recalled)
 	if m.good == nil {
 		return
 	}
+	sharers := map[netip.Addr]int{}
 	for _, lb := range m.good.LoadBalancers {
-		owner := ipam.Owner(lb.Key)
-		if m.services[lb.Key] == nil {
+		for _, address := range lb.Addresses {
+			sharers[address]++
+			m.proven[address] = true
+		}
+	}
+	for _, lb := range m.good.LoadBalancers {
+		entry := m.services[lb.Key]
+		if entry == nil {
 			m.leaving[lb.Key] = departure{addresses: lb.Addresses}
 		}
 		for _, address := range lb.Addresses {
-			var holds *ipam.HoldsError
-			if m.services[lb.Key] == nil || errors.As(m.addresses.Claim(owner, address), &holds) {
-				_ = m.addresses.ClaimReleasing(owner, address)
+			if entry != nil {
+				var holds *ipam.HoldsError
+				if !errors.As(m.addresses.Claim(ipam.Owner(lb.Key), address, entry.request.Sharing), &holds) {
+					continue
+				}
 			}
+			var ports []ipam.Port
+			if sharers[address] > 1 {
+				ports = frontendPorts(lb.Frontends)
+			}
+			_ = m.addresses.ClaimReleasing(ipam.Owner(lb.Key), address, ports)
 		}
 	}
-	for _, r := range m.good.Releasing {
-		if m.addresses.ClaimReleasing(ipam.Owner(r.Owner), r.Address) == nil {
-			m.since[r.Address] = desired.Fence{Epoch: r.SinceEpoch, Sequence: r.SinceSequence}
+	m.claimReleasing(m.good.Releasing)
+}
+
+func frontendPorts(frontends []desired.Frontend) (ports []ipam.Port) {
+	for _, f := range frontends {
+		ports = append(ports, ipam.Port{Protocol: string(f.Protocol), Number: f.Port})
+	}
+	return ports
+}
+
+// claimReleasing repeats what was on its way back.
+func (m *Manager) claimReleasing(releasing []desired.Releasing) {
+	for _, r := range releasing {
+		if m.addresses.ClaimReleasing(ipam.Owner(r.Owner), r.Address, ipamPorts(r.Ports)) == nil {
+			m.since[hold{r.Address, r.Owner}] = released{
+				since: desired.Fence{Epoch: r.SinceEpoch, Sequence: r.SinceSequence}, ports: r.Ports,
+			}
 		}
 	}
 }

@@ -25,9 +25,11 @@ type Manager struct {
 	log       *slog.Logger
 	instance  string
 
-	// wake tells Run that there is something to do, watch that somebody waits for a VIP. Both hold one signal.
-	wake, watch chan struct{}
-	loaded      chan struct{}
+	// wake tells Run that there is something to do, watch that somebody waits for a VIP, prove that somebody waits for an
+	// address nobody looked for yet, noted that the ledger may have to be written. Each holds one signal.
+	wake, watch, prove, noted chan struct{}
+	loaded                    chan struct{}
+	books                     *books
 	// loading is held by Load, so that the epoch is claimed once.
 	loading sync.Mutex
 
@@ -40,8 +42,19 @@ type Manager struct {
 	// nodesKnown is set by the first SetNodes.
 	nodesKnown bool
 	addresses  *ipam.Allocator
-	// since is the fence of the first State without a releasing address; none while a State still has it.
-	since map[netip.Addr]desired.Fence
+	pools      PoolSettings
+	// since are the holds that the target is without and that are not free yet.
+	since map[hold]released
+	// proven are the addresses that no stranger answered for, or that are ours since longer; see prove.go.
+	proven map[netip.Addr]bool
+	// proxied are the pools whose addresses all have one answer (proxy ARP), with its MAC.
+	proxied map[string]string
+	// contested are the VIPs that a stranger answers for although a gateway holds them, with his MAC.
+	contested map[netip.Addr]string
+	// kept and quarantined are the ledger's; keeping are Services to be kept whose addresses are not known yet.
+	kept        map[netip.Addr]desired.Key
+	quarantined map[netip.Addr]Quarantine
+	keeping     map[desired.Key]bool
 	// places are the instances of the target's VIPs.
 	places map[netip.Addr]place
 	// good is the newest State that every gateway of its round confirmed, with its load balancers by key.
@@ -65,8 +78,10 @@ type service struct {
 	// want is the newest form, without addresses; nil while no translation ever succeeded in this Manager's life.
 	want    *desired.LoadBalancer
 	request ipam.Request
-	// unassigned is why ipam gave no address at the last try.
+	// unassigned is why ipam gave no address at the last try. unproven says that one of want's addresses was not looked for
+	// on the network yet.
 	unassigned error
+	unproven   bool
 	// refused is why want is not served in this form; it is tried again when Ensure is called. banned says that the last
 	// good form is refused as well.
 	refused error
@@ -77,18 +92,11 @@ type service struct {
 
 // servable says that the wanted form can stand in a State.
 func (s *service) servable() bool {
-	return s.want != nil && len(s.want.Addresses) > 0 && s.unassigned == nil && s.refused == nil
-}
-
-// departure is what is known of a load balancer that goes.
-type departure struct {
-	addresses []netip.Addr
-	// since is the fence of the first State without it; zero while there is none.
-	since desired.Fence
+	return s.want != nil && len(s.want.Addresses) > 0 && s.unassigned == nil && !s.unproven && s.refused == nil
 }
 
 // New prepares a Manager; it asks nobody. Faults of the settings are reported.
-func New(settings Settings, gateways []Gateway, signer Signer, epochs EpochStore, observer Observer,
+func New(settings Settings, gateways []Gateway, signer Signer, epochs EpochStore, ledger LedgerStore, observer Observer,
 	log *slog.Logger) (*Manager, error) {
 	settings = settings.withDefaults()
 	instances, err := desired.Instances(settings.Gateways, settings.FirstRouterID)
@@ -99,30 +107,43 @@ func New(settings Settings, gateways []Gateway, signer Signer, epochs EpochStore
 	if err != nil {
 		return nil, err
 	}
-	addresses, err := ipam.New(settings.Pools, settings.exclusions())
+	pools := settings.PoolSettings.clone()
+	addresses, err := ipam.New(pools.Pools, settings.exclusions(pools))
 	if err != nil {
 		return nil, fmt.Errorf("address pools: %w", err)
 	}
-	return &Manager{
-		settings:  settings,
-		instances: instances,
-		members:   members,
-		signer:    signer,
-		epochs:    epochs,
-		observer:  &serialObserver{to: observer},
-		log:       log,
-		instance:  newInstance(),
-		wake:      make(chan struct{}, 1),
-		watch:     make(chan struct{}, 1),
-		loaded:    make(chan struct{}),
-		services:  map[desired.Key]*service{},
-		leaving:   map[desired.Key]departure{},
-		addresses: addresses,
-		since:     map[netip.Addr]desired.Fence{},
-		places:    map[netip.Addr]place{},
-		goodBy:    map[desired.Key]*desired.LoadBalancer{},
-		revision:  1,
-	}, nil
+	m := &Manager{
+		settings:    settings,
+		instances:   instances,
+		members:     members,
+		signer:      signer,
+		epochs:      epochs,
+		observer:    &serialObserver{to: observer},
+		log:         log,
+		instance:    newInstance(),
+		wake:        make(chan struct{}, 1),
+		watch:       make(chan struct{}, 1),
+		prove:       make(chan struct{}, 1),
+		noted:       make(chan struct{}, 1),
+		loaded:      make(chan struct{}),
+		books:       newBooks(ledger),
+		services:    map[desired.Key]*service{},
+		leaving:     map[desired.Key]departure{},
+		addresses:   addresses,
+		pools:       pools,
+		since:       map[hold]released{},
+		proven:      map[netip.Addr]bool{},
+		proxied:     map[string]string{},
+		contested:   map[netip.Addr]string{},
+		kept:        map[netip.Addr]desired.Key{},
+		quarantined: map[netip.Addr]Quarantine{},
+		keeping:     map[desired.Key]bool{},
+		places:      map[netip.Addr]place{},
+		goodBy:      map[desired.Key]*desired.LoadBalancer{},
+		revision:    1,
+	}
+	m.reserve()
+	return m, nil
 }
 
 func (s Settings) withDefaults() Settings {
@@ -143,21 +164,6 @@ func (s Settings) withDefaults() Settings {
 	return s
 }
 
-// exclusions are those of the configuration, and the addresses of gateways and control plane.
-func (s Settings) exclusions() []ipam.Exclusion {
-	all := slices.Clone(s.Exclusions)
-	for _, g := range s.Gateways {
-		all = append(all, ipam.Exclude(g.VRRPAddress, "VRRP address of gateway "+g.Name))
-	}
-	if s.ControlPlane != nil {
-		all = append(all, ipam.Exclude(s.ControlPlane.Address, "address of the control plane"))
-		for _, endpoint := range s.ControlPlane.Endpoints {
-			all = append(all, ipam.Exclude(endpoint.Addr(), "address of an API server"))
-		}
-	}
-	return all
-}
-
 // Ensure makes the Service's newest form wanted and returns when a reachable gateway holds its VIPs. Errors:
 // *GatewaysError and *NotHeldError (try again soon; Manager tries too), *ServiceFaultError and ipam's (somebody has to
 // change something first), ErrStopped, ctx's.
@@ -173,16 +179,31 @@ func (m *Manager) Ensure(ctx context.Context, s Service) (*Ensured, error) {
 }
 
 // Delete makes the Service unwanted and returns when every reachable gateway confirmed a State without it. Its
-// addresses stay releasing until every configured gateway did. Errors: *GatewaysError, ErrStopped, ctx's.
-func (m *Manager) Delete(ctx context.Context, key desired.Key) error {
+// addresses stay releasing until every configured gateway did, and then reserved for a Service of the same name when keep
+// is set. Errors: *GatewaysError, *LedgerError (what is kept could not be written down), ErrStopped, ctx's.
+func (m *Manager) Delete(ctx context.Context, key desired.Key, keep bool) error {
 	m.mu.Lock()
+	switch {
+	case keep && m.replayed:
+		m.keep(key)
+	case keep:
+		m.keeping[key] = true
+	}
 	m.drop(key)
-	if _, going := m.leaving[key]; !going && m.replayed && m.revision == m.made {
+	if _, going := m.leaving[key]; going || !m.replayed || m.revision != m.made {
+		if _, err := m.join(ctx, &call{key: key}); err != nil {
+			return err
+		}
+	} else {
 		m.mu.Unlock()
+	}
+	if !keep {
 		return nil
 	}
-	_, err := m.join(ctx, &call{key: key})
-	return err
+	if err := m.writeBooks(ctx); err != nil {
+		return &LedgerError{err}
+	}
+	return nil
 }
 
 // Has says which addresses the gateways still serve for a Service, or are to serve. Before Load it knows nothing; see
@@ -211,16 +232,12 @@ func (m *Manager) Has(key desired.Key) (addresses []netip.Addr, ok bool) {
 // gateways serve. Their addresses are given to no Service.
 func (m *Manager) SetNodes(nodes []desired.Node) {
 	copied := slices.Clone(nodes)
-	excluded := map[netip.Addr]string{}
 	for i, node := range copied {
 		copied[i].Addresses = slices.Clone(node.Addresses)
-		for _, address := range node.Addresses {
-			excluded[address] = "address of node " + node.Name
-		}
 	}
 	m.mu.Lock()
-	m.addresses.SetExcluded(excluded)
 	m.nodes, m.nodesKnown = copied, true
+	m.exclude()
 	m.revision++
 	m.mu.Unlock()
 	signal(m.wake)

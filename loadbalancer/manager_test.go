@@ -60,7 +60,7 @@ func TestBurstJoinsFewRounds(t *testing.T) {
 		}
 		for i := range burst {
 			all.Go(func() {
-				if err := c.Delete(t.Context(), key(fmt.Sprintf("s%d", i))); err != nil {
+				if err := c.Delete(t.Context(), key(fmt.Sprintf("s%d", i)), false); err != nil {
 					t.Error(err)
 				}
 			})
@@ -102,7 +102,7 @@ func TestEnsureAnswersOnlyWhenTheVIPIsHeld(t *testing.T) {
 		started = time.Now()
 		go func() { _, _ = c.Ensure(t.Context(), web("never2", 80)) }()
 		synctest.Wait()
-		if err := c.Delete(t.Context(), key("web")); err != nil || time.Since(started) > time.Second {
+		if err := c.Delete(t.Context(), key("web"), false); err != nil || time.Since(started) > time.Second {
 			t.Errorf("Delete: %v after %v", err, time.Since(started))
 		}
 	})
@@ -181,7 +181,7 @@ func TestAddressErrorsAreTold(t *testing.T) {
 		}
 		s.ensure(c, web("b", 80)) // no longer asks for it, nor does d
 		for _, name := range []string{"d", "a"} {
-			if err := c.Delete(t.Context(), key(name)); err != nil {
+			if err := c.Delete(t.Context(), key(name), false); err != nil {
 				t.Fatal(err)
 			}
 		}

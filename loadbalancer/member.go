@@ -32,11 +32,14 @@ type member struct {
 	// confirmed is the fence of the newest State that it confirmed to this Manager.
 	confirmed desired.Fence
 	// offered is the fence of the newest State that it may have heard of, whether it answered or not.
-	offered  desired.Fence
-	held     map[netip.Addr]bool
-	warnings []wire.Warning
-	inSync   bool
-	drift    []string
+	offered desired.Fence
+	held    map[netip.Addr]bool
+	// inspected is the last of the VIPs that the newest patrol looked at.
+	inspected netip.Addr
+	links     []wire.Link
+	warnings  []wire.Warning
+	inSync    bool
+	drift     []string
 }
 
 // newMembers matches the described gateways and those that can be asked.

@@ -155,7 +155,8 @@ func (m *Manager) queue(t *target, gateways []*member, again bool) []*member {
 func affectedVIPs(old, new *desired.State) (affected []netip.Addr) {
 	common := func(s *desired.State) desired.State {
 		c := *s
-		c.Fence, c.LoadBalancers, c.VIPs, c.Releasing, c.Pools = desired.Fence{}, nil, nil, nil, nil
+		c.Fence, c.LoadBalancers, c.VIPs, c.Releasing = desired.Fence{}, nil, nil, nil
+		c.Pools, c.Reserved, c.Quarantined = nil, nil, nil
 		return c
 	}
 	if old == nil || !reflect.DeepEqual(common(old), common(new)) {
@@ -202,7 +203,7 @@ func (m *Manager) apply(ctx context.Context, t *target, g *member) reply {
 		g.confirmed, g.pause = t.fence(), 0
 	case silent:
 		g.until = time.Now().Add(g.pause)
-		g.pause = min(max(2*g.pause, probePause), probePauseMax)
+		g.pause = min(max(2*g.pause, revisitPause), revisitPauseMax)
 	}
 	m.mu.Unlock()
 	switch r.verdict {

@@ -18,6 +18,7 @@ type recorder struct {
 	changes []loadbalancer.GatewayStatus
 	freed   []netip.Addr
 	notices map[desired.Key]error
+	told    []error
 }
 
 func (r *recorder) RoundDone(round loadbalancer.Round) {
@@ -45,6 +46,29 @@ func (r *recorder) ServiceNotice(k desired.Key, err error) {
 		r.notices = map[desired.Key]error{}
 	}
 	r.notices[k] = err
+}
+
+func (r *recorder) Notice(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.told = append(r.told, err)
+}
+
+// forget drops what Services were told.
+func (r *recorder) forget() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.notices = nil
+}
+
+// toldOf gives what was told that concerns no single Service, and forgets it.
+func (r *recorder) toldOf() []error {
+	synctest.Wait()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	told := r.told
+	r.told = nil
+	return told
 }
 
 // seen is everything told until nothing moves any more: a call is answered before the observer is told.

@@ -9,10 +9,10 @@ import (
 )
 
 const (
-	// probePause is the time between two questions to a gateway that is silent; probePauseMax to one that answers them
+	// revisitPause is the time between two questions to a gateway that is silent; revisitPauseMax to one that answers them
 	// and falls silent over each State.
-	probePause    = 5 * time.Second
-	probePauseMax = 160 * time.Second
+	revisitPause    = 5 * time.Second
+	revisitPauseMax = 160 * time.Second
 	// A failed round is tried again after retryMin, doubled each time up to retryMax. News start a round at once.
 	retryMin = time.Second
 	retryMax = 30 * time.Second
@@ -30,7 +30,10 @@ func (m *Manager) Run(ctx context.Context) error {
 		m.end()
 	}()
 	background.Go(func() { m.awaitVIPs(ctx) })
-	background.Go(func() { m.probe(ctx) })
+	background.Go(func() { m.proveAddresses(ctx) })
+	background.Go(func() { m.keepBooks(ctx) })
+	background.Go(func() { m.patrol(ctx) })
+	background.Go(func() { m.revisit(ctx) })
 
 	resync := time.NewTicker(m.settings.Resync)
 	defer resync.Stop()
@@ -119,10 +122,10 @@ func (m *Manager) end() {
 	m.joined, m.awaiting = nil, nil
 }
 
-// probe asks silent gateways whether they are back, until ctx ends: such a gateway is repaired at once, not at the next
+// revisit asks silent gateways whether they are back, until ctx ends: such a gateway is repaired at once, not at the next
 // resync.
-func (m *Manager) probe(ctx context.Context) {
-	for sleep(ctx, probePause) {
+func (m *Manager) revisit(ctx context.Context) {
+	for sleep(ctx, revisitPause) {
 		silent := m.membersWhere(func(g *member) bool { return g.silent && !time.Now().Before(g.until) })
 		m.ask(ctx, silent, m.settings.AskTimeout, func(ctx context.Context, g *member) {
 			if m.greet(ctx, g) {
@@ -135,13 +138,14 @@ func (m *Manager) probe(ctx context.Context) {
 // greet asks a gateway whether it is there, notes it, and says whether it is back. It wakes nobody: a round that asks
 // would wake itself, for ever.
 func (m *Manager) greet(ctx context.Context, g *member) (back bool) {
-	_, err := g.Hello(ctx)
+	hello, err := g.Hello(ctx)
 	if err != nil {
 		if !errors.Is(context.Cause(ctx), context.Canceled) {
 			m.setAside(g, err, true)
 		}
 		return false
 	}
+	m.hearLinks(g, hello.Links)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	g.back, g.silent = g.back || g.silent, false

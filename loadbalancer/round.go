@@ -179,7 +179,12 @@ func (r *round) succeed() {
 	}
 	m.forget()
 	freed := m.free()
+	if len(m.kept) > 0 {
+		freed = append(freed, m.unkeep()...)
+		m.reserve()
+	}
 	m.mu.Unlock()
+	signal(m.noted)
 	for _, address := range freed {
 		m.observer.tell(func(o Observer) { o.AddressFreed(address) })
 	}
@@ -199,7 +204,10 @@ func (r *round) finish(err error) {
 	unheard := maps.Clone(r.blamed)
 	for _, c := range r.calls {
 		delete(unheard, c.key)
-		r.settle(c, err)
+		later := len(m.joined)
+		if r.settle(c, err); len(m.joined) > later {
+			summary.Joined--
+		}
 	}
 	notices := map[desired.Key]error{}
 	for key := range unheard {
@@ -232,6 +240,8 @@ func (r *round) settle(c *call, err error) {
 		c.answer(nil, err)
 	case c.ensure && r.withheld[c.key]:
 		c.answer(nil, &WithheldError{Key: c.key})
+	case c.ensure && entry.unproven:
+		m.joined = append(m.joined, c) // who proves its addresses starts a round
 	case c.ensure && m.goodBy[c.key] == nil:
 		// A new form came while the round ran and this one was assigned nothing: the next round has it.
 		m.joined = append(m.joined, c)

@@ -71,11 +71,11 @@ func TestAddressThatCameBackCountsAnew(t *testing.T) {
 		}
 		s.ensure(c, web("a", 80))
 		away(true)
-		_ = c.Delete(t.Context(), key("a")) // releasing since here
+		_ = c.Delete(t.Context(), key("a"), false) // releasing since here
 		s.ensure(c, web("a", 80))
 		away(false) // gw2 confirms that it has a
 		away(true)
-		_ = c.Delete(t.Context(), key("a"))
+		_ = c.Delete(t.Context(), key("a"), false)
 		if _, err := c.Ensure(t.Context(), web("b", 80)); !isA[*ipam.ExhaustedError](err) {
 			t.Errorf("the address that gw2 still serves was given to b, or: %v", err)
 		}
@@ -180,7 +180,7 @@ func TestDeletedDuringARound(t *testing.T) {
 		s.gateways[0].change(func(g *fakeGateway) { g.took = time.Second })
 		go func() { _, _ = c.Ensure(t.Context(), web("b", 80)) }()
 		time.Sleep(500 * time.Millisecond)
-		go func() { _ = c.Delete(t.Context(), key("a")) }()
+		go func() { _ = c.Delete(t.Context(), key("a"), false) }()
 		for range 40 {
 			time.Sleep(100 * time.Millisecond)
 			if _, ok := c.Has(key("a")); !ok && s.gateways[0].serves("a") != nil {
@@ -200,7 +200,7 @@ func TestDeleteOfWhatIsNotThere(t *testing.T) {
 		defer c.stop()
 		s.ensure(c, web("a", 80))
 		s.gateways[0].change(func(g *fakeGateway) { g.dead = true })
-		if err := c.Delete(t.Context(), key("never")); err != nil {
+		if err := c.Delete(t.Context(), key("never"), false); err != nil {
 			t.Errorf("Delete: %v", err)
 		}
 	})

@@ -1,0 +1,271 @@
+package loadbalancer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"cloud-provider-haproxy/ipam"
+	"cloud-provider-haproxy/loadbalancer/desired"
+)
+
+// books keeps the ledger: what it says is remembered in Manager's own maps, saved is what the object says.
+type books struct {
+	store LedgerStore
+	// turn is held by whoever reads or writes the object.
+	turn chan struct{}
+	// saved is what was read or written last. Guarded by turn.
+	saved Ledger
+	// recalled is what was on its way back when it was read at the start. Guarded by Manager.mu.
+	recalled []desired.Releasing
+	// failed is set while the object cannot be written, so that it is told once. Guarded by turn.
+	failed bool
+}
+
+func newBooks(store LedgerStore) *books { return &books{store: store, turn: make(chan struct{}, 1)} }
+
+// openBooks reads the ledger at the start. It must succeed before addresses are given: one that is kept for somebody would
+// be given away.
+func (m *Manager) openBooks(ctx context.Context) error {
+	m.books.turn <- struct{}{}
+	defer func() { <-m.books.turn }()
+	ctx, cancel := context.WithTimeout(ctx, m.settings.AskTimeout)
+	defer cancel()
+	ledger, err := m.books.store.Read(ctx)
+	if err != nil {
+		return fmt.Errorf("read which addresses are kept and quarantined: %w", err)
+	}
+	if ledger == nil {
+		return nil
+	}
+	m.books.saved = *ledger
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, r := range ledger.Kept {
+		m.kept[r.Address] = desired.Key(r.Owner)
+	}
+	for _, q := range ledger.Quarantined {
+		m.quarantined[q.Address] = q
+	}
+	m.books.recalled = ledger.Releasing
+	m.reserve()
+	return nil
+}
+
+// ledger is what the object is to say. It is called with mu held.
+func (m *Manager) ledger() (l Ledger) {
+	for _, address := range sortedAddresses(m.kept) {
+		l.Kept = append(l.Kept, ipam.Reservation{Address: address, Owner: ipam.Owner(m.kept[address])})
+	}
+	for _, address := range sortedAddresses(m.quarantined) {
+		l.Quarantined = append(l.Quarantined, m.quarantined[address])
+	}
+	if m.target != nil {
+		l.Releasing = slices.Clone(m.target.state.Releasing)
+	}
+	return l
+}
+
+func sameLedger(a, b Ledger) bool {
+	return slices.Equal(a.Kept, b.Kept) &&
+		slices.EqualFunc(a.Quarantined, b.Quarantined, func(a, b Quarantine) bool {
+			return a.Address == b.Address && a.By == b.By && a.Until.Equal(b.Until)
+		}) &&
+		slices.EqualFunc(a.Releasing, b.Releasing, func(a, b desired.Releasing) bool {
+			return a.Address == b.Address && a.Owner == b.Owner && a.SinceEpoch == b.SinceEpoch && a.SinceSequence == b.SinceSequence &&
+				slices.Equal(a.Ports, b.Ports)
+		})
+}
+
+// keepBooks writes the ledger when it has changed, until ctx ends. A failure is tried again.
+func (m *Manager) keepBooks(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-m.noted:
+		}
+		for pause := retryMin; m.writeBooks(ctx) != nil; pause = min(2*pause, retryMax) {
+			if !sleep(ctx, pause) {
+				return
+			}
+		}
+	}
+}
+
+// writeBooks makes the object say what is so now, and leaves what others removed from it removed.
+func (m *Manager) writeBooks(ctx context.Context) error {
+	return m.withBooks(ctx, func(ctx context.Context) error {
+		err := m.write(ctx)
+		var changed *LedgerChangedError
+		for errors.As(err, &changed) && ctx.Err() == nil {
+			if err = m.adoptEdits(ctx); err == nil {
+				err = m.write(ctx)
+			}
+		}
+		return err
+	})
+}
+
+// readBooks takes over what somebody changed in the object, and writes what is missing in it.
+func (m *Manager) readBooks(ctx context.Context) {
+	err := m.withBooks(ctx, m.adoptEdits)
+	if err == nil {
+		signal(m.noted)
+	}
+}
+
+// withBooks does something with the object. That it fails is told once, until it succeeds.
+func (m *Manager) withBooks(ctx context.Context, do func(context.Context) error) error {
+	select {
+	case m.books.turn <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-m.books.turn }()
+	timed, cancel := context.WithTimeout(ctx, m.settings.AskTimeout)
+	defer cancel()
+	err := do(timed)
+	if ctx.Err() != nil {
+		return err // who asked gave up
+	}
+	news := (err != nil) != m.books.failed
+	if m.books.failed = err != nil; news && err != nil {
+		m.log.Warn("ledger", "err", err)
+		m.observer.tell(func(o Observer) { o.Notice(&LedgerError{err}) })
+	}
+	return err
+}
+
+// write writes what is so now, unless the object says that already. It is called with the turn held.
+func (m *Manager) write(ctx context.Context) error {
+	m.mu.Lock()
+	ledger, known := m.ledger(), m.target != nil
+	m.mu.Unlock()
+	if !known || sameLedger(ledger, m.books.saved) {
+		return nil // before the first round nobody knows what is on its way back
+	}
+	if err := m.books.store.Write(ctx, ledger); err != nil {
+		return err
+	}
+	m.books.saved = ledger
+	return nil
+}
+
+// adoptEdits reads the object and takes over what a person changed in it since it was read or written: an entry that was
+// removed is released, one that was added is kept. That an address is on its way back is no matter of opinion, and an
+// object that is gone as a whole was not edited: both are written again. It is called with the turn held.
+func (m *Manager) adoptEdits(ctx context.Context) error {
+	found, err := m.books.store.Read(ctx)
+	if err != nil {
+		return err
+	}
+	before := m.books.saved
+	if found == nil {
+		m.books.saved = Ledger{}
+		return nil
+	}
+	m.books.saved = *found
+	if sameLedger(*found, before) {
+		return nil
+	}
+	kept, keptBefore := reservedFor(found.Kept), reservedFor(before.Kept)
+	quarantined, quarantinedBefore := byAddress(found.Quarantined), byAddress(before.Quarantined)
+	m.mu.Lock()
+	var released []netip.Addr
+	for address, owner := range keptBefore {
+		if kept[address] != owner && m.kept[address] == owner {
+			delete(m.kept, address)
+			released = append(released, address)
+		}
+	}
+	for address, owner := range kept {
+		if keptBefore[address] != owner {
+			m.kept[address] = owner
+		}
+	}
+	for address := range quarantinedBefore {
+		if _, still := quarantined[address]; !still {
+			delete(m.quarantined, address)
+			released = append(released, address)
+		}
+	}
+	for address, q := range quarantined {
+		if _, known := quarantinedBefore[address]; !known {
+			m.quarantined[address] = q
+		}
+	}
+	m.reserve()
+	m.revision++
+	m.mu.Unlock()
+	slices.SortFunc(released, netip.Addr.Compare)
+	m.log.Info("ledger was edited", "released", released)
+	for _, address := range released {
+		m.observer.tell(func(o Observer) { o.AddressFreed(address) })
+	}
+	signal(m.wake)
+	return nil
+}
+
+func reservedFor(reservations []ipam.Reservation) map[netip.Addr]desired.Key {
+	all := make(map[netip.Addr]desired.Key, len(reservations))
+	for _, r := range reservations {
+		all[r.Address] = desired.Key(r.Owner)
+	}
+	return all
+}
+
+func byAddress(quarantines []Quarantine) map[netip.Addr]Quarantine {
+	all := make(map[netip.Addr]Quarantine, len(quarantines))
+	for _, q := range quarantines {
+		all[q.Address] = q
+	}
+	return all
+}
+
+// keep reserves what a Service has for the next Service of its name. It is called with mu held, before the Service
+// departs.
+func (m *Manager) keep(key desired.Key) {
+	owner := ipam.Owner(key)
+	addresses := m.addresses.Addresses(owner)
+	if len(addresses) == 0 { // it departed before: we were started after its deletion had begun
+		for _, r := range m.addresses.Releasing() {
+			if r.Owner == owner {
+				addresses = append(addresses, r.Address)
+			}
+		}
+	}
+	for _, address := range addresses {
+		m.kept[address] = key
+	}
+	m.reserve()
+}
+
+// unkeep drops what was kept for Services that are there again and served: they have taken what they want of it. It is
+// called with mu held.
+func (m *Manager) unkeep() (freed []netip.Addr) {
+	for _, address := range sortedAddresses(m.kept) {
+		key := m.kept[address]
+		if entry := m.services[key]; entry == nil || !entry.settled {
+			continue
+		}
+		delete(m.kept, address)
+		if !m.addresses.Has(ipam.Owner(key), address) {
+			freed = append(freed, address)
+		}
+	}
+	return freed
+}
+
+// expired are the addresses whose quarantine is over, sorted.
+func (m *Manager) expired(now time.Time) (addresses []netip.Addr) {
+	for _, address := range sortedAddresses(m.quarantined) {
+		if !now.Before(m.quarantined[address].Until) {
+			addresses = append(addresses, address)
+		}
+	}
+	return addresses
+}

@@ -1,0 +1,192 @@
+package loadbalancer_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"cloud-provider-haproxy/ipam"
+	"cloud-provider-haproxy/loadbalancer"
+)
+
+// TestKeptAddressWaitsForItsService, over restarts and while gateways are away.
+func TestKeptAddressWaitsForItsService(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "10.0.0.1", "gw1", "gw2")
+		c := s.start()
+		address := s.ensure(c, web("a", 80)).Addresses[0]
+		if err := c.Delete(t.Context(), key("a"), true); err != nil {
+			t.Fatal(err)
+		}
+		want := ipam.Reservation{Address: address, Owner: ipam.Owner(key("a"))}
+		if got := s.ledger.read().Kept; len(got) != 1 || got[0] != want {
+			t.Fatalf("Delete returned before the ledger said %v: %v", want, got)
+		}
+		for range 2 {
+			if _, err := c.Ensure(t.Context(), web("b", 80)); err == nil || !strings.Contains(err.Error(), "reserved") {
+				t.Errorf("b: %v", err)
+			}
+			if _, err := c.Ensure(t.Context(), requesting(web("b", 80), address.String())); !isA[*ipam.ReservedError](err) || !strings.Contains(err.Error(), "default/a") {
+				t.Errorf("b asks for it: %v", err)
+			}
+			if state, _ := s.gateways[0].snapshot(); len(state.Reserved) != 1 || !state.Reserved[0].Kept {
+				t.Errorf("State: %+v", state.Reserved)
+			}
+			_ = c.stop()
+			c = s.start(replayed(web("b", 80)))
+			time.Sleep(time.Second)
+		}
+		defer func() { _ = c.stop() }()
+		if got := s.ensure(c, web("a", 80)).Addresses[0]; got != address {
+			t.Errorf("a came back and has %s", got)
+		}
+		time.Sleep(time.Second)
+		if got := s.ledger.read().Kept; len(got) != 0 {
+			t.Errorf("a is there again, and the ledger still says %v", got)
+		}
+		if err := c.Delete(t.Context(), key("a"), false); err != nil {
+			t.Fatal(err)
+		}
+		s.ensure(c, web("b", 80))
+	})
+}
+
+// TestKeptWhenTheControllerDiesInBetween: the Service is being deleted when the next controller starts.
+func TestKeptWhenTheControllerDiesInBetween(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "10.0.0.1", "gw1")
+		c := s.start()
+		address := s.ensure(c, web("a", 80)).Addresses[0]
+		s.ledger.fail(errors.New("no API server"))
+		err := c.Delete(t.Context(), key("a"), true)
+		var ledger *loadbalancer.LedgerError
+		if !errors.As(err, &ledger) {
+			t.Fatalf("Delete succeeded although nothing was written down: %v", err)
+		}
+		_ = c.stop()
+		s.ledger.fail(nil)
+		c = s.start()
+		defer c.stop()
+		if err := c.Delete(t.Context(), key("a"), true); err != nil {
+			t.Fatal(err)
+		}
+		if got := s.ledger.read().Kept; len(got) != 1 || got[0].Address != address {
+			t.Errorf("kept %v", got)
+		}
+		if _, err := c.Ensure(t.Context(), web("b", 80)); err == nil {
+			t.Error("b got it")
+		}
+	})
+}
+
+// TestLedgerIsEdited: a person releases by removing, and reserves by adding.
+func TestLedgerIsEdited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "10.0.0.1-10.0.0.3", "gw1")
+		c := s.start()
+		defer c.stop()
+		first := s.ensure(c, web("a", 80)).Addresses[0]
+		s.ensure(c, web("b", 80))
+		for _, name := range []string{"a", "b"} {
+			if err := c.Delete(t.Context(), key(name), true); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s.ledger.edit(func(l *loadbalancer.Ledger) {
+			l.Kept[0] = ipam.Reservation{Address: addresses("10.0.0.3")[0], Owner: ipam.Owner(key("vip"))}
+		})
+		time.Sleep(61 * time.Second)
+		if got := s.ensure(c, web("c", 80)).Addresses[0]; got != first {
+			t.Errorf("c has %s, want the released %s", got, first)
+		}
+		if _, err := c.Ensure(t.Context(), web("d", 80)); err == nil {
+			t.Error("d got an address that is reserved")
+		}
+		if got := s.ensure(c, web("vip", 80)).Addresses[0].String(); got != "10.0.0.3" {
+			t.Errorf("vip has %s", got)
+		}
+		// Removed as a whole it was not edited.
+		s.ledger.remove()
+		time.Sleep(61 * time.Second)
+		if got := s.ledger.read().Kept; len(got) != 1 || got[0].Owner != ipam.Owner(key("b")) {
+			t.Errorf("after the object was removed it says %v", got)
+		}
+		// Between two looks of ours: neither change is lost.
+		s.ledger.edit(func(l *loadbalancer.Ledger) { l.Kept = nil })
+		if err := c.Delete(t.Context(), key("vip"), true); err != nil {
+			t.Fatal(err)
+		}
+		if got := s.ledger.read().Kept; len(got) != 1 || got[0].Owner != ipam.Owner(key("vip")) {
+			t.Errorf("after both changed it says %v", got)
+		}
+	})
+}
+
+// TestLedgerThatCannotBeRead: what is kept would be given away, so nothing is given before.
+func TestLedgerThatCannotBeRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "10.0.0.1", "gw1")
+		c := s.start()
+		s.ensure(c, web("a", 80))
+		_ = c.stop()
+		unreadable := errors.New("addresses.yaml line 3: no address")
+		s.ledger.fail(unreadable)
+		c = s.start(replayed(web("a", 80), "10.0.0.1"))
+		defer c.stop()
+		if _, err := c.Ensure(t.Context(), web("b", 80)); !errors.Is(err, unreadable) {
+			t.Errorf("Ensure: %v", err)
+		}
+		if s.gateways[0].serves("a") == nil {
+			t.Error("a is not served any more")
+		}
+		s.ledger.fail(nil)
+		time.Sleep(35 * time.Second)
+		s.ensure(c, web("a", 443))
+	})
+}
+
+// TestLedgerThatCannotBeWritten is told once, and written when it can be.
+func TestLedgerThatCannotBeWritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "10.0.0.1-10.0.0.2", "gw1", "gw2")
+		c := s.start()
+		defer c.stop()
+		s.ensure(c, web("a", 80))
+		time.Sleep(time.Second)
+		s.ledger.fail(errors.New("no API server"))
+		s.gateway("gw2").change(func(g *fakeGateway) { g.cut = true })
+		_ = c.Delete(t.Context(), key("a"), false)
+		time.Sleep(5 * time.Minute)
+		if told := s.observer.toldOf(); len(told) != 1 || !isA[*loadbalancer.LedgerError](told[0]) {
+			t.Errorf("told %v", told)
+		}
+		s.ledger.fail(nil)
+		time.Sleep(time.Minute)
+		if got := s.ledger.read().Releasing; len(got) != 1 || got[0].Owner != key("a") {
+			t.Errorf("releasing: %v", got)
+		}
+	})
+}
+
+// TestReleasingSurvivesNewGateways: every gateway that knew of it was made anew while one is away.
+func TestReleasingSurvivesNewGateways(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "10.0.0.1", "gw1", "gw2")
+		c := s.start()
+		s.ensure(c, web("a", 80))
+		s.gateway("gw2").change(func(g *fakeGateway) { g.dead = true })
+		if err := c.Delete(t.Context(), key("a"), false); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		_ = c.stop()
+		s.gateway("gw1").change(func(g *fakeGateway) { g.state, g.signed = nil, nil })
+		c = s.start()
+		defer c.stop()
+		if _, err := c.Ensure(t.Context(), web("b", 80)); !isA[*ipam.ExhaustedError](err) {
+			t.Errorf("the address that gw2 may hold was given away, or: %v", err)
+		}
+	})
+}

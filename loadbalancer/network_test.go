@@ -1,0 +1,124 @@
+package loadbalancer_test
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"reflect"
+	"slices"
+	"sync"
+
+	"cloud-provider-haproxy/loadbalancer"
+	"cloud-provider-haproxy/loadbalancer/wire"
+)
+
+// fakeNetwork says who answers for addresses.
+type fakeNetwork struct {
+	mu        sync.Mutex
+	neighbors map[netip.Addr][]wire.Neighbor
+	// proxy answers for everything.
+	proxy string
+	// asked are the questions, one list for each probe.
+	asked [][]netip.Addr
+}
+
+func (n *fakeNetwork) has(address string, neighbors ...wire.Neighbor) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.neighbors == nil {
+		n.neighbors = map[netip.Addr][]wire.Neighbor{}
+	}
+	n.neighbors[netip.MustParseAddr(address)] = neighbors
+}
+
+func (n *fakeNetwork) setProxy(mac string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.proxy = mac
+}
+
+func (n *fakeNetwork) answer(targets []wire.ProbeTarget) *wire.Probed {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	probed := &wire.Probed{}
+	var asked []netip.Addr
+	for _, target := range targets {
+		asked = append(asked, target.Address)
+		answer := wire.ProbeAnswer{Address: target.Address, Asked: true, Neighbors: n.neighbors[target.Address]}
+		if n.proxy != "" {
+			answer.Neighbors = append(slices.Clone(answer.Neighbors), wire.Neighbor{MAC: n.proxy})
+		}
+		probed.Answers = append(probed.Answers, answer)
+	}
+	n.asked = append(n.asked, asked)
+	return probed
+}
+
+func (n *fakeNetwork) questions() [][]netip.Addr {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return slices.Clone(n.asked)
+}
+
+// fakeLedger is the object in the API server.
+type fakeLedger struct {
+	mu     sync.Mutex
+	object *loadbalancer.Ledger
+	// known is what the controller read or wrote last.
+	known  *loadbalancer.Ledger
+	err    error
+	writes int
+}
+
+func (l *fakeLedger) Read(context.Context) (*loadbalancer.Ledger, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.known = l.object
+	return l.object, l.err
+}
+
+func (l *fakeLedger) Write(_ context.Context, ledger loadbalancer.Ledger) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.err != nil {
+		return l.err
+	}
+	if !reflect.DeepEqual(l.known, l.object) {
+		return &loadbalancer.LedgerChangedError{Err: errors.New("another resourceVersion")}
+	}
+	l.object, l.known = &ledger, &ledger
+	l.writes++
+	return nil
+}
+
+// edit is what a person does to the object.
+func (l *fakeLedger) edit(f func(*loadbalancer.Ledger)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	object := *l.object
+	object.Kept, object.Quarantined = slices.Clone(object.Kept), slices.Clone(object.Quarantined)
+	f(&object)
+	l.object = &object
+}
+
+// remove is what a person does who knows no better.
+func (l *fakeLedger) remove() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.object = nil
+}
+
+func (l *fakeLedger) fail(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.err = err
+}
+
+func (l *fakeLedger) read() loadbalancer.Ledger {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.object == nil {
+		return loadbalancer.Ledger{}
+	}
+	return *l.object
+}

@@ -1,0 +1,162 @@
+package loadbalancer
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"cloud-provider-haproxy/ipam"
+	"cloud-provider-haproxy/loadbalancer/desired"
+	"cloud-provider-haproxy/loadbalancer/wire"
+)
+
+// SetPools makes these the pools while rounds go on. What is in use stays in use, also when it lies in no pool any more;
+// the owners of such addresses are told. On an error nothing changes.
+func (m *Manager) SetPools(pools PoolSettings) error {
+	pools = pools.clone()
+	m.mu.Lock()
+	next, err := m.addresses.WithPools(pools.Pools, m.settings.exclusions(pools))
+	if err != nil {
+		m.mu.Unlock()
+		return fmt.Errorf("address pools: %w", err)
+	}
+	notices := m.stray(next)
+	m.addresses, m.pools = next, pools
+	clear(m.proxied) // asked again: whoever changed a pool may have mended that too
+	m.reserve()
+	m.revision++
+	m.mu.Unlock()
+	m.tellNotices(notices)
+	signal(m.wake)
+	return nil
+}
+
+func (p PoolSettings) clone() PoolSettings {
+	p.Pools = slices.Clone(p.Pools)
+	p.Exclusions = slices.Clone(p.Exclusions)
+	p.Reservations = slices.Clone(p.Reservations)
+	p.PoolInterface = maps.Clone(p.PoolInterface)
+	p.Unprobed = maps.Clone(p.Unprobed)
+	return p
+}
+
+// exclusions are those of the pools, and the addresses of gateways and control plane.
+func (s Settings) exclusions(pools PoolSettings) []ipam.Exclusion {
+	all := slices.Clone(pools.Exclusions)
+	for _, g := range s.Gateways {
+		all = append(all, ipam.Exclude(g.VRRPAddress, "VRRP address of gateway "+g.Name))
+	}
+	if s.ControlPlane != nil {
+		all = append(all, ipam.Exclude(s.ControlPlane.Address, "address of the control plane"))
+		for _, endpoint := range s.ControlPlane.Endpoints {
+			all = append(all, ipam.Exclude(endpoint.Addr(), "address of an API server"))
+		}
+	}
+	return all
+}
+
+// stray are the notices for Services whose addresses next would not give to them any more, and the present pools would.
+func (m *Manager) stray(next *ipam.Allocator) (notices []notice) {
+	for _, key := range m.keys() {
+		for _, address := range m.addresses.Addresses(ipam.Owner(key)) {
+			if err := next.Check(address); err != nil && m.addresses.Check(address) == nil {
+				notices = append(notices, notice{key, err})
+			}
+		}
+	}
+	return notices
+}
+
+// exclude keeps the addresses of nodes, and what the gateways know of their networks, from every Service. It is called
+// with mu held.
+func (m *Manager) exclude() {
+	reasons := map[netip.Addr]string{}
+	for _, g := range m.members {
+		for _, link := range g.links {
+			for _, prefix := range link.Prefixes {
+				for _, exclusion := range ipam.NetworkAndBroadcast(prefix) {
+					reasons[exclusion.Range.From()] = exclusion.Reason
+				}
+			}
+			for _, router := range link.Routers {
+				reasons[router] = "router of the network of gateway " + g.name
+			}
+		}
+	}
+	for _, node := range m.nodes {
+		for _, address := range node.Addresses {
+			reasons[address] = "address of node " + node.Name
+		}
+	}
+	m.addresses.SetExcluded(reasons)
+}
+
+// hearLinks notes the networks that a gateway says it is on.
+func (m *Manager) hearLinks(g *member, links []wire.Link) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if equal := slices.EqualFunc(g.links, links, func(a, b wire.Link) bool {
+		return a.Interface == b.Interface && slices.Equal(a.Prefixes, b.Prefixes) && slices.Equal(a.Routers, b.Routers)
+	}); equal {
+		return
+	}
+	g.links = links
+	m.exclude()
+}
+
+// reserve keeps reserved addresses for their owners and quarantined ones from everybody. It is called with mu held.
+func (m *Manager) reserve() {
+	m.addresses.SetReserved(m.reservations())
+	by := make(map[netip.Addr]string, len(m.quarantined))
+	for address, q := range m.quarantined {
+		by[address] = q.By
+	}
+	m.addresses.SetQuarantined(by)
+}
+
+// reservations are those of the configuration, then those of deleted Services; the first of two for one address counts.
+func (m *Manager) reservations() []ipam.Reservation {
+	all := slices.Clone(m.pools.Reservations)
+	configured := make(map[netip.Addr]bool, len(all))
+	for _, r := range all {
+		configured[r.Address] = true
+	}
+	for _, address := range sortedAddresses(m.kept) {
+		if !configured[address] {
+			all = append(all, ipam.Reservation{Address: address, Owner: ipam.Owner(m.kept[address])})
+		}
+	}
+	return all
+}
+
+func sortedAddresses[V any](byAddress map[netip.Addr]V) []netip.Addr {
+	return slices.SortedFunc(maps.Keys(byAddress), netip.Addr.Compare)
+}
+
+// summarize writes into a State what an operator may want to know of the addresses. Those that nobody was told of yet are
+// not counted, so that looking for them on the network makes no State of its own.
+func (m *Manager) summarize(s *desired.State) {
+	type counted struct {
+		pool   string
+		family ipam.Family
+	}
+	unproven := map[counted]uint64{}
+	for _, address := range m.toProve() {
+		pool, _ := m.addresses.PoolOf(address)
+		unproven[counted{pool, ipam.FamilyOf(address)}]++
+	}
+	for _, c := range m.addresses.Counts() {
+		s.Pools = append(s.Pools, desired.PoolSummary{
+			Name: c.Pool, Family: int(c.Family), Size: c.Size, Assigned: c.Assigned - unproven[counted{c.Pool, c.Family}],
+			Releasing: c.Releasing, Reserved: c.Reserved, Quarantined: c.Quarantined,
+		})
+	}
+	for _, r := range m.reservations() {
+		owner := desired.Key(r.Owner)
+		s.Reserved = append(s.Reserved, desired.Reserved{Address: r.Address, Owner: owner, Kept: m.kept[r.Address] == owner})
+	}
+	for address, q := range m.quarantined {
+		s.Quarantined = append(s.Quarantined, desired.Quarantined{Address: address, By: q.By})
+	}
+}
