@@ -56,9 +56,7 @@ func (l Link) solicitation(address netip.Addr) []gopacket.SerializableLayer {
 		question.Options = layers.ICMPv6Options{{Type: layers.ICMPv6OptSourceAddress, Data: l.MAC}}
 	}
 	message := &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(layers.ICMPv6TypeNeighborSolicitation, 0)}
-	if err := message.SetNetworkLayerForChecksum(header); err != nil {
-		panic(err) // of another layer than IPv4 and IPv6 only
-	}
+	_ = message.SetNetworkLayerForChecksum(header) // fails for other layers than IPv4 and IPv6 only
 	return []gopacket.SerializableLayer{ethernet, header, message, question}
 }
 
@@ -80,7 +78,7 @@ func claim(frame []byte) (address netip.Addr, mac net.HardwareAddr, ok bool) {
 	// What RFC 4861 section 7.1.2 asks of a valid one. The packet has these layers, or it would not be one.
 	header := packet.Layer(layers.LayerTypeIPv6).(*layers.IPv6)
 	message := packet.Layer(layers.LayerTypeICMPv6).(*layers.ICMPv6)
-	if err, sum := message.VerifyChecksum(); err != nil || !sum.Valid || header.HopLimit != hopLimit || message.TypeCode.Code() != 0 {
+	if !intact(message, header) || header.HopLimit != hopLimit || message.TypeCode.Code() != 0 {
 		return netip.Addr{}, nil, false
 	}
 	mac = packet.Layer(layers.LayerTypeEthernet).(*layers.Ethernet).SrcMAC
@@ -92,4 +90,12 @@ func claim(frame []byte) (address netip.Addr, mac net.HardwareAddr, ok bool) {
 	}
 	address, ok = netip.AddrFromSlice(advertisement.TargetAddress)
 	return address, mac, ok
+}
+
+func intact(message *layers.ICMPv6, header *layers.IPv6) bool {
+	if err := message.SetNetworkLayerForChecksum(header); err != nil {
+		return false
+	}
+	err, sum := message.VerifyChecksum()
+	return err == nil && sum.Valid
 }
