@@ -45,26 +45,31 @@ type ledgerStore struct {
 
 var _ loadbalancer.LedgerStore = (*ledgerStore)(nil)
 
-// Read gives what is remembered; nothing when there is no object.
-func (s *ledgerStore) Read(ctx context.Context) (loadbalancer.Ledger, error) {
+// Read gives what is remembered; nil when there is no object, or one without our key: nobody edited that.
+func (s *ledgerStore) Read(ctx context.Context) (*loadbalancer.Ledger, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.known, s.current = false, nil
 	object, err := s.client.CoreV1().ConfigMaps(metav1.NamespaceSystem).Get(ctx, LedgerName, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		s.known = true
-		return loadbalancer.Ledger{}, nil
+		return nil, nil
 	}
 	if err != nil {
-		return loadbalancer.Ledger{}, fmt.Errorf("reading ConfigMap %s/%s: %w", metav1.NamespaceSystem, LedgerName, err)
+		return nil, fmt.Errorf("reading ConfigMap %s/%s: %w", metav1.NamespaceSystem, LedgerName, err)
 	}
-	ledger, err := parseLedger([]byte(object.Data[ledgerKey]))
+	content, isThere := object.Data[ledgerKey]
+	if !isThere {
+		s.known, s.current = true, object
+		return nil, nil
+	}
+	ledger, err := parseLedger([]byte(content))
 	if err != nil {
-		return loadbalancer.Ledger{}, fmt.Errorf("ConfigMap %s/%s, %s: %w; mend it with kubectl -n %s edit configmap %s, until then nothing is written there",
+		return nil, fmt.Errorf("ConfigMap %s/%s, %s: %w; mend it with kubectl -n %s edit configmap %s, until then nothing is written there",
 			metav1.NamespaceSystem, LedgerName, ledgerKey, err, metav1.NamespaceSystem, LedgerName)
 	}
 	s.known, s.current = true, object
-	return ledger, nil
+	return &ledger, nil
 }
 
 // Write replaces what Read or Write gave last.
