@@ -19,6 +19,7 @@ import (
 	cloudprovider "k8s.io/cloud-provider"
 	"k8s.io/component-base/metrics"
 
+	"cloud-provider-haproxy/ipam"
 	"cloud-provider-haproxy/loadbalancer"
 	"cloud-provider-haproxy/loadbalancer/desired"
 	"cloud-provider-haproxy/provider/config"
@@ -73,6 +74,10 @@ type Cloud struct {
 	// policy is what the configuration says of addresses now; refused is what is wrong with a newer one.
 	policy  atomic.Pointer[policy]
 	refused atomic.Pointer[string]
+	// pooling guards what was told to Manager last: the configuration and the addresses of nodes in its pools.
+	pooling       sync.Mutex
+	current       *config.Config
+	excludedNodes []ipam.Exclusion
 
 	// Set by SetInformers, before anything runs that reads them.
 	services   *serviceView
@@ -93,7 +98,7 @@ var (
 
 // New makes a Cloud. Nothing is asked or started.
 func New(o Options) (*Cloud, error) {
-	c := &Cloud{options: o, wakeups: newWakeups(), broadcaster: record.NewBroadcaster(), subject: &subject{}}
+	c := &Cloud{options: o, wakeups: newWakeups(), broadcaster: record.NewBroadcaster(), subject: &subject{}, current: o.Config}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.recorder = c.broadcaster.NewRecorder(scheme.Scheme, v1.EventSource{Component: "cloud-provider-haproxy"})
 	c.measures = newMeasures(o.Register)

@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -21,6 +22,7 @@ import (
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
+	"k8s.io/client-go/tools/cache"
 	servicecontroller "k8s.io/cloud-provider/controllers/service"
 	"k8s.io/component-base/metrics"
 	controllersmetrics "k8s.io/component-base/metrics/prometheus/controllers"
@@ -234,7 +236,40 @@ func inCluster(t *testing.T, yaml string, prepare func(*manager), objects []runt
 		}()
 		c.settle()
 		test(c)
+		c.settle()
+		c.wantUnwritten()
 	})
+}
+
+// wantUnwritten compares what the informers hold with what the API server has: nobody wrote to an object that others
+// read (invariant 9).
+func (c *cluster) wantUnwritten() {
+	c.t.Helper()
+	held := map[string]any{}
+	for kind, store := range map[string]cache.Store{
+		"Service": c.cloud.services.real.Informer().GetStore(), "Node": c.cloud.nodesOf.Informer().GetStore(), "Namespace": c.cloud.namespaces.Informer().GetStore(),
+	} {
+		for _, object := range store.List() {
+			held[kind+" "+object.(metav1.Object).GetNamespace()+"/"+object.(metav1.Object).GetName()] = object
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(held)) {
+		var current any
+		var err error
+		switch object := held[name].(type) {
+		case *v1.Service:
+			current, err = c.client.CoreV1().Services(object.Namespace).Get(c.t.Context(), object.Name, metav1.GetOptions{})
+		case *v1.Node:
+			current, err = c.client.CoreV1().Nodes().Get(c.t.Context(), object.Name, metav1.GetOptions{})
+		case *v1.Namespace:
+			current, err = c.client.CoreV1().Namespaces().Get(c.t.Context(), object.Name, metav1.GetOptions{})
+		}
+		if err != nil {
+			c.t.Error(err)
+		} else if diff := cmp.Diff(current, held[name]); diff != "" {
+			c.t.Errorf("%s was written in the informer's store (-API server +informer):\n%s", name, diff)
+		}
+	}
 }
 
 // tellEventsApart gives Events names of their own. Their names are made of the time, which stands still here.

@@ -265,3 +265,57 @@ func TestEventsAreFoundByUID(t *testing.T) {
 		}
 	})
 }
+
+// A pool that is there no more may stand in what Manager knows of any Service.
+func TestReloadWithoutAPool(t *testing.T) {
+	objects := []runtime.Object{worker("a", "192.0.2.21"), named("web"), named("elsewhere", class("example.com/other"))}
+	inCluster(t, testConfig+"- {name: more, addresses: [192.0.2.128/26]}\n", nil, objects, func(c *cluster) {
+		c.reload(testConfig)
+		c.wantEnsured([]int{2, 0}, "web", "elsewhere")
+		if got := c.manager.held[key("web")].Request.Pools; !slices.Equal(got, []string{"main"}) {
+			t.Errorf("pools %q, want main", got)
+		}
+	})
+}
+
+// A node's address is no Service's, also when the node gets no connections and also after a reload.
+func TestNodesAreExcludedFromPools(t *testing.T) {
+	excluded := func(address string) *v1.Node {
+		node := worker("control", address)
+		node.Labels[v1.LabelNodeExcludeBalancers] = ""
+		return node
+	}
+	inCluster(t, testConfig, nil, []runtime.Object{worker("a", "192.0.2.21"), excluded("192.0.2.100")}, func(c *cluster) {
+		has := func(want string) {
+			t.Helper()
+			var reasons []string
+			for _, e := range c.manager.pools[len(c.manager.pools)-1].Exclusions {
+				if e.Range.From() == addr("192.0.2.100") || e.Range.From() == addr("192.0.2.101") {
+					reasons = append(reasons, e.Range.From().String()+" "+e.Reason)
+				}
+			}
+			if got := strings.Join(reasons, "; "); got != want {
+				t.Errorf("excluded %q, want %q", got, want)
+			}
+		}
+		has("192.0.2.100 address of node control")
+		c.reload(withGold)
+		has("192.0.2.100 address of node control")
+		told := len(c.manager.pools)
+		for _, address := range []string{"192.0.2.101", "192.0.2.101"} { // the second is a heartbeat
+			if _, err := c.client.CoreV1().Nodes().Update(t.Context(), excluded(address), metav1.UpdateOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			c.settle()
+		}
+		has("192.0.2.101 address of node control")
+		if len(c.manager.pools) != told+1 {
+			t.Errorf("told %d times, want once", len(c.manager.pools)-told)
+		}
+		if _, err := c.client.CoreV1().Nodes().Update(t.Context(), excluded("198.51.100.1"), metav1.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		c.settle()
+		has("")
+	})
+}

@@ -103,6 +103,7 @@ func (c *Cloud) look() {
 		set.generation++
 	}
 	c.nodes.Store(set)
+	c.excludeNodes()
 	c.measures.eligible.Set(float64(len(set.eligible)))
 	if same {
 		return

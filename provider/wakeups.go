@@ -20,8 +20,9 @@ type happenings struct {
 	services   map[desired.Key]bool
 	// again are Services that changed in a way that the library does not look at (its needsUpdate).
 	again map[desired.Key]bool
-	// reloaded says that there is a new configuration, foreign that other controllers' annotations are read now, or no more.
-	reloaded, foreign bool
+	// reloaded says that there is a new configuration, foreign that other controllers' annotations are read now, or no more,
+	// gone that a pool is there no more, which what Manager knows of any Service may name.
+	reloaded, foreign, gone bool
 }
 
 // wakes says whether a Service that waits is to be tried again.
@@ -137,7 +138,7 @@ func (c *Cloud) wake() {
 	}
 	if h.reloaded {
 		c.eachService(func(svc *v1.Service) {
-			if c.services.ours(svc) && svc.DeletionTimestamp == nil && c.balancer.dependsOnPools(svc, h.foreign) {
+			if c.services.ours(svc) && svc.DeletionTimestamp == nil && (h.gone || c.balancer.dependsOnPools(svc, h.foreign)) {
 				h.again[keyOf(svc)] = true
 			}
 		})
