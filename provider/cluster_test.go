@@ -190,6 +190,17 @@ type cluster struct {
 // inCluster runs test in fake time with the objects there from the beginning.
 func inCluster(t *testing.T, yaml string, prepare func(*manager), objects []runtime.Object, test func(*cluster)) {
 	t.Helper()
+	runCluster(t, yaml, prepare, func(*cluster) {}, objects, test)
+}
+
+// inClusterAfter is inCluster with something that happens before this process leads.
+func inClusterAfter(t *testing.T, yaml string, before func(*cluster), test func(*cluster)) {
+	t.Helper()
+	runCluster(t, yaml, nil, before, []runtime.Object{worker("a", "192.0.2.21")}, test)
+}
+
+func runCluster(t *testing.T, yaml string, prepare func(*manager), before func(*cluster), objects []runtime.Object, test func(*cluster)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		c := &cluster{t: t, client: fake.NewClientset(objects...), manager: newManager(), metrics: metrics.NewKubeRegistry()}
 		c.tellEventsApart()
@@ -213,6 +224,8 @@ func inCluster(t *testing.T, yaml string, prepare func(*manager), objects []runt
 		if err != nil {
 			t.Fatal(err)
 		}
+		before(c)
+		synctest.Wait() // Events before this one's turn go nowhere
 		ctx, cancel := context.WithCancel(t.Context())
 		factory := informers.NewSharedInformerFactory(c.client, 0)
 		c.cloud.Initialize(nil, ctx.Done())
