@@ -1,33 +1,25 @@
 package ipam
 
-import (
-	"hash/maphash"
-	"testing"
-)
+import "testing"
 
 // TestOwnersOfOneHash puts three records into one chain, as a collision of 64 bits would, and takes each away.
 func TestOwnersOfOneHash(t *testing.T) {
+	const hash = 7
 	for gone := range 3 {
 		o := newOwners()
-		all := make([]*record, 3)
+		all := make([]Owner, 3)
 		for i := range all {
-			all[i] = &record{owner: Owner{Namespace: "n", Name: string(rune('a' + i))}}
+			all[i] = Owner{Namespace: "n", Name: string(rune('a' + i))}
+			o.add(all[i], hash)
 		}
-		// The chain stands under the hash of the one that goes, which is the one that delete looks for.
-		all[0].next, all[1].next = all[1], all[2]
-		o.records[maphash.Comparable(o.seed, all[gone].owner)] = all[0]
-		o.delete(all[gone])
-		if o.get(all[gone].owner) != nil {
-			t.Errorf("record %d is still there", gone)
-		}
-		left := 0
-		for _, r := range o.records {
-			for ; r != nil; r = r.next {
-				left++
+		o.delete(o.get(all[gone], hash), hash)
+		for i, owner := range all {
+			if got := o.get(owner, hash); (got == nil) != (i == gone) || got != nil && got.owner != owner {
+				t.Errorf("record %d went: record %d is %+v", gone, i, got)
 			}
 		}
-		if left != 2 {
-			t.Errorf("%d records are left after %d went, want 2", left, gone)
+		if again := o.add(all[gone], hash); o.get(all[gone], hash) != again {
+			t.Errorf("record %d came back and is not found", gone)
 		}
 	}
 }
