@@ -162,7 +162,7 @@ func (a *Allocator) Free(address netip.Addr, owner Owner) bool {
 		return false
 	}
 	s := a.seat(address)
-	if a.at(s) == r.id {
+	if !a.isShared(address) {
 		a.stays(r, address)
 		a.set(s, r.id, none)
 		s.block.countUse(false, -1)

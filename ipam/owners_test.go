@@ -1,25 +1,43 @@
 package ipam
 
-import "testing"
+import (
+	"fmt"
+	"testing"
 
-// TestOwnersOfOneHash puts three records into one chain, as a collision of 64 bits would, and takes each away.
-func TestOwnersOfOneHash(t *testing.T) {
-	const hash = 7
-	for gone := range 3 {
-		o := newOwners()
-		all := make([]Owner, 3)
-		for i := range all {
-			all[i] = Owner{Namespace: "n", Name: string(rune('a' + i))}
-			o.add(all[i], hash)
-		}
-		o.delete(o.get(all[gone], hash), hash)
-		for i, owner := range all {
-			if got := o.get(owner, hash); (got == nil) != (i == gone) || got != nil && got.owner != owner {
-				t.Errorf("record %d went: record %d is %+v", gone, i, got)
-			}
-		}
-		if again := o.add(all[gone], hash); o.get(all[gone], hash) != again {
-			t.Errorf("record %d came back and is not found", gone)
-		}
-	}
+	"pgregory.net/rapid"
+)
+
+// TestOwnersOfFewHashes has many owners of few hashes, at the end of the table too, so that searches run past others and
+// around the end, and compares with a map.
+func TestOwnersOfFewHashes(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		o, want := newOwners(), map[Owner]bool{}
+		t.Repeat(map[string]func(*rapid.T){
+			"": func(t *rapid.T) {
+				seen := 0
+				o.all(func(r *record) {
+					if seen++; !want[r.owner] {
+						t.Fatalf("%s is there", r.owner)
+					}
+				})
+				if seen != len(want) {
+					t.Fatalf("%d owners, want %d", seen, len(want))
+				}
+			},
+			"turn": func(t *rapid.T) {
+				i := rapid.Uint32Range(0, 199).Draw(t, "owner")
+				owner, hash := Owner{Namespace: "n", Name: fmt.Sprint(i)}, i%8-4
+				r := o.get(owner, hash)
+				if (r != nil) != want[owner] || r != nil && r.owner != owner {
+					t.Fatalf("get(%s) = %+v", owner, r)
+				}
+				if r != nil {
+					o.delete(r, hash)
+					delete(want, owner)
+				} else if want[owner] = true; o.add(owner, hash) != o.get(owner, hash) {
+					t.Fatalf("%s was added and is not found", owner)
+				}
+			},
+		})
+	})
 }
