@@ -255,7 +255,7 @@ func TestProbeRefusals(t *testing.T) {
 	}
 }
 
-// However many sessions ask, one question is under way; and each takes a second at most.
+// However many sessions ask, one question is under way; and none takes for ever.
 func TestProbesWaitForEachOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &town{takes: 600 * time.Millisecond}
@@ -271,10 +271,27 @@ func TestProbesWaitForEachOther(t *testing.T) {
 		w.takes = time.Hour
 		begun := time.Now()
 		expectShown(t, ask(t, a, targets("192.0.2.70")), "192.0.2.70 asked=false (it took too long)")
-		if took := time.Since(begun); took != time.Second {
+		if took := time.Since(begun); took != probeLimit {
 			t.Errorf("a probe took %v", took)
 		}
 	})
+}
+
+// By their schedule a probe of as many addresses as there may be, and the names of 1000 machines, are done within a second.
+func TestProbeSchedule(t *testing.T) {
+	paced := func(p neighbor.Patience, count int) time.Duration {
+		round := time.Duration((count-1)/50) * 3 * time.Millisecond // see package neighbor
+		return max(time.Duration(p.Times-1)*p.Pause, time.Duration(p.Times-1)*round) + round + p.Listen
+	}
+	if one := paced(patient(), 1); one != 500*time.Millisecond {
+		t.Errorf("one free address takes %v", one)
+	}
+	if name := paced(brisk(), 3); name > 200*time.Millisecond {
+		t.Errorf("the names of three machines take %v", name)
+	}
+	if most := paced(patient(), wire.MaxProbeTargets) + paced(brisk(), 1000); most > 950*time.Millisecond {
+		t.Errorf("the largest probe takes %v", most)
+	}
 }
 
 // An agent that is told to end does not wait for its turn.
