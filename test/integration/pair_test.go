@@ -25,6 +25,7 @@ func TestPair(t *testing.T) {
 	}{
 		{"served", testServed},
 		{"services", testServices},
+		{"shared", testShared},
 		{"nodes", testNodes},
 		{"pool", testPool},
 		{"control-plane", testControlPlane},
