@@ -2,6 +2,7 @@ package config
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -228,7 +229,10 @@ func TestWhomAPoolAdmits(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			p := test.pool
-			got := []bool{p.Pinned(), p.AdmitsNamespace("a", nil), p.AdmitsNamespace("b", team), p.ServiceLabels().Matches(team), p.ServiceLabels().Matches(labels.Set{"internal": ""})}
+			admits := func(namespace string, set labels.Set) bool {
+				return slices.Contains(p.Namespaces, namespace) || p.NamespaceLabels().Matches(set)
+			}
+			got := []bool{p.Pinned(), admits("a", nil), admits("b", team), p.ServiceLabels().Matches(team), p.ServiceLabels().Matches(labels.Set{"internal": ""})}
 			want := []bool{test.pinned, test.namespaceA, test.namespaceB, test.serviceOfTeam, test.anyOther}
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("pinned, namespace a, namespace b, Service of the team, other Service (-want +got):\n%s", diff)
