@@ -71,6 +71,20 @@ func TestPoolFaults(t *testing.T) {
 	}
 }
 
+// Addresses of machines that cannot be read are told where they stand, and not of every pool again.
+func TestPoolsBesideUnreadableMachines(t *testing.T) {
+	_, err := Decode(edit(t, "sshAddress: 192.0.2.2,", "sshAddress: 192.0.2.2, vrrpAddress: gw1,",
+		"pools:\n", "nodes: {addresses: {worker: [w]}}\ncontrolPlane: {endpoints: [api]}\npools:\n"))
+	for _, fault := range told(t, err) {
+		if strings.HasPrefix(fault, "pools") {
+			t.Errorf("told of the pool: %s", fault)
+		}
+	}
+	if len(told(t, err)) < 4 {
+		t.Errorf("faults %q, want those of the gateway, the node and the control plane", told(t, err))
+	}
+}
+
 func TestReservationFaults(t *testing.T) {
 	const pools = `controlPlane: {address: 192.0.2.9, endpoints: [192.0.2.72]}
 nodes: {addresses: {worker: [192.0.2.71]}}
