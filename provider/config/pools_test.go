@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -82,6 +83,10 @@ func TestPoolsBesideUnreadableMachines(t *testing.T) {
 	}
 	if len(told(t, err)) < 4 {
 		t.Errorf("faults %q, want those of the gateway, the node and the control plane", told(t, err))
+	}
+	_, err = Decode(edit(t, "pools:\n"+onePool, "nodes: {addresses: {worker: [w]}}\npools:\n- {name: main, addresses: [192.0.2.2-192.0.2.3]}\n"))
+	if !strings.Contains(fmt.Sprint(err), "pools[0].addresses: nothing is left for Services") {
+		t.Errorf("the unreadable node hides that nothing is left: %v", err)
 	}
 }
 
