@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"k8s.io/apimachinery/pkg/labels"
+	"pgregory.net/rapid"
 
 	"cloud-provider-haproxy/ipam"
 )
@@ -136,6 +137,37 @@ pools:
 		_, err := Decode(edit(t, "pools:\n"+onePool, "reservations: {192.0.2.70: a/b}\npools:\n- {name: main, addresses: [192.0.2.64-26]}\n"))
 		if got := told(t, err); len(got) != 1 || !strings.HasPrefix(got[0], "pools[0].addresses[0]: ") {
 			t.Errorf("faults %q, want the pool's alone: the reservation may lie in it", got)
+		}
+	})
+}
+
+// What is accepted here, ipam accepts too: networks and ranges with excludes, however they lie.
+func TestAcceptedPoolsConvert(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		span := func(what string) (first, last int) {
+			first = rapid.IntRange(0, 40).Draw(t, what)
+			return first, rapid.IntRange(first, 44).Draw(t, "last "+what)
+		}
+		var addresses, excluded []string
+		for range rapid.IntRange(1, 3).Draw(t, "entries") {
+			first, last := span("address")
+			text := fmt.Sprintf("192.0.2.%d-192.0.2.%d", first, last)
+			if rapid.Bool().Draw(t, "network") {
+				text = fmt.Sprintf("192.0.2.%d/30", first/4*4)
+			}
+			addresses = append(addresses, text)
+		}
+		for range rapid.IntRange(0, 3).Draw(t, "excludes") {
+			first, last := span("exclude")
+			excluded = append(excluded, fmt.Sprintf("192.0.2.%d-192.0.2.%d", first, last))
+		}
+		pool := fmt.Sprintf("- {name: main, addresses: [%s], exclude: [%s]}\n", strings.Join(addresses, ", "), strings.Join(excluded, ", "))
+		c, err := Decode([]byte(strings.Replace(base, onePool, pool, 1)))
+		if err != nil {
+			return
+		}
+		if _, err := ipam.New(c.AddressPools(), c.Exclusions()); err != nil {
+			t.Fatalf("%s%v", pool, err)
 		}
 	})
 }
