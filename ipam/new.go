@@ -28,10 +28,8 @@ func New(pools []Pool, exclusions []Exclusion) (*Allocator, error) {
 		marks:       map[netip.Addr]mark{},
 		reservedFor: map[Owner][]netip.Addr{},
 		owners:      newOwners(),
-		releasing:   map[*record]struct{}{},
-		outside:     map[netip.Addr]*record{},
+		outside:     map[netip.Addr]id{},
 		shared:      map[netip.Addr][]tenant{},
-		several:     &record{},
 		keys:        map[string][]netip.Addr{},
 		regained:    map[holding]struct{}{},
 	}
@@ -66,6 +64,8 @@ func (a *Allocator) add(pool Pool) (faults []error) {
 		builder.RemoveRange(r)
 		a.exclusions = append(a.exclusions, Exclusion{Range: r, Reason: fmt.Sprintf("pool %q excludes %s", pool.Name, r)})
 	}
+	builder.Remove(netip.IPv4Unspecified())
+	builder.Remove(netip.IPv6Unspecified())
 	for _, exclusion := range a.exclusions {
 		builder.RemoveRange(exclusion.Range)
 	}
@@ -104,7 +104,7 @@ func (a *Allocator) add(pool Pool) (faults []error) {
 func newBlock(pool Pool, family Family, ranges []netipx.IPRange) (*block, error) {
 	b := &block{
 		pool: pool.Name, family: family, sharedAcrossNamespaces: pool.ShareAcrossNamespaces, ranges: ranges,
-		ahead: map[uint64]*record{},
+		ahead: map[uint64]id{},
 	}
 	for i, r := range ranges {
 		start := uint64(0)

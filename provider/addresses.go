@@ -38,6 +38,11 @@ func (n nodeAddresses) of(node *v1.Node) ([]netip.Addr, error) {
 		node.Name, kind, inside, describe(node))
 }
 
+// every gives all addresses of a node, whether gateways use them or not.
+func (n nodeAddresses) every(node *v1.Node) []netip.Addr {
+	return slices.Concat(n.config.Addresses[node.Name], provided(node), inStatus(node, v1.NodeInternalIP), inStatus(node, v1.NodeExternalIP))
+}
+
 // pick takes the first usable address of each family.
 func pick(candidates []netip.Addr, inside []netip.Prefix) []netip.Addr {
 	var found []netip.Addr

@@ -13,12 +13,20 @@ const Prefix = "cloud-provider-haproxy/"
 type Annotation string
 
 const (
-	// LoadBalancerIPs requests addresses by name: one IPv4 address, one IPv6 address, or both with a comma between (`192.0.2.70` or `192.0.2.70,2001:db8::70`). They must lie in a pool and be free. The older field `spec.loadBalancerIP` does the same for one address; if both are set they must agree. Default: an address of the first pool that has one.
+	// LoadBalancerIPs requests addresses by name: one IPv4 address, one IPv6 address, or both with a comma between (`192.0.2.70` or `192.0.2.70,2001:db8::70`). They must lie in a pool that admits the Service, and be free. A changed value moves the Service. The older field `spec.loadBalancerIP` does the same for one address; if both are set they must agree. Default: an address of the first pool that has one.
 	LoadBalancerIPs Annotation = Prefix + "load-balancer-ips"
+	// AddressPool names the pools that addresses are taken from: one, or several with commas between, in the order in which they are asked (`gold` or `gold,silver`). Each must exist and admit the Service. A Service whose address lies in none of them gets another one. Default: first the pools that choose their Services and admit this one, then the others that assign addresses unasked, each by priority.
+	AddressPool Annotation = Prefix + "address-pool"
+	// AllowSharedIP lets Services share an address: those that say the same key here, any text (`frontend`), while no two of them have the same port of the same protocol. Only Services of one namespace share, unless the address' pool has `shareAcrossNamespaces: true`. The key can be changed while nobody else has the address. Default: the Service's addresses are its own.
+	AllowSharedIP Annotation = Prefix + "allow-shared-ip"
+	// KeepIP with `true` keeps the Service's addresses for it when it is deleted, or is no longer of type LoadBalancer: only a Service of the same namespace and name gets them, until somebody deletes their entries in the ConfigMap `kube-system/cloud-provider-haproxy-addresses`. `true` or `false`. Default `false`.
+	KeepIP Annotation = Prefix + "keep-ip"
 )
 
 // annotations gives every key that we read, sorted.
-func annotations() []Annotation { return []Annotation{LoadBalancerIPs} }
+func annotations() []Annotation {
+	return []Annotation{AddressPool, AllowSharedIP, KeepIP, LoadBalancerIPs}
+}
 
 // unknownAnnotations gives the keys with our prefix that nobody reads, sorted.
 func unknownAnnotations(all map[string]string) []string {

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/klog/v2"
 
 	"cloud-provider-haproxy/loadbalancer"
@@ -17,7 +18,8 @@ import (
 // Balancer is what the five methods of cloudprovider.LoadBalancer need of *loadbalancer.Manager.
 type Balancer interface {
 	Ensure(ctx context.Context, s loadbalancer.Service) (*loadbalancer.Ensured, error)
-	Delete(ctx context.Context, key desired.Key) error
+	// Delete keeps the addresses for a Service of the same name when keep is set.
+	Delete(ctx context.Context, key desired.Key, keep bool) error
 	Has(key desired.Key) (addresses []netip.Addr, ok bool)
 	SetNodes(nodes []desired.Node)
 	// Loaded is closed when the State of the gateways is known.
@@ -30,10 +32,19 @@ type balancer struct {
 	manager    Balancer
 	translator translator
 	ipMode     v1.LoadBalancerIPMode
-	// nodes is the newest node set; never nil once the service controller runs.
-	nodes    *atomic.Pointer[nodeSet]
-	warnings *warnings
-	waiting  *waiting
+	// nodes is the newest node set; never nil once the service controller runs. policy is never nil.
+	nodes  *atomic.Pointer[nodeSet]
+	policy *atomic.Pointer[policy]
+	// namespace gives the labels of a namespace.
+	namespace func(name string) labels.Set
+	warnings  *warnings
+	waiting   *waiting
+	measures  *measures
+}
+
+// around gives the circumstances of a Service now.
+func (b *balancer) around(svc *v1.Service) circumstances {
+	return circumstances{nodes: b.nodes.Load().eligible, policy: b.policy.Load(), namespace: b.namespace(svc.Namespace)}
 }
 
 // GetLoadBalancer says "exists" until every gateway that answers confirmed a State without the Service: the library
@@ -59,6 +70,7 @@ func (b *balancer) GetLoadBalancerName(_ context.Context, _ string, svc *v1.Serv
 // EnsureLoadBalancer returns when a gateway holds the Service's addresses.
 func (b *balancer) EnsureLoadBalancer(ctx context.Context, _ string, svc *v1.Service, _ []*v1.Node) (*v1.LoadBalancerStatus, error) {
 	status, err := b.ensure(ctx, svc)
+	b.measures.conflict(err, b.policy.Load().poolOf)
 	b.waiting.note(keyOf(svc), err)
 	return status, retry(err)
 }
@@ -66,7 +78,9 @@ func (b *balancer) EnsureLoadBalancer(ctx context.Context, _ string, svc *v1.Ser
 func (b *balancer) ensure(ctx context.Context, svc *v1.Service) (*v1.LoadBalancerStatus, error) {
 	for {
 		nodes := b.nodes.Load()
-		t, err := b.translator.translate(svc, nodes.eligible)
+		around := b.around(svc)
+		around.nodes = nodes.eligible
+		t, err := b.translator.translate(svc, around)
 		if err != nil {
 			return nil, b.refuse(ctx, svc, t, err)
 		}
@@ -74,6 +88,9 @@ func (b *balancer) ensure(ctx context.Context, svc *v1.Service) (*v1.LoadBalance
 			t.warnings = append(t.warnings, warning{"NoEligibleNode", nodes.noneEligible()})
 		}
 		ensured, err := b.manager.Ensure(ctx, t.service)
+		if b.policy.Load() != around.policy {
+			continue // the pools were those of the former configuration
+		}
 		if err != nil {
 			b.warnings.now(svc, t.warnings)
 			return nil, err
@@ -108,9 +125,10 @@ func (b *balancer) UpdateLoadBalancer(context.Context, string, *v1.Service, []*v
 	return nil
 }
 
-// EnsureLoadBalancerDeleted returns when every gateway that answers confirmed a State without the Service.
+// EnsureLoadBalancerDeleted returns when every gateway that answers confirmed a State without the Service. The addresses
+// stay reserved for it if its annotation says so, also when it only changed its type.
 func (b *balancer) EnsureLoadBalancerDeleted(ctx context.Context, _ string, svc *v1.Service) error {
-	err := b.manager.Delete(ctx, keyOf(svc))
+	err := b.manager.Delete(ctx, keyOf(svc), keeps(svc))
 	b.waiting.note(keyOf(svc), err)
 	if err == nil {
 		b.warnings.forget(svc)
@@ -120,11 +138,24 @@ func (b *balancer) EnsureLoadBalancerDeleted(ctx context.Context, _ string, svc 
 
 // replay gives what Manager has to know of a Service that exists while it starts.
 func (b *balancer) replay(svc *v1.Service) loadbalancer.Replay {
-	r := loadbalancer.Replay{Key: keyOf(svc), Created: svc.CreationTimestamp.Time, Published: published(svc)}
-	t, err := b.translator.translate(svc, b.nodes.Load().eligible)
+	r := loadbalancer.Replay{Key: keyOf(svc), Created: svc.CreationTimestamp.Time, Published: published(svc), Sharing: b.policy.Load().sharing(svc)}
+	t, err := b.translator.translate(svc, b.around(svc))
 	var faulty *faultyServiceError
 	if err == nil || errors.As(err, &faulty) && t.closed && len(r.Published) > 0 {
 		r.Service = &t.service
 	}
 	return r
+}
+
+// replayGoing is replay for a Service whose load balancer is about to be deleted: it is served as it was until then.
+func (b *balancer) replayGoing(svc *v1.Service) loadbalancer.Replay {
+	return loadbalancer.Replay{
+		Key: keyOf(svc), Created: svc.CreationTimestamp.Time, Published: published(svc), Sharing: b.policy.Load().sharing(svc),
+	}
+}
+
+// forget drops what is known of a Service that is gone.
+func (b *balancer) forget(svc *v1.Service) {
+	b.waiting.note(keyOf(svc), nil)
+	b.warnings.forget(svc)
 }

@@ -19,6 +19,7 @@ import (
 	cloudprovider "k8s.io/cloud-provider"
 	"k8s.io/component-base/metrics"
 
+	"cloud-provider-haproxy/ipam"
 	"cloud-provider-haproxy/loadbalancer"
 	"cloud-provider-haproxy/loadbalancer/desired"
 	"cloud-provider-haproxy/provider/config"
@@ -33,6 +34,8 @@ type Manager interface {
 	Load(ctx context.Context) error
 	Replay(services []loadbalancer.Replay)
 	Run(ctx context.Context) error
+	// SetPools replaces what the configuration says of addresses; nothing changes on an error.
+	SetPools(loadbalancer.PoolSettings) error
 }
 
 // Options are what a Cloud needs from outside. All are needed.
@@ -43,7 +46,7 @@ type Options struct {
 	// begins (k8s.io/apiserver, managerOrUserAgent).
 	FieldManager string
 	// NewManager makes the Manager of these settings; it knows how gateways are reached.
-	NewManager func(loadbalancer.Settings, loadbalancer.EpochStore, loadbalancer.Observer) (Manager, error)
+	NewManager func(loadbalancer.Settings, loadbalancer.EpochStore, loadbalancer.LedgerStore, loadbalancer.Observer) (Manager, error)
 	// Register takes the metrics; legacyregistry.MustRegister.
 	Register func(...metrics.Registerable)
 	// Ended is called once when Manager ends by itself: another controller leads, and this process has to go.
@@ -58,6 +61,8 @@ type Cloud struct {
 	options     Options
 	manager     Manager
 	broadcaster record.EventBroadcaster
+	recorder    record.EventRecorder
+	subject     *subject
 	balancer    *balancer
 	instances   *instances
 	measures    *measures
@@ -66,10 +71,18 @@ type Cloud struct {
 	wakeups     *wakeups
 	led         atomic.Bool
 	replayed    atomic.Bool
+	// policy is what the configuration says of addresses now; refused is what is wrong with a newer one.
+	policy  atomic.Pointer[policy]
+	refused atomic.Pointer[string]
+	// pooling guards what was told to Manager last: the configuration and the addresses of nodes in its pools.
+	pooling       sync.Mutex
+	current       *config.Config
+	excludedNodes []ipam.Exclusion
 
 	// Set by SetInformers, before anything runs that reads them.
-	services *serviceView
-	nodesOf  coreinformers.NodeInformer
+	services   *serviceView
+	nodesOf    coreinformers.NodeInformer
+	namespaces coreinformers.NamespaceInformer
 
 	// ctx ends when Shutdown begins. starting orders the two: nothing is started after that.
 	ctx      context.Context
@@ -85,13 +98,16 @@ var (
 
 // New makes a Cloud. Nothing is asked or started.
 func New(o Options) (*Cloud, error) {
-	c := &Cloud{options: o, wakeups: newWakeups(), broadcaster: record.NewBroadcaster()}
+	c := &Cloud{options: o, wakeups: newWakeups(), broadcaster: record.NewBroadcaster(), subject: &subject{}, current: o.Config}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
-	recorder := c.broadcaster.NewRecorder(scheme.Scheme, v1.EventSource{Component: "cloud-provider-haproxy"})
+	c.recorder = c.broadcaster.NewRecorder(scheme.Scheme, v1.EventSource{Component: "cloud-provider-haproxy"})
 	c.measures = newMeasures(o.Register)
-	manager, err := o.NewManager(settings(o), epochStore{o.Client}, &observer{
-		measures: c.measures, recorder: recorder, wake: c.wakeups.ask,
+	c.policy.Store(newPolicy(o.Config))
+	manager, err := o.NewManager(settings(o), epochStore{o.Client, c.subject}, &ledgerStore{client: o.Client}, &observer{
+		measures: c.measures, recorder: c.recorder, subject: c.subject, wake: c.wakeups.ask,
 		services: func() corelisters.ServiceLister { return c.services.real.Lister() },
+		poolOf:   func(address netip.Addr) string { return c.policy.Load().poolOf(address) },
+		fullness: newFullness(),
 	})
 	if err != nil {
 		return nil, err
@@ -106,22 +122,23 @@ func New(o Options) (*Cloud, error) {
 		translator: translator{localCheck: o.Config.LocalCheck},
 		ipMode:     v1.LoadBalancerIPMode(o.Config.IPMode),
 		nodes:      &c.nodes,
-		warnings:   newWarnings(recorder),
+		policy:     &c.policy,
+		namespace:  c.namespaceLabels,
+		warnings:   newWarnings(c.recorder),
 		waiting:    &waiting{keys: map[desired.Key]cause{}},
+		measures:   c.measures,
 	}
-	c.instances = &instances{config: o.Config.Nodes, resolver: net.DefaultResolver, recorder: recorder}
+	c.instances = &instances{config: o.Config.Nodes, resolver: net.DefaultResolver, recorder: c.recorder}
 	return c, nil
 }
 
 func settings(o Options) loadbalancer.Settings {
 	return loadbalancer.Settings{
+		PoolSettings:  poolSettings(o.Config),
 		ClusterUID:    clusterUID(o.Client),
 		Gateways:      o.Config.DesiredGateways(),
 		VRRP:          o.Config.DesiredVRRP(),
 		FirstRouterID: o.Config.VRRP.FirstRouterID,
-		Pools:         o.Config.AddressPools(),
-		Exclusions:    o.Config.Exclusions(),
-		PoolInterface: o.Config.PoolInterfaces(),
 		NodeCheck:     o.Config.NodeCheck(),
 		ControlPlane:  o.Config.DesiredControlPlane(),
 		Resync:        o.Config.Resync(),
@@ -133,6 +150,7 @@ func (c *Cloud) Initialize(_ cloudprovider.ControllerClientBuilder, stop <-chan 
 	c.led.Store(true)
 	c.broadcaster.StartStructuredLogging(2)
 	c.broadcaster.StartRecordingToSink(&v1core.EventSinkImpl{Interface: c.options.Client.CoreV1().Events("")})
+	c.tellRefused()
 	c.goUnlessEnded(func() {
 		select {
 		case <-stop:
@@ -166,6 +184,7 @@ func (c *Cloud) SetInformers(factory informers.SharedInformerFactory) {
 		ready: c.replayed.Load,
 	}
 	c.nodesOf = factory.Core().V1().Nodes()
+	c.namespaces = factory.Core().V1().Namespaces()
 	c.start()
 }
 

@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -21,6 +22,7 @@ import (
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
+	"k8s.io/client-go/tools/cache"
 	servicecontroller "k8s.io/cloud-provider/controllers/service"
 	"k8s.io/component-base/metrics"
 	controllersmetrics "k8s.io/component-base/metrics/prometheus/controllers"
@@ -54,26 +56,42 @@ type manager struct {
 	next     netip.Addr
 	fail     error // what Ensure and Delete say
 	ensures  int
-	nodes    [][]desired.Node
-	replays  []loadbalancer.Replay
-	loaded   chan struct{}
-	ended    chan error
+	// ensured counts by Service; during is called once within Ensure.
+	ensured map[desired.Key]int
+	during  *func()
+	nodes   [][]desired.Node
+	replays []loadbalancer.Replay
+	// pools are the settings that it was made with and those that it was told since; wrong is what SetPools says.
+	pools []loadbalancer.PoolSettings
+	wrong error
+	// kept are the Services that were deleted, and whether their addresses are to be kept.
+	kept   map[desired.Key]bool
+	loaded chan struct{}
+	ended  chan error
 }
 
 func newManager() *manager {
-	m := &manager{held: map[desired.Key]loadbalancer.Service{}, next: addr("192.0.2.64"), loaded: make(chan struct{}), ended: make(chan error, 1)}
+	m := &manager{held: map[desired.Key]loadbalancer.Service{}, ensured: map[desired.Key]int{}, next: addr("192.0.2.64"), kept: map[desired.Key]bool{}, loaded: make(chan struct{}), ended: make(chan error, 1)}
 	close(m.loaded)
 	return m
 }
 
 func (m *manager) Ensure(_ context.Context, s loadbalancer.Service) (*loadbalancer.Ensured, error) {
 	m.mu.Lock()
+	during := m.during
+	m.during = nil
+	m.mu.Unlock()
+	if during != nil {
+		(*during)()
+	}
+	m.mu.Lock()
 	defer m.mu.Unlock()
+	key := s.LoadBalancer.Key
 	m.ensures++
+	m.ensured[key]++
 	if m.fail != nil {
 		return nil, m.fail
 	}
-	key := s.LoadBalancer.Key
 	if s.LoadBalancer.Addresses = m.held[key].LoadBalancer.Addresses; s.LoadBalancer.Addresses == nil {
 		s.LoadBalancer.Addresses = []netip.Addr{m.next}
 		m.next = m.next.Next()
@@ -82,13 +100,24 @@ func (m *manager) Ensure(_ context.Context, s loadbalancer.Service) (*loadbalanc
 	return &loadbalancer.Ensured{Addresses: s.LoadBalancer.Addresses}, nil
 }
 
-func (m *manager) Delete(_ context.Context, key desired.Key) error {
+func (m *manager) SetPools(s loadbalancer.PoolSettings) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.wrong != nil {
+		return m.wrong
+	}
+	m.pools = append(m.pools, s)
+	return nil
+}
+
+func (m *manager) Delete(_ context.Context, key desired.Key, keep bool) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.fail != nil {
 		return m.fail
 	}
 	delete(m.held, key)
+	m.kept[key] = keep
 	return nil
 }
 
@@ -152,6 +181,9 @@ type cluster struct {
 	client  *fake.Clientset
 	manager *manager
 	cloud   *Cloud
+	epochs  loadbalancer.EpochStore
+	ledger  loadbalancer.LedgerStore
+	metrics metrics.KubeRegistry
 	ended   []error
 }
 
@@ -159,7 +191,7 @@ type cluster struct {
 func inCluster(t *testing.T, yaml string, prepare func(*manager), objects []runtime.Object, test func(*cluster)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		c := &cluster{t: t, client: fake.NewClientset(objects...), manager: newManager()}
+		c := &cluster{t: t, client: fake.NewClientset(objects...), manager: newManager(), metrics: metrics.NewKubeRegistry()}
 		c.tellEventsApart()
 		if prepare != nil {
 			prepare(c.manager)
@@ -170,11 +202,12 @@ func inCluster(t *testing.T, yaml string, prepare func(*manager), objects []runt
 		}
 		c.cloud, err = New(Options{
 			Config: configuration, Client: c.client, FieldManager: "haproxy-cloud-controller-manager",
-			NewManager: func(_ loadbalancer.Settings, _ loadbalancer.EpochStore, o loadbalancer.Observer) (Manager, error) {
-				c.manager.observer = o
+			NewManager: func(settings loadbalancer.Settings, epochs loadbalancer.EpochStore, ledger loadbalancer.LedgerStore, o loadbalancer.Observer) (Manager, error) {
+				c.manager.observer, c.manager.pools = o, append(c.manager.pools, settings.PoolSettings)
+				c.epochs, c.ledger = epochs, ledger
 				return c.manager, nil
 			},
-			Register: func(all ...metrics.Registerable) { metrics.NewKubeRegistry().MustRegister(all...) },
+			Register: c.metrics.MustRegister,
 			Ended:    func(err error) { c.ended = append(c.ended, err) },
 		})
 		if err != nil {
@@ -203,7 +236,40 @@ func inCluster(t *testing.T, yaml string, prepare func(*manager), objects []runt
 		}()
 		c.settle()
 		test(c)
+		c.settle()
+		c.wantUnwritten()
 	})
+}
+
+// wantUnwritten compares what the informers hold with what the API server has: nobody wrote to an object that others
+// read (invariant 9).
+func (c *cluster) wantUnwritten() {
+	c.t.Helper()
+	held := map[string]any{}
+	for kind, store := range map[string]cache.Store{
+		"Service": c.cloud.services.real.Informer().GetStore(), "Node": c.cloud.nodesOf.Informer().GetStore(), "Namespace": c.cloud.namespaces.Informer().GetStore(),
+	} {
+		for _, object := range store.List() {
+			held[kind+" "+object.(metav1.Object).GetNamespace()+"/"+object.(metav1.Object).GetName()] = object
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(held)) {
+		var current any
+		var err error
+		switch object := held[name].(type) {
+		case *v1.Service:
+			current, err = c.client.CoreV1().Services(object.Namespace).Get(c.t.Context(), object.Name, metav1.GetOptions{})
+		case *v1.Node:
+			current, err = c.client.CoreV1().Nodes().Get(c.t.Context(), object.Name, metav1.GetOptions{})
+		case *v1.Namespace:
+			current, err = c.client.CoreV1().Namespaces().Get(c.t.Context(), object.Name, metav1.GetOptions{})
+		}
+		if err != nil {
+			c.t.Error(err)
+		} else if diff := cmp.Diff(current, held[name]); diff != "" {
+			c.t.Errorf("%s was written in the informer's store (-API server +informer):\n%s", name, diff)
+		}
+	}
 }
 
 // tellEventsApart gives Events names of their own. Their names are made of the time, which stands still here.
@@ -250,8 +316,8 @@ func (c *cluster) create(svc *v1.Service) {
 	c.settle()
 }
 
-// events gives "Reason: message" of the Warning events about an object, sorted.
-func (c *cluster) events(name string) []string {
+// eventsOf gives "Reason: message" of the events of one type about an object, sorted.
+func (c *cluster) eventsOf(name, kind string) []string {
 	c.t.Helper()
 	list, err := c.client.CoreV1().Events("").List(c.t.Context(), metav1.ListOptions{})
 	if err != nil {
@@ -259,11 +325,72 @@ func (c *cluster) events(name string) []string {
 	}
 	told := map[string]bool{}
 	for _, e := range list.Items {
-		if e.InvolvedObject.Name == name && e.Type == v1.EventTypeWarning {
+		if e.InvolvedObject.Name == name && e.Type == kind {
 			told[e.Reason+": "+e.Message] = true
 		}
 	}
 	return slices.Sorted(maps.Keys(told))
+}
+
+// events gives "Reason: message" of the Warning events about an object, sorted.
+func (c *cluster) events(name string) []string {
+	c.t.Helper()
+	return c.eventsOf(name, v1.EventTypeWarning)
+}
+
+// countTries gives how often the service controller has tried the Service.
+func (c *cluster) countTries(name string) int {
+	c.t.Helper()
+	list, err := c.client.CoreV1().Events("").List(c.t.Context(), metav1.ListOptions{})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	tries := 0
+	for _, e := range list.Items {
+		if e.InvolvedObject.Name == name && e.Reason == "EnsuringLoadBalancer" {
+			tries += int(e.Count)
+		}
+	}
+	return tries
+}
+
+func (c *cluster) wantNormalEvent(name, part string) {
+	c.t.Helper()
+	all := c.eventsOf(name, v1.EventTypeNormal)
+	if !slices.ContainsFunc(all, func(e string) bool { return strings.Contains(e, part) }) {
+		c.t.Errorf("no event of %s says %q; there are:\n%s", name, part, strings.Join(all, "\n"))
+	}
+}
+
+// series gives the value of a metric of ours with these labels, in any order of the registry's.
+func (c *cluster) series(name, labels string) (value float64, found bool) {
+	c.t.Helper()
+	families, err := c.metrics.Gather()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	for _, family := range families {
+		if family.GetName() != "cloud_provider_haproxy_"+name {
+			continue
+		}
+		for _, m := range family.GetMetric() {
+			var pairs []string
+			for _, l := range m.GetLabel() {
+				pairs = append(pairs, fmt.Sprintf("%s=%q", l.GetName(), l.GetValue()))
+			}
+			if strings.Join(pairs, ",") == labels {
+				return m.GetGauge().GetValue() + m.GetCounter().GetValue(), true
+			}
+		}
+	}
+	return 0, false
+}
+
+func (c *cluster) wantMetric(name, labels string, want float64) {
+	c.t.Helper()
+	if got, found := c.series(name, labels); !found || got != want {
+		c.t.Errorf("metric %s{%s} is %v (there: %v), want %v", name, labels, got, found, want)
+	}
 }
 
 func (c *cluster) wantEvent(name, part string) {
@@ -313,6 +440,10 @@ func deleting(svc *v1.Service) {
 	svc.DeletionTimestamp = &now
 }
 
-func key(name string) desired.Key { return desired.Key{Namespace: "default", Name: name} }
+func key(name string) desired.Key { return desiredKey("default", name) }
+
+func desiredKey(namespace, name string) desired.Key {
+	return desired.Key{Namespace: namespace, Name: name}
+}
 
 var errAway = &loadbalancer.GatewaysError{Gateways: []loadbalancer.GatewayError{{Name: "gw1", Err: errors.New("gateway gw1: connection refused; is sshd running?")}}}

@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"sync/atomic"
 
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 )
 
@@ -17,7 +19,10 @@ const EpochName = "cloud-provider-haproxy-epoch"
 
 // epochStore keeps the epoch in a ConfigMap, swapped by its resourceVersion. Not in leader election's Lease: that one is
 // renewed every two seconds by somebody else's code, and fencing must also work without leader election.
-type epochStore struct{ client kubernetes.Interface }
+type epochStore struct {
+	client  kubernetes.Interface
+	subject *subject
+}
 
 const (
 	epochKey    = "epoch"
@@ -43,10 +48,11 @@ func (s epochStore) claim(ctx context.Context, atLeast uint64, instance string) 
 	current, err := objects.Get(ctx, EpochName, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		epoch := max(1, atLeast)
-		_, err = objects.Create(ctx, &v1.ConfigMap{
+		created, err := objects.Create(ctx, &v1.ConfigMap{
 			ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceSystem, Name: EpochName},
 			Data:       map[string]string{epochKey: strconv.FormatUint(epoch, 10), instanceKey: instance},
 		}, metav1.CreateOptions{})
+		s.subject.note(created, err)
 		return epoch, err
 	}
 	if err != nil {
@@ -57,7 +63,8 @@ func (s epochStore) claim(ctx context.Context, atLeast uint64, instance string) 
 	epoch := max(stored+1, atLeast)
 	claimed := current.DeepCopy()
 	claimed.Data = map[string]string{epochKey: strconv.FormatUint(epoch, 10), instanceKey: instance}
-	_, err = objects.Update(ctx, claimed, metav1.UpdateOptions{}) // resourceVersion makes it compare-and-swap
+	updated, err := objects.Update(ctx, claimed, metav1.UpdateOptions{}) // resourceVersion makes it compare-and-swap
+	s.subject.note(updated, err)
 	return epoch, err
 }
 
@@ -70,7 +77,27 @@ func (s epochStore) Held(ctx context.Context, instance string) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("reading the epoch in ConfigMap %s/%s: %w", metav1.NamespaceSystem, EpochName, err)
 	}
+	s.subject.note(current, nil)
 	return current.Data[instanceKey] == instance, nil
+}
+
+// subject is the epoch's object as what Events about gateways, pools and the configuration are told on. Its UID, by which
+// `kubectl describe` finds Events, is known once the epoch was claimed.
+type subject struct{ uid atomic.Pointer[types.UID] }
+
+// note remembers the UID of the object that the API server answered with.
+func (s *subject) note(object *v1.ConfigMap, err error) {
+	if err == nil {
+		s.uid.Store(&object.UID)
+	}
+}
+
+func (s *subject) reference() *v1.ObjectReference {
+	r := &v1.ObjectReference{APIVersion: "v1", Kind: "ConfigMap", Namespace: metav1.NamespaceSystem, Name: EpochName}
+	if uid := s.uid.Load(); uid != nil {
+		r.UID = *uid
+	}
+	return r
 }
 
 // clusterUID gives the UID of namespace kube-system, which lives as long as the cluster.

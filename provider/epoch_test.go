@@ -16,7 +16,7 @@ import (
 
 func TestEpoch(t *testing.T) {
 	client := fake.NewClientset()
-	store := epochStore{client}
+	store := epochStore{client, &subject{}}
 	steps := []struct {
 		instance string
 		atLeast  uint64
@@ -73,7 +73,7 @@ func TestEpochIsComparedAndSwapped(t *testing.T) {
 		}
 		return false, nil, nil
 	})
-	got, err := epochStore{client}.Claim(t.Context(), 1, "we")
+	got, err := epochStore{client, &subject{}}.Claim(t.Context(), 1, "we")
 	if err != nil || got != 6 {
 		t.Errorf("epoch %d, %v; want 6, above the winner's", got, err)
 	}
@@ -84,8 +84,8 @@ func TestEpochSaysWhichObjectFails(t *testing.T) {
 	client.PrependReactor("*", "*", func(clienttesting.Action) (bool, runtime.Object, error) {
 		return true, nil, errors.New("forbidden")
 	})
-	_, err := epochStore{client}.Claim(t.Context(), 1, "we")
-	_, heldErr := epochStore{client}.Held(t.Context(), "we")
+	_, err := epochStore{client, &subject{}}.Claim(t.Context(), 1, "we")
+	_, heldErr := epochStore{client, &subject{}}.Held(t.Context(), "we")
 	_, uidErr := clusterUID(client)(t.Context())
 	for _, err := range []error{err, heldErr, uidErr} {
 		if text := fmt.Sprint(err); !strings.Contains(text, "kube-system") || !strings.Contains(text, "forbidden") {

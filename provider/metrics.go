@@ -1,10 +1,13 @@
 package provider
 
 import (
+	"errors"
 	"fmt"
+	"net/netip"
 
 	"k8s.io/component-base/metrics"
 
+	"cloud-provider-haproxy/ipam"
 	"cloud-provider-haproxy/loadbalancer"
 )
 
@@ -22,6 +25,12 @@ type measures struct {
 	epoch         *metrics.Gauge
 	pool          *metrics.GaugeVec
 	eligible      *metrics.Gauge
+	conflicts     *metrics.CounterVec
+	reloads       *metrics.CounterVec
+	valid         *metrics.Gauge
+
+	// pools are the label values of the series of pool that there are. Only round uses it.
+	pools map[[3]string]bool
 }
 
 // newMeasures makes the metrics and hands them to register (legacyregistry.MustRegister in production).
@@ -46,10 +55,16 @@ func newMeasures(register func(...metrics.Registerable)) *measures {
 		loadBalancers: metrics.NewGauge(gauge("load_balancers", "Load balancers in the newest State.")),
 		vips:          metrics.NewGauge(gauge("vips", "Floating addresses in the newest State, the control plane's included.")),
 		epoch:         metrics.NewGauge(gauge("epoch", "Epoch of the newest State: it rises when a controller takes over.")),
-		pool:          metrics.NewGaugeVec(gauge("pool_addresses", "Addresses by pool, family and state (size, assigned, releasing)."), []string{"pool", "family", "state"}),
+		pool:          metrics.NewGaugeVec(gauge("pool_addresses", "Addresses by pool, family and state (size, assigned, releasing, reserved, quarantined)."), []string{"pool", "family", "state"}),
 		eligible:      metrics.NewGauge(gauge("eligible_nodes", "Nodes that get connections.")),
+		conflicts: metrics.NewCounterVec(counter("conflicts_total",
+			"Addresses that a machine which is no gateway answered for, by pool and kind: new (another one was taken), requested (the Service waits), held (a Service has it and shares its connections with that machine)."), []string{"pool", "kind"}),
+		reloads: metrics.NewCounterVec(counter("config_reloads_total", "Changes of the configuration file, by result (success, failure)."), []string{"result"}),
+		valid:   metrics.NewGauge(gauge("config_valid", "1 while the configuration file is what is in effect, 0 while it is wrong and the former one stays in effect.")),
+		pools:   map[[3]string]bool{},
 	}
-	register(m.rounds, m.duration, m.joined, m.attempts, m.outcomes, m.confirming, m.inSync, m.loadBalancers, m.vips, m.epoch, m.pool, m.eligible)
+	register(m.rounds, m.duration, m.joined, m.attempts, m.outcomes, m.confirming, m.inSync, m.loadBalancers, m.vips, m.epoch, m.pool, m.eligible, m.conflicts, m.reloads, m.valid)
+	m.valid.Set(1) // the process has not begun without
 	return m
 }
 
@@ -68,11 +83,52 @@ func (m *measures) round(r loadbalancer.Round) {
 	m.loadBalancers.Set(float64(r.LoadBalancers))
 	m.vips.Set(float64(r.VIPs))
 	m.epoch.Set(float64(r.Fence.Epoch))
-	for _, c := range r.Pools {
-		for state, value := range map[string]uint64{"size": c.Size, "assigned": c.Assigned, "releasing": c.Releasing} {
-			m.pool.WithLabelValues(c.Pool, fmt.Sprint(c.Family), state).Set(float64(value))
+	m.countPools(r.Pools)
+}
+
+// countPools sets the series of the pools that there are and drops those of pools that are gone.
+func (m *measures) countPools(counts []ipam.Count) {
+	current := map[[3]string]bool{}
+	for _, c := range counts {
+		for state, value := range map[string]uint64{
+			"size": c.Size, "assigned": c.Assigned, "releasing": c.Releasing, "reserved": c.Reserved, "quarantined": c.Quarantined,
+		} {
+			series := [3]string{c.Pool, fmt.Sprint(c.Family), state}
+			current[series] = true
+			m.pool.WithLabelValues(series[:]...).Set(float64(value))
 		}
 	}
+	for series := range m.pools {
+		if !current[series] {
+			m.pool.DeleteLabelValues(series[:]...)
+		}
+	}
+	m.pools = current
+}
+
+// conflict counts err if it is one of an address with a stranger.
+func (m *measures) conflict(err error, poolOf func(netip.Addr) string) {
+	var conflict *loadbalancer.ConflictError
+	if !errors.As(err, &conflict) {
+		return
+	}
+	kind := "new"
+	switch {
+	case conflict.Held:
+		kind = "held"
+	case conflict.Requested:
+		kind = "requested"
+	}
+	m.conflicts.WithLabelValues(poolOf(conflict.Address), kind).Inc()
+}
+
+func (m *measures) reloaded(ok bool) {
+	result := "success"
+	if !ok {
+		result = "failure"
+	}
+	m.reloads.WithLabelValues(result).Inc()
+	m.valid.Set(oneIf(ok))
 }
 
 func (m *measures) gateway(s loadbalancer.GatewayStatus) {

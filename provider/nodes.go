@@ -26,6 +26,8 @@ type nodeSet struct {
 	unusable []string
 	// generation rises when eligible changes.
 	generation int
+	// addresses are all addresses of all nodes, also of those that are not eligible, with the node's name.
+	addresses map[netip.Addr]string
 }
 
 // chooser decides which nodes are eligible and how they are reached.
@@ -38,12 +40,15 @@ type chooser struct {
 // choose is pure; the Nodes are not written.
 func (c chooser) choose(nodes []*v1.Node) *nodeSet {
 	sorted := slices.SortedFunc(slices.Values(nodes), func(a, b *v1.Node) int { return cmp.Compare(a.Name, b.Name) })
-	set := &nodeSet{total: len(nodes)}
+	set := &nodeSet{total: len(nodes), addresses: map[netip.Addr]string{}}
 	owner := map[netip.Addr]string{}
 	for a, gateway := range c.gateways {
 		owner[a] = "gateway " + gateway
 	}
 	for _, node := range sorted {
+		for _, a := range c.addresses.every(node) {
+			set.addresses[a] = node.Name
+		}
 		if excludedByLabel(node) {
 			set.excluded++
 			continue

@@ -83,7 +83,14 @@ func TestChoose(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			c := chooser{addresses: nodeAddresses{test.config}, gateways: map[netip.Addr]string{addr("192.0.2.100"): "gw1"}}
+			before := make([]*v1.Node, len(test.nodes))
+			for i, node := range test.nodes {
+				before[i] = node.DeepCopy()
+			}
 			got := c.choose(test.nodes)
+			if diff := cmp.Diff(before, test.nodes); diff != "" {
+				t.Errorf("the Nodes were written, or their order:\n%s", diff)
+			}
 			if diff := cmp.Diff(test.want, got.eligible, equalAddresses); diff != "" {
 				t.Errorf("eligible (-want +got):\n%s", diff)
 			}

@@ -1,14 +1,15 @@
 package provider
 
 import (
+	"errors"
 	"net/netip"
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/record"
 
+	"cloud-provider-haproxy/ipam"
 	"cloud-provider-haproxy/loadbalancer"
 	"cloud-provider-haproxy/loadbalancer/desired"
 )
@@ -18,14 +19,20 @@ import (
 type observer struct {
 	measures *measures
 	recorder record.EventRecorder
+	subject  *subject
 	services func() corelisters.ServiceLister
 	wake     func(cause)
+	poolOf   func(netip.Addr) string
+	fullness *fullness
 }
 
 var _ loadbalancer.Observer = (*observer)(nil)
 
 func (o *observer) RoundDone(r loadbalancer.Round) {
 	o.measures.round(r)
+	for _, full := range o.fullness.look(r.Pools) {
+		o.recorder.Event(o.subject.reference(), v1.EventTypeWarning, full.reason, full.message)
+	}
 	if r.Err == nil {
 		o.wake(gateways)
 	}
@@ -33,13 +40,14 @@ func (o *observer) RoundDone(r loadbalancer.Round) {
 
 func (o *observer) GatewayChanged(s loadbalancer.GatewayStatus) {
 	o.measures.gateway(s)
+	about := o.subject.reference()
 	switch {
 	case s.Err != nil:
-		o.recorder.Event(epochObject(), v1.EventTypeWarning, "GatewayAway", s.Err.Error())
+		o.recorder.Event(about, v1.EventTypeWarning, "GatewayAway", s.Err.Error())
 	case !s.InSync:
-		o.recorder.Eventf(epochObject(), v1.EventTypeWarning, "GatewayDrifted", "gateway %s runs something else than it was told: %s", s.Name, strings.Join(s.Drift, "; "))
+		o.recorder.Eventf(about, v1.EventTypeWarning, "GatewayDrifted", "gateway %s runs something else than it was told: %s", s.Name, strings.Join(s.Drift, "; "))
 	default:
-		o.recorder.Eventf(epochObject(), v1.EventTypeNormal, "GatewayConfirms", "gateway %s confirms what it is told (%s)", s.Name, s.Confirmed)
+		o.recorder.Eventf(about, v1.EventTypeNormal, "GatewayConfirms", "gateway %s confirms what it is told (%s)", s.Name, s.Confirmed)
 		o.wake(gateways)
 	}
 }
@@ -47,14 +55,49 @@ func (o *observer) GatewayChanged(s loadbalancer.GatewayStatus) {
 func (o *observer) AddressFreed(netip.Addr) { o.wake(address) }
 
 func (o *observer) ServiceNotice(key desired.Key, err error) {
+	o.measures.conflict(err, o.poolOf)
 	svc, missing := o.services().Services(key.Namespace).Get(key.Name)
 	if missing != nil {
 		return // it is gone, and so is who would read the Event
 	}
-	o.recorder.Event(svc, v1.EventTypeWarning, "LoadBalancerNotice", err.Error())
+	o.recorder.Event(svc, v1.EventTypeWarning, noticeReason(err), err.Error())
 }
 
-// epochObject is the object that Events about gateways are told on.
-func epochObject() *v1.ObjectReference {
-	return &v1.ObjectReference{APIVersion: "v1", Kind: "ConfigMap", Namespace: metav1.NamespaceSystem, Name: EpochName}
+// noticeReason sorts what a Service's owner is told.
+func noticeReason(err error) string {
+	var (
+		conflict *loadbalancer.ConflictError
+		taken    *ipam.TakenError
+		sharing  *ipam.SharingError
+		outside  *ipam.OutsideError
+		excluded *ipam.ExcludedError
+	)
+	switch {
+	case errors.As(err, &conflict):
+		return "AddressConflict"
+	case errors.As(err, &taken), errors.As(err, &sharing):
+		return "AddressTaken"
+	case errors.As(err, &outside):
+		return "AddressOutsidePools"
+	case errors.As(err, &excluded):
+		return "AddressExcluded"
+	default:
+		return "LoadBalancerNotice"
+	}
+}
+
+// Notice tells what concerns no single Service.
+func (o *observer) Notice(err error) {
+	var (
+		proxyARP *loadbalancer.ProxyARPError
+		ledger   *loadbalancer.LedgerError
+	)
+	reason := "AddressNotice"
+	switch {
+	case errors.As(err, &proxyARP):
+		reason = "ProxyARP"
+	case errors.As(err, &ledger):
+		reason = "AddressLedger"
+	}
+	o.recorder.Event(o.subject.reference(), v1.EventTypeWarning, reason, err.Error())
 }

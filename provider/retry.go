@@ -25,26 +25,31 @@ type cause int
 const (
 	nothing    cause = iota
 	gateways         // that one confirms again
-	address          // that one is freed
+	address          // that one is freed, or that somebody changes the Service or the configuration
 	correction       // that somebody changes the Service or the configuration
 )
 
 // causeOf sorts an error of the translation or of Manager.
 func causeOf(err error) cause {
 	var (
-		exhausted *ipam.ExhaustedError
-		taken     *ipam.TakenError
-		outside   *ipam.OutsideError
-		excluded  *ipam.ExcludedError
-		request   *ipam.RequestError
-		refused   *loadbalancer.ServiceFaultError
-		faulty    *faultyServiceError
+		exhausted   *ipam.ExhaustedError
+		taken       *ipam.TakenError
+		sharing     *ipam.SharingError
+		reserved    *ipam.ReservedError
+		quarantined *ipam.QuarantinedError
+		conflict    *loadbalancer.ConflictError
+		outside     *ipam.OutsideError
+		excluded    *ipam.ExcludedError
+		request     *ipam.RequestError
+		refused     *loadbalancer.ServiceFaultError
+		faulty      *faultyServiceError
 	)
 	switch {
 	case err == nil:
 		return nothing
-	case errors.As(err, &exhausted), errors.As(err, &taken):
-		return address
+	case errors.As(err, &exhausted), errors.As(err, &taken), errors.As(err, &sharing), errors.As(err, &reserved),
+		errors.As(err, &quarantined), errors.As(err, &conflict):
+		return address // what is reserved, quarantined or answered for is told as freed when it is so no more
 	case errors.As(err, &outside), errors.As(err, &excluded), errors.As(err, &request),
 		errors.As(err, &refused), errors.As(err, &faulty):
 		return correction
@@ -72,25 +77,25 @@ type waiting struct {
 	keys map[desired.Key]cause
 }
 
-// note remembers that a call for the Service failed for want of something that is told when it happens.
+// note remembers what a failed call for the Service waits for.
 func (w *waiting) note(key desired.Key, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	switch c := causeOf(err); c {
-	case gateways, address:
-		w.keys[key] = c
-	default:
+	case nothing:
 		delete(w.keys, key)
+	default:
+		w.keys[key] = c
 	}
 }
 
-// take gives the Services that wait for c and forgets them.
-func (w *waiting) take(c cause) []desired.Key {
+// take gives the Services for which woken is true and forgets them.
+func (w *waiting) take(woken func(desired.Key, cause) bool) []desired.Key {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var keys []desired.Key
 	for key, waitsFor := range w.keys {
-		if waitsFor == c {
+		if woken(key, waitsFor) {
 			keys = append(keys, key)
 			delete(w.keys, key)
 		}

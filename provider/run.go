@@ -19,7 +19,7 @@ import (
 // and a burst of events means one change to the gateways.
 const calm = 100 * time.Millisecond
 
-// start begins to watch Nodes and to run Manager; the informers themselves start later.
+// start begins to watch Nodes, namespaces and Services, and to run Manager; the informers themselves start later.
 func (c *Cloud) start() {
 	nodesChanged := make(chan struct{}, 1)
 	registration, err := c.nodesOf.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
@@ -31,9 +31,17 @@ func (c *Cloud) start() {
 		c.options.Ended(err)
 		return
 	}
-	servicesSynced := c.services.real.Informer().HasSynced
+	watches, err := c.watch()
+	if err != nil {
+		c.options.Ended(err)
+		return
+	}
+	synced := []cache.InformerSynced{registration.HasSynced}
+	for _, watch := range watches {
+		synced = append(synced, watch.HasSynced)
+	}
 	c.goUnlessEnded(func() {
-		if err := c.run(nodesChanged, servicesSynced, registration.HasSynced); err != nil {
+		if err := c.run(nodesChanged, synced...); err != nil {
 			c.options.Ended(err)
 		}
 	})
@@ -95,6 +103,7 @@ func (c *Cloud) look() {
 		set.generation++
 	}
 	c.nodes.Store(set)
+	c.excludeNodes()
 	c.measures.eligible.Set(float64(len(set.eligible)))
 	if same {
 		return
@@ -121,13 +130,23 @@ func (c *Cloud) look() {
 func (c *Cloud) replay() {
 	var all []loadbalancer.Replay
 	c.eachService(func(svc *v1.Service) {
-		if c.services.ours(svc) && svc.DeletionTimestamp == nil {
+		switch {
+		case c.services.ours(svc) && svc.DeletionTimestamp == nil:
 			all = append(all, c.balancer.replay(svc))
+		case c.goesKeepingItsAddress(svc):
+			// It stays until the service controller deletes it and says that the address is to be kept. Without this its
+			// address could be free before.
+			all = append(all, c.balancer.replayGoing(svc))
 		}
 	})
 	slices.SortFunc(all, func(a, b loadbalancer.Replay) int { return a.Key.Compare(b.Key) })
 	c.manager.Replay(all)
 	c.replayed.Store(true)
+}
+
+// goesKeepingItsAddress says that the service controller is going to delete the load balancer of a Service with keep-ip.
+func (c *Cloud) goesKeepingItsAddress(svc *v1.Service) bool {
+	return keeps(svc) && hasFinalizer(svc) && (c.services.ours(svc) || c.services.wasOurs(svc))
 }
 
 // awaitLoaded shows the service controller the finalizers that were hidden while nobody knew what the gateways serve.
@@ -143,17 +162,6 @@ func (c *Cloud) awaitLoaded(ctx context.Context) {
 	}
 }
 
-// wake makes the service controller try again what waited for what has happened now.
-func (c *Cloud) wake() {
-	for _, what := range c.wakeups.take() {
-		for _, key := range c.balancer.waiting.take(what) {
-			if svc, err := c.services.real.Lister().Services(key.Namespace).Get(key.Name); err == nil {
-				c.services.wake(svc)
-			}
-		}
-	}
-}
-
 func (c *Cloud) eachService(do func(*v1.Service)) {
 	services, err := c.services.real.Lister().List(labels.Everything())
 	if err != nil {
@@ -161,40 +169,5 @@ func (c *Cloud) eachService(do func(*v1.Service)) {
 	}
 	for _, svc := range services {
 		do(svc)
-	}
-}
-
-// wakeups collects what has happened since the last wake.
-type wakeups struct {
-	signal chan struct{} // holds one
-
-	mu      sync.Mutex
-	pending []cause
-}
-
-func newWakeups() *wakeups { return &wakeups{signal: make(chan struct{}, 1)} }
-
-// ask never blocks.
-func (w *wakeups) ask(what cause) {
-	w.mu.Lock()
-	if !slices.Contains(w.pending, what) {
-		w.pending = append(w.pending, what)
-	}
-	w.mu.Unlock()
-	signal(w.signal)
-}
-
-func (w *wakeups) take() []cause {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	taken := w.pending
-	w.pending = nil
-	return taken
-}
-
-func signal(c chan<- struct{}) {
-	select {
-	case c <- struct{}{}:
-	default: // one is there already
 	}
 }

@@ -7,9 +7,9 @@ import (
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	servicehelper "k8s.io/cloud-provider/service/helpers"
 
-	"cloud-provider-haproxy/ipam"
 	"cloud-provider-haproxy/loadbalancer"
 	"cloud-provider-haproxy/loadbalancer/desired"
 )
@@ -32,7 +32,16 @@ type faultyServiceError struct{ problems []string }
 
 func (e *faultyServiceError) Error() string { return strings.Join(e.problems, "; ") }
 
-// translator is pure: the same Service and nodes give the same result.
+// circumstances are what a translation depends on besides the Service.
+type circumstances struct {
+	// nodes are those that get connections.
+	nodes  []desired.Node
+	policy *policy
+	// namespace are the labels of the Service's namespace.
+	namespace labels.Set
+}
+
+// translator is pure: the same Service in the same circumstances gives the same result.
 type translator struct {
 	// localCheck gives the check of a Service with externalTrafficPolicy: Local by its healthCheckNodePort.
 	localCheck func(healthCheckNodePort uint16) desired.Check
@@ -42,6 +51,8 @@ type translator struct {
 type draft struct {
 	translation
 	problems []string
+	// named are the pools that the Service names.
+	named []string
 }
 
 func (d *draft) wrong(format string, args ...any) {
@@ -52,23 +63,23 @@ func (d *draft) warn(reason, format string, args ...any) {
 	d.warnings = append(d.warnings, warning{reason, fmt.Sprintf(format, args...)})
 }
 
-// translate gives what svc means with these nodes. Every problem is told at once, as *faultyServiceError; the
-// translation is then of no use, unless it is closed. The Service is not written.
-func (t translator) translate(svc *v1.Service, nodes []desired.Node) (translation, error) {
+// translate gives what svc means. Every problem is told at once, as *faultyServiceError; the translation is then of no
+// use, unless it is closed. The Service is not written.
+func (t translator) translate(svc *v1.Service, around circumstances) (translation, error) {
 	d := &draft{}
 	d.service = loadbalancer.Service{
 		LoadBalancer: desired.LoadBalancer{Key: keyOf(svc), UID: string(svc.UID)},
 		Published:    published(svc),
 	}
 	d.frontends(svc)
-	d.addresses(svc)
+	d.request(svc, around)
 	if svc.Spec.ExternalTrafficPolicy == v1.ServiceExternalTrafficPolicyLocal {
-		d.local(svc, nodes, t.localCheck)
+		d.local(svc, around.nodes, t.localCheck)
 	}
 	served := len(d.problems) == 0
 	d.access(svc)
-	if onlyIPv6(svc) && len(nodes) > 0 && !anyIPv6(nodes) {
-		d.warn("NoIPv6Node", noIPv6Node, len(nodes))
+	if onlyIPv6(svc) && len(around.nodes) > 0 && !anyIPv6(around.nodes) {
+		d.warn("NoIPv6Node", noIPv6Node, len(around.nodes))
 	}
 	if svc.Spec.SessionAffinity == v1.ServiceAffinityClientIP {
 		d.warn("UnsupportedSessionAffinity", "spec.sessionAffinity ClientIP is not honoured yet: a client's connections are spread over all nodes; None is")
@@ -121,63 +132,6 @@ func portName(port v1.ServicePort) string {
 		return fmt.Sprintf("%d/%s", port.Port, protocol)
 	}
 	return fmt.Sprintf("%s %d/%s", port.Name, port.Port, protocol)
-}
-
-// addresses reads which families and which addresses are asked for.
-func (d *draft) addresses(svc *v1.Service) {
-	request := &d.service.Request
-	for _, family := range svc.Spec.IPFamilies {
-		switch family {
-		case v1.IPv4Protocol:
-			request.Families = append(request.Families, ipam.IPv4)
-		case v1.IPv6Protocol:
-			request.Families = append(request.Families, ipam.IPv6)
-		}
-	}
-	if policy := svc.Spec.IPFamilyPolicy; policy != nil {
-		request.FirstSuffices = *policy == v1.IPFamilyPolicyPreferDualStack
-	}
-	annotated, isAnnotated := svc.Annotations[string(LoadBalancerIPs)]
-	fromAnnotation := d.parse("annotation "+string(LoadBalancerIPs), annotated, isAnnotated)
-	fromSpec := d.parse("spec.loadBalancerIP", svc.Spec.LoadBalancerIP, svc.Spec.LoadBalancerIP != "")
-	switch {
-	case len(fromAnnotation) == 0:
-		request.Addresses = fromSpec
-	case len(fromSpec) > 0 && !slices.Contains(fromAnnotation, fromSpec[0]):
-		d.wrong("spec.loadBalancerIP %s and annotation %s %q contradict each other; set one of them, or the same address in both", svc.Spec.LoadBalancerIP, LoadBalancerIPs, annotated)
-	default:
-		request.Addresses = fromAnnotation
-	}
-	if len(request.Families) == 0 {
-		return
-	}
-	for _, address := range request.Addresses {
-		if !slices.Contains(request.Families, ipam.FamilyOf(address)) {
-			d.wrong("address %s is asked for, but spec.ipFamilies is %v; add %s there or ask for an address of that family", address, svc.Spec.IPFamilies, ipam.FamilyOf(address))
-		}
-	}
-}
-
-// parse reads a comma list of at most one address of each family.
-func (d *draft) parse(where, text string, isSet bool) []netip.Addr {
-	if !isSet {
-		return nil
-	}
-	const allowed = "allowed is one IPv4 address, one IPv6 address, or both with a comma between"
-	var addresses []netip.Addr
-	for part := range strings.SplitSeq(text, ",") {
-		address, err := netip.ParseAddr(strings.TrimSpace(part))
-		switch {
-		case err != nil || address.Zone() != "" || address.Is4In6():
-			d.wrong("%s %q: %q is not an address; %s", where, text, strings.TrimSpace(part), allowed)
-			return nil
-		case slices.ContainsFunc(addresses, func(a netip.Addr) bool { return a.Is4() == address.Is4() }):
-			d.wrong("%s %q has two %s addresses; %s", where, text, ipam.FamilyOf(address), allowed)
-			return nil
-		}
-		addresses = append(addresses, address)
-	}
-	return addresses
 }
 
 // onlyIPv6 says that kube-proxy opens the Service's NodePorts at IPv6 addresses only.

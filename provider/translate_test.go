@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"cloud-provider-haproxy/ipam"
@@ -50,6 +51,13 @@ func onlyIn(families ...v1.IPFamily) func(*v1.Service) {
 
 func addr(text string) netip.Addr { return netip.MustParseAddr(text) }
 
+func addrs(texts ...string) (all []netip.Addr) {
+	for _, text := range texts {
+		all = append(all, addr(text))
+	}
+	return all
+}
+
 func twoNodes() []desired.Node {
 	return []desired.Node{
 		{Name: "a", Addresses: []netip.Addr{addr("192.0.2.21"), addr("2001:db8::21")}},
@@ -63,6 +71,13 @@ func testTranslator() translator {
 	}}
 }
 
+// among are circumstances with one pool for everybody.
+func among(nodes []desired.Node) circumstances {
+	return circumstances{nodes: nodes, policy: &policy{pools: []pool{{
+		name: "main", automatic: true, services: labels.Everything(), admitsNamespace: func(string, labels.Set) bool { return true },
+	}}}}
+}
+
 func TestTranslate(t *testing.T) {
 	plain := desired.LoadBalancer{
 		Key: desired.Key{Namespace: "default", Name: "web"}, UID: "uid-web",
@@ -71,9 +86,9 @@ func TestTranslate(t *testing.T) {
 			{Name: "https", Protocol: desired.TCP, Port: 443, NodePort: 30443},
 		},
 	}
-	v4 := ipam.Request{Families: []ipam.Family{ipam.IPv4}}
+	v4 := ipam.Request{Families: []ipam.Family{ipam.IPv4}, Pools: []string{"main"}}
 	requesting := func(addresses ...netip.Addr) ipam.Request {
-		return ipam.Request{Families: v4.Families, Addresses: addresses}
+		return ipam.Request{Families: v4.Families, Addresses: addresses, Pools: v4.Pools}
 	}
 	tests := []struct {
 		name     string
@@ -89,7 +104,7 @@ func TestTranslate(t *testing.T) {
 		{"dual stack", web(annotate(string(LoadBalancerIPs), "2001:db8::70,192.0.2.70"), func(s *v1.Service) {
 			policy := v1.IPFamilyPolicyPreferDualStack
 			s.Spec.IPFamilyPolicy, s.Spec.IPFamilies = &policy, []v1.IPFamily{v1.IPv6Protocol, v1.IPv4Protocol}
-		}), nil, ipam.Request{Families: []ipam.Family{ipam.IPv6, ipam.IPv4}, FirstSuffices: true, Addresses: []netip.Addr{addr("2001:db8::70"), addr("192.0.2.70")}}, nil},
+		}), nil, ipam.Request{Families: []ipam.Family{ipam.IPv6, ipam.IPv4}, FirstSuffices: true, Addresses: []netip.Addr{addr("2001:db8::70"), addr("192.0.2.70")}, Pools: v4.Pools}, nil},
 		{"local", web(func(s *v1.Service) {
 			s.Spec.ExternalTrafficPolicy, s.Spec.HealthCheckNodePort = v1.ServiceExternalTrafficPolicyLocal, 32000
 		}), func(lb *desired.LoadBalancer) {
@@ -103,7 +118,7 @@ func TestTranslate(t *testing.T) {
 			lb.Pool = &desired.Pool{Algorithm: desired.RoundRobin,
 				Check:   desired.Check{Kind: desired.CheckHTTP, Port: 32000, Path: "/healthz", IntervalMillis: 2000, Rise: 2, Fall: 3},
 				Servers: []desired.Server{{Name: "a", Address: addr("2001:db8::21"), Weight: 1}}}
-		}, ipam.Request{Families: []ipam.Family{ipam.IPv6}}, nil},
+		}, ipam.Request{Families: []ipam.Family{ipam.IPv6}, Pools: v4.Pools}, nil},
 		{"a UDP port besides", web(func(s *v1.Service) {
 			s.Spec.Ports = append(s.Spec.Ports, v1.ServicePort{Name: "dns", Protocol: v1.ProtocolUDP, Port: 53, NodePort: 30053}, v1.ServicePort{Protocol: v1.ProtocolSCTP, Port: 54})
 		}), nil, v4, []warning{{"UnsupportedProtocol", "not served: dns 53/UDP, 54/SCTP; only TCP is supported, the TCP ports are served"}}},
@@ -117,7 +132,7 @@ func TestTranslate(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			before := test.svc.DeepCopy()
-			got, err := testTranslator().translate(test.svc, twoNodes())
+			got, err := testTranslator().translate(test.svc, among(twoNodes()))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -159,7 +174,7 @@ func TestTranslateWithoutIPv6Nodes(t *testing.T) {
 		{"no node at all, which is told elsewhere", web(onlyIn(v1.IPv6Protocol)), nil, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			got, err := testTranslator().translate(test.svc, test.nodes)
+			got, err := testTranslator().translate(test.svc, among(test.nodes))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -213,7 +228,7 @@ func TestTranslateRefuses(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			got, err := testTranslator().translate(test.svc, twoNodes())
+			got, err := testTranslator().translate(test.svc, among(twoNodes()))
 			if err == nil || err.Error() != test.want {
 				t.Errorf("error %q\nwant  %q", err, test.want)
 			}

@@ -42,6 +42,10 @@ func (o ownership) ours(svc *v1.Service) bool {
 	}
 }
 
+// wasOurs says whether a Service that is not ours now has been. A change of type clears the class, so what tells is
+// whether gateways still serve it, or who added the finalizer.
+func (o ownership) wasOurs(svc *v1.Service) bool { return o.addedFinalizer(svc) || o.held(keyOf(svc)) }
+
 // show gives the Service as the service controller is to see it; a shallow copy when anything differs.
 func (o ownership) show(svc *v1.Service) *v1.Service {
 	if o.ours(svc) {
@@ -57,9 +61,8 @@ func (o ownership) show(svc *v1.Service) *v1.Service {
 		class := foreignClass
 		view.Spec.LoadBalancerClass = &class
 	}
-	// The finalizer of a Service that was ours must be taken off by us; anybody else's must not. A change of type clears
-	// the class, so what tells is whether gateways still serve it, or who added the finalizer.
-	if hasFinalizer(svc) && !o.addedFinalizer(svc) && !o.held(keyOf(svc)) {
+	// The finalizer of a Service that was ours must be taken off by us; anybody else's must not.
+	if hasFinalizer(svc) && !o.wasOurs(svc) {
 		view.Finalizers = nil
 		for _, f := range svc.Finalizers {
 			if f != servicehelper.LoadBalancerCleanupFinalizer {

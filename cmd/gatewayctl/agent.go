@@ -9,6 +9,7 @@ import (
 	"cloud-provider-haproxy/loadbalancer/agent"
 	"cloud-provider-haproxy/loadbalancer/desired"
 	"cloud-provider-haproxy/loadbalancer/gateway"
+	"cloud-provider-haproxy/loadbalancer/neighbor"
 	"cloud-provider-haproxy/loadbalancer/wire"
 )
 
@@ -38,6 +39,7 @@ func newAgentRunCommand(logs *logFlags) *cobra.Command {
 				Host:           agent.Machine{},
 				HAProxy:        agent.NewWorker(config.Paths.HAProxySocket),
 				TryBind:        agent.TryBind,
+				Ask:            neighbor.Ask,
 				Verifier:       signersFile(config.Paths.Signers),
 				Log:            logs.logger(),
 				FirewallEvents: agent.FirewallEvents,

@@ -32,6 +32,7 @@ func newRootCommand() *cobra.Command {
 	logs := newLogFlags(root)
 	root.AddCommand(
 		newAgentCommand(logs),
+		newPoolsCommand(),
 		newPushCommand(),
 		newStatusCommand(),
 		newVersionCommand(),

@@ -118,16 +118,7 @@ func askStatus(ctx context.Context, sources []statusSource) []gatewayStatus {
 
 func newGatewayStatus(name string, status *wire.Status, err error) gatewayStatus {
 	if err != nil {
-		s := gatewayStatus{Gateway: name, Error: err.Error()}
-		var remedied interface{ Remedy() string }
-		var refusal *wire.Refusal
-		switch {
-		case errors.As(err, &remedied):
-			s.Remedy = remedied.Remedy()
-		case errors.As(err, &refusal):
-			s.Remedy = refusal.Remedy
-		}
-		return s
+		return gatewayStatus{Gateway: name, Error: err.Error(), Remedy: remedy(err)}
 	}
 	s := gatewayStatus{Gateway: status.Hello.Gateway, Reachable: true, InSync: status.InSync, Drift: slices.Clone(status.Drift), Status: status}
 	if !s.InSync && len(s.Drift) == 0 && status.Fence == (desired.Fence{}) {
@@ -137,6 +128,19 @@ func newGatewayStatus(name string, status *wire.Status, err error) gatewayStatus
 		s.differs("its agent speaks State schema %d and this program %d: upgrade the older one", status.Hello.Schema, desired.Schema)
 	}
 	return s
+}
+
+// remedy is what can be done about a gateway that gave this error; empty when the error does not tell.
+func remedy(err error) string {
+	var remedied interface{ Remedy() string }
+	var refusal *wire.Refusal
+	switch {
+	case errors.As(err, &remedied):
+		return remedied.Remedy()
+	case errors.As(err, &refusal):
+		return refusal.Remedy
+	}
+	return ""
 }
 
 // compareFences finds gateways that hold an older State than another, or another State under the same number.

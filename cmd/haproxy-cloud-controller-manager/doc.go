@@ -6,6 +6,7 @@
 //   - main.go: the command, our defaults, the configuration read and validated before anything else. The library would
 //     hand it to a registered factory as a reader, after the kubeconfig is built, and end by klog.Fatal; so it is read in
 //     PreRunE and the provider is built in an InitCloudFunc of our own.
+//   - configfile.go: the same file again, as it changes while we run. What is wrong then is told and changes nothing.
 //   - controllers.go: which of the library's controllers run. The service controller is constructed here because it gets
 //     views of the informers (package provider), the node controller the real ones.
 //   - lifecycle.go: what SIGTERM does: Manager finishes or abandons its round, the Lease is released, the process ends.

@@ -41,6 +41,7 @@ type process struct {
 
 	// Set by configure.
 	config  *config.Config
+	file    *configFile
 	secrets secrets
 
 	// Set by cloudOf, before ctx's end is waited for; guarded by made.
@@ -77,7 +78,7 @@ func (p *process) cloudOf(c *ccmconfig.CompletedConfig) cloudprovider.Interface 
 }
 
 // newManager makes the Manager with a client for each gateway. Nothing is connected yet.
-func (p *process) newManager(settings loadbalancer.Settings, epochs loadbalancer.EpochStore, observer loadbalancer.Observer) (provider.Manager, error) {
+func (p *process) newManager(settings loadbalancer.Settings, epochs loadbalancer.EpochStore, ledger loadbalancer.LedgerStore, observer loadbalancer.Observer) (provider.Manager, error) {
 	var gateways []loadbalancer.Gateway
 	for _, g := range settings.Gateways {
 		client, err := gateway.New(gateway.Config{
@@ -94,7 +95,18 @@ func (p *process) newManager(settings loadbalancer.Settings, epochs loadbalancer
 		p.clients = append(p.clients, client)
 	}
 	log := slog.New(logr.ToSlogHandler(klog.LoggerWithName(klog.Background(), "manager")))
-	return loadbalancer.New(settings, gateways, gateway.Signer{Key: p.secrets.signer}, epochs, observer, log)
+	return loadbalancer.New(settings, gateways, gateway.Signer{Key: p.secrets.signer}, epochs, ledger, observer, log)
+}
+
+// followConfig hands changes of the configuration file to the provider, also while another process leads: who takes over
+// begins with what is in the file then.
+func (p *process) followConfig() {
+	select {
+	case <-p.ctx.Done():
+		return
+	case <-p.made:
+	}
+	p.file.follow(p.ctx, p.cloud.Reload, p.cloud.RefuseConfig)
 }
 
 // endWhenTold waits for a signal, or for the end of Manager, and ends the process in order: no more rounds, no more

@@ -68,6 +68,7 @@ func newCommand(ctx context.Context) (*cobra.Command, error) {
 	library := command.RunE
 	command.RunE = func(command *cobra.Command, args []string) error {
 		go p.endWhenTold()
+		go p.followConfig()
 		if err := library(command, args); err != nil {
 			return &toldError{err}
 		}
@@ -104,6 +105,8 @@ func (p *process) configure() error {
 	if flags.CloudConfigFile == "" {
 		return errors.New("--cloud-config is missing; it names the file with the gateways and the address pools (kind CloudConfig)")
 	}
+	p.file = &configFile{path: flags.CloudConfigFile, load: config.Load}
+	p.file.remember()
 	c, err := config.Load(flags.CloudConfigFile)
 	if err != nil {
 		return err

@@ -31,6 +31,7 @@ type Parts struct {
 	Host     Host
 	HAProxy  HAProxy
 	TryBind  func(netip.AddrPort) error
+	Ask      Asker
 	Verifier Verifier
 	Log      *slog.Logger
 	// FirewallEvents sends whenever the kernel's nftables change; nil: nobody can tell.
@@ -46,6 +47,7 @@ type Agent struct {
 	host     Host
 	haproxy  HAProxy
 	tryBind  func(netip.AddrPort) error
+	asker    Asker
 	verifier Verifier
 	log      *slog.Logger
 	notify   string
@@ -53,7 +55,9 @@ type Agent struct {
 	firewallEvents func(context.Context) (<-chan struct{}, error)
 
 	// writing has room for one: whoever fills it may change the machine.
-	writing  chan struct{}
+	writing chan struct{}
+	// probing has room for one, too: whoever fills it may ask on the networks.
+	probing  chan struct{}
 	counters counters
 	// places has room for the sessions of each role.
 	places map[wire.Role]chan struct{}
@@ -86,12 +90,14 @@ func New(p Parts) (*Agent, error) {
 		host:     p.Host,
 		haproxy:  p.HAProxy,
 		tryBind:  p.TryBind,
+		asker:    p.Ask,
 		verifier: p.Verifier,
 		log:      p.Log,
 		notify:   p.NotifySocket,
 
 		firewallEvents: p.FirewallEvents,
 		writing:        make(chan struct{}, 1),
+		probing:        make(chan struct{}, 1),
 		places: map[wire.Role]chan struct{}{
 			wire.RoleController: make(chan struct{}, maxOfRole),
 			wire.RolePeer:       make(chan struct{}, maxOfRole),

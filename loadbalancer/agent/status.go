@@ -24,7 +24,7 @@ const (
 // status tells what is true now. While a transaction runs, what it has half done is not called drift.
 func (a *Agent) status(ctx context.Context, role wire.Role) *wire.Status {
 	counted := a.counters.snapshot()
-	s := &wire.Status{Hello: *a.hello(role), Applied: counted.Applied, Reloads: counted.Reloads, Rounds: counted.Rounds,
+	s := &wire.Status{Hello: *a.hello(ctx, role), Applied: counted.Applied, Reloads: counted.Reloads, Rounds: counted.Rounds,
 		RuntimeUpdates: counted.RuntimeUpdates}
 	quiet := a.tryAcquire()
 	if quiet {

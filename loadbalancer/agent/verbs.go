@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"cloud-provider-haproxy/loadbalancer/desired"
+	"cloud-provider-haproxy/loadbalancer/neighbor"
 	"cloud-provider-haproxy/loadbalancer/wire"
 )
 
@@ -14,7 +15,8 @@ import (
 func allowed(role wire.Role, verb wire.Verb) bool {
 	switch role {
 	case wire.RoleController, wire.RoleOperator:
-		return slices.Contains([]wire.Verb{wire.VerbHello, wire.VerbState, wire.VerbApply, wire.VerbPlan, wire.VerbStatus}, verb)
+		return slices.Contains([]wire.Verb{wire.VerbHello, wire.VerbState, wire.VerbApply, wire.VerbPlan,
+			wire.VerbStatus, wire.VerbProbe}, verb)
 	case wire.RolePeer:
 		return verb == wire.VerbHello || verb == wire.VerbState
 	}
@@ -49,7 +51,7 @@ func (a *Agent) reply(ctx context.Context, log *slog.Logger, role wire.Role, req
 	}
 	switch request.Verb {
 	case wire.VerbHello:
-		return &wire.Reply{Hello: a.hello(role)}
+		return &wire.Reply{Hello: a.hello(ctx, role)}
 	case wire.VerbState:
 		held := a.held()
 		if held == nil {
@@ -58,6 +60,9 @@ func (a *Agent) reply(ctx context.Context, log *slog.Logger, role wire.Role, req
 		return &wire.Reply{State: &held.signed}
 	case wire.VerbStatus:
 		return &wire.Reply{Status: a.status(ctx, role)}
+	case wire.VerbProbe:
+		probed, refusal := a.probe(ctx, request.Probe)
+		return &wire.Reply{Probed: probed, Refusal: refusal}
 	}
 	return a.replyToState(ctx, log, request)
 }
@@ -95,13 +100,41 @@ func logResult(log *slog.Logger, verb wire.Verb, result *wire.Result) {
 }
 
 // hello tells what runs here.
-func (a *Agent) hello(role wire.Role) *wire.Hello {
+func (a *Agent) hello(ctx context.Context, role wire.Role) *wire.Hello {
 	versions := a.programs()
+	links, err := a.helloLinks(ctx)
+	if err != nil {
+		a.log.Warn("telling the networks that this gateway is on", "error", err) // the rest of hello is worth more
+	}
 	hello := &wire.Hello{Gateway: a.config.Gateway, Agent: a.version, Role: role, Schema: desired.Schema,
-		HAProxy: versions.haproxy, Keepalived: versions.keepalived, NFTables: versions.nftables}
+		HAProxy: versions.haproxy, Keepalived: versions.keepalived, NFTables: versions.nftables, Links: links}
 	if held := a.held(); held != nil {
 		fence := held.state.Fence
 		hello.Fence = &fence
 	}
 	return hello
+}
+
+func (a *Agent) helloLinks(ctx context.Context) ([]wire.Link, error) {
+	links, err := a.links(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var outputs [][]byte
+	for _, argv := range neighbor.RouteArgvs() {
+		output, err := a.host.Run(ctx, argv, nil)
+		if err != nil {
+			return nil, fmt.Errorf("reading the machine's routes: %w", err)
+		}
+		outputs = append(outputs, output.Stdout)
+	}
+	routers, err := neighbor.ReadRouters(outputs...)
+	if err != nil {
+		return nil, err
+	}
+	var told []wire.Link
+	for _, l := range links {
+		told = append(told, wire.Link{Interface: l.Name, Prefixes: l.Prefixes, Routers: routers[l.Name]})
+	}
+	return told, nil
 }

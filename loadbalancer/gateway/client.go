@@ -136,6 +136,17 @@ func (c *Client) Status(ctx context.Context) (*wire.Status, error) {
 	return reply.Status, nil
 }
 
+// Probe asks who on the gateway's networks answers for addresses, at most wire.MaxProbeTargets. It gives one answer for each
+// target, in their order, and takes the gateway less than a second. The gateway says in an answer, not by an error, what it
+// could not ask.
+func (c *Client) Probe(ctx context.Context, targets []wire.ProbeTarget) (*wire.Probed, error) {
+	reply, err := c.call(ctx, wire.Request{Verb: wire.VerbProbe, Probe: &wire.Probe{Targets: targets}})
+	if err != nil {
+		return nil, err
+	}
+	return reply.Probed, nil
+}
+
 // Close ends a running call, closes the connection and waits until nothing of the client runs any more. Later calls
 // fail with ErrClosed.
 func (c *Client) Close() error {
@@ -183,11 +194,12 @@ func (c *Client) call(ctx context.Context, request wire.Request) (*wire.Reply, e
 		c.drop()
 		return nil, err
 	}
-	return c.read(request.Verb, reply)
+	return c.read(request, reply)
 }
 
-// read gives the reply when it answers the verb, and the error that it stands for otherwise.
-func (c *Client) read(verb wire.Verb, reply *wire.Reply) (*wire.Reply, error) {
+// read gives the reply when it answers the request, and the error that it stands for otherwise.
+func (c *Client) read(request wire.Request, reply *wire.Reply) (*wire.Reply, error) {
+	verb := request.Verb
 	if refusal := reply.Refusal; refusal != nil {
 		if refusal.Code == wire.CodeVersion && c.session.schema != desired.Schema {
 			return nil, c.versionError("State schema", c.session.schema, desired.Schema, refusal)
@@ -204,6 +216,9 @@ func (c *Client) read(verb wire.Verb, reply *wire.Reply) (*wire.Reply, error) {
 		answered = reply.Result != nil
 	case wire.VerbStatus:
 		answered = reply.Status != nil
+	case wire.VerbProbe:
+		answered = reply.Probed != nil && slices.EqualFunc(request.Probe.Targets, reply.Probed.Answers,
+			func(t wire.ProbeTarget, a wire.ProbeAnswer) bool { return t.Address == a.Address })
 	}
 	if !answered {
 		c.drop() // replies may be out of step with requests

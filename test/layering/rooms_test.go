@@ -18,7 +18,7 @@ type room struct {
 // product is all of ours that runs in production, for those who wire it.
 var product = []string{
 	"provider", "provider/config", "ipam", "loadbalancer", "loadbalancer/desired", "loadbalancer/wire", "loadbalancer/gateway",
-	"loadbalancer/agent", "loadbalancer/haproxy", "loadbalancer/keepalived", "loadbalancer/nftables", "manifests",
+	"loadbalancer/agent", "loadbalancer/haproxy", "loadbalancer/keepalived", "loadbalancer/nftables", "loadbalancer/neighbor", "manifests",
 }
 
 // rooms is the table: who may import whom.
@@ -34,11 +34,13 @@ var rooms = []room{
 	{path: "loadbalancer/wire", may: []string{"loadbalancer/desired"}},
 	{path: "loadbalancer/gateway", may: []string{"loadbalancer/wire", "loadbalancer/desired"}},
 	{path: "loadbalancer/agent", may: []string{
-		"loadbalancer/wire", "loadbalancer/haproxy", "loadbalancer/keepalived", "loadbalancer/nftables", "loadbalancer/desired",
+		"loadbalancer/wire", "loadbalancer/haproxy", "loadbalancer/keepalived", "loadbalancer/nftables", "loadbalancer/neighbor",
+		"loadbalancer/desired",
 	}},
 	{path: "loadbalancer/haproxy", may: []string{"loadbalancer/desired"}},
 	{path: "loadbalancer/keepalived", may: []string{"loadbalancer/desired"}},
 	{path: "loadbalancer/nftables", may: []string{"loadbalancer/desired"}},
+	{path: "loadbalancer/neighbor"},
 	// Files of a gateway, embedded for gatewayctl.
 	{path: "manifests", tree: true},
 	{path: "test", tree: true, may: append([]string{"cmd/haproxy-cloud-controller-manager", "cmd/gatewayctl"}, product...)},

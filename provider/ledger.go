@@ -1,0 +1,119 @@
+package provider
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	v1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"cloud-provider-haproxy/loadbalancer"
+)
+
+// LedgerName is the ConfigMap in namespace kube-system that remembers what neither Services nor gateways can tell:
+// addresses that are kept for a deleted Service, quarantined, or on their way back to their pool.
+const LedgerName = "cloud-provider-haproxy-addresses"
+
+const (
+	// ledgerKey is the key of the ConfigMap with the content (ledgerfile.go), manualKey the one with what a person has to
+	// know.
+	ledgerKey = "addresses.yaml"
+	manualKey = "README"
+
+	ledgerManual = `What the controller remembers of addresses. Edit it with kubectl edit; it is read again at each resync.
+kept: addresses of deleted Services with the annotation cloud-provider-haproxy/keep-ip. Delete an entry to release its address.
+quarantined: addresses that a machine answered for that is no gateway, until when. Delete an entry to have its address tried at once.
+releasing: addresses that a gateway which is away may still hold. The controller deletes these entries; leave them.
+`
+)
+
+// ledgerStore implements loadbalancer.LedgerStore. What is written replaces exactly what was read: an edit that nobody has
+// read yet, or that cannot be read, is never lost.
+type ledgerStore struct {
+	client kubernetes.Interface
+
+	mu sync.Mutex
+	// known says that current is what the API server had when we read or wrote it last; nil: no object.
+	known   bool
+	current *v1.ConfigMap
+}
+
+var _ loadbalancer.LedgerStore = (*ledgerStore)(nil)
+
+// Read gives what is remembered; nil when there is no object, or one without our key: nobody edited that.
+func (s *ledgerStore) Read(ctx context.Context) (*loadbalancer.Ledger, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.known, s.current = false, nil
+	object, err := s.client.CoreV1().ConfigMaps(metav1.NamespaceSystem).Get(ctx, LedgerName, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		s.known = true
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading ConfigMap %s/%s: %w", metav1.NamespaceSystem, LedgerName, err)
+	}
+	content, isThere := object.Data[ledgerKey]
+	if !isThere {
+		s.known, s.current = true, object
+		return nil, nil
+	}
+	ledger, err := parseLedger([]byte(content))
+	if err != nil {
+		return nil, fmt.Errorf("ConfigMap %s/%s, %s: %w; mend it with kubectl -n %s edit configmap %s, until then nothing is written there",
+			metav1.NamespaceSystem, LedgerName, ledgerKey, err, metav1.NamespaceSystem, LedgerName)
+	}
+	s.known, s.current = true, object
+	return &ledger, nil
+}
+
+// Write replaces what Read or Write gave last.
+func (s *ledgerStore) Write(ctx context.Context, ledger loadbalancer.Ledger) error {
+	content, err := renderLedger(ledger)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.known {
+		return &loadbalancer.LedgerChangedError{Err: fmt.Errorf("ConfigMap %s/%s: what stands there now was not read", metav1.NamespaceSystem, LedgerName)}
+	}
+	written, err := s.replace(ctx, string(content))
+	if err == nil {
+		s.current = written
+		return nil
+	}
+	// Also after an error that tells nothing, such as a timeout: it may have been written.
+	s.known = false
+	err = fmt.Errorf("writing ConfigMap %s/%s: %w", metav1.NamespaceSystem, LedgerName, err)
+	if apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) || apierrors.IsNotFound(err) {
+		return &loadbalancer.LedgerChangedError{Err: err}
+	}
+	return err
+}
+
+// replace makes or updates the object; the resourceVersion of the current one makes it compare-and-swap.
+func (s *ledgerStore) replace(ctx context.Context, content string) (*v1.ConfigMap, error) {
+	objects := s.client.CoreV1().ConfigMaps(metav1.NamespaceSystem)
+	if s.current == nil {
+		return objects.Create(ctx, &v1.ConfigMap{
+			ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceSystem, Name: LedgerName},
+			Data:       map[string]string{ledgerKey: content, manualKey: ledgerManual},
+		}, metav1.CreateOptions{})
+	}
+	next := s.current.DeepCopy() // what others put there, such as labels, stays
+	if next.ResourceVersion == "" {
+		return nil, errors.New("it has no resourceVersion to compare")
+	}
+	if next.Data == nil {
+		next.Data = map[string]string{}
+	}
+	next.Data[ledgerKey] = content
+	next.Data[manualKey] = cmp.Or(next.Data[manualKey], ledgerManual)
+	return objects.Update(ctx, next, metav1.UpdateOptions{})
+}

@@ -1,0 +1,119 @@
+package provider
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"cloud-provider-haproxy/ipam"
+	"cloud-provider-haproxy/loadbalancer"
+)
+
+// What Manager notices becomes an Event where somebody looks, with a reason by which it can be found.
+func TestNotices(t *testing.T) {
+	held := &loadbalancer.ConflictError{Address: addr("192.0.2.70"), Gateway: "gw1", MAC: "52:54:00:00:00:01", Held: true}
+	inCluster(t, testConfig, nil, []runtime.Object{worker("a", "192.0.2.21"), named("web")}, func(c *cluster) {
+		o := c.manager.observer
+		for reason, err := range map[string]error{
+			"AddressConflict":     held,
+			"AddressTaken":        &ipam.TakenError{Address: addr("192.0.2.70"), Holder: ipam.Holder{Owner: ipam.Owner{Namespace: "default", Name: "elder"}}},
+			"AddressOutsidePools": &ipam.OutsideError{Address: addr("192.0.2.1")},
+			"AddressExcluded":     &ipam.ExcludedError{Address: addr("192.0.2.70"), Reason: "VRRP address of gateway gw1"},
+			"LoadBalancerNotice":  errors.New("something else"),
+		} {
+			o.ServiceNotice(key("web"), err)
+			c.settle()
+			c.wantEvent("web", reason+": "+err.Error())
+		}
+		sharing := &ipam.SharingError{Address: addr("192.0.2.70")}
+		o.ServiceNotice(key("web"), sharing)
+		o.ServiceNotice(key("gone"), held)
+		for reason, err := range map[string]error{
+			"ProxyARP":      &loadbalancer.ProxyARPError{Pool: "main", MAC: "52:54:00:00:00:01", Gateway: "gw1"},
+			"AddressLedger": &loadbalancer.LedgerError{Err: errors.New("forbidden")},
+			"AddressNotice": errors.New("something else"),
+		} {
+			o.Notice(err)
+			c.settle()
+			c.wantEvent(EpochName, reason+": "+err.Error())
+		}
+		c.wantEvent("web", "AddressTaken: "+sharing.Error())
+		c.wantMetric("conflicts_total", `kind="held",pool="main"`, 2)
+	})
+}
+
+func TestPoolMetrics(t *testing.T) {
+	inCluster(t, testConfig, nil, nil, func(c *cluster) {
+		main := ipam.Count{Pool: "main", Family: ipam.IPv4, Size: 64, Assigned: 5, Releasing: 4, Reserved: 3, Quarantined: 2}
+		gone := ipam.Count{Pool: "gone", Family: ipam.IPv6, Size: 8, Assigned: 8}
+		round := func(counts ...ipam.Count) {
+			c.manager.observer.RoundDone(loadbalancer.Round{Reason: "change", Pools: counts})
+			c.settle()
+		}
+		round(main, gone)
+		for state, want := range map[string]float64{"size": 64, "assigned": 5, "releasing": 4, "reserved": 3, "quarantined": 2} {
+			c.wantMetric("pool_addresses", fmt.Sprintf(`family="IPv4",pool="main",state=%q`, state), want)
+		}
+		c.wantMetric("pool_addresses", `family="IPv6",pool="gone",state="size"`, 8)
+		c.wantEvent(EpochName, "PoolExhausted: pool gone has no free IPv6 address (8 of 8: 8 assigned, 0 releasing, 0 reserved, 0 quarantined): new Services that no other pool serves will wait; add a range to it")
+		main.Assigned = 60
+		round(main)
+		if value, found := c.series("pool_addresses", `family="IPv6",pool="gone",state="size"`); found {
+			t.Errorf("a pool that is gone has %v addresses", value)
+		}
+		c.wantMetric("pool_addresses", `family="IPv4",pool="main",state="assigned"`, 60)
+	})
+}
+
+// A conflict that an Ensure returns is counted as well, and its Service waits for an address.
+func TestRequestedConflict(t *testing.T) {
+	conflict := &loadbalancer.ConflictError{Address: addr("192.0.2.70"), Gateway: "gw1", MAC: "52:54:00:00:00:01", Requested: true}
+	inCluster(t, testConfig, func(m *manager) { m.fail = conflict }, []runtime.Object{worker("a", "192.0.2.21"), named("web")}, func(c *cluster) {
+		c.wantEvent("web", conflict.Error())
+		c.wantMetric("conflicts_total", `kind="requested",pool="main"`, 1)
+		c.manager.failing(nil)
+		c.manager.observer.AddressFreed(addr("192.0.2.70"))
+		start := time.Now()
+		c.settle()
+		c.wantAddress("web", "192.0.2.64")
+		if waited := time.Since(start); waited > 2*time.Second {
+			t.Errorf("it took %s", waited)
+		}
+	})
+}
+
+func TestCauses(t *testing.T) {
+	var none netip.Addr
+	for _, test := range []struct {
+		err  error
+		want cause
+	}{
+		{nil, nothing},
+		{&ipam.ExhaustedError{}, address},
+		{&ipam.TakenError{Address: none}, address},
+		{&ipam.SharingError{}, address},
+		{&ipam.ReservedError{}, address},
+		{&ipam.QuarantinedError{}, address},
+		{&loadbalancer.ConflictError{}, address},
+		{&ipam.OutsideError{}, correction},
+		{&ipam.ExcludedError{}, correction},
+		{&ipam.RequestError{}, correction},
+		{&loadbalancer.ServiceFaultError{}, correction},
+		{&faultyServiceError{}, correction},
+		{errAway, gateways},
+		{&loadbalancer.WithheldError{}, gateways},
+		{&loadbalancer.NotHeldError{}, gateways},
+	} {
+		wrapped := test.err
+		if wrapped != nil {
+			wrapped = fmt.Errorf("ensuring: %w", test.err)
+		}
+		if got := causeOf(wrapped); got != test.want {
+			t.Errorf("%T waits for %d, want %d", test.err, got, test.want)
+		}
+	}
+}
