@@ -36,9 +36,6 @@ type holding struct {
 	address netip.Addr
 }
 
-// families are all, in the order of everything that is kept per family.
-var families = [...]Family{IPv4, IPv6}
-
 func slot(f Family) int {
 	if f == IPv4 {
 		return 0
@@ -82,8 +79,9 @@ func (a *Allocator) Allocate(owner Owner, request Request) ([]netip.Addr, error)
 	if q.record == nil {
 		q.record = a.owners.add(owner, hash)
 	}
-	for i, s := range wanted {
-		if held := q.record.held(families[i]); held.IsValid() && held != s.address {
+	for i, family := range [...]Family{IPv4, IPv6} {
+		s := wanted[i]
+		if held := q.record.held(family); held.IsValid() && held != s.address {
 			a.depart(q.record, a.seat(held))
 		}
 		if s.address.IsValid() {

@@ -61,7 +61,7 @@ func (r *record) lose(f Family) {
 // addresses gives what r holds, IPv4 first.
 func (r *record) addresses() []netip.Addr {
 	var all []netip.Addr
-	for _, f := range families {
+	for _, f := range [...]Family{IPv4, IPv6} {
 		if address := r.held(f); address.IsValid() {
 			all = append(all, address)
 		}

@@ -98,7 +98,7 @@ var (
 
 // New makes a Cloud. Nothing is asked or started.
 func New(o Options) (*Cloud, error) {
-	c := &Cloud{options: o, wakeups: newWakeups(), broadcaster: record.NewBroadcaster(), subject: &subject{}, current: o.Config}
+	c := &Cloud{options: o, wakeups: newWakeups(), broadcaster: newBroadcaster(), subject: &subject{}, current: o.Config}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.recorder = c.broadcaster.NewRecorder(scheme.Scheme, v1.EventSource{Component: "cloud-provider-haproxy"})
 	c.measures = newMeasures(o.Register)

@@ -1,10 +1,11 @@
 // Package provider is the Kubernetes face: it turns Services and Nodes into the words of package loadbalancer, and what
 // became of them into status and Events.
 //
-// It owns the translation (translate.go, the only file that reads a Service's spec), the view of Services and Nodes that
-// Kubernetes' service controller gets (view.go), the addresses of nodes (addresses.go), Events, metrics, and the object
-// that says which controller leads (epoch.go). It must not know SSH, HAProxy, keepalived or nftables, nor choose an
-// address; that is loadbalancer's and ipam's work.
+// It owns the translation (translate.go, and request.go for what is asked of addresses; nobody else reads a Service's
+// spec), who may have addresses of which pool (pools.go), the view of Services and Nodes that Kubernetes' service
+// controller gets (view.go), the addresses of nodes (addresses.go), Events, metrics, and two objects: which controller
+// leads (epoch.go), and which addresses are kept, quarantined or on their way back (ledger.go). It must not know SSH,
+// HAProxy, keepalived or nftables, nor choose an address; that is loadbalancer's and ipam's work.
 //
 // What holds (numbers are DESIGN.md's invariants):
 //   - 1, whole state first: the service controller sees no Service before Manager has replayed all (serviceView's
@@ -12,10 +13,17 @@
 //   - 7, strict: an annotation or field that is wrong or that cannot be honoured is an error or a Warning event that
 //     names key, value and what is allowed; it never becomes a default. A rule about who may connect that cannot be held
 //     closes the Service (its VIP refuses) instead of leaving it open.
+//   - 8, addresses: what a Service has published it keeps. Pools that it may not use any more, because labels or the
+//     configuration changed, are a warning then and never a fault. A Service with keep-ip that went while nobody ran is
+//     replayed as it was, so that its address is not free before the service controller deletes it.
+//   - What is configured of addresses is one immutable policy, swapped as a whole (reload.go); an Ensure that began under
+//     a former one is done again. A faulty configuration changes nothing. The ledger is written by compare-and-swap, and
+//     never over something that was not read or cannot be.
 //   - 9, read-only: an object of an informer is never written; a view is a copy of what it changes.
 //   - Every error of EnsureLoadBalancer is an api.RetryError (5 s when gateways are at fault, 30 s when somebody has to
 //     change something), since the library backs off to 300 s otherwise. Who waits is woken when what it waits for
-//     happens (an address freed, a gateway back, the State known): serviceView.wake hands the library's own handler an old
+//     happens (an address freed, a gateway back, the State known, labels or the configuration changed: wakeups.go, which
+//     also watches spec.ipFamilyPolicy, for the library does not): serviceView.wake hands the library's own handler an old
 //     object of another UID, which its needsUpdate (k8s.io/cloud-provider v0.37.2) takes for a change.
 //
 // The service controller gets views of the shared informers, and only it: servicecontroller.New takes two informers, so

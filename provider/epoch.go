@@ -4,12 +4,10 @@ import (
 	"context"
 	"fmt"
 	"strconv"
-	"sync/atomic"
 
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 )
 
@@ -79,25 +77,6 @@ func (s epochStore) Held(ctx context.Context, instance string) (bool, error) {
 	}
 	s.subject.note(current, nil)
 	return current.Data[instanceKey] == instance, nil
-}
-
-// subject is the epoch's object as what Events about gateways, pools and the configuration are told on. Its UID, by which
-// `kubectl describe` finds Events, is known once the epoch was claimed.
-type subject struct{ uid atomic.Pointer[types.UID] }
-
-// note remembers the UID of the object that the API server answered with.
-func (s *subject) note(object *v1.ConfigMap, err error) {
-	if err == nil {
-		s.uid.Store(&object.UID)
-	}
-}
-
-func (s *subject) reference() *v1.ObjectReference {
-	r := &v1.ObjectReference{APIVersion: "v1", Kind: "ConfigMap", Namespace: metav1.NamespaceSystem, Name: EpochName}
-	if uid := s.uid.Load(); uid != nil {
-		r.UID = *uid
-	}
-	return r
 }
 
 // clusterUID gives the UID of namespace kube-system, which lives as long as the cluster.

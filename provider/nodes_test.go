@@ -83,9 +83,9 @@ func TestChoose(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			c := chooser{addresses: nodeAddresses{test.config}, gateways: map[netip.Addr]string{addr("192.0.2.100"): "gw1"}}
-			before := make([]*v1.Node, len(test.nodes))
-			for i, node := range test.nodes {
-				before[i] = node.DeepCopy()
+			var before []*v1.Node
+			for _, node := range test.nodes {
+				before = append(before, node.DeepCopy())
 			}
 			got := c.choose(test.nodes)
 			if diff := cmp.Diff(before, test.nodes); diff != "" {

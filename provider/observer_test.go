@@ -11,6 +11,7 @@ import (
 
 	"cloud-provider-haproxy/ipam"
 	"cloud-provider-haproxy/loadbalancer"
+	"cloud-provider-haproxy/provider/config"
 )
 
 // What Manager notices becomes an Event where somebody looks, with a reason by which it can be found.
@@ -116,4 +117,42 @@ func TestCauses(t *testing.T) {
 			t.Errorf("%T waits for %d, want %d", test.err, got, test.want)
 		}
 	}
+}
+
+// client-go drops Events about an object that has many; those of another reason come through all the same.
+func TestOneReasonDoesNotSilenceAnother(t *testing.T) {
+	inCluster(t, testConfig, nil, nil, func(c *cluster) {
+		for range 40 {
+			c.manager.observer.GatewayChanged(loadbalancer.GatewayStatus{Name: "gw1", Err: errAway.Gateways[0].Err})
+		}
+		c.settle()
+		c.reload("kind: nonsense")
+		c.wantEvent(EpochName, "ConfigRefused: ")
+	})
+}
+
+// Who takes over while the file is wrong tells it: the one who refused it recorded no Event.
+func TestRefusedConfigurationIsToldByTheNextLeader(t *testing.T) {
+	refused := func(c *cluster) { c.cloud.RefuseConfig(errors.New("pools: is missing")) }
+	inClusterAfter(t, testConfig, refused, func(c *cluster) {
+		c.wantEvent(EpochName, "ConfigRefused: the changed configuration is wrong and not used, the former one stays in effect: pools: is missing")
+	})
+}
+
+// A process that waits for its turn takes the configuration over as well.
+func TestReloadBeforeTheTurnComes(t *testing.T) {
+	reloaded := func(c *cluster) {
+		next, err := config.Decode([]byte(withGold))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.cloud.Reload(next)
+	}
+	inClusterAfter(t, testConfig, reloaded, func(c *cluster) {
+		c.create(named("web", annotate(string(AddressPool), "gold")))
+		c.wantAddress("web", "192.0.2.64")
+		if len(c.manager.pools) != 2 {
+			t.Errorf("Manager was told %d times of pools, want in the beginning and once more", len(c.manager.pools))
+		}
+	})
 }

@@ -279,17 +279,13 @@ func TestProbesWaitForEachOther(t *testing.T) {
 
 // By their schedule a probe of as many addresses as there may be, and the names of 1000 machines, are done within a second.
 func TestProbeSchedule(t *testing.T) {
-	paced := func(p neighbor.Patience, count int) time.Duration {
-		round := time.Duration((count-1)/50) * 3 * time.Millisecond // see package neighbor
-		return max(time.Duration(p.Times-1)*p.Pause, time.Duration(p.Times-1)*round) + round + p.Listen
-	}
-	if one := paced(patient(), 1); one != 500*time.Millisecond {
+	if one := patient().Takes(1); one != 500*time.Millisecond {
 		t.Errorf("one free address takes %v", one)
 	}
-	if name := paced(brisk(), 3); name > 200*time.Millisecond {
+	if name := brisk().Takes(3); name > 200*time.Millisecond {
 		t.Errorf("the names of three machines take %v", name)
 	}
-	if most := paced(patient(), wire.MaxProbeTargets) + paced(brisk(), 1000); most > 950*time.Millisecond {
+	if most := patient().Takes(wire.MaxProbeTargets) + brisk().Takes(1000); most > 900*time.Millisecond {
 		t.Errorf("the largest probe takes %v", most)
 	}
 }
