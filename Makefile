@@ -3,9 +3,9 @@
 GO       ?= go
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS  := -s -w -X k8s.io/component-base/version.gitVersion=$(VERSION)
-# What the gateways run, what the lab looks with, and a C compiler for the race detector.
+# What the gateways run, what the lab looks with, systemd's check of our unit, and a C compiler for the race detector.
 PACKAGES := haproxy keepalived nftables openssh-server iproute2 iputils-arping iputils-ping ndisc6 conntrack procps \
-            curl gcc libc6-dev
+            curl systemd gcc libc6-dev
 
 # One way to compile Kubernetes' libraries for everything: each further way costs minutes. The race detector needs cgo and
 # is kept to the rooms that have no such library.

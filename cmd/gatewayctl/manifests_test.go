@@ -14,6 +14,7 @@ import (
 	"cloud-provider-haproxy/loadbalancer/agent"
 	"cloud-provider-haproxy/loadbalancer/gateway"
 	"cloud-provider-haproxy/loadbalancer/nftables"
+	"cloud-provider-haproxy/test/lab"
 )
 
 const gatewayManifests = "../../manifests/gateway"
@@ -106,6 +107,8 @@ func TestGatewayKeyFiles(t *testing.T) {
 
 // The real sshd says what the drop-in means for our user, and that nobody else is touched.
 func TestGatewaySSHD(t *testing.T) {
+	const sshd = "/usr/sbin/sshd"
+	lab.RequirePrograms(t, sshd, "ssh-keygen")
 	directory := t.TempDir()
 	key := filepath.Join(directory, "key")
 	output, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key).CombinedOutput()
@@ -121,7 +124,7 @@ func TestGatewaySSHD(t *testing.T) {
 		t.Fatal(err)
 	}
 	effective := func(user string) string {
-		output, err := exec.Command("/usr/sbin/sshd", "-T", "-f", config, "-C", "user="+user+",host=controller,addr=192.0.2.9").CombinedOutput()
+		output, err := exec.Command(sshd, "-T", "-f", config, "-C", "user="+user+",host=controller,addr=192.0.2.9").CombinedOutput()
 		if err != nil {
 			t.Fatalf("sshd -T: %v\n%s", err, output)
 		}
@@ -141,6 +144,7 @@ func TestGatewaySSHD(t *testing.T) {
 
 // systemd's own check of the unit. It reports to stderr and goes on, so any word is a fault.
 func TestGatewayUnit(t *testing.T) {
+	lab.RequirePrograms(t, "systemd-analyze")
 	unit := filepath.Join(t.TempDir(), "gatewayctl-agent.service")
 	binary, err := os.Executable()
 	if err != nil {
@@ -159,9 +163,8 @@ func TestGatewayUnit(t *testing.T) {
 // What the agent asks of the kernel works with the rights that the unit leaves it. Asking nft how it spells our rules takes
 // the most: a network namespace.
 func TestGatewayUnitLeavesEnoughRights(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: capabilities are dropped as the unit drops them")
-	}
+	lab.RequireRoot(t, "it drops capabilities as the unit does")
+	lab.RequirePrograms(t, "setpriv", "nft")
 	unit := string(manifest(t, "gatewayctl-agent.service"))
 	bounding := "-all"
 	for _, line := range regexp.MustCompile(`(?m)^CapabilityBoundingSet=(.*)$`).FindAllStringSubmatch(unit, -1) {
