@@ -42,6 +42,7 @@ func TestSite(t *testing.T) {
 		{"limits", testLimits},
 		{"two-controllers", testTwoControllers},
 		{"external-node", testExternalNode},
+		{"secrets-untold", testSecretsUntold}, // last: of all that went before
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			test.run(t, s)
