@@ -25,6 +25,7 @@ func TestSite(t *testing.T) {
 		run  func(*testing.T, *site)
 	}{
 		{"serves", testServes},
+		{"metrics", testMetrics},
 		{"burst", testBurst},
 		{"holder-dies", testHolderDies},
 		{"deleted-while-away", testDeletedWhileAway},
