@@ -90,7 +90,8 @@ var ErrNotRoot = errors.New("the lab needs root: it makes namespaces, mounts and
 // packages are the Debian package of each program that the lab or a test runs, when it is called otherwise.
 var packages = map[string]string{
 	"ip": "iproute2", "nft": "nftables", "sshd": "openssh-server", "ssh-keygen": "openssh-client", "ssh-keyscan": "openssh-client",
-	"pkill": "procps", "useradd": "passwd", "setpriv": "util-linux", "systemd-analyze": "systemd",
+	"pkill": "procps", "sysctl": "procps", "useradd": "passwd", "setpriv": "util-linux", "unshare": "util-linux",
+	"ping": "iputils-ping", "systemd-analyze": "systemd",
 }
 
 // Missing says what this machine lacks for a lab; nil: nothing. The error tells what to do.
