@@ -18,6 +18,7 @@ import (
 	"cloud-provider-haproxy/loadbalancer/gateway"
 	"cloud-provider-haproxy/loadbalancer/neighbor"
 	"cloud-provider-haproxy/loadbalancer/nftables"
+	"cloud-provider-haproxy/test/lab"
 )
 
 const gatewayManifests = "../../manifests/gateway"
@@ -110,6 +111,8 @@ func TestGatewayKeyFiles(t *testing.T) {
 
 // The real sshd says what the drop-in means for our user, and that nobody else is touched.
 func TestGatewaySSHD(t *testing.T) {
+	const sshd = "/usr/sbin/sshd"
+	lab.RequirePrograms(t, sshd, "ssh-keygen")
 	directory := t.TempDir()
 	key := filepath.Join(directory, "key")
 	output, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key).CombinedOutput()
@@ -125,7 +128,7 @@ func TestGatewaySSHD(t *testing.T) {
 		t.Fatal(err)
 	}
 	effective := func(user string) string {
-		output, err := exec.Command("/usr/sbin/sshd", "-T", "-f", config, "-C", "user="+user+",host=controller,addr=192.0.2.9").CombinedOutput()
+		output, err := exec.Command(sshd, "-T", "-f", config, "-C", "user="+user+",host=controller,addr=192.0.2.9").CombinedOutput()
 		if err != nil {
 			t.Fatalf("sshd -T: %v\n%s", err, output)
 		}
@@ -145,6 +148,7 @@ func TestGatewaySSHD(t *testing.T) {
 
 // systemd's own check of the unit. It reports to stderr and goes on, so any word is a fault.
 func TestGatewayUnit(t *testing.T) {
+	lab.RequirePrograms(t, "systemd-analyze")
 	unit := filepath.Join(t.TempDir(), "gatewayctl-agent.service")
 	binary, err := os.Executable()
 	if err != nil {
@@ -171,22 +175,17 @@ func boundingSet(unit string) string {
 	return bounding
 }
 
-func needRoot(t *testing.T) {
+// dropsCapabilities is what a test needs that runs something with the rights of the unit.
+func dropsCapabilities(t *testing.T) {
 	t.Helper()
-	const why = "needs root: capabilities are dropped as the unit drops them"
-	switch {
-	case os.Geteuid() == 0:
-	case os.Getenv("CI") == "true":
-		t.Fatal(why)
-	default:
-		t.Skip(why)
-	}
+	lab.RequireRoot(t, "it drops capabilities as the unit does")
+	lab.RequirePrograms(t, "setpriv", "nft", "ip")
 }
 
 // What the agent asks of the kernel works with the rights that the unit leaves it. Asking nft how it spells our rules takes
 // the most: a network namespace.
 func TestGatewayUnitLeavesEnoughRights(t *testing.T) {
-	needRoot(t)
+	dropsCapabilities(t)
 	unit := string(manifest(t, "gatewayctl-agent.service"))
 	script, err := nftables.RulesScript(nftables.DebianLocal("gw1"))
 	if err != nil {
@@ -211,7 +210,7 @@ func TestGatewayUnitLetsAsk(t *testing.T) {
 		askLoopback(t)
 		return
 	}
-	needRoot(t)
+	dropsCapabilities(t)
 	unit := string(manifest(t, "gatewayctl-agent.service"))
 	self, err := os.Executable()
 	if err != nil {

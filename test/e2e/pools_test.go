@@ -20,7 +20,7 @@ const (
 // testPoolsChange: pools change under the running controller. What is in use stays, with a word to its owner; a faulty
 // configuration changes nothing and is told with all its faults.
 func testPoolsChange(t *testing.T, s *site) {
-	s.withPools(t, `- {name: extra, addresses: [192.0.2.50-192.0.2.51], autoAssign: false}`)
+	s.withPools(t, `- {name: extra, addresses: [192.0.2.242-192.0.2.243], autoAssign: false}`)
 	s.create(t, service("settled", annotated(poolAnnotation, "extra")))
 	address := s.addresses(t, "settled")[0]
 	s.reaches(t, target(address, 80))
@@ -43,17 +43,17 @@ func testPoolsChange(t *testing.T, s *site) {
 
 // testWhoMayTake: pools for some namespaces or Services only.
 func testWhoMayTake(t *testing.T, s *site) {
-	s.withPools(t, `- {name: gold, addresses: [192.0.2.40-192.0.2.41], serviceSelector: "tier=gold"}
-- {name: theirs, addresses: [192.0.2.45], namespaces: [kube-public]}
-- {name: team, addresses: [192.0.2.46], namespaceSelector: "team=web"}`)
+	s.withPools(t, `- {name: gold, addresses: [192.0.2.244-192.0.2.245], serviceSelector: "tier=gold"}
+- {name: theirs, addresses: [192.0.2.246], namespaces: [kube-public]}
+- {name: team, addresses: [192.0.2.247], namespaceSelector: "team=web"}`)
 	s.create(t, service("golden", func(svc *corev1.Service) { svc.Labels = map[string]string{"tier": "gold"} }))
-	if got := s.addresses(t, "golden")[0].String(); !strings.HasPrefix(got, "192.0.2.4") {
+	if got := s.addresses(t, "golden")[0].String(); !strings.HasPrefix(got, "192.0.2.24") {
 		t.Errorf("golden has %s, want one of gold, which is pinned to it", got)
 	}
 	s.create(t, service("named", annotated(poolAnnotation, "theirs")))
 	t.Log(s.expectEvent(t, "Service", "named", "Warning", "theirs", "kube-public"))
-	s.create(t, service("asks", annotated(requestAnnotation, "192.0.2.45")))
-	t.Log(s.expectEvent(t, "Service", "asks", "Warning", "192.0.2.45", "theirs"))
+	s.create(t, service("asks", annotated(requestAnnotation, "192.0.2.246")))
+	t.Log(s.expectEvent(t, "Service", "asks", "Warning", "192.0.2.246", "theirs"))
 	s.create(t, service("teamwork", annotated(poolAnnotation, "team")))
 	t.Log(s.expectEvent(t, "Service", "teamwork", "Warning", "team"))
 	label := func(value string) {
@@ -62,15 +62,15 @@ func testWhoMayTake(t *testing.T, s *site) {
 		must(t, err)
 	}
 	label("=web") // the waiting Service is served at once
-	if got := s.addresses(t, "teamwork")[0].String(); got != "192.0.2.46" {
+	if got := s.addresses(t, "teamwork")[0].String(); got != "192.0.2.247" {
 		t.Errorf("teamwork has %s", got)
 	}
 	label("-") // and keeps what it has
 	s.restart(t)
-	if got := s.addresses(t, "teamwork")[0].String(); got != "192.0.2.46" {
+	if got := s.addresses(t, "teamwork")[0].String(); got != "192.0.2.247" {
 		t.Errorf("teamwork was moved to %s", got)
 	}
-	s.reaches(t, "192.0.2.46:80")
+	s.reaches(t, "192.0.2.247:80")
 }
 
 // testOtherControllersAnnotations: a site moves from another load balancer without changing a manifest or an address.
