@@ -3,9 +3,9 @@
 GO       ?= go
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS  := -s -w -X k8s.io/component-base/version.gitVersion=$(VERSION)
-# What the gateways run, what the lab looks with, and a C compiler for the race detector.
+# What the gateways run, what the lab looks with, systemd's check of our unit, and a C compiler for the race detector.
 PACKAGES := haproxy keepalived nftables openssh-server iproute2 iputils-arping iputils-ping ndisc6 conntrack procps \
-            curl gcc libc6-dev
+            curl systemd gcc libc6-dev
 
 # One way to compile Kubernetes' libraries for everything: each further way costs minutes. The race detector needs cgo and
 # is kept to the rooms that have no such library.
@@ -14,6 +14,7 @@ export CGO_ENABLED := 0
 .PHONY: build demo test unit lab-test lint bench lab packages controlplane clean
 
 build: ## both programs, static, into bin/
+	@echo "compiling both programs (minutes the first time)"
 	$(GO) build -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
 demo: packages controlplane ## the main job for real; KEEP=1 leaves it running
@@ -24,17 +25,21 @@ test: packages lint unit lab-test ## everything
 
 lint:
 	@test -z "$$(gofmt -l cmd provider loadbalancer ipam test)" || { gofmt -l cmd provider loadbalancer ipam test; exit 1; }
+	@echo "vetting and checking, which compiles Kubernetes' libraries (minutes the first time)"
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
 
 unit: ## what needs no lab: pure code, and renderers against the real daemons' checkers
+	@echo "testing what needs no lab (minutes the first time; go test tells of a package when it is done)"
 	CGO_ENABLED=1 $(GO) test -race ./ipam/... ./loadbalancer/...
 	$(GO) test ./provider/... ./cmd/...
 
 lab-test: controlplane ## one package at a time: they measure failovers on two cores
+	@echo "testing in the lab (minutes each time; go test tells of a package when it is done)"
 	$(GO) test -p 1 -count 1 -timeout 60m ./test/...
 
 lab: packages ## a lab for people: a client, two gateways, three workers; Ctrl-C cleans up
+	@echo "compiling the lab (minutes the first time)"
 	$(GO) run ./test/lab/cmd
 
 controlplane: ## kube-apiserver, etcd and the rest for the lab, built once and cached outside the checkout

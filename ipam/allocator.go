@@ -17,14 +17,13 @@ type Allocator struct {
 	// reservedFor are the reserved addresses of an owner, sorted.
 	reservedFor map[Owner][]netip.Addr
 	owners      owners
-	// releasing are the records with departures.
-	releasing map[*record]struct{}
+	// leavers are all who release something, in no order.
+	leavers []leaver
 	// outside are the cells of addresses in no pool: a pool that was removed, an edited status.
-	outside map[netip.Addr]*record
+	outside map[netip.Addr]id
 	// shared are the tenants of addresses whose cell is several: all but those that one owner holds or releases alone and
 	// without a sharing key.
-	shared  map[netip.Addr][]tenant
-	several *record
+	shared map[netip.Addr][]tenant
 	// keys are the addresses that are held with a sharing key, oldest first.
 	keys map[string][]netip.Addr
 	// regained are addresses that were releasing when their owner took them: Withdraw must not make them free.
@@ -33,7 +32,7 @@ type Allocator struct {
 
 // holding is one owner's part in an address.
 type holding struct {
-	record  *record
+	record  id
 	address netip.Addr
 }
 
@@ -48,7 +47,7 @@ func slot(f Family) int {
 type asking struct {
 	owner   Owner
 	record  *record
-	request *Request
+	request Request
 	sharing Sharing
 }
 
@@ -58,136 +57,148 @@ type asking struct {
 // is reserved for it, one that it can share, the next free. On an error nothing changes. Errors: *ExhaustedError,
 // *OutsideError, *ExcludedError, *TakenError, *SharingError, *ReservedError, *QuarantinedError, *RequestError.
 func (a *Allocator) Allocate(owner Owner, request Request) ([]netip.Addr, error) {
-	families, err := a.families(&request)
+	asked, err := a.families(&request)
 	if err != nil {
 		return nil, err
 	}
-	q := asking{owner: owner, record: a.owners.get(owner), request: &request, sharing: request.Sharing.normal()}
-	var wanted [2]netip.Addr
-	addresses := make([]netip.Addr, 0, len(families))
-	for i, family := range families {
-		address, err := a.choose(&q, family)
+	hash := a.owners.hash(owner)
+	q := asking{owner: owner, record: a.owners.get(owner, hash), request: request, sharing: request.Sharing.normal()}
+	var wanted [2]seat
+	addresses := make([]netip.Addr, 0, len(asked))
+	for i, family := range asked {
+		s, err := a.choose(&q, family)
 		if err != nil {
 			if _, exhausted := err.(*ExhaustedError); exhausted && i > 0 && request.FirstSuffices {
 				continue
 			}
 			return nil, err
 		}
-		wanted[slot(family)] = address
-		addresses = append(addresses, address)
+		wanted[slot(family)] = s
+		addresses = append(addresses, s.address)
 	}
 	if q.record == nil {
-		q.record = a.owners.add(owner)
+		q.record = a.owners.add(owner, hash)
 	}
-	for i, address := range wanted {
-		if held := q.record.addresses[i]; held.IsValid() && held != address {
-			a.depart(q.record, i)
+	for i, family := range [...]Family{IPv4, IPv6} {
+		s := wanted[i]
+		if held := q.record.held(family); held.IsValid() && held != s.address {
+			a.depart(q.record, a.seat(held))
 		}
-		if address.IsValid() {
-			a.hold(q.record, a.seat(address), q.sharing)
+		if s.address.IsValid() {
+			a.hold(q.record, s, q.sharing)
 		}
 	}
 	return addresses, nil
 }
 
 // choose finds the address of one family without taking it.
-func (a *Allocator) choose(q *asking, family Family) (netip.Addr, error) {
+func (a *Allocator) choose(q *asking, family Family) (seat, error) {
 	var held netip.Addr
 	if q.record != nil {
-		held = q.record.addresses[slot(family)]
+		held = q.record.held(family)
 	}
 	for _, address := range q.request.Addresses {
 		if FamilyOf(address) != family {
 			continue
 		}
+		s := a.seat(address)
 		if address == held {
-			return held, a.conflict(q.owner, q.record, a.seat(held), q.sharing)
+			return s, a.conflict(q.owner, q.record, s, q.sharing)
 		}
-		return address, a.available(q, address)
+		return s, a.available(q, s)
 	}
-	if held.IsValid() && !a.moves(q, held) {
-		return held, a.conflict(q.owner, q.record, a.seat(held), q.sharing)
-	}
-	if address, ok := a.former(q, family); ok {
-		return address, nil
-	}
-	for _, address := range a.reservedFor[q.owner] {
-		if FamilyOf(address) == family && a.available(q, address) == nil {
-			return address, nil
+	if held.IsValid() {
+		if s := a.seat(held); !a.moves(q, s) {
+			return s, a.conflict(q.owner, q.record, s, q.sharing)
 		}
 	}
-	if address, ok := a.companion(q, family); ok {
-		return address, nil
+	if s, ok := a.former(q, family); ok {
+		return s, nil
 	}
-	if address, ok := a.next(q, family); ok {
-		return address, nil
+	if s, ok := a.kept(q, family); ok {
+		return s, nil
 	}
-	return netip.Addr{}, a.exhausted(q, family)
+	if s, ok := a.companion(q, family); ok {
+		return s, nil
+	}
+	if s, ok := a.next(q, family); ok {
+		return s, nil
+	}
+	return seat{}, a.exhausted(q, family)
 }
 
 // moves says whether what q holds is to be given up for an address of its pools.
-func (a *Allocator) moves(q *asking, held netip.Addr) bool {
-	if !q.request.Moves {
-		return false
-	}
-	pool, pooled := a.PoolOf(held)
-	return pooled && !q.request.admits(pool) && !slices.Contains(a.reservedFor[q.owner], held)
+func (a *Allocator) moves(q *asking, held seat) bool {
+	return q.request.Moves && held.block != nil && !q.request.admits(held.block.pool) &&
+		!slices.Contains(a.reservedFor[q.owner], held.address)
 }
 
 // former finds an address that q releases and may have back.
-func (a *Allocator) former(q *asking, family Family) (netip.Addr, bool) {
-	if q.record == nil {
-		return netip.Addr{}, false
-	}
-	for _, d := range q.record.departures {
+func (a *Allocator) former(q *asking, family Family) (seat, bool) {
+	for _, d := range a.departures(q.record) {
 		if FamilyOf(d.address) != family || q.record.holds(d.address) {
 			continue
 		}
-		if s := a.seat(d.address); s.block != nil && q.request.admits(s.block.pool) && a.available(q, d.address) == nil {
-			return d.address, true
+		if s := a.seat(d.address); s.block != nil && q.request.admits(s.block.pool) && a.available(q, s) == nil {
+			return s, true
 		}
 	}
-	return netip.Addr{}, false
+	return seat{}, false
+}
+
+// kept finds an address that is reserved for q.
+func (a *Allocator) kept(q *asking, family Family) (seat, bool) {
+	if len(a.reservedFor) == 0 {
+		return seat{}, false
+	}
+	for _, address := range a.reservedFor[q.owner] {
+		if FamilyOf(address) == family {
+			if s := a.seat(address); a.available(q, s) == nil {
+				return s, true
+			}
+		}
+	}
+	return seat{}, false
 }
 
 // available says why q cannot have an address that it does not hold.
-func (a *Allocator) available(q *asking, address netip.Addr) error {
-	if err := a.conflict(q.owner, q.record, a.seat(address), q.sharing); err != nil {
+func (a *Allocator) available(q *asking, s seat) error {
+	if err := a.conflict(q.owner, q.record, s, q.sharing); err != nil {
 		return err
 	}
-	if err := a.Check(address); err != nil {
+	if err := a.Check(s.address); err != nil {
 		return err
 	}
-	m := a.marks[address]
+	m := a.marks[s.address]
 	if len(m.reserved) > 0 && !slices.Contains(m.reserved, q.owner) {
-		return &ReservedError{Address: address, Owner: m.reserved[0]}
+		return &ReservedError{Address: s.address, Owner: m.reserved[0]}
 	}
 	if m.quarantined {
-		return &QuarantinedError{Address: address, By: m.by}
+		return &QuarantinedError{Address: s.address, By: m.by}
 	}
 	return nil
 }
 
 // next finds the free address of q's pools that is first in turn. A full pool costs a look at its block.
-func (a *Allocator) next(q *asking, family Family) (netip.Addr, bool) {
+func (a *Allocator) next(q *asking, family Family) (seat, bool) {
 	if q.request.Pools == nil {
 		for _, b := range a.blocks {
 			if b.family == family {
 				if n, ok := b.candidate(); ok {
-					return b.address(n), true
+					return seat{b.address(n), b, n}, true
 				}
 			}
 		}
-		return netip.Addr{}, false
+		return seat{}, false
 	}
 	for _, name := range q.request.Pools {
 		if b := a.byPool[name][slot(family)]; b != nil {
 			if n, ok := b.candidate(); ok {
-				return b.address(n), true
+				return seat{b.address(n), b, n}, true
 			}
 		}
 	}
-	return netip.Addr{}, false
+	return seat{}, false
 }
 
 func (a *Allocator) exhausted(q *asking, family Family) error {

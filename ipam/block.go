@@ -8,7 +8,7 @@ import (
 	"go4.org/netipx"
 )
 
-// pageSize is how many cells are made at once: 8 KiB, a small part of a pool that fills and nothing in one that does not.
+// pageSize is how many cells are made at once: 4 KiB, a small part of a pool that fills and nothing in one that does not.
 const pageSize = 1024
 
 // maxFreed is how many freed numbers wait while there are fresh ones. Beyond it the longest free is taken first, so that
@@ -29,10 +29,10 @@ type block struct {
 	// next is the lowest fresh number; spent is set when there is none.
 	next  uint64
 	spent bool
-	// pages have a cell for every number below next: who uses it, nil when nobody does. ahead has the cells of the
+	// pages have a cell for every number below next: who uses it. ahead has the cells of the
 	// numbers above next that are not fresh; each moves to pages once.
-	pages []*[pageSize]*record
-	ahead map[uint64]*record
+	pages []*[pageSize]id
+	ahead map[uint64]id
 	freed queue
 
 	assigned, releasing uint64
@@ -53,8 +53,8 @@ func (b *block) fresh(n uint64) bool {
 	return !known
 }
 
-// at gives who uses n, nil when nobody does.
-func (b *block) at(n uint64) *record {
+// at gives who uses n.
+func (b *block) at(n uint64) id {
 	if b.passed(n) {
 		return b.pages[n/pageSize][n%pageSize]
 	}
@@ -62,29 +62,29 @@ func (b *block) at(n uint64) *record {
 }
 
 // set says who uses n; it is not fresh after that.
-func (b *block) set(n uint64, r *record) {
+func (b *block) set(n uint64, who id) {
 	switch {
 	case b.passed(n):
-		b.pages[n/pageSize][n%pageSize] = r
+		b.pages[n/pageSize][n%pageSize] = who
 	case n > b.next:
-		b.ahead[n] = r
+		b.ahead[n] = who
 	default:
-		b.pass(r)
+		b.pass(who)
 		for known := true; known && !b.spent && len(b.ahead) > 0; {
-			if r, known = b.ahead[b.next]; known {
+			if who, known = b.ahead[b.next]; known {
 				delete(b.ahead, b.next)
-				b.pass(r)
+				b.pass(who)
 			}
 		}
 	}
 }
 
 // pass makes a cell of the number next.
-func (b *block) pass(r *record) {
+func (b *block) pass(who id) {
 	if b.next%pageSize == 0 {
-		b.pages = append(b.pages, new([pageSize]*record))
+		b.pages = append(b.pages, new([pageSize]id))
 	}
-	b.pages[b.next/pageSize][b.next%pageSize] = r
+	b.pages[b.next/pageSize][b.next%pageSize] = who
 	if b.spent = b.next == b.last; !b.spent {
 		b.next++
 	}
@@ -99,16 +99,16 @@ func (b *block) candidate() (uint64, bool) {
 }
 
 // take puts a number to use that nobody uses.
-func (b *block) take(n uint64, r *record, marked bool) {
+func (b *block) take(n uint64, who id, marked bool) {
 	if !marked && !b.fresh(n) {
 		b.freed.remove(n)
 	}
-	b.set(n, r)
+	b.set(n, who)
 }
 
 // leave ends the use of n.
 func (b *block) leave(n uint64, marked bool) {
-	b.set(n, nil)
+	b.set(n, none)
 	if !marked {
 		b.freed.push(n)
 	}
@@ -117,7 +117,7 @@ func (b *block) leave(n uint64, marked bool) {
 // withhold keeps a number that nobody uses from being chosen, until offer.
 func (b *block) withhold(n uint64) {
 	if b.fresh(n) {
-		b.set(n, nil)
+		b.set(n, none)
 	} else {
 		b.freed.remove(n)
 	}
@@ -127,7 +127,10 @@ func (b *block) offer(n uint64) { b.freed.push(n) }
 
 // address gives the address of a number.
 func (b *block) address(n uint64) netip.Addr {
-	i := sort.Search(len(b.starts), func(i int) bool { return b.starts[i] > n }) - 1
+	i := 0
+	if len(b.starts) > 1 {
+		i = sort.Search(len(b.starts), func(i int) bool { return b.starts[i] > n }) - 1
+	}
 	return advance(b.ranges[i].From(), n-b.starts[i])
 }
 

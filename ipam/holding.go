@@ -40,14 +40,15 @@ func (a *Allocator) Claim(owner Owner, address netip.Addr, sharing Sharing) erro
 	if err := claimable(address); err != nil {
 		return err
 	}
-	r, s := a.owners.get(owner), a.seat(address)
+	hash := a.owners.hash(owner)
+	r, s := a.owners.get(owner, hash), a.seat(address)
 	sharing = sharing.normal()
 	if err := a.conflict(owner, r, s, sharing); err != nil {
 		return err
 	}
 	if r == nil {
-		r = a.owners.add(owner)
-	} else if held := r.addresses[slot(FamilyOf(address))]; held.IsValid() && held != address {
+		r = a.owners.add(owner, hash)
+	} else if held := r.held(FamilyOf(address)); held.IsValid() && held != address {
 		return &HoldsError{Owner: owner, Holds: held, Claimed: address}
 	}
 	a.hold(r, s, sharing)
@@ -61,13 +62,14 @@ func (a *Allocator) ClaimReleasing(owner Owner, address netip.Addr, ports []Port
 	if err := claimable(address); err != nil {
 		return err
 	}
-	r, s := a.owners.get(owner), a.seat(address)
+	hash := a.owners.hash(owner)
+	r, s := a.owners.get(owner, hash), a.seat(address)
 	ports = sortedPorts(ports)
-	if err := a.departing(r, s, ports); err != nil {
+	if err := a.departed(r, s, ports); err != nil {
 		return err
 	}
 	if r == nil {
-		r = a.owners.add(owner)
+		r = a.owners.add(owner, hash)
 	}
 	a.change(s, func(tenants []tenant) []tenant {
 		t := tenancy(tenants, r)
@@ -76,11 +78,11 @@ func (a *Allocator) ClaimReleasing(owner Owner, address netip.Addr, ports []Port
 			tenants = append(tenants, tenant{record: r})
 		}
 		now := ports
-		if d := r.departed(address); d >= 0 && len(now) > 0 {
-			if len(r.departures[d].ports) == 0 {
+		if d := a.departing(r, address); d != nil && len(now) > 0 {
+			if len(d.ports) == 0 {
 				return tenants
 			}
-			now = sortedPorts(append(slices.Clone(now), r.departures[d].ports...))
+			now = sortedPorts(append(slices.Clone(now), d.ports...))
 		}
 		if now = without(now, tenants[t].sharing.Ports); len(now) > 0 || len(ports) == 0 {
 			a.departs(r, address, now)
@@ -90,10 +92,10 @@ func (a *Allocator) ClaimReleasing(owner Owner, address netip.Addr, ports []Port
 	return nil
 }
 
-// departing says who has what of s an owner gave up.
-func (a *Allocator) departing(r *record, s seat, ports []Port) error {
+// departed says who has what of s an owner gave up.
+func (a *Allocator) departed(r *record, s seat, ports []Port) error {
 	for _, t := range a.tenants(s) {
-		for _, other := range t.holders(s.address) {
+		for _, other := range a.holders(t, s.address) {
 			mine := t.record == r && (other.Releasing || !other.whole())
 			if !mine && (other.whole() || len(ports) == 0 || len(both(ports, other.Sharing.Ports)) > 0) {
 				return &TakenError{Address: s.address, Holder: other}
@@ -104,7 +106,7 @@ func (a *Allocator) departing(r *record, s seat, ports []Port) error {
 }
 
 func claimable(address netip.Addr) error {
-	if !address.IsValid() || address.Zone() != "" || address.Is4In6() {
+	if !address.IsValid() || address.IsUnspecified() || address.Zone() != "" || address.Is4In6() {
 		return &RequestError{Problem: fmt.Sprintf("%q is not an IPv4 or IPv6 address that a Service can have", address)}
 	}
 	return nil
@@ -112,15 +114,13 @@ func claimable(address netip.Addr) error {
 
 // Release makes everything that owner holds releasing and gives it back, IPv4 first.
 func (a *Allocator) Release(owner Owner) []netip.Addr {
-	r := a.owners.get(owner)
+	r := a.owners.get(owner, a.owners.hash(owner))
 	if r == nil {
 		return nil
 	}
-	released := r.held()
-	for i, address := range r.addresses {
-		if address.IsValid() {
-			a.depart(r, i)
-		}
+	released := r.addresses()
+	for _, address := range released {
+		a.depart(r, a.seat(address))
 	}
 	return released
 }
@@ -129,25 +129,26 @@ func (a *Allocator) Release(owner Owner) []netip.Addr {
 // was releasing when it got the address becomes releasing again, for a gateway may serve it still. It reports whether
 // owner held address.
 func (a *Allocator) Withdraw(owner Owner, address netip.Addr) bool {
-	r := a.owners.get(owner)
+	hash := a.owners.hash(owner)
+	r := a.owners.get(owner, hash)
 	if r == nil || claimable(address) != nil || !r.holds(address) {
 		return false
 	}
-	i, s := slot(FamilyOf(address)), a.seat(address)
-	if _, regained := a.regained[holding{r, address}]; regained {
-		a.depart(r, i)
+	s := a.seat(address)
+	if _, regained := a.regained[holding{r.id, address}]; regained {
+		a.depart(r, s)
 		return true
 	}
 	a.change(s, func(tenants []tenant) []tenant {
 		t := tenancy(tenants, r)
-		r.addresses[i] = netip.Addr{}
+		r.lose(FamilyOf(address))
 		tenants[t].sharing = Sharing{}
-		if r.departed(address) >= 0 {
+		if a.departing(r, address) != nil {
 			return tenants
 		}
 		return slices.Delete(tenants, t, t+1)
 	})
-	a.dismiss(r)
+	a.dismiss(r, hash)
 	return true
 }
 
@@ -155,43 +156,40 @@ func (a *Allocator) Withdraw(owner Owner, address netip.Addr) bool {
 // without it; what a later change added to the Ports of a Released needs a later State. It reports whether owner was
 // releasing anything of address.
 func (a *Allocator) Free(address netip.Addr, owner Owner) bool {
-	r := a.owners.get(owner)
-	if r == nil {
-		return false
-	}
-	d := r.departed(address)
-	if d < 0 {
+	hash := a.owners.hash(owner)
+	r := a.owners.get(owner, hash)
+	if a.departing(r, address) == nil {
 		return false
 	}
 	s := a.seat(address)
-	if a.at(s) == r {
-		a.undepart(r, d)
-		a.set(s, r, nil)
+	if !a.isShared(address) {
+		a.stays(r, address)
+		a.set(s, r.id, none)
 		s.block.countUse(false, -1)
 	} else {
 		a.change(s, func(tenants []tenant) []tenant {
-			a.undepart(r, d)
+			a.stays(r, address)
 			if r.holds(address) {
 				return tenants
 			}
 			return slices.DeleteFunc(tenants, func(t tenant) bool { return t.record == r })
 		})
 	}
-	a.dismiss(r)
+	a.dismiss(r, hash)
 	return true
 }
 
 // Has says whether owner holds address, alone or shared, or releases something of it.
 func (a *Allocator) Has(owner Owner, address netip.Addr) bool {
-	r := a.owners.get(owner)
-	return r != nil && address.IsValid() && (r.holds(address) || r.departed(address) >= 0)
+	r := a.owners.get(owner, a.owners.hash(owner))
+	return r != nil && (r.holds(address) || a.departing(r, address) != nil)
 }
 
 // Holders says who has address or ports of it, sorted by owner; what an owner holds comes before what it releases.
 func (a *Allocator) Holders(address netip.Addr) []Holder {
 	var all []Holder
 	for _, t := range a.tenants(a.seat(address)) {
-		all = append(all, t.holders(address)...)
+		all = append(all, a.holders(t, address)...)
 	}
 	slices.SortStableFunc(all, func(x, y Holder) int { return x.Owner.Compare(y.Owner) })
 	return all
@@ -199,29 +197,19 @@ func (a *Allocator) Holders(address netip.Addr) []Holder {
 
 // Addresses gives what owner holds, IPv4 first.
 func (a *Allocator) Addresses(owner Owner) []netip.Addr {
-	r := a.owners.get(owner)
+	r := a.owners.get(owner, a.owners.hash(owner))
 	if r == nil {
 		return nil
 	}
-	return r.held()
-}
-
-func (r *record) held() []netip.Addr {
-	var addresses []netip.Addr
-	for _, address := range r.addresses {
-		if address.IsValid() {
-			addresses = append(addresses, address)
-		}
-	}
-	return addresses
+	return r.addresses()
 }
 
 // Releasing gives everything that is on its way back, sorted by address, then owner.
 func (a *Allocator) Releasing() []Released {
-	all := make([]Released, 0, len(a.releasing))
-	for r := range a.releasing {
-		for _, d := range r.departures {
-			all = append(all, Released{Address: d.address, Owner: r.owner, Ports: slices.Clone(d.ports)})
+	all := make([]Released, 0, len(a.leavers))
+	for _, l := range a.leavers {
+		for _, d := range l.departures {
+			all = append(all, Released{Address: d.address, Owner: l.record.owner, Ports: slices.Clone(d.ports)})
 		}
 	}
 	slices.SortFunc(all, func(x, y Released) int {

@@ -85,7 +85,7 @@ func (b *block) remark(n uint64, old, now mark) {
 	case !now.excluded && old.excluded:
 		b.excluded--
 	}
-	if b.at(n) != nil {
+	if b.at(n) != none {
 		return
 	}
 	b.tally(old, -1)

@@ -1,236 +1,233 @@
 package ipam_test
 
 import (
-	"fmt"
-	"maps"
+	"errors"
 	"net/netip"
+	"reflect"
 	"slices"
-	"testing"
-
-	"pgregory.net/rapid"
 
 	"cloud-provider-haproxy/ipam"
 )
 
-// model is the allocator as one would write it without a thought of speed.
+// model is the allocator as one would write it without a thought of speed: lists that are walked.
 type model struct {
-	pool      []netip.Addr // in order
-	excluded  map[netip.Addr]string
-	held      map[netip.Addr]ipam.Owner
-	releasing map[netip.Addr]ipam.Owner
-	used      map[netip.Addr]bool // ever taken
-	freed     []netip.Addr        // longest free first
+	pools       []modelPool
+	exclusions  []ipam.Exclusion
+	parts       map[netip.Addr][]part
+	excluded    map[netip.Addr]string
+	quarantined map[netip.Addr]string
+	reserved    []ipam.Reservation
+	used        map[netip.Addr]bool // ever in use, or kept from being chosen
+	freed       []netip.Addr        // longest free first
+	departed    []pair              // in the order of release
+	keyed       []netip.Addr        // held with a sharing key, in the order in which that began
+	regained    map[pair]bool
 }
 
-func (m *model) free(address netip.Addr) bool {
-	_, held := m.held[address]
-	_, releasing := m.releasing[address]
+type modelPool struct {
+	name      string
+	addresses []netip.Addr // sorted
+	shares    bool         // across namespaces
+}
+
+type pair struct {
+	address netip.Addr
+	owner   ipam.Owner
+}
+
+// part is what one owner has of an address. All of it when there are no ports.
+type part struct {
+	owner     ipam.Owner
+	key       string
+	ports     []ipam.Port
+	releasing bool
+}
+
+func newModel(pools []modelPool, exclusions []ipam.Exclusion) *model {
+	return &model{pools: pools, exclusions: exclusions, parts: map[netip.Addr][]part{}, excluded: map[netip.Addr]string{},
+		quarantined: map[netip.Addr]string{}, used: map[netip.Addr]bool{}, regained: map[pair]bool{}}
+}
+
+// config gives the pools as New wants them.
+func (m *model) config() (pools []ipam.Pool) {
+	for _, p := range m.pools {
+		pool := ipam.Pool{Name: p.name, ShareAcrossNamespaces: p.shares}
+		for _, address := range p.addresses {
+			pool.Ranges = append(pool.Ranges, ipam.Exclude(address, "").Range)
+		}
+		pools = append(pools, pool)
+	}
+	return pools
+}
+
+// out says whether address is excluded by configuration.
+func (m *model) out(address netip.Addr) bool {
+	return slices.ContainsFunc(m.exclusions, func(e ipam.Exclusion) bool { return e.Range.Contains(address) })
+}
+
+func (m *model) poolOf(address netip.Addr) *modelPool {
+	for i, p := range m.pools {
+		if slices.Contains(p.addresses, address) && !m.out(address) {
+			return &m.pools[i]
+		}
+	}
+	return nil
+}
+
+func (m *model) reservers(address netip.Addr) (owners []ipam.Owner) {
+	for _, r := range m.reserved {
+		if r.Address == address {
+			owners = append(owners, r.Owner)
+		}
+	}
+	return owners
+}
+
+// marked says whether address is kept from being chosen.
+func (m *model) marked(address netip.Addr) bool {
 	_, excluded := m.excluded[address]
-	return !held && !releasing && !excluded && slices.Contains(m.pool, address)
+	_, quarantined := m.quarantined[address]
+	return excluded || quarantined || m.reservers(address) != nil
 }
 
-func (m *model) of(owner ipam.Owner) (netip.Addr, bool) {
-	for address, holder := range m.held {
-		if holder == owner {
-			return address, true
-		}
-	}
-	return netip.Addr{}, false
-}
-
-func (m *model) take(owner ipam.Owner, address netip.Addr) {
-	m.held[address] = owner
-	m.used[address] = true
-	delete(m.releasing, address)
-	m.freed = slices.DeleteFunc(m.freed, func(a netip.Addr) bool { return a == address })
-}
-
-func (m *model) release(owner ipam.Owner) {
-	if address, ok := m.of(owner); ok {
-		delete(m.held, address)
-		m.releasing[address] = owner
-	}
-}
-
-// next is the lowest never used, else the longest free.
-func (m *model) next() (netip.Addr, bool) {
-	for _, address := range m.pool {
-		if m.free(address) && !m.used[address] {
-			return address, true
-		}
-	}
-	if len(m.freed) > 0 {
-		return m.freed[0], true
-	}
-	return netip.Addr{}, false
-}
-
-// check compares everything that can be seen.
-func (m *model) check(t *rapid.T, a *ipam.Allocator) {
-	for _, address := range append(slices.Clone(m.pool), addr("203.0.113.1")) {
-		holders := a.Holders(address)
-		ok := len(holders) > 0
-		var got ipam.Holder
-		if ok {
-			got = holders[0]
-		}
-		want, held := m.held[address]
-		if releasing, is := m.releasing[address]; is {
-			if !ok || !got.Releasing || got.Owner != releasing {
-				t.Fatalf("Holder(%s) = %v, %v; want releasing by %s", address, got, ok, releasing)
-			}
-		} else if ok != held || got.Owner != want || got.Releasing {
-			t.Fatalf("Holder(%s) = %v, %v; want %s, %v", address, got, ok, want, held)
-		}
-	}
-	var assigned, releasing uint64
-	for _, address := range m.pool {
-		if _, ok := m.held[address]; ok {
-			assigned++
-		}
-		if _, ok := m.releasing[address]; ok {
-			releasing++
-		}
-	}
-	want := ipam.Count{Pool: "a", Family: ipam.IPv4, Size: uint64(len(m.pool) - len(m.excluded)), Assigned: assigned,
-		Releasing: releasing}
-	if got := a.Counts()[0]; got != want {
-		t.Fatalf("counts %+v, want %+v", got, want)
-	}
-}
-
-// TestAgainstModel runs random histories. What it would find: two owners of one address, an address that changes
-// unasked, one outside the pool, one given away while releasing, a choice that is not next-fit.
-func TestAgainstModel(t *testing.T) {
-	pools := []ipam.Pool{pool(t, "a", "10.0.0.0-10.0.0.5", "10.0.0.10-10.0.0.13")}
-	rapid.Check(t, func(t *rapid.T) {
-		a, err := ipam.New(pools, []ipam.Exclusion{ipam.Exclude(addr("10.0.0.3"), "gateway")})
-		if err != nil {
-			t.Fatal(err)
-		}
-		m := &model{excluded: map[netip.Addr]string{}, held: map[netip.Addr]ipam.Owner{},
-			releasing: map[netip.Addr]ipam.Owner{}, used: map[netip.Addr]bool{}}
-		for _, n := range []byte{0, 1, 2, 4, 5, 10, 11, 12, 13} {
-			m.pool = append(m.pool, netip.AddrFrom4([4]byte{10, 0, 0, n}))
-		}
-		owners := rapid.Custom(func(t *rapid.T) ipam.Owner {
-			return owner(fmt.Sprintf("s%d", rapid.IntRange(0, 11).Draw(t, "owner")))
-		})
-		addresses := rapid.SampledFrom(append(slices.Clone(m.pool), addr("203.0.113.1")))
-		t.Repeat(map[string]func(*rapid.T){
-			"":         func(t *rapid.T) { m.check(t, a) },
-			"allocate": func(t *rapid.T) { m.allocate(t, a, owners.Draw(t, "owner")) },
-			"request":  func(t *rapid.T) { m.request(t, a, owners.Draw(t, "owner"), addresses.Draw(t, "address")) },
-			"claim":    func(t *rapid.T) { m.claim(t, a, owners.Draw(t, "owner"), addresses.Draw(t, "address")) },
-			"claim releasing": func(t *rapid.T) {
-				o, address := owners.Draw(t, "owner"), addresses.Draw(t, "address")
-				_, held := m.held[address]
-				by, releasing := m.releasing[address]
-				want := !held && (!releasing || by == o)
-				if err := a.ClaimReleasing(o, address, nil); (err == nil) != want {
-					t.Fatalf("ClaimReleasing(%s, %s): %v", o, address, err)
-				}
-				if want && !releasing {
-					m.take(o, address)
-					delete(m.held, address)
-					m.releasing[address] = o
-				}
-			},
-			"release": func(t *rapid.T) {
-				o := owners.Draw(t, "owner")
-				a.Release(o)
-				m.release(o)
-			},
-			"free": func(t *rapid.T) {
-				address := addresses.Draw(t, "address")
-				_, want := m.releasing[address]
-				if got := a.Free(address, m.releasing[address]); got != want {
-					t.Fatalf("Free(%s) = %v, want %v", address, got, want)
-				}
-				delete(m.releasing, address)
-				if want && m.free(address) {
-					m.freed = append(m.freed, address)
-				}
-			},
-			"exclude": func(t *rapid.T) {
-				m.exclude(a, rapid.SliceOfNDistinct(rapid.SampledFrom(m.pool), 0, 3, rapid.ID).Draw(t, "excluded"))
-			},
-		})
-	})
-}
-
-func (m *model) allocate(t *rapid.T, a *ipam.Allocator, o ipam.Owner) {
-	want, ok := m.of(o)
-	if !ok {
-		// Its own releasing one, the one released first; the model does not keep that order, so take any.
-		for address, by := range m.releasing {
-			if _, excluded := m.excluded[address]; by == o && slices.Contains(m.pool, address) && !excluded {
-				want, ok = netip.Addr{}, true
+func (m *model) held(owner ipam.Owner, family ipam.Family) netip.Addr {
+	for address, parts := range m.parts {
+		for _, p := range parts {
+			if p.owner == owner && !p.releasing && ipam.FamilyOf(address) == family {
+				return address
 			}
 		}
-		if !ok {
-			want, ok = m.next()
+	}
+	return netip.Addr{}
+}
+
+// find gives owner's part of address.
+func (m *model) find(owner ipam.Owner, address netip.Addr, releasing bool) (part, bool) {
+	for _, p := range m.parts[address] {
+		if p.owner == owner && p.releasing == releasing {
+			return p, true
 		}
 	}
-	got, err := a.Allocate(o, ipam.Request{})
-	switch {
-	case (err == nil) != ok:
-		t.Fatalf("Allocate(%s) = %v, %v; the model has %s, %v", o, got, err, want, ok)
-	case err != nil:
-		return
-	case want.IsValid() && got[0] != want:
-		t.Fatalf("Allocate(%s) = %s, want %s", o, got[0], want)
-	case !want.IsValid() && m.releasing[got[0]] != o:
-		t.Fatalf("Allocate(%s) = %s, which it was not releasing", o, got[0])
-	}
-	m.take(o, got[0])
+	return part{}, false
 }
 
-func (m *model) request(t *rapid.T, a *ipam.Allocator, o ipam.Owner, address netip.Addr) {
-	holder, held := m.held[address]
-	by, releasing := m.releasing[address]
-	_, excluded := m.excluded[address]
-	want := held && holder == o ||
-		!held && (!releasing || by == o) && slices.Contains(m.pool, address) && !excluded
-	_, err := a.Allocate(o, ipam.Request{Addresses: []netip.Addr{address}})
-	if (err == nil) != want {
-		t.Fatalf("request of %s by %s: %v", address, o, err)
+// put replaces owner's parts of address; nil: it has none of the kind.
+func (m *model) put(owner ipam.Owner, address netip.Addr, held, releasing *part) {
+	before := m.keyOf(address)
+	parts := slices.DeleteFunc(m.parts[address], func(p part) bool { return p.owner == owner })
+	is := func(r pair) bool { return r.owner == owner && r.address == address }
+	if held != nil {
+		parts = append(parts, *held)
 	}
-	if want && holder != o {
-		m.release(o)
-		m.take(o, address)
+	if releasing != nil {
+		parts = append(parts, *releasing)
+		if !slices.ContainsFunc(m.departed, is) {
+			m.departed = append(m.departed, pair{address, owner})
+		}
+	} else {
+		m.departed = slices.DeleteFunc(m.departed, is)
 	}
-}
-
-func (m *model) claim(t *rapid.T, a *ipam.Allocator, o ipam.Owner, address netip.Addr) {
-	holder, held := m.held[address]
-	by, releasing := m.releasing[address]
-	own, has := m.of(o)
-	want := (!held || holder == o) && (!releasing || by == o) && (!has || own == address)
-	if err := a.Claim(o, address, ipam.Sharing{}); (err == nil) != want {
-		t.Fatalf("Claim(%s, %s): %v", o, address, err)
+	if m.parts[address] = parts; len(parts) == 0 {
+		delete(m.parts, address)
+		m.offer(address)
+	} else {
+		m.used[address] = true
+		m.freed = slices.DeleteFunc(m.freed, func(a netip.Addr) bool { return a == address })
 	}
-	if want {
-		m.take(o, address)
+	if after := m.keyOf(address); after != before {
+		m.keyed = slices.DeleteFunc(m.keyed, func(a netip.Addr) bool { return a == address })
+		if after != "" {
+			m.keyed = append(m.keyed, address)
+		}
 	}
 }
 
-func (m *model) exclude(a *ipam.Allocator, excluded []netip.Addr) {
-	reasons := map[netip.Addr]string{}
-	for _, address := range excluded {
-		reasons[address] = "node"
+func (m *model) keyOf(address netip.Addr) string {
+	for _, p := range m.parts[address] {
+		if !p.releasing {
+			return p.key
+		}
 	}
-	a.SetExcluded(reasons)
-	before := m.excluded
-	m.excluded = map[netip.Addr]string{}
-	for _, address := range slices.SortedFunc(maps.Keys(before), netip.Addr.Compare) {
-		if _, stays := reasons[address]; !stays && m.free(address) {
+	return ""
+}
+
+// offer makes an address that nobody has choosable.
+func (m *model) offer(address netip.Addr) {
+	if m.poolOf(address) != nil && !m.marked(address) {
+		m.freed = append(m.freed, address)
+	}
+}
+
+// remark is called after marks changed.
+func (m *model) remark(before func(netip.Addr) bool) {
+	for _, address := range everything {
+		if m.poolOf(address) == nil || len(m.parts[address]) > 0 || before(address) == m.marked(address) {
+			continue
+		}
+		if m.marked(address) {
+			m.used[address] = true
+			m.freed = slices.DeleteFunc(m.freed, func(a netip.Addr) bool { return a == address })
+		} else {
+			m.offer(address)
+		}
+	}
+}
+
+// setPools keeps the order of what is freed and forgets what was used outside the new pools.
+func (m *model) setPools(pools []modelPool, exclusions []ipam.Exclusion) {
+	var freed []netip.Addr
+	for _, p := range m.pools {
+		for _, family := range []ipam.Family{ipam.IPv4, ipam.IPv6} {
+			for _, address := range m.freed {
+				if ipam.FamilyOf(address) == family && slices.Contains(p.addresses, address) {
+					freed = append(freed, address)
+				}
+			}
+		}
+	}
+	m.pools, m.exclusions, m.freed, m.used = pools, exclusions, nil, map[netip.Addr]bool{}
+	for _, address := range freed {
+		if m.poolOf(address) != nil {
 			m.freed = append(m.freed, address)
 			m.used[address] = true
 		}
 	}
-	m.excluded = reasons
-	for address := range reasons {
-		m.freed = slices.DeleteFunc(m.freed, func(a netip.Addr) bool { return a == address })
+	for _, address := range everything {
+		if len(m.parts[address]) > 0 || m.marked(address) {
+			m.used[address] = true
+		}
 	}
+}
+
+// kind names the type of an error.
+func kind(err error) string {
+	if err == nil {
+		return ""
+	}
+	for _, target := range []error{new(ipam.ExhaustedError), new(ipam.OutsideError), new(ipam.ExcludedError),
+		new(ipam.TakenError), new(ipam.SharingError), new(ipam.ReservedError), new(ipam.QuarantinedError),
+		new(ipam.HoldsError), new(ipam.RequestError)} {
+		if as := reflect.New(reflect.TypeOf(target)).Interface(); errors.As(err, as) {
+			return reflect.TypeOf(target).Elem().Name()
+		}
+	}
+	return err.Error()
+}
+
+func overlap(x, y []ipam.Port) bool {
+	return slices.ContainsFunc(x, func(p ipam.Port) bool { return slices.Contains(y, p) })
+}
+
+func union(x, y []ipam.Port) []ipam.Port {
+	return normal(append(slices.Clone(x), y...))
+}
+
+func minus(x, y []ipam.Port) []ipam.Port {
+	return slices.DeleteFunc(slices.Clone(x), func(p ipam.Port) bool { return slices.Contains(y, p) })
+}
+
+func normal(ports []ipam.Port) []ipam.Port {
+	ports = slices.Clone(ports)
+	slices.SortFunc(ports, ipam.Port.Compare)
+	return slices.Compact(ports)
 }

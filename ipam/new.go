@@ -28,10 +28,8 @@ func New(pools []Pool, exclusions []Exclusion) (*Allocator, error) {
 		marks:       map[netip.Addr]mark{},
 		reservedFor: map[Owner][]netip.Addr{},
 		owners:      newOwners(),
-		releasing:   map[*record]struct{}{},
-		outside:     map[netip.Addr]*record{},
+		outside:     map[netip.Addr]id{},
 		shared:      map[netip.Addr][]tenant{},
-		several:     &record{},
 		keys:        map[string][]netip.Addr{},
 		regained:    map[holding]struct{}{},
 	}
@@ -41,7 +39,7 @@ func New(pools []Pool, exclusions []Exclusion) (*Allocator, error) {
 			faults = append(faults, fmt.Errorf("there are two pools %q", pool.Name))
 		}
 		a.pools = append(a.pools, pool.Name)
-		faults = append(faults, a.add(pool)...)
+		faults = append(faults, a.add(pool, exclusions)...)
 	}
 	if err := errors.Join(faults...); err != nil {
 		return nil, err
@@ -51,7 +49,7 @@ func New(pools []Pool, exclusions []Exclusion) (*Allocator, error) {
 }
 
 // add makes the blocks of one pool.
-func (a *Allocator) add(pool Pool) (faults []error) {
+func (a *Allocator) add(pool Pool, exclusions []Exclusion) (faults []error) {
 	var builder netipx.IPSetBuilder
 	for _, r := range pool.Ranges {
 		if !r.IsValid() {
@@ -64,9 +62,11 @@ func (a *Allocator) add(pool Pool) (faults []error) {
 			return []error{fmt.Errorf("pool %q: excluded range %s is not valid", pool.Name, r)}
 		}
 		builder.RemoveRange(r)
-		a.exclusions = append(a.exclusions, Exclusion{Range: r, Reason: fmt.Sprintf("pool %q excludes %s", pool.Name, r)})
+		a.exclusions = append(a.exclusions, Exclusion{Range: r, Reason: fmt.Sprintf("pool %q leaves it out", pool.Name)})
 	}
-	for _, exclusion := range a.exclusions {
+	builder.Remove(netip.IPv4Unspecified())
+	builder.Remove(netip.IPv6Unspecified())
+	for _, exclusion := range exclusions {
 		builder.RemoveRange(exclusion.Range)
 	}
 	set, err := builder.IPSet()
@@ -104,7 +104,7 @@ func (a *Allocator) add(pool Pool) (faults []error) {
 func newBlock(pool Pool, family Family, ranges []netipx.IPRange) (*block, error) {
 	b := &block{
 		pool: pool.Name, family: family, sharedAcrossNamespaces: pool.ShareAcrossNamespaces, ranges: ranges,
-		ahead: map[uint64]*record{},
+		ahead: map[uint64]id{},
 	}
 	for i, r := range ranges {
 		start := uint64(0)
@@ -205,9 +205,9 @@ func (a *Allocator) Counts() []Count {
 }
 
 func (b *block) count() Count {
-	size := b.last - b.excluded
-	if size < math.MaxUint64 {
-		size++
+	size := b.last - b.excluded + 1
+	if b.last == math.MaxUint64 && b.excluded == 0 {
+		size = math.MaxUint64
 	}
 	return Count{Pool: b.pool, Family: b.family, Size: size, Assigned: b.assigned, Releasing: b.releasing,
 		Reserved: b.reserved, Quarantined: b.quarantined}

@@ -5,9 +5,9 @@ import (
 	"slices"
 )
 
-// at gives the cell of s: nil when nobody uses the address, several when its tenants stand in shared, else the record
+// at gives the cell of s: none when nobody uses the address, several when its tenants stand in shared, else the record
 // that holds or releases all of it.
-func (a *Allocator) at(s seat) *record {
+func (a *Allocator) at(s seat) id {
 	if s.block == nil {
 		return a.outside[s.address]
 	}
@@ -15,18 +15,18 @@ func (a *Allocator) at(s seat) *record {
 }
 
 // set writes the cell of s and keeps what is free in step.
-func (a *Allocator) set(s seat, before, now *record) {
+func (a *Allocator) set(s seat, before, now id) {
 	switch {
-	case s.block == nil && now == nil:
+	case s.block == nil && now == none:
 		delete(a.outside, s.address)
 	case s.block == nil:
 		a.outside[s.address] = now
-	case before == nil && now == nil:
-	case before == nil:
+	case before == none && now == none:
+	case before == none:
 		m, marked := a.marks[s.address]
 		s.block.tally(m, -1)
 		s.block.take(s.n, now, marked)
-	case now == nil:
+	case now == none:
 		m, marked := a.marks[s.address]
 		s.block.tally(m, +1)
 		s.block.leave(s.n, marked)
@@ -47,22 +47,32 @@ func (b *block) countUse(held bool, delta int) {
 	}
 }
 
+// isShared says whether the cell of an address in use is several, without reading it: with a million addresses in use
+// the wait for cells that are only written afterwards was a fifth of the cost of an allocation.
+func (a *Allocator) isShared(address netip.Addr) bool {
+	if len(a.shared) == 0 {
+		return false
+	}
+	_, shared := a.shared[address]
+	return shared
+}
+
 // hold gives r the address of s, or changes the terms on which it has it. There is no conflict.
 func (a *Allocator) hold(r *record, s seat, sharing Sharing) {
-	i := slot(FamilyOf(s.address))
-	cell := a.at(s)
-	held := r.addresses[i] == s.address
-	if sharing.Key == "" && (cell == nil || cell == r) {
+	held := r.holds(s.address)
+	if sharing.Key == "" && !a.isShared(s.address) {
 		if held {
 			return
 		}
-		r.addresses[i] = s.address
-		a.set(s, cell, r)
-		if cell == r {
-			a.undepart(r, r.departed(s.address))
-			a.regained[holding{r, s.address}] = struct{}{}
+		before := none
+		if a.departing(r, s.address) != nil {
+			before = r.id
+			a.stays(r, s.address)
+			a.regained[holding{r.id, s.address}] = struct{}{}
 			s.block.countUse(false, -1)
 		}
+		r.gain(s.address)
+		a.set(s, before, r.id)
 		s.block.countUse(true, 1)
 		return
 	}
@@ -74,51 +84,42 @@ func (a *Allocator) hold(r *record, s seat, sharing Sharing) {
 		}
 		a.adjust(r, s.address, held, tenants[t].sharing, sharing)
 		tenants[t].sharing = sharing
-		r.addresses[i] = s.address
+		r.gain(s.address)
 		return tenants
 	})
 }
 
 // adjust keeps r's departure from address in step with a change of what it holds there.
 func (a *Allocator) adjust(r *record, address netip.Addr, held bool, old, now Sharing) {
-	d := r.departed(address)
-	if d >= 0 && !held && (len(r.departures[d].ports) == 0 || len(both(r.departures[d].ports, now.Ports)) > 0 || now.Key == "") {
-		a.regained[holding{r, address}] = struct{}{}
+	d := a.departing(r, address)
+	if d != nil && !held && (len(d.ports) == 0 || now.Key == "" || len(both(d.ports, now.Ports)) > 0) {
+		a.regained[holding{r.id, address}] = struct{}{}
 	}
 	switch {
 	case now.Key == "":
-		if d >= 0 {
-			a.undepart(r, d)
-		}
+		a.stays(r, address)
 	case held && old.Key == "":
-		// It had every port, nobody knows which of them it used.
-		a.departs(r, address, nil)
-	default:
-		var ports []Port
-		if d >= 0 {
-			if len(r.departures[d].ports) == 0 {
-				return
-			}
-			ports = r.departures[d].ports
+		a.departs(r, address, nil) // it had every port, nobody knows which of them it used
+	case d == nil || len(d.ports) > 0:
+		ports := old.Ports
+		if d != nil {
+			ports = append(slices.Clone(ports), d.ports...)
 		}
-		ports = without(sortedPorts(append(slices.Clone(ports), old.Ports...)), now.Ports)
-		switch {
-		case len(ports) > 0:
+		if ports = without(sortedPorts(ports), now.Ports); len(ports) > 0 {
 			a.departs(r, address, ports)
-		case d >= 0:
-			a.undepart(r, d)
+		} else {
+			a.stays(r, address)
 		}
 	}
 }
 
-// depart makes the i-th address of r releasing.
-func (a *Allocator) depart(r *record, i int) {
-	s := a.seat(r.addresses[i])
+// depart makes the address of s, which r holds, releasing.
+func (a *Allocator) depart(r *record, s seat) {
 	if len(a.regained) > 0 {
-		delete(a.regained, holding{r, s.address})
+		delete(a.regained, holding{r.id, s.address})
 	}
-	if a.at(s) == r {
-		r.addresses[i] = netip.Addr{}
+	if !a.isShared(s.address) {
+		r.lose(FamilyOf(s.address))
 		a.departs(r, s.address, nil)
 		s.block.countUse(true, -1)
 		s.block.countUse(false, 1)
@@ -126,14 +127,14 @@ func (a *Allocator) depart(r *record, i int) {
 	}
 	a.change(s, func(tenants []tenant) []tenant {
 		t := &tenants[tenancy(tenants, r)]
-		r.addresses[i] = netip.Addr{}
 		var ports []Port
 		if len(tenants) > 1 {
 			ports = t.sharing.Ports
-			if d := r.departed(s.address); d >= 0 {
-				ports = sortedPorts(append(slices.Clone(ports), r.departures[d].ports...))
+			if d := a.departing(r, s.address); d != nil {
+				ports = sortedPorts(append(slices.Clone(ports), d.ports...))
 			}
 		}
+		r.lose(FamilyOf(s.address))
 		a.departs(r, s.address, ports)
 		t.sharing = Sharing{}
 		return tenants
@@ -145,24 +146,24 @@ func (a *Allocator) change(s seat, edit func([]tenant) []tenant) {
 	before := a.at(s)
 	tenants := slices.Clone(a.tenants(s))
 	key, held := terms(tenants, s.address)
-	if before != nil {
+	if before != none {
 		s.block.countUse(held, -1)
 	}
 	tenants = edit(tenants)
-	now := a.several
+	now := several
 	switch {
 	case len(tenants) == 0:
-		now = nil
-	case len(tenants) == 1 && tenants[0].alone(s.address):
-		now = tenants[0].record
+		now = none
+	case len(tenants) == 1 && a.alone(tenants[0], s.address):
+		now = tenants[0].record.id
 	}
 	delete(a.shared, s.address)
-	if now == a.several {
+	if now == several {
 		a.shared[s.address] = tenants
 	}
 	a.set(s, before, now)
 	newKey, held := terms(tenants, s.address)
-	if now != nil {
+	if now != none {
 		s.block.countUse(held, 1)
 	}
 	if newKey != key {
@@ -171,12 +172,12 @@ func (a *Allocator) change(s seat, edit func([]tenant) []tenant) {
 }
 
 // alone says whether t, the only tenant, holds or releases all of address.
-func (t tenant) alone(address netip.Addr) bool {
-	d := t.record.departed(address)
+func (a *Allocator) alone(t tenant, address netip.Addr) bool {
+	d := a.departing(t.record, address)
 	if t.record.holds(address) {
-		return d < 0 && t.sharing.Key == ""
+		return d == nil && t.sharing.Key == ""
 	}
-	return d >= 0 && len(t.record.departures[d].ports) == 0
+	return d != nil && len(d.ports) == 0
 }
 
 // terms gives the sharing key of those who hold address, and whether anybody does.
@@ -201,27 +202,9 @@ func (a *Allocator) rekey(address netip.Addr, old, now string) {
 	}
 }
 
-// departs notes that r releases ports of address, nil: all; it replaces what was noted for address.
-func (a *Allocator) departs(r *record, address netip.Addr, ports []Port) {
-	if d := r.departed(address); d >= 0 {
-		r.departures[d].ports = ports
-		return
-	}
-	r.departures = append(r.departures, departure{address: address, ports: ports})
-	a.releasing[r] = struct{}{}
-}
-
-func (a *Allocator) undepart(r *record, d int) {
-	r.departures = slices.Delete(r.departures, d, d+1)
-	if len(r.departures) == 0 {
-		r.departures = nil
-		delete(a.releasing, r)
-	}
-}
-
 // dismiss forgets a record that has nothing.
-func (a *Allocator) dismiss(r *record) {
+func (a *Allocator) dismiss(r *record, hash uint32) {
 	if r.empty() {
-		a.owners.delete(r)
+		a.owners.delete(r, hash)
 	}
 }

@@ -1,33 +1,43 @@
 package ipam
 
 import (
-	"hash/maphash"
+	"fmt"
 	"testing"
+
+	"pgregory.net/rapid"
 )
 
-// TestOwnersOfOneHash puts three records into one chain, as a collision of 64 bits would, and takes each away.
-func TestOwnersOfOneHash(t *testing.T) {
-	for gone := range 3 {
-		o := newOwners()
-		all := make([]*record, 3)
-		for i := range all {
-			all[i] = &record{owner: Owner{Namespace: "n", Name: string(rune('a' + i))}}
-		}
-		// The chain stands under the hash of the one that goes, which is the one that delete looks for.
-		all[0].next, all[1].next = all[1], all[2]
-		o.records[maphash.Comparable(o.seed, all[gone].owner)] = all[0]
-		o.delete(all[gone])
-		if o.get(all[gone].owner) != nil {
-			t.Errorf("record %d is still there", gone)
-		}
-		left := 0
-		for _, r := range o.records {
-			for ; r != nil; r = r.next {
-				left++
-			}
-		}
-		if left != 2 {
-			t.Errorf("%d records are left after %d went, want 2", left, gone)
-		}
-	}
+// TestOwnersOfFewHashes has many owners of few hashes, at the end of the table too, so that searches run past others and
+// around the end, and compares with a map.
+func TestOwnersOfFewHashes(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		o, want := newOwners(), map[Owner]bool{}
+		t.Repeat(map[string]func(*rapid.T){
+			"": func(t *rapid.T) {
+				seen := 0
+				o.all(func(r *record) {
+					if seen++; !want[r.owner] {
+						t.Fatalf("%s is there", r.owner)
+					}
+				})
+				if seen != len(want) {
+					t.Fatalf("%d owners, want %d", seen, len(want))
+				}
+			},
+			"turn": func(t *rapid.T) {
+				i := rapid.Uint32Range(0, 199).Draw(t, "owner")
+				owner, hash := Owner{Namespace: "n", Name: fmt.Sprint(i)}, i%8-4
+				r := o.get(owner, hash)
+				if (r != nil) != want[owner] || r != nil && r.owner != owner {
+					t.Fatalf("get(%s) = %+v", owner, r)
+				}
+				if r != nil {
+					o.delete(r, hash)
+					delete(want, owner)
+				} else if want[owner] = true; o.add(owner, hash) != o.get(owner, hash) {
+					t.Fatalf("%s was added and is not found", owner)
+				}
+			},
+		})
+	})
 }

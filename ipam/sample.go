@@ -13,20 +13,18 @@ func (a *Allocator) Sample(pool string, family Family, n int) []netip.Addr {
 		return nil
 	}
 	var sample []netip.Addr
-	if !b.spent {
-		// Down from the last fresh number. What is in use up there was claimed by name and is little.
-		for i := b.last; len(sample) < n && i >= b.next; i-- {
-			if b.fresh(i) {
-				sample = append(sample, b.address(i))
-			}
-			if i == 0 {
-				break
-			}
-		}
-	}
 	freed := b.freed.numbers()
 	for i := len(freed) - 1; i >= 0 && len(sample) < n; i-- {
 		sample = append(sample, b.address(freed[i]))
+	}
+	// Down from the last fresh number. What is in use up there was asked for by name and is little.
+	for i := b.last; !b.spent && len(sample) < n; i-- {
+		if b.fresh(i) {
+			sample = append(sample, b.address(i))
+		}
+		if i == b.next {
+			break
+		}
 	}
 	return sample
 }

@@ -65,13 +65,13 @@ type tenant struct {
 
 // tenants are all who hold or release the address of s, in the order in which they came.
 func (a *Allocator) tenants(s seat) []tenant {
-	switch r := a.at(s); r {
-	case nil:
+	switch i := a.at(s); i {
+	case none:
 		return nil
-	case a.several:
+	case several:
 		return a.shared[s.address]
 	default:
-		return []tenant{{record: r}}
+		return []tenant{{record: a.owners.record(i)}}
 	}
 }
 
@@ -81,15 +81,14 @@ func tenancy(tenants []tenant, r *record) int {
 }
 
 // holders gives what t has of address: what it holds, then what it releases.
-func (t tenant) holders(address netip.Addr) []Holder {
+func (a *Allocator) holders(t tenant, address netip.Addr) []Holder {
 	var all []Holder
 	if t.record.holds(address) {
 		all = append(all, Holder{Owner: t.record.owner,
 			Sharing: Sharing{Key: t.sharing.Key, Ports: slices.Clone(t.sharing.Ports)}})
 	}
-	if i := t.record.departed(address); i >= 0 {
-		all = append(all, Holder{Owner: t.record.owner, Releasing: true,
-			Sharing: Sharing{Ports: slices.Clone(t.record.departures[i].ports)}})
+	if d := a.departing(t.record, address); d != nil {
+		all = append(all, Holder{Owner: t.record.owner, Releasing: true, Sharing: Sharing{Ports: slices.Clone(d.ports)}})
 	}
 	return all
 }
@@ -98,7 +97,7 @@ func (t tenant) holders(address netip.Addr) []Holder {
 // *SharingError. It looks at the other tenants only.
 func (a *Allocator) conflict(owner Owner, r *record, s seat, sharing Sharing) error {
 	cell := a.at(s)
-	if cell == nil || cell == r {
+	if cell == none || r != nil && cell == r.id {
 		return nil
 	}
 	tenants := a.tenants(s)
@@ -110,7 +109,7 @@ func (a *Allocator) conflict(owner Owner, r *record, s seat, sharing Sharing) er
 		if t.record == r {
 			continue
 		}
-		for _, other := range t.holders(s.address) {
+		for _, other := range a.holders(t, s.address) {
 			if problem := a.clash(owner, held, s, sharing, other); problem != "" {
 				return &SharingError{Address: s.address, Holder: other, Problem: problem}
 			}
@@ -160,17 +159,17 @@ func list(ports []Port) string {
 }
 
 // companion finds the oldest address that owners with the same key hold and that one more can share.
-func (a *Allocator) companion(q *asking, family Family) (netip.Addr, bool) {
+func (a *Allocator) companion(q *asking, family Family) (seat, bool) {
 	if q.sharing.Key == "" {
-		return netip.Addr{}, false
+		return seat{}, false
 	}
 	for _, address := range a.keys[q.sharing.Key] {
 		if FamilyOf(address) != family {
 			continue
 		}
-		if s := a.seat(address); s.block != nil && q.request.admits(s.block.pool) && a.available(q, address) == nil {
-			return address, true
+		if s := a.seat(address); s.block != nil && q.request.admits(s.block.pool) && a.available(q, s) == nil {
+			return s, true
 		}
 	}
-	return netip.Addr{}, false
+	return seat{}, false
 }

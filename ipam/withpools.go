@@ -15,13 +15,10 @@ func (a *Allocator) WithPools(pools []Pool, exclusions []Exclusion) (*Allocator,
 		return nil, err
 	}
 	copies := map[*record]*record{}
-	a.owners.all(func(r *record) { copies[r] = b.copyRecord(r) })
+	a.owners.all(func(r *record) { copies[r] = b.copyRecord(a, r) })
 	b.copyCells(a, copies)
-	for r := range a.releasing {
-		b.releasing[copies[r]] = struct{}{}
-	}
 	for h := range a.regained {
-		b.regained[holding{copies[h.record], h.address}] = struct{}{}
+		b.regained[holding{copies[a.owners.record(h.record)].id, h.address}] = struct{}{}
 	}
 	for key, addresses := range a.keys {
 		b.keys[key] = slices.Clone(addresses)
@@ -38,12 +35,11 @@ func (a *Allocator) WithPools(pools []Pool, exclusions []Exclusion) (*Allocator,
 }
 
 // copyRecord gives r's owner the addresses that it has; their cells are not written.
-func (a *Allocator) copyRecord(r *record) *record {
-	c := a.owners.add(r.owner)
-	c.addresses = r.addresses
-	c.departures = slices.Clone(r.departures)
-	for i := range c.departures {
-		c.departures[i].ports = slices.Clone(c.departures[i].ports)
+func (a *Allocator) copyRecord(from *Allocator, r *record) *record {
+	c := a.owners.add(r.owner, a.owners.hash(r.owner))
+	c.v4, c.v6 = r.v4, r.v6
+	for _, d := range from.departures(r) {
+		a.departs(c, d.address, slices.Clone(d.ports))
 	}
 	return c
 }
@@ -51,10 +47,10 @@ func (a *Allocator) copyRecord(r *record) *record {
 // copyCells writes the cells of what the copied records hold and release.
 func (a *Allocator) copyCells(from *Allocator, copies map[*record]*record) {
 	for old, r := range copies {
-		for _, address := range r.held() {
+		for _, address := range r.addresses() {
 			a.copyCell(from, address, old, copies)
 		}
-		for _, d := range r.departures {
+		for _, d := range a.departures(r) {
 			a.copyCell(from, d.address, old, copies)
 		}
 	}
@@ -62,19 +58,19 @@ func (a *Allocator) copyCells(from *Allocator, copies map[*record]*record) {
 
 func (a *Allocator) copyCell(from *Allocator, address netip.Addr, old *record, copies map[*record]*record) {
 	s := a.seat(address)
-	if a.at(s) != nil {
+	if a.at(s) != none {
 		return // a tenant's before
 	}
-	cell := copies[old]
+	cell := copies[old].id
 	if tenants, ok := from.shared[address]; ok {
-		cell = a.several
+		cell = several
 		tenants = slices.Clone(tenants)
 		for i := range tenants {
 			tenants[i].record = copies[tenants[i].record]
 		}
 		a.shared[address] = tenants
 	}
-	a.set(s, nil, cell)
+	a.set(s, none, cell)
 	_, held := terms(a.tenants(s), address)
 	s.block.countUse(held, +1)
 }

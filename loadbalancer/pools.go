@@ -157,6 +157,6 @@ func (m *Manager) summarize(s *desired.State) {
 		s.Reserved = append(s.Reserved, desired.Reserved{Address: r.Address, Owner: owner, Kept: m.kept[r.Address] == owner})
 	}
 	for address, q := range m.quarantined {
-		s.Quarantined = append(s.Quarantined, desired.Quarantined{Address: address, By: q.By})
+		s.Quarantined = append(s.Quarantined, desired.Quarantined{Address: address, By: desired.Description(q.By)})
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"cloud-provider-haproxy/loadbalancer/agent"
 	"cloud-provider-haproxy/provider/config"
+	"cloud-provider-haproxy/test/lab"
 )
 
 // The shipped examples belong together: what the cloud config and the State may ask for, limits.yaml allows.
@@ -75,6 +76,7 @@ func TestExamplesAgree(t *testing.T) {
 
 // What our messages and manuals tell people to run exists.
 func TestNamedCommandsExist(t *testing.T) {
+	lab.RequirePrograms(t, "git")
 	out, err := exec.CommandContext(t.Context(), "git", "-C", "../..", "grep", "-hoE", "`gatewayctl [a-z]+", "--", ".").Output()
 	if err != nil {
 		t.Fatal("looking through the checkout: ", err)

@@ -2,18 +2,23 @@ package main
 
 import (
 	"bytes"
+	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/crypto/ssh"
 
 	"cloud-provider-haproxy/loadbalancer/agent"
 	"cloud-provider-haproxy/loadbalancer/gateway"
+	"cloud-provider-haproxy/loadbalancer/neighbor"
 	"cloud-provider-haproxy/loadbalancer/nftables"
+	"cloud-provider-haproxy/test/lab"
 )
 
 const gatewayManifests = "../../manifests/gateway"
@@ -106,6 +111,8 @@ func TestGatewayKeyFiles(t *testing.T) {
 
 // The real sshd says what the drop-in means for our user, and that nobody else is touched.
 func TestGatewaySSHD(t *testing.T) {
+	const sshd = "/usr/sbin/sshd"
+	lab.RequirePrograms(t, sshd, "ssh-keygen")
 	directory := t.TempDir()
 	key := filepath.Join(directory, "key")
 	output, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key).CombinedOutput()
@@ -121,7 +128,7 @@ func TestGatewaySSHD(t *testing.T) {
 		t.Fatal(err)
 	}
 	effective := func(user string) string {
-		output, err := exec.Command("/usr/sbin/sshd", "-T", "-f", config, "-C", "user="+user+",host=controller,addr=192.0.2.9").CombinedOutput()
+		output, err := exec.Command(sshd, "-T", "-f", config, "-C", "user="+user+",host=controller,addr=192.0.2.9").CombinedOutput()
 		if err != nil {
 			t.Fatalf("sshd -T: %v\n%s", err, output)
 		}
@@ -141,6 +148,7 @@ func TestGatewaySSHD(t *testing.T) {
 
 // systemd's own check of the unit. It reports to stderr and goes on, so any word is a fault.
 func TestGatewayUnit(t *testing.T) {
+	lab.RequirePrograms(t, "systemd-analyze")
 	unit := filepath.Join(t.TempDir(), "gatewayctl-agent.service")
 	binary, err := os.Executable()
 	if err != nil {
@@ -156,29 +164,79 @@ func TestGatewayUnit(t *testing.T) {
 	}
 }
 
-// What the agent asks of the kernel works with the rights that the unit leaves it. Asking nft how it spells our rules takes
-// the most: a network namespace.
-func TestGatewayUnitLeavesEnoughRights(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: capabilities are dropped as the unit drops them")
-	}
-	unit := string(manifest(t, "gatewayctl-agent.service"))
+// boundingSet is what the unit leaves of root's capabilities, as setpriv spells it.
+func boundingSet(unit string) string {
 	bounding := "-all"
 	for _, line := range regexp.MustCompile(`(?m)^CapabilityBoundingSet=(.*)$`).FindAllStringSubmatch(unit, -1) {
 		for _, capability := range strings.Fields(line[1]) {
 			bounding += ",+" + strings.ToLower(strings.TrimPrefix(capability, "CAP_"))
 		}
 	}
+	return bounding
+}
+
+// dropsCapabilities is what a test needs that runs something with the rights of the unit.
+func dropsCapabilities(t *testing.T) {
+	t.Helper()
+	lab.RequireRoot(t, "it drops capabilities as the unit does")
+	lab.RequirePrograms(t, "setpriv", "nft", "ip")
+}
+
+// What the agent asks of the kernel works with the rights that the unit leaves it. Asking nft how it spells our rules takes
+// the most: a network namespace.
+func TestGatewayUnitLeavesEnoughRights(t *testing.T) {
+	dropsCapabilities(t)
+	unit := string(manifest(t, "gatewayctl-agent.service"))
 	script, err := nftables.RulesScript(nftables.DebianLocal("gw1"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	command := exec.Command("setpriv", append([]string{"--bounding-set", bounding, "--no-new-privs"}, nftables.RulesArgv()...)...)
+	command := exec.Command("setpriv", append([]string{"--bounding-set", boundingSet(unit), "--no-new-privs"}, nftables.RulesArgv()...)...)
 	command.Stdin = bytes.NewReader(script)
 	if output, err := command.CombinedOutput(); err != nil || !bytes.Contains(output, []byte("cloud_provider_haproxy")) {
-		t.Errorf("with the capabilities %s: %v\n%s", bounding, err, output)
+		t.Errorf("with the capabilities %s: %v\n%s", boundingSet(unit), err, output)
 	}
 	if !regexp.MustCompile(`(?m)^RestrictNamespaces=net$`).MatchString(unit) {
 		t.Error("the unit must allow network namespaces, and no others")
+	}
+}
+
+// asksVariable is set for the process that TestGatewayUnitLetsAsk starts.
+const asksVariable = "TEST_ASKS_THE_NETWORK"
+
+// The network can be asked with what the unit leaves: a process with these capabilities does.
+func TestGatewayUnitLetsAsk(t *testing.T) {
+	if os.Getenv(asksVariable) != "" {
+		askLoopback(t)
+		return
+	}
+	dropsCapabilities(t)
+	unit := string(manifest(t, "gatewayctl-agent.service"))
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	command := exec.Command("setpriv", "--bounding-set", boundingSet(unit), "--no-new-privs", self, "-test.run", "^"+t.Name()+"$", "-test.count", "1")
+	command.Env = append(os.Environ(), asksVariable+"=yes")
+	command.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+	if output, err := command.CombinedOutput(); err != nil || !bytes.Contains(output, []byte("PASS")) {
+		t.Errorf("with the capabilities %s: %v\n%s", boundingSet(unit), err, output)
+	}
+	// What systemd makes of this line can be seen under systemd alone.
+	if !regexp.MustCompile(`(?m)^RestrictAddressFamilies=.*\bAF_PACKET\b`).MatchString(unit) {
+		t.Error("the unit must allow packet sockets")
+	}
+}
+
+// askLoopback asks where nobody hears it: on the loopback of the namespace that it was started in.
+func askLoopback(t *testing.T) {
+	if output, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, output)
+	}
+	loopback := neighbor.Link{Name: "lo", Index: 1, MAC: make(net.HardwareAddr, 6)}
+	for _, address := range []string{"192.0.2.70", "2001:db8::70"} {
+		if _, err := neighbor.Ask(t.Context(), loopback, []netip.Addr{netip.MustParseAddr(address)}, neighbor.Patience{Times: 1}); err != nil {
+			t.Error(err)
+		}
 	}
 }

@@ -159,18 +159,21 @@ func (r *poolReport) tables() string {
 	if r.OtherPools != "" {
 		below.add("configuration", "%s", r.OtherPools)
 	}
-	if len(r.Pools) == 0 {
-		below.add(r.State.Gateway, "its State was not made by a controller and has no pools")
+	text := ""
+	if len(r.Pools) > 0 {
+		t := newTable("pool", "family", "size", "assigned", "releasing", "reserved", "quarantined", "free", "used")
+		for _, p := range r.Pools {
+			t.AppendRow([]any{p.Name, p.Family, p.Size, p.Assigned, p.Releasing, p.Reserved, p.Quarantined, p.Free, p.used()})
+		}
+		text = t.Render() + "\n\n"
+	} else {
+		below.add(r.State.Gateway, "its State was not made by a controller, so it does not count the pools")
 	}
-	pools := newTable("pool", "family", "size", "assigned", "releasing", "reserved", "quarantined", "free", "used")
-	for _, p := range r.Pools {
-		pools.AppendRow([]any{p.Name, p.Family, p.Size, p.Assigned, p.Releasing, p.Reserved, p.Quarantined, p.Free, p.used()})
-	}
-	addresses := newTable("address", "pool", "who")
+	t := newTable("address", "pool", "who")
 	for _, a := range r.Addresses {
-		addresses.AppendRow([]any{a.Address, cmp.Or(a.Pool, "-"), strings.Join(a.who(), "\n")})
+		t.AppendRow([]any{a.Address, cmp.Or(a.Pool, "-"), strings.Join(a.who(), "\n")})
 	}
-	return pools.Render() + "\n\n" + below.under(addresses)
+	return text + below.under(t)
 }
 
 // used shows how much of the pool is not free. It is 100% only when nothing is.

@@ -51,6 +51,7 @@ func busyState(t *testing.T, change func(*desired.State)) *desired.State {
 		{Address: addr("192.0.2.66"), Owner: key("imap"), Ports: []desired.Port{{Protocol: desired.TCP, Port: 143}, {Protocol: desired.TCP, Port: 993}}, SinceEpoch: 3, SinceSequence: 17},
 		{Address: addr("192.0.2.67"), Owner: key("gone"), SinceEpoch: 3, SinceSequence: 16},
 		{Address: addr("192.0.2.68"), Owner: key("kept"), SinceEpoch: 3, SinceSequence: 17},
+		{Address: addr("192.0.2.70"), Owner: key("scanner"), Ports: []desired.Port{{Protocol: desired.UDP, Port: 161}}, SinceEpoch: 3, SinceSequence: 17},
 	}
 	s.Reserved = []desired.Reserved{
 		{Address: addr("192.0.2.68"), Owner: key("kept"), Kept: true},
@@ -94,7 +95,7 @@ func TestPools(t *testing.T) {
 	few := func(name string, change func(*desired.State)) stateSource {
 		return told(t, name, busyState(t, func(s *desired.State) {
 			s.LoadBalancers, s.Reserved, s.Quarantined = nil, nil, nil
-			s.Releasing, s.ControlPlane, s.VIPs = s.Releasing[1:], nil, nil
+			s.Releasing, s.ControlPlane, s.VIPs = s.Releasing[1:3], nil, nil
 			if change != nil {
 				change(s)
 			}
@@ -125,7 +126,7 @@ func TestPools(t *testing.T) {
 			s.Releasing = nil
 			s.Pools = []desired.PoolSummary{
 				{Name: "inside", Family: 4, Size: 1000, Assigned: 990, Releasing: 3, Reserved: 3, Quarantined: 3}, {Name: "inside", Family: 6, Size: 4, Assigned: 1, Reserved: 2},
-				{Name: "outside", Family: 4, Size: 11, Assigned: 8, Reserved: 3},
+				{Name: "outside", Family: 4, Size: 11, Assigned: 8, Reserved: 3}, {Name: "outside", Family: 6, Size: 1<<64 - 1, Assigned: 1 << 63},
 			}
 		})}, inside, ""},
 	}

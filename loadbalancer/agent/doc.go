@@ -4,7 +4,8 @@
 //
 // It owns the unix socket with its roles, the fence, the limits file, the State that is committed, which slot serves
 // whom, the daemons' lives and keepalived's track files. It must not know Kubernetes, SSH (the pipe is a copy of bytes,
-// the signature a [Verifier]) or how files look (haproxy, keepalived and nftables render and read back).
+// the signature a [Verifier]), how files look (haproxy, keepalived and nftables render and read back) or how a neighbor
+// is asked.
 //
 // # The transaction
 //
@@ -27,6 +28,13 @@
 //     one can leave an old worker behind, so a try has two wrong workers at most and repairs come to ten minutes between them.
 //   - 13, the last word: signers and limits are read anew for each State. A State that is held is served on when either
 //     has changed under it, with a warning.
+//
+// # The verbs beside it
+//
+// hello, state, plan and status only look. probe asks the networks of this gateway who has an address (package neighbor) and
+// gives those who answer the names that State has for them; it changes nothing, so it waits for no transaction, and it goes
+// out on no interface but those that the owner's limits name. Manager asks it before it claims an address, and for VIPs that
+// are held: whoever else answers for one is told.
 //
 // # Tried, and rejected
 //

@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"cloud-provider-haproxy/loadbalancer/keepalived"
+	"cloud-provider-haproxy/loadbalancer/neighbor"
 	"cloud-provider-haproxy/loadbalancer/nftables"
 )
 
@@ -243,6 +244,10 @@ func (m *machine) Run(ctx context.Context, argv []string, stdin []byte) (output 
 			output.Stdout = tableOf(string(stdin), m.spelling)
 		case strings.Join(keepalived.AddressArgv(), " "):
 			output.Stdout = m.listAddresses()
+		case strings.Join(neighbor.RouteArgvs()[0], " "):
+			output.Stdout = []byte(`[{"dst":"default","gateway":"192.0.2.254","dev":"eth0"},{"dst":"10.9.0.0/16","gateway":"198.51.100.9","dev":"eth1"}]`)
+		case strings.Join(neighbor.RouteArgvs()[1], " "):
+			output.Stdout = []byte(`[{"dst":"default","gateway":"2001:db8::1","dev":"eth0"}]`)
 		case strings.Join(nftables.CheckArgv(), " "):
 		case "/usr/sbin/haproxy -v", "/usr/sbin/keepalived -v", "nft --version":
 			output.Stdout = []byte("version 2.6.12")
@@ -317,28 +322,42 @@ func (m *machine) held() []string {
 func (m *machine) listAddresses() []byte {
 	type address struct {
 		Local string `json:"local"`
+		Bits  int    `json:"prefixlen"`
 	}
 	type link struct {
+		Index     int       `json:"ifindex"`
 		Name      string    `json:"ifname"`
+		Flags     []string  `json:"flags"`
+		Type      string    `json:"link_type"`
+		MAC       string    `json:"address"`
 		Addresses []address `json:"addr_info"`
 	}
-	eth0 := link{Name: "eth0"}
+	up := []string{"BROADCAST", "MULTICAST", "UP", "LOWER_UP"}
+	eth0 := link{Index: 2, Name: "eth0", Flags: up, Type: "ether", MAC: ownMAC}
 	if !m.addressless {
-		eth0.Addresses = append(eth0.Addresses, address{"10.0.0.2"})
+		eth0.Addresses = append(eth0.Addresses, address{"10.0.0.2", 16}, address{"192.0.2.2", 24}, address{"2001:db8::2", 64})
 	}
 	for _, a := range m.held() {
-		eth0.Addresses = append(eth0.Addresses, address{a})
+		eth0.Addresses = append(eth0.Addresses, address{a, 32})
 	}
-	eth1 := link{Name: "eth1"}
+	eth1 := link{Index: 3, Name: "eth1", Flags: up, Type: "ether", MAC: ownSecondMAC, Addresses: []address{{"198.51.100.2", 24}}}
 	for _, a := range m.strays {
-		eth1.Addresses = append(eth1.Addresses, address{a})
+		eth1.Addresses = append(eth1.Addresses, address{a, 32})
 	}
-	text, err := json.Marshal([]link{eth0, eth1})
+	lo := link{Index: 1, Name: "lo", Flags: []string{"LOOPBACK", "UP", "LOWER_UP"}, Addresses: []address{{"127.0.0.1", 8}}}
+	eth2 := link{Index: 4, Name: "eth2", Flags: []string{"BROADCAST", "MULTICAST"}, Type: "ether", MAC: "02:00:00:00:00:03", Addresses: []address{{"203.0.113.2", 24}}}
+	text, err := json.Marshal([]link{lo, eth2, eth1, eth0})
 	if err != nil {
 		panic(err)
 	}
 	return text
 }
+
+// The MACs of the machine's own cards.
+const (
+	ownMAC       = "02:00:00:00:00:01"
+	ownSecondMAC = "02:00:00:00:00:02"
+)
 
 // testConfig is Debian's but for the daemons, which the fake machine drives.
 func testConfig() Config {

@@ -23,7 +23,7 @@ type Limits struct {
 	VIPPrefixes []netip.Prefix `json:"vipPrefixes"`
 	// ServerPrefixes contain every address that traffic is sent to: nodes, servers of pools, API servers.
 	ServerPrefixes []netip.Prefix `json:"serverPrefixes"`
-	// Interfaces may hold VIPs and send VRRP adverts.
+	// Interfaces may hold VIPs, send VRRP adverts and be asked on who has an address.
 	Interfaces []string `json:"interfaces"`
 	// RouterIDs are the virtual_router_ids that are free for us on the network segment: "51" or "51-60".
 	RouterIDs []Interval `json:"routerIDs"`

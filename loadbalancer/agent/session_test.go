@@ -99,10 +99,10 @@ func request(t *testing.T, verb wire.Verb, s *desired.State) wire.Request {
 }
 
 func TestRoles(t *testing.T) {
-	verbs := []wire.Verb{wire.VerbHello, wire.VerbState, wire.VerbApply, wire.VerbPlan, wire.VerbStatus, "probe"}
+	verbs := []wire.Verb{wire.VerbHello, wire.VerbState, wire.VerbApply, wire.VerbPlan, wire.VerbStatus, wire.VerbProbe, "drain"}
 	may := map[wire.Role]string{
-		wire.RoleController: "hello state apply plan status",
-		wire.RoleOperator:   "hello state apply plan status",
+		wire.RoleController: "hello state apply plan status probe",
+		wire.RoleOperator:   "hello state apply plan status probe",
 		wire.RolePeer:       "hello state",
 		"":                  "",
 		"root":              "",

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -41,10 +43,44 @@ func TestVerbsShareOneConnection(t *testing.T) {
 		if err != nil || !status.InSync {
 			t.Fatalf("status: %+v, %v", status, err)
 		}
+		targets := []wire.ProbeTarget{{Address: netip.MustParseAddr("192.0.2.70")}, {Address: netip.MustParseAddr("192.0.2.71"), Interface: "eth1"}}
+		probed, err := c.Probe(ctx, targets)
+		if err != nil || len(probed.Answers) != 2 || probed.Answers[1].Address != targets[1].Address || !probed.Answers[1].Asked {
+			t.Fatalf("probe: %+v, %v", probed, err)
+		}
+		if probed, err := c.Probe(ctx, nil); err != nil || len(probed.Answers) != 0 {
+			t.Fatalf("probe of nothing: %+v, %v", probed, err)
+		}
 		if m.dials() != 1 {
-			t.Errorf("5 calls made %d connections, want 1", m.dials())
+			t.Errorf("7 calls made %d connections, want 1", m.dials())
 		}
 	})
+}
+
+// Answers that do not fit the question are nobody's: a free address must never be read off another one's answer.
+func TestProbeAnswersMustFit(t *testing.T) {
+	targets := []wire.ProbeTarget{{Address: netip.MustParseAddr("192.0.2.70")}, {Address: netip.MustParseAddr("192.0.2.71")}}
+	for name, misfit := range map[string]func(*wire.Reply){
+		"too few":       func(r *wire.Reply) { r.Probed.Answers = r.Probed.Answers[:1] },
+		"another order": func(r *wire.Reply) { slices.Reverse(r.Probed.Answers) },
+		"none":          func(r *wire.Reply) { r.Probed = nil },
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			m, config := newMachine(t)
+			m.command = onceThen(m.command, agent(func(request wire.Request, reply *wire.Reply) {
+				if request.Verb == wire.VerbProbe {
+					misfit(reply)
+				}
+			}))
+			c := newClient(t, config)
+			if probed, err := c.Probe(t.Context(), targets); err == nil || !strings.Contains(err.Error(), "the reply to probe answers something else") {
+				t.Errorf("%s: got %+v, %v", name, probed, err)
+			}
+			if probed, err := c.Probe(t.Context(), targets); err != nil || len(probed.Answers) != 2 || m.dials() != 2 {
+				t.Errorf("%s: the next call: %+v, %v, %d connections", name, probed, err, m.dials())
+			}
+		})
+	}
 }
 
 func TestPeerThatVanishesIsNoticedBetweenCalls(t *testing.T) {

@@ -143,6 +143,11 @@ func answer(request wire.Request) wire.Reply {
 		reply.Result = &wire.Result{Outcome: wire.Runtime, Digest: string(request.Apply.Signed.State)}
 	case wire.VerbStatus:
 		reply.Status = &wire.Status{Hello: hello, InSync: true}
+	case wire.VerbProbe:
+		reply.Probed = &wire.Probed{}
+		for _, target := range request.Probe.Targets {
+			reply.Probed.Answers = append(reply.Probed.Answers, wire.ProbeAnswer{Address: target.Address, Asked: true})
+		}
 	}
 	return reply
 }

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"cloud-provider-haproxy/loadbalancer/desired"
+	"cloud-provider-haproxy/test/lab"
 )
 
 // asAgent makes this test binary the program of a forced command.
@@ -46,10 +47,8 @@ type openSSH struct {
 // startOpenSSH starts sshd with host keys of all types and one user's key.
 func startOpenSSH(t testing.TB) *openSSH {
 	t.Helper()
-	sshd, err := exec.LookPath("/usr/sbin/sshd")
-	if err != nil {
-		t.Fatalf("this test needs Debian's package openssh-server: %v", err)
-	}
+	const sshd = "/usr/sbin/sshd"
+	lab.RequirePrograms(t, sshd, "ssh-keygen", "ssh-keyscan")
 	me, err := user.Current()
 	if err != nil {
 		t.Fatal(err)

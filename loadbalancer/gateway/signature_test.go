@@ -12,6 +12,7 @@ import (
 	"golang.org/x/crypto/ssh"
 
 	"cloud-provider-haproxy/loadbalancer/desired"
+	"cloud-provider-haproxy/test/lab"
 )
 
 func TestSignAndVerify(t *testing.T) {
@@ -141,6 +142,7 @@ func TestLoadSigner(t *testing.T) {
 
 // The files that ssh-keygen writes are what a person installs.
 func TestLoadSignerReadsSSHKeygen(t *testing.T) {
+	lab.RequirePrograms(t, "ssh-keygen")
 	directory := t.TempDir()
 	for _, kind := range []string{"ed25519", "rsa", "ecdsa"} {
 		file := filepath.Join(directory, kind)

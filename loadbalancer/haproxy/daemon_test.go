@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"cloud-provider-haproxy/loadbalancer/desired"
+	"cloud-provider-haproxy/test/lab"
 )
 
 // The tests in *_daemon_test.go run a real HAProxy in master-worker mode in a network namespace of their own. Nodes are
@@ -32,23 +33,12 @@ type daemon struct {
 	ask       func(line string) string
 }
 
-func needRoot(t testing.TB) {
-	t.Helper()
-	if os.Geteuid() == 0 {
-		return
-	}
-	if os.Getenv("CI") == "true" {
-		t.Fatal("this test makes a network namespace and CI must run it as root")
-	}
-	t.Skip("this test makes a network namespace, which needs root")
-}
-
 // startDaemon makes the namespace with addresses on its loopback, runs HAProxy from state, and sends connections to any
 // port of vips to it by tproxy.
 func startDaemon(t testing.TB, state *desired.State, addresses, vips []string, change ...func(*Local)) *daemon {
 	t.Helper()
-	needRoot(t)
-	needHAProxy(t)
+	lab.RequireRoot(t, "it makes a network namespace")
+	lab.RequirePrograms(t, "haproxy", "ip", "nft")
 	dir, err := os.MkdirTemp("", "hx") // short: a unix socket's path has 107 bytes
 	if err != nil {
 		t.Fatal(err)

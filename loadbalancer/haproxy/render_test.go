@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"cloud-provider-haproxy/loadbalancer/desired"
+	"cloud-provider-haproxy/test/lab"
 )
 
 var update = flag.Bool("update", false, "write testdata anew from what Render makes")
@@ -197,24 +198,10 @@ func TestRenderGolden(t *testing.T) {
 	}
 }
 
-// needHAProxy skips, with the reason, where the daemon is not installed; CI must have it.
-func needHAProxy(t testing.TB) string {
-	t.Helper()
-	path, err := exec.LookPath("haproxy")
-	if err == nil {
-		return path
-	}
-	if os.Getenv("CI") == "true" {
-		t.Fatalf("this test needs haproxy and CI must have it: %v", err)
-	}
-	t.Skipf("this test needs haproxy: %v", err)
-	return ""
-}
-
 // checkFile runs haproxy's own check over bytes, with the maps in a directory of the test.
 func checkFile(t *testing.T, file, services, checks []byte) []Message {
 	t.Helper()
-	haproxy := needHAProxy(t)
+	lab.RequirePrograms(t, "haproxy")
 	dir := t.TempDir()
 	file = bytes.ReplaceAll(file, []byte("/etc/haproxy/"), []byte(dir+"/"))
 	file = bytes.ReplaceAll(file, []byte("/var/lib/haproxy/server-state"), []byte(dir+"/server-state"))
@@ -226,7 +213,7 @@ func checkFile(t *testing.T, file, services, checks []byte) []Message {
 		}
 	}
 	argv := CheckArgv(filepath.Join(dir, "haproxy.cfg"))
-	command := exec.CommandContext(t.Context(), haproxy, argv[1:]...)
+	command := exec.CommandContext(t.Context(), argv[0], argv[1:]...)
 	var stderr bytes.Buffer
 	command.Stderr = &stderr
 	err := command.Run()

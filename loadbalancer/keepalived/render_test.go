@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"cloud-provider-haproxy/loadbalancer/desired"
+	"cloud-provider-haproxy/test/lab"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -69,25 +70,11 @@ func checkWithDaemon(t *testing.T, file string) {
 	}
 }
 
-// needDaemon skips a test that wants a daemon and root. CI has both, or is broken.
+// needDaemon is for a test that runs these programs as root.
 func needDaemon(t *testing.T, names ...string) {
 	t.Helper()
-	missing := ""
-	if os.Geteuid() != 0 {
-		missing = "root"
-	}
-	for _, name := range names {
-		if _, err := exec.LookPath(name); err != nil {
-			missing = name
-		}
-	}
-	switch {
-	case missing == "":
-	case os.Getenv("CI") == "true":
-		t.Fatalf("this test needs %s, and CI must have it", missing)
-	default:
-		t.Skipf("needs %s", missing)
-	}
+	lab.RequireRoot(t, "keepalived runs as root only")
+	lab.RequirePrograms(t, names...)
 }
 
 func TestRenderIsDeterministic(t *testing.T) {

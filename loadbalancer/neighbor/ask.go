@@ -16,8 +16,8 @@ import (
 )
 
 const (
-	// Many questions go out in bursts, a burst each gap: 1024 of them take 60 ms, a switch is not flooded, and the answers fit
-	// the socket.
+	// Many questions go out in bursts, a burst each gap: 1024 of them take 60 ms, no switch is flooded, and the answers fit the
+	// socket.
 	burst = 50
 	gap   = 3 * time.Millisecond
 	// lastLook is the time to read what has arrived while this process got no processor.
@@ -26,11 +26,22 @@ const (
 	mostClaims = 16
 )
 
-// Patience is how insistently is asked: each address Times times, Pause apart, and Listen is the wait for an answer after the
-// last question.
+// Patience is how insistently is asked: each address Times times, at least Pause apart, and Listen is the wait for an answer
+// after the last question.
 type Patience struct {
 	Times         int
 	Pause, Listen time.Duration
+}
+
+// Takes is how long it takes by this schedule to ask for so many addresses of one family.
+func (p Patience) Takes(count int) time.Duration {
+	bursts := (count + burst - 1) / burst
+	return time.Duration(p.Times-1)*p.round(count) + time.Duration(bursts-1)*gap + p.Listen
+}
+
+// round is the time from one question for an address to the next.
+func (p Patience) round(count int) time.Duration {
+	return max(p.Pause, time.Duration((count+burst-1)/burst)*gap)
 }
 
 // Answers are the MACs that claimed an address, sorted, lower case with colons. An address that nobody claimed is not in it.
@@ -116,7 +127,7 @@ func converse(ctx context.Context, s socket, link Link, addresses []netip.Addr, 
 func speak(ctx context.Context, s io.Writer, questions [][]byte, patience Patience) error {
 	begun := time.Now()
 	for n := range patience.Times {
-		if err := waitUntil(ctx, begun.Add(time.Duration(n)*patience.Pause)); err != nil {
+		if err := waitUntil(ctx, begun.Add(time.Duration(n)*patience.round(len(questions)))); err != nil {
 			return err
 		}
 		round := time.Now()

@@ -3,6 +3,7 @@ package neighbor
 import (
 	"context"
 	"errors"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -101,7 +102,7 @@ func TestSchedule(t *testing.T) {
 		}}
 		begun := time.Now()
 		answers, err := ask(t.Context(), s.open, us(), many(1), usual())
-		if took := time.Since(begun); err != nil || took != 500*time.Millisecond+lastLook {
+		if took := time.Since(begun); err != nil || took != 500*time.Millisecond+lastLook || usual().Takes(1) != 500*time.Millisecond {
 			t.Errorf("%v after %v", err, took)
 		}
 		expect(t, answers, map[string][]string{"10.0.0.0": {"02:00:00:00:00:02"}})
@@ -115,42 +116,39 @@ func TestSchedule(t *testing.T) {
 
 // Many are asked in bursts, each of them three times, and each gets its time to answer the last one.
 func TestManyArePaced(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := &street{answer: silent}
-		begun := time.Now()
-		answers, err := ask(t.Context(), s.open, us(), many(1024), usual())
-		took := time.Since(begun)
-		if err != nil || len(answers) != 0 || took > 600*time.Millisecond {
-			t.Errorf("%v, %v after %v", answers, err, took)
+	for _, patience := range []Patience{usual(), {Times: 3, Pause: 20 * time.Millisecond, Listen: 100 * time.Millisecond}} {
+		synctest.Test(t, func(t *testing.T) { paced(t, patience) })
+	}
+}
+
+func paced(t *testing.T, patience Patience) {
+	s := &street{answer: silent}
+	begun := time.Now()
+	answers, err := ask(t.Context(), s.open, us(), many(1024), patience)
+	took := time.Since(begun)
+	if err != nil || len(answers) != 0 || took != patience.Takes(1024)+lastLook || took > 600*time.Millisecond {
+		t.Errorf("%v, %v after %v", answers, err, took)
+	}
+	<-s.done
+	times, at := map[netip.Addr]int{}, map[time.Duration]int{}
+	for _, q := range s.asked {
+		times[q.address]++
+		at[q.at]++
+	}
+	for _, address := range many(1024) {
+		if times[address] != 3 {
+			t.Errorf("%s was asked for %d times", address, times[address])
 		}
-		<-s.done
-		times, at := map[netip.Addr]int{}, map[time.Duration]int{}
-		for _, q := range s.asked {
-			times[q.address]++
-			at[q.at]++
+	}
+	moments := slices.Sorted(maps.Keys(at))
+	for n, moment := range moments {
+		if at[moment] > burst || n > 0 && moment-moments[n-1] < gap {
+			t.Errorf("%d questions at %v, too many or too soon", at[moment], moment)
 		}
-		for _, address := range many(1024) {
-			if times[address] != 3 {
-				t.Errorf("%s was asked for %d times", address, times[address])
-			}
-		}
-		var moments []time.Duration
-		for moment, count := range at {
-			moments = append(moments, moment)
-			if count > burst {
-				t.Errorf("%d questions at %v", count, moment)
-			}
-		}
-		slices.Sort(moments)
-		for n, moment := range moments[1:] {
-			if moment-moments[n] < gap {
-				t.Errorf("bursts at %v and %v", moments[n], moment)
-			}
-		}
-		if last := moments[len(moments)-1]; took-last < usual().Listen {
-			t.Errorf("the last question at %v had %v to be answered", last, took-last)
-		}
-	})
+	}
+	if last := moments[len(moments)-1]; took-last < patience.Listen {
+		t.Errorf("the last question at %v had %v to be answered", last, took-last)
+	}
 }
 
 // Everybody who answers is told once, in order; what was not asked for is not; nobody fills the answer with inventions.

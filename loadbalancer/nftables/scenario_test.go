@@ -3,11 +3,10 @@ package nftables
 import (
 	"fmt"
 	"net/netip"
-	"os"
-	"os/exec"
 	"testing"
 
 	"cloud-provider-haproxy/loadbalancer/desired"
+	"cloud-provider-haproxy/test/lab"
 )
 
 const (
@@ -82,23 +81,9 @@ func many(n int) *desired.State {
 	return s
 }
 
-// need skips a test that wants programs and root. CI has them, or is broken.
+// need is for a test that runs these programs as root.
 func need(t testing.TB, programs ...string) {
 	t.Helper()
-	missing := ""
-	if os.Geteuid() != 0 {
-		missing = "root"
-	}
-	for _, name := range programs {
-		if _, err := exec.LookPath(name); err != nil {
-			missing = name
-		}
-	}
-	switch {
-	case missing == "":
-	case os.Getenv("CI") == "true":
-		t.Fatalf("this test needs %s, and CI must have it", missing)
-	default:
-		t.Skipf("needs %s", missing)
-	}
+	lab.RequireRoot(t, "it makes network namespaces")
+	lab.RequirePrograms(t, programs...)
 }

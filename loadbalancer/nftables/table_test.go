@@ -140,6 +140,7 @@ func TestLoadTouchesNobodyElse(t *testing.T) {
 }
 
 func TestDiffIsBounded(t *testing.T) {
+	need(t, "nft", "unshare")
 	full, bare := want(t, many(100)), want(t, many(0))
 	got := bare.Diff(full)
 	if last := got[len(got)-1]; len(got) != 2*(mostTold+1) || !strings.Contains(last, "lacks 90 more") {

@@ -65,6 +65,15 @@ var messages = []any{
 		Applied: time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC), Reloads: map[string]uint64{"slots": 2}, Rounds: map[wire.Outcome]uint64{wire.Reloaded: 1},
 		Nodes: []wire.NodeStatus{{Name: "w", State: "UP", StateIPv6: "DOWN", Sessions: 1 << 60}},
 	}},
+	&wire.Request{Version: 1, Verb: wire.VerbProbe, Probe: &wire.Probe{Targets: []wire.ProbeTarget{
+		{Address: netip.MustParseAddr("192.0.2.70")}, {Address: netip.MustParseAddr("2001:db8::70"), Interface: "eth1"},
+	}}},
+	&wire.Reply{Version: 1, Hello: &wire.Hello{Gateway: "gw1", Links: []wire.Link{{Interface: "eth0",
+		Prefixes: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}, Routers: []netip.Addr{netip.MustParseAddr("192.0.2.254")}}}}},
+	&wire.Reply{Version: 1, Probed: &wire.Probed{Answers: []wire.ProbeAnswer{
+		{Address: netip.MustParseAddr("192.0.2.70"), Asked: true, Neighbors: []wire.Neighbor{{MAC: "02:00:00:00:00:30", Gateway: "gw2"}}},
+		{Address: netip.MustParseAddr("2001:db8::70"), Problem: "interface eth1 is down"},
+	}}},
 }
 
 func TestFramesRoundTrip(t *testing.T) {
@@ -79,7 +88,7 @@ func TestFramesRoundTrip(t *testing.T) {
 		if err := wire.ReadFrame(r, got); err != nil {
 			t.Fatalf("%T: %v", want, err)
 		}
-		if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
+		if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})); diff != "" {
 			t.Errorf("%T (-sent +received):\n%s", want, diff)
 		}
 	}

@@ -61,8 +61,26 @@ func FuzzMessage(f *testing.F) {
 		var request wire.Request
 		if wire.ReadFrame(bytes.NewReader(frame(t, plain)), &request) == nil {
 			write(t, &request)
+			askable(t, request.Probe)
 		}
 	})
+}
+
+// askable looks at a question that has no fault: whoever asks it may take each address for one that a machine can have.
+func askable(t *testing.T, probe *wire.Probe) {
+	t.Helper()
+	if probe == nil || len(probe.Faults()) > 0 {
+		return
+	}
+	if len(probe.Targets) > wire.MaxProbeTargets {
+		t.Fatalf("%d targets are no fault", len(probe.Targets))
+	}
+	for _, target := range probe.Targets {
+		a := target.Address
+		if !a.IsGlobalUnicast() && !a.IsLinkLocalUnicast() || a.Zone() != "" || a.Is4In6() || len(target.Interface) > 15 {
+			t.Fatalf("%+v is no fault", target)
+		}
+	}
 }
 
 func resent(t *testing.T, reply *wire.Reply) {

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -313,13 +314,12 @@ func TestExample(t *testing.T) {
 	if _, err := Decode(b); err != nil {
 		t.Error(err)
 	}
-	// Without the comments it carries the control plane.
-	full := strings.NewReplacer("#controlPlane", "controlPlane", "#  ", "  ").Replace(string(b))
-	c, err := Decode([]byte(full))
+	// What is commented out is right too: lines that begin with #key, or are indented.
+	c, err := Decode(regexp.MustCompile(`(?m)^#([a-z]|  )`).ReplaceAll(b, []byte("$1")))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.ControlPlane == nil {
-		t.Error("the commented part does not begin with #controlPlane")
+	if c.ControlPlane == nil || len(c.Reservations) == 0 {
+		t.Error("the commented parts do not begin with #controlPlane and #reservations")
 	}
 }

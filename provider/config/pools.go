@@ -141,14 +141,8 @@ func (p Pool) Pinned() bool { return p.choosesNamespaces() || p.ServiceSelector 
 
 func (p Pool) choosesNamespaces() bool { return len(p.Namespaces) > 0 || p.NamespaceSelector != "" }
 
-// AdmitsNamespace says whether Services of a namespace, which has these labels, may have addresses of the pool, as far
-// as the namespace is concerned.
-func (p Pool) AdmitsNamespace(name string, set labels.Set) bool {
-	return slices.Contains(p.Namespaces, name) || p.NamespaceLabels().Matches(set)
-}
-
-// NamespaceLabels selects the namespaces that the pool admits by their labels: all when it does not choose namespaces
-// at all, none when it names them only.
+// NamespaceLabels selects the namespaces that the pool admits by their labels, besides those in Namespaces: all when it
+// does not choose namespaces at all, none when it names them only.
 func (p Pool) NamespaceLabels() labels.Selector {
 	if p.NamespaceSelector != "" {
 		return selector(p.NamespaceSelector)

@@ -1,13 +1,16 @@
 package config
 
 import (
+	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"k8s.io/apimachinery/pkg/labels"
+	"pgregory.net/rapid"
 
 	"cloud-provider-haproxy/ipam"
 )
@@ -70,6 +73,24 @@ func TestPoolFaults(t *testing.T) {
 	}
 }
 
+// Addresses of machines that cannot be read are told where they stand, and not of every pool again.
+func TestPoolsBesideUnreadableMachines(t *testing.T) {
+	_, err := Decode(edit(t, "sshAddress: 192.0.2.2,", "sshAddress: 192.0.2.2, vrrpAddress: gw1,",
+		"pools:\n", "nodes: {addresses: {worker: [w]}}\ncontrolPlane: {endpoints: [api]}\npools:\n"))
+	for _, fault := range told(t, err) {
+		if strings.HasPrefix(fault, "pools") {
+			t.Errorf("told of the pool: %s", fault)
+		}
+	}
+	if len(told(t, err)) < 4 {
+		t.Errorf("faults %q, want those of the gateway, the node and the control plane", told(t, err))
+	}
+	_, err = Decode(edit(t, "pools:\n"+onePool, "nodes: {addresses: {worker: [w]}}\npools:\n- {name: main, addresses: [192.0.2.2-192.0.2.3]}\n"))
+	if !strings.Contains(fmt.Sprint(err), "pools[0].addresses: nothing is left for Services") {
+		t.Errorf("the unreadable node hides that nothing is left: %v", err)
+	}
+}
+
 func TestReservationFaults(t *testing.T) {
 	const pools = `controlPlane: {address: 192.0.2.9, endpoints: [192.0.2.72]}
 nodes: {addresses: {worker: [192.0.2.71]}}
@@ -116,6 +137,37 @@ pools:
 		_, err := Decode(edit(t, "pools:\n"+onePool, "reservations: {192.0.2.70: a/b}\npools:\n- {name: main, addresses: [192.0.2.64-26]}\n"))
 		if got := told(t, err); len(got) != 1 || !strings.HasPrefix(got[0], "pools[0].addresses[0]: ") {
 			t.Errorf("faults %q, want the pool's alone: the reservation may lie in it", got)
+		}
+	})
+}
+
+// What is accepted here, ipam accepts too: networks and ranges with excludes, however they lie.
+func TestAcceptedPoolsConvert(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		span := func(what string) (first, last int) {
+			first = rapid.IntRange(0, 40).Draw(t, what)
+			return first, rapid.IntRange(first, 44).Draw(t, "last "+what)
+		}
+		var addresses, excluded []string
+		for range rapid.IntRange(1, 3).Draw(t, "entries") {
+			first, last := span("address")
+			text := fmt.Sprintf("192.0.2.%d-192.0.2.%d", first, last)
+			if rapid.Bool().Draw(t, "network") {
+				text = fmt.Sprintf("192.0.2.%d/30", first/4*4)
+			}
+			addresses = append(addresses, text)
+		}
+		for range rapid.IntRange(0, 3).Draw(t, "excludes") {
+			first, last := span("exclude")
+			excluded = append(excluded, fmt.Sprintf("192.0.2.%d-192.0.2.%d", first, last))
+		}
+		pool := fmt.Sprintf("- {name: main, addresses: [%s], exclude: [%s]}\n", strings.Join(addresses, ", "), strings.Join(excluded, ", "))
+		c, err := Decode([]byte(strings.Replace(base, onePool, pool, 1)))
+		if err != nil {
+			return
+		}
+		if _, err := ipam.New(c.AddressPools(), c.Exclusions()); err != nil {
+			t.Fatalf("%s%v", pool, err)
 		}
 	})
 }
@@ -228,7 +280,10 @@ func TestWhomAPoolAdmits(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			p := test.pool
-			got := []bool{p.Pinned(), p.AdmitsNamespace("a", nil), p.AdmitsNamespace("b", team), p.ServiceLabels().Matches(team), p.ServiceLabels().Matches(labels.Set{"internal": ""})}
+			admits := func(namespace string, set labels.Set) bool {
+				return slices.Contains(p.Namespaces, namespace) || p.NamespaceLabels().Matches(set)
+			}
+			got := []bool{p.Pinned(), admits("a", nil), admits("b", team), p.ServiceLabels().Matches(team), p.ServiceLabels().Matches(labels.Set{"internal": ""})}
 			want := []bool{test.pinned, test.namespaceA, test.namespaceB, test.serviceOfTeam, test.anyOther}
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Errorf("pinned, namespace a, namespace b, Service of the team, other Service (-want +got):\n%s", diff)

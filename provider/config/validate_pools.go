@@ -35,8 +35,8 @@ func (c *Config) validatePools(f *faults) {
 		interfaceName(f, path+".interface", p.Interface, false)
 		ranges, complete := p.validateAddresses(f, path)
 		all = append(all, ranges...)
-		excluded, readable := p.validateExclude(f, path, ranges, complete)
-		if complete && readable {
+		excluded := p.validateExclude(f, path, ranges, complete)
+		if complete {
 			c.validateRest(f, path, p, ranges, excluded)
 		}
 		p.validateNamespaces(f, path)
@@ -73,9 +73,9 @@ func tellOverlaps(f *faults, ranges []poolRange) {
 	}
 }
 
-// validateExclude gives the excludes that can be read, and whether those are all. Whether one lies inside the pool can
-// be judged only when all of the pool could be read.
-func (p Pool) validateExclude(f *faults, path string, pool []poolRange, complete bool) (excluded []netipx.IPRange, readable bool) {
+// validateExclude gives the excludes that can be read. Whether one lies inside the pool can be judged only when all of
+// the pool could be read.
+func (p Pool) validateExclude(f *faults, path string, pool []poolRange, complete bool) (excluded []netipx.IPRange) {
 	inside := setOf(pool)
 	for j, text := range p.Exclude {
 		path := fmt.Sprintf("%s.exclude[%d]", path, j)
@@ -89,7 +89,7 @@ func (p Pool) validateExclude(f *faults, path string, pool []poolRange, complete
 		}
 		excluded = append(excluded, r)
 	}
-	return excluded, len(excluded) == len(p.Exclude)
+	return excluded
 }
 
 // validateRest looks at what remains of a pool when one after the other is left out that no Service gets: nothing left

@@ -56,7 +56,7 @@ func testKilledInABurst(t *testing.T, s *site) {
 	steady := target(s.addresses(t, "steady")[0], 80)
 	s.reaches(t, steady)
 	held := s.hold(t, 20, steady)
-	names := burstNames("killed", 60)
+	names := burstNames("killed", 200)
 	services := s.Client.CoreV1().Services(namespace)
 
 	killed := make(chan map[string]netip.Addr, 1)
@@ -78,7 +78,12 @@ func testKilledInABurst(t *testing.T, s *site) {
 			}
 		}
 	}()
-	took := s.createAll(t, names)
+	took := s.createAll(t, names, func(name string) *corev1.Service {
+		if (name[len(name)-1]-'0')%2 == 0 {
+			return service(name)
+		}
+		return service(name, families(corev1.IPFamilyPolicySingleStack, corev1.IPv6Protocol))
+	})
 	had := <-killed
 	if len(had) == len(names) {
 		t.Error("the controller was killed after the last Service had its address: the middle of the burst was missed")

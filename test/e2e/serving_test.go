@@ -83,7 +83,7 @@ func testBurst(t *testing.T, s *site) {
 	before := s.count(t)
 
 	names := burstNames("burst", burst)
-	took := s.createAll(t, names)
+	took := s.createAll(t, names, func(name string) *corev1.Service { return service(name) })
 	created := s.count(t).since(before, len(s.Lab.Gateways))
 	s.awaitNodePorts(t, names)
 	owner := map[netip.Addr]string{}
@@ -132,7 +132,7 @@ type served struct {
 }
 
 // createAll creates Services at once and returns when all have an external IP. They go when the test ends.
-func (s *site) createAll(t *testing.T, names []string) map[string]served {
+func (s *site) createAll(t *testing.T, names []string, form func(name string) *corev1.Service) map[string]served {
 	t.Helper()
 	t.Cleanup(func() {
 		s.each(names, func(name string) { s.remove(t, name) })
@@ -154,7 +154,7 @@ func (s *site) createAll(t *testing.T, names []string) map[string]served {
 			mu.Lock()
 			asked[name] = time.Now()
 			mu.Unlock()
-			if _, err := services.Create(ctx, service(name), metav1.CreateOptions{}); err != nil {
+			if _, err := services.Create(ctx, form(name), metav1.CreateOptions{}); err != nil {
 				t.Errorf("creating Service %s: %v", name, err)
 			}
 		})

@@ -25,6 +25,7 @@ func TestSite(t *testing.T) {
 		run  func(*testing.T, *site)
 	}{
 		{"serves", testServes},
+		{"metrics", testMetrics},
 		{"burst", testBurst},
 		{"holder-dies", testHolderDies},
 		{"deleted-while-away", testDeletedWhileAway},
@@ -32,6 +33,14 @@ func TestSite(t *testing.T) {
 		{"lease", testLease},
 		{"pool-exhausted", testPoolExhausted},
 		{"requested", testRequested},
+		{"stranger", testStranger},
+		{"sharing", testSharing},
+		{"kept-address", testKeptAddress},
+		{"families-change", testFamiliesChange},
+		{"pools-change", testPoolsChange},
+		{"who-may-take", testWhoMayTake},
+		{"other-controllers", testOtherControllersAnnotations},
+		{"pools-command", testPoolsCommand},
 		{"protocols", testProtocols},
 		{"bad-annotation", testBadAnnotation},
 		{"gateway-faults", testGatewayFaults},
@@ -42,6 +51,7 @@ func TestSite(t *testing.T) {
 		{"limits", testLimits},
 		{"two-controllers", testTwoControllers},
 		{"external-node", testExternalNode},
+		{"secrets-untold", testSecretsUntold}, // last: of all that went before
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			test.run(t, s)

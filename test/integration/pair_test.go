@@ -25,6 +25,7 @@ func TestPair(t *testing.T) {
 	}{
 		{"served", testServed},
 		{"services", testServices},
+		{"shared", testShared},
 		{"nodes", testNodes},
 		{"pool", testPool},
 		{"control-plane", testControlPlane},
@@ -35,6 +36,9 @@ func TestPair(t *testing.T) {
 		{"fence", testFence},
 		{"rebuilt", testClusterRebuilt},
 		{"ssh", testSSHFaults},
+		{"probe", testProbe},
+		{"probe-many", testProbeMany},
+		{"links", testLinks},
 		{"firewall", testForeignFirewall},
 		{"flush", testFlushedRules},
 		{"haproxy", testHAProxyDies},

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -86,10 +87,11 @@ func moduleDir(ctx context.Context) (string, error) {
 // ErrNotRoot is what Missing says to a user who is not root.
 var ErrNotRoot = errors.New("the lab needs root: it makes namespaces, mounts and network interfaces of its own")
 
-// packages are the Debian package of each program that the lab runs.
-var packages = []struct{ program, name string }{
-	{"ip", "iproute2"}, {"nft", "nftables"}, {"haproxy", "haproxy"}, {"keepalived", "keepalived"},
-	{"sshd", "openssh-server"}, {"ssh-keygen", "openssh-client"}, {"pkill", "procps"}, {"useradd", "passwd"},
+// packages are the Debian package of each program that the lab or a test runs, when it is called otherwise.
+var packages = map[string]string{
+	"ip": "iproute2", "nft": "nftables", "sshd": "openssh-server", "ssh-keygen": "openssh-client", "ssh-keyscan": "openssh-client",
+	"pkill": "procps", "sysctl": "procps", "useradd": "passwd", "setpriv": "util-linux", "unshare": "util-linux",
+	"ping": "iputils-ping", "systemd-analyze": "systemd",
 }
 
 // Missing says what this machine lacks for a lab; nil: nothing. The error tells what to do.
@@ -97,14 +99,20 @@ func Missing() error {
 	if os.Geteuid() != 0 {
 		return ErrNotRoot
 	}
+	return missing("the lab", []string{"ip", "nft", "haproxy", "keepalived", "sshd", "ssh-keygen", "pkill", "useradd"})
+}
+
+// missing says which packages who needs and this machine lacks.
+func missing(who string, programs []string) error {
 	var names []string
-	for _, p := range packages {
-		if _, err := exec.LookPath(p.program); err != nil {
-			names = append(names, p.name)
+	for _, program := range programs {
+		if _, err := exec.LookPath(program); err != nil {
+			names = append(names, cmp.Or(packages[path.Base(program)], path.Base(program)))
 		}
 	}
-	if len(names) != 0 {
-		return fmt.Errorf("the lab needs Debian packages: apt-get install -y --no-install-recommends %s", strings.Join(names, " "))
+	if len(names) == 0 {
+		return nil
 	}
-	return nil
+	slices.Sort(names)
+	return fmt.Errorf("%s needs Debian packages: apt-get install -y --no-install-recommends %s", who, strings.Join(slices.Compact(names), " "))
 }

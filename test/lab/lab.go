@@ -210,12 +210,15 @@ func (l *Lab) Close() error {
 // Dir is the lab's directory on the machine; it is gone after Close.
 func (l *Lab) Dir() string { return l.dir }
 
+// Logs are the files with the output of every program of every host so far: HOST/PROGRAM.log.
+func (l *Lab) Logs() ([]string, error) { return filepath.Glob(filepath.Join(l.logs, "*", "*")) }
+
 // longestLine is how much of a log's line is printed; the file has all.
 const longestLine = 400
 
 // WriteLogs prints the last lines of every log of every host.
 func (l *Lab) WriteLogs(w io.Writer, lines int) error {
-	files, err := filepath.Glob(filepath.Join(l.logs, "*", "*"))
+	files, err := l.Logs()
 	if err != nil {
 		return err
 	}

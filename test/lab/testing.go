@@ -2,7 +2,7 @@ package lab
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"os"
 	"testing"
 	"time"
@@ -15,16 +15,34 @@ const LogsVariable = "LAB_LOGS"
 const startLimit = 5 * time.Minute
 
 // Require skips a test where no lab can be, with the reason. Where CI=true it fails instead: there a skip would hide that
-// nothing was tested.
+// nothing was tested. RequireRoot and RequirePrograms do the same for a test that needs no lab.
 func Require(tb testing.TB) {
 	tb.Helper()
-	err := Missing()
+	require(tb, Missing())
+}
+
+// RequireRoot is for a test that only root can run; why says what for.
+func RequireRoot(tb testing.TB, why string) {
+	tb.Helper()
+	if os.Geteuid() != 0 {
+		require(tb, fmt.Errorf("this test needs root: %s", why))
+	}
+}
+
+// RequirePrograms is for a test that runs Debian's programs, named by name or path.
+func RequirePrograms(tb testing.TB, programs ...string) {
+	tb.Helper()
+	require(tb, missing("this test", programs))
+}
+
+func require(tb testing.TB, missing error) {
+	tb.Helper()
 	switch {
-	case err == nil:
-	case os.Getenv("CI") == "true" || !errors.Is(err, ErrNotRoot):
-		tb.Fatal(err)
+	case missing == nil:
+	case os.Getenv("CI") == "true":
+		tb.Fatal(missing)
 	default:
-		tb.Skip(err)
+		tb.Skip(missing)
 	}
 }
 

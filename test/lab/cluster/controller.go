@@ -88,11 +88,37 @@ func (c *Cluster) StartController(ctx context.Context, flags ...string) (*lab.Pr
 	})
 }
 
-// healthy asks a daemon of the controller host for /healthz. Its certificate is one that it made for itself.
+// healthy asks a daemon of the controller host for /healthz.
 func (c *Cluster) healthy(ctx context.Context, address string) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+address+"/healthz", nil)
+	_, err := c.get(ctx, "https://"+address+"/healthz", "")
+	return err
+}
+
+// ControllerMetrics asks the controller for /metrics as the bearer of a token, or as nobody when it is empty. A refusal is a
+// *RefusedError.
+func (c *Cluster) ControllerMetrics(ctx context.Context, token string) (string, error) {
+	return c.get(ctx, "https://"+net.JoinHostPort(c.Lab.Controller.Addr4.String(), controllerPort)+"/metrics", token)
+}
+
+// RefusedError is an answer of a daemon's HTTPS port that is not 200.
+type RefusedError struct {
+	URL    string
+	Status int
+	Said   string
+}
+
+func (e *RefusedError) Error() string {
+	return fmt.Sprintf("%s answers %d %s: %s", e.URL, e.Status, http.StatusText(e.Status), e.Said)
+}
+
+// get asks a daemon of the controller host, from there. Its certificate is one that it made for itself.
+func (c *Cluster) get(ctx context.Context, url, token string) (string, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return err
+		return "", err
+	}
+	if token != "" {
+		request.Header.Set("Authorization", "Bearer "+token)
 	}
 	client := http.Client{Transport: &http.Transport{
 		DialContext: c.Lab.Controller.Dial, DisableKeepAlives: true,
@@ -100,14 +126,14 @@ func (c *Cluster) healthy(ctx context.Context, address string) error {
 	}}
 	reply, err := client.Do(request)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer reply.Body.Close()
-	if reply.StatusCode != http.StatusOK {
-		said, _ := io.ReadAll(io.LimitReader(reply.Body, 4096))
-		return fmt.Errorf("/healthz answers %s: %s", reply.Status, said)
+	said, err := io.ReadAll(reply.Body)
+	if err == nil && reply.StatusCode != http.StatusOK {
+		err = &RefusedError{url, reply.StatusCode, string(said)}
 	}
-	return nil
+	return string(said), err
 }
 
 // endedError ends a wait: what is waited for is dead.

@@ -1,0 +1,195 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+const (
+	prefix         = "cloud-provider-haproxy/"
+	poolAnnotation = prefix + "address-pool"
+	keepAnnotation = prefix + "keep-ip"
+)
+
+// testStranger: a machine of the network has an address of a pool without telling anybody. Who asks for it is told whose it is;
+// who asks for any address gets the next one. When the machine gives it back, it is given.
+func testStranger(t *testing.T, s *site) {
+	s.withPools(t, `- {name: small, addresses: [192.0.2.240-192.0.2.241], autoAssign: false}`)
+	const taken, next = "192.0.2.240", "192.0.2.241"
+	must(t, s.address(t, "add", taken))
+	mac := s.mac(t)
+	s.create(t, service("any", annotated(poolAnnotation, "small")))
+	if got := s.addresses(t, "any")[0].String(); got != next {
+		t.Errorf("got %s, want %s", got, next)
+	}
+	t.Log(s.expectEvent(t, "Service", "any", "Warning", taken, mac, "another address"))
+	s.create(t, service("this", annotated(requestAnnotation, taken)))
+	t.Log(s.expectEvent(t, "Service", "this", "Warning", taken, mac, "SyncLoadBalancerFailed"))
+	s.pending(t, "this")
+	s.create(t, service("full", annotated(poolAnnotation, "small")))
+	t.Log(s.expectEvent(t, "Service", "full", "Warning", "small", "quarantined"))
+
+	must(t, s.address(t, "del", taken))
+	const object = "cloud-provider-haproxy-addresses"
+	ledger, err := s.Client.CoreV1().ConfigMaps(metav1.NamespaceSystem).Get(t.Context(), object, metav1.GetOptions{})
+	must(t, err)
+	if !strings.Contains(ledger.Data["addresses.yaml"], taken) {
+		t.Errorf("the ledger does not name %s:\n%s", taken, ledger.Data["addresses.yaml"])
+	}
+	// The administrator does not wait ten minutes.
+	_, err = s.Kubectl(t.Context(), "patch", "configmap", "-n", metav1.NamespaceSystem, object, "--type=merge", "-p", `{"data":{"addresses.yaml":"quarantined: []\n"}}`)
+	must(t, err)
+	if got := s.addresses(t, "this")[0].String(); got != taken {
+		t.Errorf("got %s, want %s", got, taken)
+	}
+	s.reaches(t, taken+":80")
+}
+
+// address gives the client's host another address, or takes it away.
+func (s *site) address(t *testing.T, verb, address string) error {
+	_, err := s.client.Run(context.WithoutCancel(t.Context()), "ip", "address", verb, address+"/32", "dev", "eth0")
+	return err
+}
+
+func (s *site) mac(t *testing.T) string {
+	t.Helper()
+	mac, err := s.client.ReadFile("/sys/class/net/eth0/address")
+	if err != nil || len(mac) == 0 { // /sys of the lab's machines may be that of this one
+		shown, err := s.client.Run(t.Context(), "sh", "-c", "ip -o link show dev eth0 | sed 's,.*link/ether \\([^ ]*\\).*,\\1,'")
+		must(t, err)
+		return strings.TrimSpace(shown)
+	}
+	return strings.TrimSpace(string(mac))
+}
+
+// withPools lets the running controller have these pools besides its own, until the test ends.
+func (s *site) withPools(t *testing.T, pools string) {
+	t.Helper()
+	// The gateways' limits allow what the lab's own pool has, so that takes a step back.
+	config := strings.Replace(s.Lab.CloudConfig(), "192.0.2.64-192.0.2.254", "192.0.2.64-192.0.2.229", 1)
+	s.reconfigure(t, strings.Replace(config, "pools:\n", "pools:\n"+pools+"\n", 1))
+	t.Cleanup(func() { s.reconfigure(t, s.Lab.CloudConfig()) })
+}
+
+// reconfigure changes the configuration under the running controller and waits until it has taken it.
+func (s *site) reconfigure(t *testing.T, config string) {
+	t.Helper()
+	before := s.reloads(t)
+	must(t, s.Lab.Controller.WriteFile(cloudConfigFile, []byte(config), 0o644))
+	s.await(t, "the controller to take the changed configuration", func(context.Context) error {
+		if now := s.reloads(t); now <= before {
+			return fmt.Errorf("it took %d", now)
+		}
+		return nil
+	})
+}
+
+// reloads counts the configurations that the controller took since it started.
+func (s *site) reloads(t *testing.T) int {
+	t.Helper()
+	said, err := s.controller.Output()
+	must(t, err)
+	return strings.Count(string(said), configTaken)
+}
+
+// testSharing: two Services share an address and each is reached at its own port only; a third one that wants a port which is
+// taken, or has another key, is told.
+func testSharing(t *testing.T, s *site) {
+	share := func(key string, ports ...int32) func(*corev1.Service) {
+		return func(svc *corev1.Service) {
+			svc.Annotations = map[string]string{prefix + "allow-shared-ip": key}
+			svc.Spec.Ports = nil
+			for _, p := range ports {
+				svc.Spec.Ports = append(svc.Spec.Ports, port(fmt.Sprintf("p%d", p), corev1.ProtocolTCP, p))
+			}
+		}
+	}
+	s.create(t, service("one", share("together", 80)))
+	address := s.addresses(t, "one")[0]
+	s.create(t, service("two", share("together", 81, 82)))
+	if got := s.addresses(t, "two")[0]; got != address {
+		t.Errorf("two has %s, want the shared %s", got, address)
+	}
+	held := s.hold(t, 10, target(address, 80))
+	for _, p := range []uint16{80, 81, 82} {
+		s.reaches(t, target(address, p))
+	}
+	asking := func(key string, p int32) func(*corev1.Service) {
+		return func(svc *corev1.Service) {
+			share(key, p)(svc)
+			svc.Annotations[requestAnnotation] = address.String()
+		}
+	}
+	s.create(t, service("same-port", asking("together", 81)))
+	t.Log(s.expectEvent(t, "Service", "same-port", "Warning", "81", namespace+"/two"))
+	s.create(t, service("other-key", asking("alone", 90)))
+	t.Log(s.expectEvent(t, "Service", "other-key", "Warning", address.String(), namespace+"/"))
+	s.remove(t, "two")
+	s.awaitGone(t, "two")
+	if got := s.addresses(t, "same-port")[0]; got != address {
+		t.Errorf("same-port has %s", got)
+	}
+	s.reaches(t, target(address, 81))
+	if _, err := s.client.Ask(target(address, 82), time.Second); err == nil {
+		t.Error("port 82 is still open after its Service is gone")
+	}
+	uncut(t, held)
+}
+
+// testKeptAddress: an address outlives its Service until its Service comes back.
+func testKeptAddress(t *testing.T, s *site) {
+	s.create(t, service("kept", annotated(keepAnnotation, "true")))
+	address := s.addresses(t, "kept")[0]
+	s.remove(t, "kept")
+	s.awaitGone(t, "kept")
+	s.restart(t)
+	s.create(t, service("thief", annotated(requestAnnotation, address.String())))
+	t.Log(s.expectEvent(t, "Service", "thief", "Warning", address.String(), namespace+"/kept"))
+	s.pending(t, "thief")
+	s.create(t, service("kept"))
+	if got := s.addresses(t, "kept")[0]; got != address {
+		t.Errorf("it came back and has %s, want %s", got, address)
+	}
+	s.reaches(t, target(address, 80))
+	s.remove(t, "kept") // without the annotation
+	if got := s.addresses(t, "thief")[0]; got != address {
+		t.Errorf("thief has %s", got)
+	}
+}
+
+// testFamiliesChange: the second address comes and goes, the first one and its connections stay.
+func testFamiliesChange(t *testing.T, s *site) {
+	s.create(t, service("stack"))
+	first := s.addresses(t, "stack")[0]
+	s.reaches(t, target(first, 80))
+	held := s.hold(t, 10, target(first, 80))
+	policy := func(policy corev1.IPFamilyPolicy, want int) {
+		t.Helper()
+		patch := fmt.Sprintf(`{"spec":{"ipFamilyPolicy":%q}}`, policy)
+		if policy == corev1.IPFamilyPolicySingleStack {
+			patch = `{"spec":{"ipFamilyPolicy":"SingleStack","ipFamilies":["IPv4"]}}`
+		}
+		_, err := s.Client.CoreV1().Services(namespace).Patch(t.Context(), "stack", types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+		must(t, err)
+		s.await(t, fmt.Sprintf("%d addresses", want), func(context.Context) error {
+			if got := s.addresses(t, "stack"); len(got) != want || got[0] != first {
+				return fmt.Errorf("it has %v", got)
+			}
+			return nil
+		})
+	}
+	policy(corev1.IPFamilyPolicyPreferDualStack, 2)
+	second := s.addresses(t, "stack")[1]
+	s.reaches(t, target(second, 80))
+	policy(corev1.IPFamilyPolicySingleStack, 1)
+	s.awaitReleased(t, second)
+	policy(corev1.IPFamilyPolicyRequireDualStack, 2)
+	uncut(t, held)
+}
