@@ -103,13 +103,13 @@ func (a *Allocator) choose(q *asking, family Family) (seat, error) {
 		}
 		s := a.seat(address)
 		if address == held {
-			return s, a.conflict(q.owner, q.record, s, q.sharing)
+			return s, a.conflict(q, s)
 		}
 		return s, a.available(q, s)
 	}
 	if held.IsValid() {
 		if s := a.seat(held); !a.moves(q, s) {
-			return s, a.conflict(q.owner, q.record, s, q.sharing)
+			return s, a.conflict(q, s)
 		}
 	}
 	if s, ok := a.former(q, family); ok {
@@ -163,7 +163,7 @@ func (a *Allocator) kept(q *asking, family Family) (seat, bool) {
 
 // available says why q cannot have an address that it does not hold.
 func (a *Allocator) available(q *asking, s seat) error {
-	if err := a.conflict(q.owner, q.record, s, q.sharing); err != nil {
+	if err := a.conflict(q, s); err != nil {
 		return err
 	}
 	if err := a.Check(s.address); err != nil {

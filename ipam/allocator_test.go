@@ -42,11 +42,7 @@ func allocate(t testing.TB, a *ipam.Allocator, name string, request ipam.Request
 	if err != nil {
 		t.Fatalf("Allocate(%s, %v): %v", name, request, err)
 	}
-	parts := make([]string, len(got))
-	for i, address := range got {
-		parts[i] = address.String()
-	}
-	return strings.Join(parts, " ")
+	return join(got)
 }
 
 func TestFreedAddressIsReusedLast(t *testing.T) {

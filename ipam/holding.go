@@ -42,8 +42,8 @@ func (a *Allocator) Claim(owner Owner, address netip.Addr, sharing Sharing) erro
 	}
 	hash := a.owners.hash(owner)
 	r, s := a.owners.get(owner, hash), a.seat(address)
-	sharing = sharing.normal()
-	if err := a.conflict(owner, r, s, sharing); err != nil {
+	q := asking{owner: owner, record: r, sharing: sharing.normal()}
+	if err := a.conflict(&q, s); err != nil {
 		return err
 	}
 	if r == nil {
@@ -51,7 +51,7 @@ func (a *Allocator) Claim(owner Owner, address netip.Addr, sharing Sharing) erro
 	} else if held := r.held(FamilyOf(address)); held.IsValid() && held != address {
 		return &HoldsError{Owner: owner, Holds: held, Claimed: address}
 	}
-	a.hold(r, s, sharing)
+	a.hold(r, s, q.sharing)
 	return nil
 }
 
@@ -96,8 +96,9 @@ func (a *Allocator) ClaimReleasing(owner Owner, address netip.Addr, ports []Port
 func (a *Allocator) departed(r *record, s seat, ports []Port) error {
 	for _, t := range a.tenants(s) {
 		for _, other := range a.holders(t, s.address) {
-			mine := t.record == r && (other.Releasing || !other.whole())
-			if !mine && (other.whole() || len(ports) == 0 || len(both(ports, other.Sharing.Ports)) > 0) {
+			whole := len(other.Sharing.Ports) == 0
+			mine := t.record == r && (other.Releasing || !whole)
+			if !mine && (whole || len(ports) == 0 || overlap(ports, other.Sharing.Ports)) {
 				return &TakenError{Address: s.address, Holder: other}
 			}
 		}

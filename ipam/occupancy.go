@@ -92,7 +92,7 @@ func (a *Allocator) hold(r *record, s seat, sharing Sharing) {
 // adjust keeps r's departure from address in step with a change of what it holds there.
 func (a *Allocator) adjust(r *record, address netip.Addr, held bool, old, now Sharing) {
 	d := a.departing(r, address)
-	if d != nil && !held && (len(d.ports) == 0 || now.Key == "" || len(both(d.ports, now.Ports)) > 0) {
+	if d != nil && !held && (len(d.ports) == 0 || now.Key == "" || overlap(d.ports, now.Ports)) {
 		a.regained[holding{r.id, address}] = struct{}{}
 	}
 	switch {

@@ -271,7 +271,7 @@ func TestMany(t *testing.T) {
 			if len(got) != count {
 				t.Errorf("%d of %d addresses answered", len(got), count)
 			}
-			if took > 900*time.Millisecond {
+			if took > 3*time.Second { // broken, not slow today
 				t.Errorf("%d addresses took %v", count, took)
 			}
 		}
@@ -283,6 +283,7 @@ func TestLinkThatGoesDown(t *testing.T) {
 	s := newSegment(t)
 	s.host("us", own, "192.0.2.1/24", "2001:db8::1/64")
 	link := s.link("us", "eth0")
+	enduring := Patience{Times: 100, Pause: 100 * time.Millisecond}
 	for _, address := range []string{"192.0.2.99", "2001:db8::99"} {
 		s.ip("us", "link", "set", "eth0", "up")
 		time.AfterFunc(100*time.Millisecond, func() {
@@ -290,7 +291,7 @@ func TestLinkThatGoesDown(t *testing.T) {
 				t.Error(err)
 			}
 		})
-		answers, err := ask(t.Context(), s.openOn("us"), link, []netip.Addr{netip.MustParseAddr(address)}, usual())
+		answers, err := ask(t.Context(), s.openOn("us"), link, []netip.Addr{netip.MustParseAddr(address)}, enduring)
 		if err == nil || !strings.Contains(err.Error(), "eth0") {
 			t.Errorf("%s: got %v, %v", address, answers, err)
 		}
