@@ -106,6 +106,15 @@ func (e *ServiceFaultError) Error() string {
 		strings.Join(e.Problems, "; ") + "; " + kept
 }
 
+// KeptError says that a Service would not get its address anew, and keeps it.
+type KeptError struct{ Err error }
+
+func (e *KeptError) Error() string {
+	return e.Err.Error() + "; the Service keeps it as long as it does not ask for another one"
+}
+
+func (e *KeptError) Unwrap() error { return e.Err }
+
 // ConflictError says that somebody who is no gateway answers for an address on the network.
 type ConflictError struct {
 	Address netip.Addr

@@ -167,7 +167,9 @@ func (m *Manager) claimPublished(replay Replay) (notices []notice) {
 		err := m.addresses.Claim(ipam.Owner(replay.Key), address, replay.Sharing)
 		if err == nil {
 			m.proven[address] = true
-			err = m.addresses.Check(address)
+			if err = m.addresses.Check(address); err != nil {
+				err = &KeptError{err}
+			}
 		}
 		if err != nil {
 			notices = append(notices, notice{replay.Key, err})

@@ -61,7 +61,7 @@ func (m *Manager) stray(next *ipam.Allocator) (notices []notice) {
 	for _, key := range m.keys() {
 		for _, address := range m.addresses.Addresses(ipam.Owner(key)) {
 			if err := next.Check(address); err != nil && m.addresses.Check(address) == nil {
-				notices = append(notices, notice{key, err})
+				notices = append(notices, notice{key, &KeptError{err}})
 			}
 		}
 	}

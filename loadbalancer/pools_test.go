@@ -2,6 +2,7 @@ package loadbalancer_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 
@@ -51,7 +52,7 @@ func TestPoolsChangeWhileRunning(t *testing.T) {
 			t.Errorf("s0 was moved to %s", got)
 		}
 		_, _, notices := s.observer.seen()
-		if !isA[*ipam.OutsideError](notices[key("s0")]) || notices[key("s1")] != nil {
+		if !isA[*ipam.OutsideError](notices[key("s0")]) || !strings.Contains(notices[key("s0")].Error(), "keeps it") || notices[key("s1")] != nil {
 			t.Errorf("told %v", notices)
 		}
 		s.observer.forget()

@@ -35,6 +35,8 @@ func testStranger(t *testing.T, s *site) {
 	s.pending(t, "this")
 	s.create(t, service("full", annotated(poolAnnotation, "small")))
 	t.Log(s.expectEvent(t, "Service", "full", "Warning", "small", "quarantined"))
+	s.remove(t, "full")
+	s.awaitGone(t, "full")
 
 	must(t, s.address(t, "del", taken))
 	const object = "cloud-provider-haproxy-addresses"
@@ -72,15 +74,21 @@ func (s *site) mac(t *testing.T) string {
 // withPools lets the running controller have these pools besides its own, until the test ends.
 func (s *site) withPools(t *testing.T, pools string) {
 	t.Helper()
-	// The gateways' limits allow what the lab's own pool has, so that takes a step back.
-	config := strings.Replace(s.Lab.CloudConfig(), "192.0.2.64-192.0.2.254", "192.0.2.64-192.0.2.229", 1)
-	s.reconfigure(t, strings.Replace(config, "pools:\n", "pools:\n"+pools+"\n", 1))
+	s.reconfigure(t, strings.Replace(s.smallerPool(), "pools:\n", "pools:\n"+pools+"\n", 1))
 	t.Cleanup(func() { s.reconfigure(t, s.Lab.CloudConfig()) })
+}
+
+// smallerPool is the lab's configuration, but the last addresses that the gateways' limits allow are in no pool.
+func (s *site) smallerPool() string {
+	return strings.Replace(s.Lab.CloudConfig(), "192.0.2.64-192.0.2.254", "192.0.2.64-192.0.2.229", 1)
 }
 
 // reconfigure changes the configuration under the running controller and waits until it has taken it.
 func (s *site) reconfigure(t *testing.T, config string) {
 	t.Helper()
+	if now, err := s.Lab.Controller.ReadFile(cloudConfigFile); err == nil && string(now) == config {
+		return
+	}
 	before := s.reloads(t)
 	must(t, s.Lab.Controller.WriteFile(cloudConfigFile, []byte(config), 0o644))
 	s.await(t, "the controller to take the changed configuration", func(context.Context) error {

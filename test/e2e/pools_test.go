@@ -26,13 +26,13 @@ func testPoolsChange(t *testing.T, s *site) {
 	s.reaches(t, target(address, 80))
 	held := s.hold(t, 10, target(address, 80))
 
-	faulty := strings.Replace(s.Lab.CloudConfig(), "pools:\n", "pools:\n- {name: extra, addresses: [192.0.2.70-192.0.2.60], exclude: [198.51.100.1]}\n", 1)
+	faulty := strings.Replace(s.Lab.CloudConfig(), "pools:\n", "pools:\n- {name: extra, addresses: [192.0.2.70-192.0.2.60]}\n- {name: other, addresses: [192.0.2.250], exclude: [198.51.100.1]}\n", 1)
 	must(t, s.Lab.Controller.WriteFile(cloudConfigFile, []byte(faulty), 0o644))
-	t.Log(s.expectEvent(t, "ConfigMap", provider.EpochName, "Warning", "pools[0].addresses[0]", "pools[0].exclude[0]"))
+	t.Log(s.expectEvent(t, "ConfigMap", provider.EpochName, "Warning", "pools[0].addresses[0]", "pools[1].exclude[0]"))
 	s.create(t, service("still", annotated(poolAnnotation, "extra")))
 	s.reaches(t, target(s.addresses(t, "still")[0], 80))
 
-	s.reconfigure(t, s.Lab.CloudConfig()) // without the pool
+	s.reconfigure(t, s.smallerPool()) // without the pool extra
 	t.Log(s.expectEvent(t, "Service", "settled", "Warning", address.String(), "no pool"))
 	if got := s.addresses(t, "settled")[0]; got != address {
 		t.Errorf("it moved from %s to %s", address, got)
