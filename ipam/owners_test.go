@@ -56,10 +56,13 @@ func TestRefusalLeavesNothing(t *testing.T) {
 	if _, err := a.Allocate(Owner{"default", "web"}, Request{Families: []Family{IPv4, IPv6}}); err == nil {
 		t.Error("got an IPv6 address")
 	}
+	if a.owners.used != 0 {
+		t.Errorf("a refusal left %d records", a.owners.used)
+	}
 	if a.ClaimReleasing(Owner{"default", "web"}, r.From(), nil) != nil || !a.Free(r.From(), Owner{"default", "web"}) {
 		t.Error("claimed as releasing and not freed")
 	}
 	if a.owners.used != 0 {
-		t.Errorf("%d records are left", a.owners.used)
+		t.Errorf("Free left %d records", a.owners.used)
 	}
 }
