@@ -104,6 +104,72 @@ func read(batch []ipam.Owner, i, n int) {
 	}
 }
 
+// BenchmarkFullPools allocates and releases where 99 of 100 pools are full, for a Service that may use all of them, one
+// with a list of all, and one with a list of three; and is refused where all are full.
+func BenchmarkFullPools(b *testing.B) {
+	var pools []ipam.Pool
+	var names []string
+	for i := range 100 {
+		names = append(names, fmt.Sprintf("pool%d", i))
+		pools = append(pools, pool(b, names[i], fmt.Sprintf("10.%d.0.0/24", i)))
+	}
+	for _, c := range []struct {
+		name  string
+		inUse int
+		pools []string
+	}{
+		{"any", 99 * 256, nil},
+		{"list of 100", 99 * 256, names},
+		{"list of 3", 99 * 256, names[97:]},
+		{"exhausted", 100 * 256, nil},
+		{"list of 3 exhausted", 99 * 256, names[:3]},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			a := newAllocator(b, nil, pools...)
+			for i := range c.inUse {
+				allocate(b, a, fmt.Sprint(i), ipam.Request{})
+			}
+			o := owner("new")
+			for b.Loop() {
+				addresses, _ := a.Allocate(o, ipam.Request{Families: []ipam.Family{ipam.IPv4}, Pools: c.pools})
+				a.Release(o)
+				for _, address := range addresses {
+					a.Free(address, o)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkShare joins and leaves an address. Sharers that all have the same port have an address each, and every one of
+// these is looked at before a new one is taken.
+func BenchmarkShare(b *testing.B) {
+	for _, c := range []struct {
+		name  string
+		inUse int
+		port  func(i int) uint16
+	}{
+		{"1 address of 10 Services", 10, func(i int) uint16 { return uint16(i) + 1 }},
+		{"1000 addresses, same port", 1000, func(int) uint16 { return 80 }},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			a := newAllocator(b, nil, pool(b, "four", "10.0.0.0/16"))
+			for i := range c.inUse {
+				allocate(b, a, fmt.Sprint(i), ipam.Request{Sharing: sharing("k", c.port(i))})
+			}
+			o, request := owner("new"), ipam.Request{Families: []ipam.Family{ipam.IPv4}, Sharing: sharing("k", 80)}
+			for b.Loop() {
+				addresses, err := a.Allocate(o, request)
+				if err != nil {
+					b.Fatal(err)
+				}
+				a.Release(o)
+				a.Free(addresses[0], o)
+			}
+		})
+	}
+}
+
 func BenchmarkRebuild16000(b *testing.B) {
 	for b.Loop() {
 		a := newAllocator(b, nil, pool(b, "four", "10.0.0.0/16"))

@@ -2,27 +2,29 @@
 //
 // It owns the pools and who holds which address of them. It is pure: it knows no Kubernetes, gateway, clock, log or
 // lock; the caller calls it from one goroutine and repeats, after a restart, what was true before it (Claim,
-// ClaimReleasing). Nothing depends on map order (DESIGN.md invariant 10).
+// ClaimReleasing, SetReserved, SetQuarantined, SetExcluded). Nothing depends on map order (DESIGN.md invariant 10).
 //
 // Invariant 8, never give away an address:
-//   - An address has at most one owner. What an owner holds changes only when that owner asks (Allocate with another
-//     requested address or without a family, Release).
-//   - What an owner gives up is releasing, not free: Free makes it free when the caller knows that no gateway holds it
-//     any more. Only its last owner may take it back before that.
+//   - An address, or a port of a shared one, has at most one owner. What an owner holds changes only when that owner asks.
+//   - What an owner gives up is releasing, not free: Free makes it free when the caller knows that no gateway serves it
+//     any more. Only its last owner may take it back before that, and then Withdraw makes it releasing again. An owner
+//     that had an address alone may serve any port of it: when it begins to share, nobody joins before a Free.
 //   - Published addresses are claimed before the first Allocate, also when they lie outside every pool (Check says so).
+//   - Marks (reserved, quarantined, excluded) and other pools (WithPools) take nothing from whoever has it.
 //
 // Choice. Addresses that nobody ever held come first, lowest first; then freed ones, longest free first. That is
 // next-fit taken to its end: a client that remembers a deleted Service's address meets another Service as late as
-// possible.
+// possible. In a pool without end the freed come first once 65 536 wait, or memory would grow with every Service ever.
 //
-// Cost does not grow with what is in use. The addresses of one pool and family are numbered 0 to last (block); the
-// numbers never taken are one cursor plus the runs that were claimed ahead of it, kept by their two ends in a hash map:
-// taking a number merges at most two runs, and as runs are maximal, the number after a run is free (fresh). Numbers,
-// not addresses, keep a held address below 200 bytes. BenchmarkAllocateRelease has the figures.
+// Cost does not grow with what is in use. The addresses of one pool and family are numbered 0 to last (block). Numbers
+// are taken densely, so each has a cell of four bytes in a page, which leads to its owner's record; what is claimed ahead
+// of the cursor waits in a map until the cursor has come by. A million addresses do not fit the processor's caches, so what
+// counts is how often an operation waits for memory: a record is one cache line, found through a table of our own, and
+// cells are written, not read. Sharing costs those who share: their cell leads to a map. BenchmarkAllocateRelease has the
+// figures: 0.3 microseconds with 1000 in use, 0.7 with 1 000 000, 85 bytes each.
 //
 // Rejected: walking the pool and asking a set (4.7 ms with 16 000 in use); a bitmap (a v6 /64 has 2^64 addresses); an
 // ordered tree of free intervals (log n, more memory, and much more code); netipx.IPSet as the free set (immutable, so
-// a rebuild for each change).
-//
-// Ownership is a record, not an address's field, so that several owners with disjoint ports can share an address later.
+// a rebuild for each change); Go maps from number and from owner to records (0.7 and 1.8 microseconds, 187 bytes);
+// an index from key and port to shared addresses (7 microseconds for every hundred of one key are enough).
 package ipam

@@ -47,8 +47,8 @@ type machine struct {
 
 var (
 	someOwner = rapid.Custom(func(t *rapid.T) ipam.Owner {
-		n := rapid.IntRange(0, 9).Draw(t, "owner")
-		return ipam.Owner{Namespace: []string{"red", "blue"}[n%2], Name: fmt.Sprintf("s%d", n)}
+		n := rapid.IntRange(0, 6).Draw(t, "owner")
+		return ipam.Owner{Namespace: []string{"red", "red", "blue"}[n%3], Name: fmt.Sprintf("s%d", n)}
 	})
 	someAddress = rapid.SampledFrom(everything)
 	somePorts   = rapid.Custom(func(t *rapid.T) []ipam.Port {
@@ -56,7 +56,7 @@ var (
 			{Protocol: "UDP", Number: 80}, {Protocol: "TCP", Number: 8080}}), 1, 2).Draw(t, "ports"))
 	})
 	someSharing = rapid.Custom(func(t *rapid.T) ipam.Sharing {
-		key := rapid.SampledFrom([]string{"", "", "k", "k", "z"}).Draw(t, "key")
+		key := rapid.SampledFrom([]string{"", "k", "k", "k", "z"}).Draw(t, "key")
 		if key == "" {
 			return ipam.Sharing{}
 		}
@@ -99,7 +99,7 @@ func TestAgainstModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := &machine{model: newModel(worlds(t))}
 		m.a, m.twin = m.fresh(t), m.fresh(t)
-		t.Repeat(map[string]func(*rapid.T){
+		actions := map[string]func(*rapid.T){
 			"":                 m.check,
 			"allocate":         m.drawAllocate,
 			"allocate again":   m.drawAllocate, // as often as all that gives up
@@ -116,8 +116,25 @@ func TestAgainstModel(t *testing.T) {
 			"mark":             m.drawMark,
 			"pools":            m.drawPools,
 			"sample":           m.drawSample,
-		})
+		}
+		for range 4 { // long histories reach what short ones do not
+			t.Repeat(actions)
+		}
 	})
+}
+
+// some draws an address that is in use, or any.
+func (m *machine) some(t *rapid.T) netip.Addr {
+	var inUse []netip.Addr
+	for _, address := range everything {
+		if len(m.parts[address]) > 0 {
+			inUse = append(inUse, address)
+		}
+	}
+	if len(inUse) == 0 || rapid.IntRange(0, 2).Draw(t, "any") == 0 {
+		return someAddress.Draw(t, "address")
+	}
+	return rapid.SampledFrom(inUse).Draw(t, "address in use")
 }
 
 func (m *machine) fresh(t *rapid.T) *ipam.Allocator {
@@ -162,7 +179,7 @@ func (m *machine) drawAllocate(t *rapid.T) { m.allocate(t, someOwner.Draw(t, "ow
 
 func (m *machine) drawRequest(t *rapid.T) {
 	r := m.draw(t)
-	r.Addresses = []netip.Addr{someAddress.Draw(t, "address")}
+	r.Addresses = []netip.Addr{m.some(t)}
 	if family := ipam.FamilyOf(r.Addresses[0]); !slices.Contains(r.Families, family) {
 		r.Families = []ipam.Family{family}
 	}
@@ -177,14 +194,14 @@ func (m *machine) drawShare(t *rapid.T) {
 }
 
 func (m *machine) drawClaim(t *rapid.T) {
-	owner, address, sharing := someOwner.Draw(t, "owner"), someAddress.Draw(t, "address"), someSharing.Draw(t, "sharing")
+	owner, address, sharing := someOwner.Draw(t, "owner"), m.some(t), someSharing.Draw(t, "sharing")
 	kinds := m.claim(owner, address, sharing)
 	err, _ := m.both(t, func(a *ipam.Allocator) any { return a.Claim(owner, address, sharing) }).(error)
 	judge(t, fmt.Sprintf("Claim(%s, %s, %+v)", owner, address, sharing), err, kinds)
 }
 
 func (m *machine) drawClaimReleasing(t *rapid.T) {
-	owner, address, ports := someOwner.Draw(t, "owner"), someAddress.Draw(t, "address"), somePorts.Draw(t, "ports")
+	owner, address, ports := someOwner.Draw(t, "owner"), m.some(t), somePorts.Draw(t, "ports")
 	if rapid.Bool().Draw(t, "all of it") {
 		ports = nil
 	}
@@ -208,7 +225,7 @@ func (m *machine) drawRelease(t *rapid.T) {
 }
 
 func (m *machine) drawFree(t *rapid.T) {
-	owner, address := someOwner.Draw(t, "owner"), someAddress.Draw(t, "address")
+	owner, address := someOwner.Draw(t, "owner"), m.some(t)
 	if len(m.departed) > 0 && rapid.IntRange(0, 4).Draw(t, "any") > 0 {
 		d := rapid.SampledFrom(m.departed).Draw(t, "releasing")
 		owner, address = d.owner, d.address
@@ -220,8 +237,8 @@ func (m *machine) drawFree(t *rapid.T) {
 }
 
 func (m *machine) drawWithdraw(t *rapid.T) {
-	owner, address := someOwner.Draw(t, "owner"), someAddress.Draw(t, "address")
-	if held := m.held(owner, ipam.IPv4); held.IsValid() && rapid.Bool().Draw(t, "its own") {
+	owner, address := someOwner.Draw(t, "owner"), m.some(t)
+	if held := m.held(owner, ipam.FamilyOf(address)); held.IsValid() && rapid.Bool().Draw(t, "its own") {
 		address = held
 	}
 	want := m.withdraw(owner, address)
@@ -233,7 +250,7 @@ func (m *machine) drawWithdraw(t *rapid.T) {
 func (m *machine) drawReserve(t *rapid.T) {
 	before := m.model.reserved
 	m.reserved = rapid.SliceOfN(rapid.Custom(func(t *rapid.T) ipam.Reservation {
-		return ipam.Reservation{Address: someAddress.Draw(t, "address"), Owner: someOwner.Draw(t, "owner")}
+		return ipam.Reservation{Address: m.some(t), Owner: someOwner.Draw(t, "owner")}
 	}), 0, 4).Draw(t, "reserved")
 	after := m.model.reserved
 	m.remark(func(address netip.Addr) bool {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"testing"
 
+	"go4.org/netipx"
 	"pgregory.net/rapid"
 )
 
@@ -40,4 +41,28 @@ func TestOwnersOfFewHashes(t *testing.T) {
 			},
 		})
 	})
+}
+
+// TestRefusalLeavesNothing: an owner that got nothing costs nothing.
+func TestRefusalLeavesNothing(t *testing.T) {
+	r, err := ParseRange("192.0.2.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := New([]Pool{{Name: "a", Ranges: []netipx.IPRange{r}}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Allocate(Owner{"default", "web"}, Request{Families: []Family{IPv4, IPv6}}); err == nil {
+		t.Error("got an IPv6 address")
+	}
+	if a.owners.used != 0 {
+		t.Errorf("a refusal left %d records", a.owners.used)
+	}
+	if a.ClaimReleasing(Owner{"default", "web"}, r.From(), nil) != nil || !a.Free(r.From(), Owner{"default", "web"}) {
+		t.Error("claimed as releasing and not freed")
+	}
+	if a.owners.used != 0 {
+		t.Errorf("Free left %d records", a.owners.used)
+	}
 }
