@@ -14,6 +14,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/tools/cache"
+	watchtools "k8s.io/client-go/tools/watch"
 
 	"cloud-provider-haproxy/test/lab/traffic"
 )
@@ -143,7 +145,12 @@ func (s *site) createAll(t *testing.T, names []string, form func(name string) *c
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	services := s.Client.CoreV1().Services(namespace)
-	events, err := services.Watch(ctx, metav1.ListOptions{})
+	before, err := services.List(ctx, metav1.ListOptions{})
+	must(t, err)
+	// The API server ends the watch of a client that is too slow, which we are when all is busy.
+	events, err := watchtools.NewRetryWatcherWithContext(ctx, before.ResourceVersion, &cache.ListWatch{
+		WatchFuncWithContext: services.Watch,
+	})
 	must(t, err)
 	defer events.Stop()
 	var mu sync.Mutex
@@ -163,8 +170,11 @@ func (s *site) createAll(t *testing.T, names []string, form func(name string) *c
 	all := map[string]served{}
 	for len(all) < len(names) {
 		select {
-		case event := <-events.ResultChan():
+		case event, open := <-events.ResultChan():
 			svc, isService := event.Object.(*corev1.Service)
+			if !open && ctx.Err() == nil || event.Type == watch.Error {
+				t.Fatalf("the watch of Services ended: %v", event.Object)
+			}
 			if !isService || event.Type == watch.Deleted || !slices.Contains(names, svc.Name) || len(ingress(svc)) == 0 {
 				continue
 			}

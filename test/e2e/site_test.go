@@ -54,10 +54,12 @@ func TestSite(t *testing.T) {
 		{"secrets-untold", testSecretsUntold}, // last: of all that went before
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			defer func() { // also when it gave up in the middle
+				if t.Failed() {
+					s.tellController(t)
+				}
+			}()
 			test.run(t, s)
-			if t.Failed() {
-				s.tellController(t)
-			}
 		})
 	}
 }
