@@ -85,7 +85,7 @@ func (m *Manager) assign(withheld map[desired.Key]bool) {
 		if entry.want == nil || entry.refused != nil || withheld[key] {
 			continue
 		}
-		addresses, err := m.addresses.Allocate(ipam.Owner(key), entry.request)
+		addresses, err := m.addresses.Allocate(ipam.Owner(key), m.ofThesePools(entry.request))
 		entry.unassigned, entry.unproven = err, false
 		if err == nil {
 			entry.want.Addresses = addresses
@@ -95,6 +95,19 @@ func (m *Manager) assign(withheld map[desired.Key]bool) {
 			signal(m.prove)
 		}
 	}
+}
+
+// ofThesePools leaves out pools that are gone since the request was made: whoever changed the pools has to make it anew,
+// and until then the Service keeps what it has.
+func (m *Manager) ofThesePools(request ipam.Request) ipam.Request {
+	gone := func(name string) bool {
+		return !slices.ContainsFunc(m.pools.Pools, func(p ipam.Pool) bool { return p.Name == name })
+	}
+	if slices.ContainsFunc(request.Pools, gone) {
+		request.Pools = slices.DeleteFunc(slices.Clone(request.Pools), gone)
+		request.Moves = false
+	}
+	return request
 }
 
 func (m *Manager) keys() []desired.Key {

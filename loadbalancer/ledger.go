@@ -98,28 +98,29 @@ func (m *Manager) keepBooks(ctx context.Context) {
 
 // writeBooks makes the object say what is so now, and leaves what others removed from it removed.
 func (m *Manager) writeBooks(ctx context.Context) error {
-	return m.withBooks(ctx, func(ctx context.Context) error {
-		err := m.write(ctx)
+	return m.withBooks(ctx, func(ctx context.Context) (asked bool, err error) {
+		asked, err = m.write(ctx)
 		var changed *LedgerChangedError
 		for errors.As(err, &changed) && ctx.Err() == nil {
 			if err = m.adoptEdits(ctx); err == nil {
-				err = m.write(ctx)
+				_, err = m.write(ctx)
 			}
 		}
-		return err
+		return asked, err
 	})
 }
 
 // readBooks takes over what somebody changed in the object, and writes what is missing in it.
 func (m *Manager) readBooks(ctx context.Context) {
-	err := m.withBooks(ctx, m.adoptEdits)
+	err := m.withBooks(ctx, func(ctx context.Context) (bool, error) { return true, m.adoptEdits(ctx) })
 	if err == nil {
 		signal(m.noted)
 	}
 }
 
-// withBooks does something with the object. That it fails is told once, until it succeeds.
-func (m *Manager) withBooks(ctx context.Context, do func(context.Context) error) error {
+// withBooks does something with the object; asked says whether the API server was asked for it. That it fails is told once,
+// until it succeeds.
+func (m *Manager) withBooks(ctx context.Context, do func(context.Context) (asked bool, err error)) error {
 	select {
 	case m.books.turn <- struct{}{}:
 	case <-ctx.Done():
@@ -128,9 +129,9 @@ func (m *Manager) withBooks(ctx context.Context, do func(context.Context) error)
 	defer func() { <-m.books.turn }()
 	timed, cancel := context.WithTimeout(ctx, m.settings.AskTimeout)
 	defer cancel()
-	err := do(timed)
-	if ctx.Err() != nil {
-		return err // who asked gave up
+	asked, err := do(timed)
+	if ctx.Err() != nil || !asked {
+		return err // who waited gave up, or there was nothing to do
 	}
 	news := (err != nil) != m.books.failed
 	if m.books.failed = err != nil; news && err != nil {
@@ -141,18 +142,18 @@ func (m *Manager) withBooks(ctx context.Context, do func(context.Context) error)
 }
 
 // write writes what is so now, unless the object says that already. It is called with the turn held.
-func (m *Manager) write(ctx context.Context) error {
+func (m *Manager) write(ctx context.Context) (asked bool, err error) {
 	m.mu.Lock()
 	ledger, known := m.ledger(), m.target != nil
 	m.mu.Unlock()
 	if !known || sameLedger(ledger, m.books.saved) {
-		return nil // before the first round nobody knows what is on its way back
+		return false, nil // before the first round nobody knows what is on its way back
 	}
 	if err := m.books.store.Write(ctx, ledger); err != nil {
-		return err
+		return true, err
 	}
 	m.books.saved = ledger
-	return nil
+	return true, nil
 }
 
 // adoptEdits reads the object and takes over what a person changed in it since it was read or written: an entry that was

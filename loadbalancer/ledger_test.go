@@ -9,6 +9,7 @@ import (
 
 	"cloud-provider-haproxy/ipam"
 	"cloud-provider-haproxy/loadbalancer"
+	"cloud-provider-haproxy/loadbalancer/desired"
 )
 
 // TestKeptAddressWaitsForItsService, over restarts and while gateways are away.
@@ -166,6 +167,35 @@ func TestLedgerThatCannotBeWritten(t *testing.T) {
 		time.Sleep(time.Minute)
 		if got := s.ledger.read().Releasing; len(got) != 1 || got[0].Owner != key("a") {
 			t.Errorf("releasing: %v", got)
+		}
+	})
+}
+
+// TestLedgerThatSomebodySpoils is told once, and while it lasts no State is made of it.
+func TestLedgerThatSomebodySpoils(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "10.0.0.1-10.0.0.2", "gw1")
+		c := s.start()
+		defer c.stop()
+		s.ensure(c, web("a", 80))
+		s.ledger.fail(errors.New("addresses.yaml line 3: no address"))
+		_, before := s.gateways[0].snapshot()
+		for range 20 {
+			if err := c.Delete(t.Context(), key("a"), true); err == nil {
+				t.Error("Delete succeeded although nothing was written down")
+			}
+			time.Sleep(20 * time.Second)
+		}
+		_, after := s.gateways[0].snapshot()
+		states := map[desired.Fence]bool{}
+		for _, fence := range after[len(before):] {
+			states[fence] = true
+		}
+		if len(states) > 3 {
+			t.Errorf("%d States", len(states))
+		}
+		if told := s.observer.toldOf(); len(told) != 1 {
+			t.Errorf("told %d times: %v", len(told), told)
 		}
 	})
 }

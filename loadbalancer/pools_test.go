@@ -78,6 +78,28 @@ func TestPoolsChangeWhileRunning(t *testing.T) {
 	})
 }
 
+// TestPoolOfARequestIsGone: until its owner asks anew, a Service keeps what it has, and what else it wants is done.
+func TestPoolOfARequestIsGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "10.0.0.1-10.0.0.2", "gw1")
+		s.settings.PoolSettings = poolsOf(t, map[string]string{"default": "10.0.0.1-10.0.0.2", "more": "10.1.0.1"})
+		c := s.start()
+		defer c.stop()
+		named := func(port uint16) loadbalancer.Service {
+			service := web("a", port)
+			service.Request.Pools, service.Request.Moves = []string{"more"}, true
+			return service
+		}
+		s.ensure(c, named(80))
+		if err := c.SetPools(poolsOf(t, map[string]string{"default": "10.1.0.0/30"})); err != nil {
+			t.Fatal(err)
+		}
+		if got := s.ensure(c, named(443)).Addresses[0].String(); got != "10.1.0.1" {
+			t.Errorf("a has %s", got)
+		}
+	})
+}
+
 func TestReservedByTheConfiguration(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t, "10.0.0.1-10.0.0.2", "gw1")
