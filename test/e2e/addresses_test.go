@@ -10,6 +10,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"cloud-provider-haproxy/test/lab"
 )
 
 const (
@@ -23,7 +25,7 @@ const (
 func testStranger(t *testing.T, s *site) {
 	s.withPools(t, `- {name: small, addresses: [192.0.2.240-192.0.2.241], autoAssign: false}`)
 	const taken, next = "192.0.2.240", "192.0.2.241"
-	must(t, s.address(t, "add", taken))
+	must(t, setAddress(t, s.client, "add", taken))
 	mac := s.mac(t)
 	s.create(t, service("any", annotated(poolAnnotation, "small")))
 	if got := s.addresses(t, "any")[0].String(); got != next {
@@ -38,7 +40,7 @@ func testStranger(t *testing.T, s *site) {
 	s.remove(t, "full")
 	s.awaitGone(t, "full")
 
-	must(t, s.address(t, "del", taken))
+	must(t, setAddress(t, s.client, "del", taken))
 	const object = "cloud-provider-haproxy-addresses"
 	ledger, err := s.Client.CoreV1().ConfigMaps(metav1.NamespaceSystem).Get(t.Context(), object, metav1.GetOptions{})
 	must(t, err)
@@ -54,9 +56,25 @@ func testStranger(t *testing.T, s *site) {
 	s.reaches(t, taken+":80")
 }
 
-// address gives the client's host another address, or takes it away.
-func (s *site) address(t *testing.T, verb, address string) error {
-	_, err := s.client.Run(context.WithoutCancel(t.Context()), "ip", "address", verb, address+"/32", "dev", "eth0")
+// testNodeAnswers: a worker answers for an address that a gateway holds, as kube-proxy in IPVS mode makes it do.
+func testNodeAnswers(t *testing.T, s *site) {
+	s.create(t, service("contested", families(corev1.IPFamilyPolicyRequireDualStack)))
+	worker := s.Lab.Workers[0]
+	for _, address := range s.addresses(t, "contested") {
+		s.reaches(t, target(address, 80))
+		must(t, setAddress(t, worker, "add", address.String()))
+		t.Log(s.expectEvent(t, "Service", "contested", "Warning", "AddressConflict", address.String(), worker.Name, "strictARP"))
+		must(t, setAddress(t, worker, "del", address.String()))
+	}
+}
+
+// setAddress gives a host another address ("add"), or takes it away ("del").
+func setAddress(t *testing.T, h *lab.Host, verb, address string) error {
+	bits := "/32"
+	if strings.Contains(address, ":") {
+		bits = "/128"
+	}
+	_, err := h.Run(context.WithoutCancel(t.Context()), "ip", "address", verb, address+bits, "dev", "eth0")
 	return err
 }
 

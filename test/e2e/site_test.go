@@ -34,6 +34,7 @@ func TestSite(t *testing.T) {
 		{"pool-exhausted", testPoolExhausted},
 		{"requested", testRequested},
 		{"stranger", testStranger},
+		{"node-answers", testNodeAnswers},
 		{"sharing", testSharing},
 		{"kept-address", testKeptAddress},
 		{"families-change", testFamiliesChange},
