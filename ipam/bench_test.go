@@ -50,10 +50,10 @@ func filled(t testing.TB, pools []ipam.Pool, n int) *ipam.Allocator {
 	return a
 }
 
-func numbered(i int) ipam.Owner { return ipam.Owner{Namespace: "bench", Name: names()[i]} }
+func numbered(i int) ipam.Owner { return ipam.Owner{Namespace: "bench", Name: serviceNames()[i]} }
 
-// names are made once: a real owner's name belongs to the Service object.
-var names = sync.OnceValue(func() []string {
+// serviceNames are made once: a real owner's name belongs to the Service object.
+var serviceNames = sync.OnceValue(func() []string {
 	all := make([]string, 1_000_002)
 	for i := range all {
 		all[i] = fmt.Sprintf("service-%d", i)
@@ -207,7 +207,7 @@ func BenchmarkRebuild16000(b *testing.B) {
 // TestMemoryPerAddress holds what issue 3 asks for: at most 200 bytes for an address in use.
 func TestMemoryPerAddress(t *testing.T) {
 	const n = 1_000_000
-	names() // not counted: a Service object has its name anyway
+	serviceNames() // not counted: a Service object has its name anyway
 	for _, layout := range []string{"v6-64", "100-pools"} {
 		pools := layouts(t, n)[layout]
 		before := heap()
