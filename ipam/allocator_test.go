@@ -2,6 +2,7 @@ package ipam_test
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"reflect"
 	"strings"
@@ -164,6 +165,8 @@ func TestRefusals(t *testing.T) {
 			new(ipam.RequestError), "address 192.0.2.1 is requested, but the Service wants [IPv6] only"},
 		{"two of a family", ipam.Request{Addresses: []netip.Addr{addr("192.0.2.1"), addr("192.0.2.2")},
 			Families: []ipam.Family{ipam.IPv4}}, new(ipam.RequestError), "a Service has one address of each family"},
+		{"no IPv6 in this pool", ipam.Request{Families: []ipam.Family{ipam.IPv6}, Pools: []string{"b", "a"}}, new(ipam.ExhaustedError),
+			`none of the pools that this Service may use (b, a) has IPv6 addresses; add a range to one, or ask for another pool or the other family`},
 		{"no IPv6 pool", ipam.Request{Families: []ipam.Family{ipam.IPv6}}, new(ipam.ExhaustedError),
 			"no pool has IPv6 addresses"},
 	} {
@@ -245,4 +248,33 @@ func TestClaimedRunsAreJumped(t *testing.T) {
 	if got := allocate(t, a, "y", ipam.Request{}); got != "10.0.0.10" {
 		t.Errorf("y = %s", got)
 	}
+}
+
+// TestErrorsFitAnEvent: an Event's note has 1024 bytes, however many pools there are.
+func TestErrorsFitAnEvent(t *testing.T) {
+	var pools []ipam.Pool
+	for i := range 100 {
+		pools = append(pools, pool(t, fmt.Sprintf("a-rather-long-name-of-a-pool-%d", i), fmt.Sprintf("10.0.%d.1", i)))
+	}
+	a := newAllocator(t, nil, pools...)
+	for i := range 100 {
+		allocate(t, a, fmt.Sprint(i), ipam.Request{})
+	}
+	for _, request := range []ipam.Request{
+		{},
+		{Families: []ipam.Family{ipam.IPv6}, Pools: names(pools)},
+		{Addresses: []netip.Addr{addr("192.0.2.1")}},
+	} {
+		_, err := a.Allocate(owner("new"), request)
+		if err == nil || len(err.Error()) > 600 || !strings.Contains(err.Error(), "96 more") {
+			t.Errorf("%d bytes: %v", len(fmt.Sprint(err)), err)
+		}
+	}
+}
+
+func names(pools []ipam.Pool) (all []string) {
+	for _, p := range pools {
+		all = append(all, p.Name)
+	}
+	return all
 }

@@ -7,8 +7,8 @@
 // Invariant 8, never give away an address:
 //   - An address, or a port of a shared one, has at most one owner. What an owner holds changes only when that owner asks.
 //   - What an owner gives up is releasing, not free: Free makes it free when the caller knows that no gateway serves it
-//     any more. Only its last owner may take it back before that, and then Withdraw makes it releasing again. An owner
-//     that had an address alone may serve any port of it: when it begins to share, nobody joins before a Free.
+//     any more. Only its last owner may take it back before that, and then Withdraw makes it releasing again. Which ports
+//     an owner without a sharing key has nobody knows: when it begins to share, nobody joins before a Free.
 //   - Published addresses are claimed before the first Allocate, also when they lie outside every pool (Check says so).
 //   - Marks (reserved, quarantined, excluded) and other pools (WithPools) take nothing from whoever has it.
 //
@@ -21,7 +21,8 @@
 // of the cursor waits in a map until the cursor has come by. A million addresses do not fit the processor's caches, so what
 // counts is how often an operation waits for memory: a record is one cache line, found through a table of our own, and
 // cells are written, not read. Sharing costs those who share: their cell leads to a map. BenchmarkAllocateRelease has the
-// figures: 0.3 microseconds with 1000 in use, 0.7 with 1 000 000, 85 bytes each.
+// figures: 0.3 microseconds for a Service that comes and goes, however many there are, and 0.8 for one of a million that
+// goes and comes back; 85 bytes each.
 //
 // Rejected: walking the pool and asking a set (4.7 ms with 16 000 in use); a bitmap (a v6 /64 has 2^64 addresses); an
 // ordered tree of free intervals (log n, more memory, and much more code); netipx.IPSet as the free set (immutable, so

@@ -30,27 +30,38 @@ func (e *ExhaustedError) problem() string {
 	case e.Asked != nil && len(e.Asked) == 0:
 		return fmt.Sprintf("there is no pool that this Service may get an %s address from", e.Family)
 	case len(e.Pools) == 0 && e.Asked != nil:
-		return fmt.Sprintf("no pool of %q has %s addresses; add a range to one, or ask for another pool or the other family",
-			e.Asked, e.Family)
+		return fmt.Sprintf("none of the pools that this Service may use (%s) has %s addresses; add a range to one, or ask for "+
+			"another pool or the other family", few(e.Asked, ", "), e.Family)
 	case len(e.Pools) == 0:
 		return fmt.Sprintf("no pool has %s addresses; add a range to a pool, or ask for the other family", e.Family)
 	}
 	parts := make([]string, len(e.Pools))
 	remedy := "add a range to a pool or delete a Service"
 	for i, c := range e.Pools {
-		parts[i] = fmt.Sprintf("pool %q has %d, %d assigned", c.Pool, c.Size, c.Assigned)
+		parts[i] = fmt.Sprintf("pool %q has %d addresses: %d assigned", c.Pool, c.Size, c.Assigned)
 		if c.Reserved > 0 {
 			parts[i] += fmt.Sprintf(", %d reserved", c.Reserved)
 		}
 		if c.Quarantined > 0 {
-			parts[i] += fmt.Sprintf(", %d quarantined because others on the network answer for them", c.Quarantined)
+			parts[i] += fmt.Sprintf(", %d quarantined because somebody else on the network uses them", c.Quarantined)
 		}
 		if c.Releasing > 0 {
 			parts[i] += fmt.Sprintf(", %d releasing until every gateway confirms", c.Releasing)
 			remedy = "add a range to a pool or delete a Service, or " + releasingRemedy
 		}
 	}
-	return fmt.Sprintf("no %s address is free (%s); %s", e.Family, strings.Join(parts, "; "), remedy)
+	return fmt.Sprintf("no %s address is free (%s); %s", e.Family, few(parts, "; "), remedy)
+}
+
+// maxListed bounds what an error lists: a Kubernetes Event has 1024 bytes.
+const maxListed = 4
+
+// few joins the first parts and counts the rest.
+func few(parts []string, separator string) string {
+	if more := len(parts) - maxListed; more > 0 {
+		parts = append(parts[:maxListed:maxListed], fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(parts, separator)
 }
 
 // releasingRemedy is what somebody can do about an address that does not become free.
@@ -64,7 +75,7 @@ type OutsideError struct {
 }
 
 func (e *OutsideError) Error() string {
-	return fmt.Sprintf("address %s is in no pool (%s)", e.Address, strings.Join(e.Pools, "; "))
+	return fmt.Sprintf("address %s is in no pool (%s)", e.Address, few(e.Pools, "; "))
 }
 
 // ExcludedError says that Address lies in a pool but must not be given to a Service.

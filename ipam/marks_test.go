@@ -48,7 +48,7 @@ func TestReservedAddressWaitsForItsOwner(t *testing.T) {
 		t.Errorf("requested: %v", err)
 	}
 	_, err = a.Allocate(owner("new"), ipam.Request{Pools: []string{"a"}, Note: `pool "b" is for namespace mail`})
-	if err == nil || err.Error() != `no IPv4 address is free (pool "a" has 3, 2 assigned, 1 reserved); add a range to a pool `+
+	if err == nil || err.Error() != `no IPv4 address is free (pool "a" has 3 addresses: 2 assigned, 1 reserved); add a range to a pool `+
 		`or delete a Service; pool "b" is for namespace mail` {
 		t.Errorf("exhausted: %v", err)
 	}
@@ -86,7 +86,7 @@ func TestQuarantine(t *testing.T) {
 		t.Errorf("requested: %v", err)
 	}
 	_, err = a.Allocate(owner("new"), ipam.Request{})
-	if err == nil || !strings.Contains(err.Error(), `pool "a" has 2, 1 assigned, 1 quarantined because others on the network answer`) {
+	if err == nil || !strings.Contains(err.Error(), `pool "a" has 2 addresses: 1 assigned, 1 quarantined because somebody else on the network uses them`) {
 		t.Errorf("exhausted: %v", err)
 	}
 	a.SetQuarantined(map[netip.Addr]string{addr("192.0.2.1"): "00:00:5e:00:53:01"})

@@ -180,8 +180,8 @@ func (a *Allocator) describe(pool string) string {
 			}
 		}
 	}
-	if more := len(ranges) - 4; more > 0 {
-		ranges = append(ranges[:4], fmt.Sprintf("and %d more", more))
+	if more := len(ranges) - maxListed; more > 0 {
+		ranges = append(ranges[:maxListed], fmt.Sprintf("and %d more", more))
 	}
 	return pool + ": " + strings.Join(ranges, ", ")
 }

@@ -48,7 +48,7 @@ func (b *block) countUse(held bool, delta int) {
 }
 
 // isShared says whether the cell of an address in use is several, without reading it: with a million addresses in use
-// the wait for cells that are only written afterwards was a fifth of the cost of an allocation.
+// the wait for cells that are only written afterwards was a tenth of the cost of an allocation.
 func (a *Allocator) isShared(address netip.Addr) bool {
 	if len(a.shared) == 0 {
 		return false
