@@ -35,7 +35,7 @@ type released struct {
 func (m *Manager) departures(served map[desired.Key]*desired.LoadBalancer, fence desired.Fence) (all []desired.Releasing) {
 	for _, r := range m.addresses.Releasing() {
 		owner, ports := desired.Key(r.Owner), portsOf(r.Ports)
-		if serves(served[owner], r.Address, ports) {
+		if lb := served[owner]; serves(lb, r.Address, ports) && !m.sharesAll(lb, r.Address) {
 			continue
 		}
 		// Ports that were given up later count from their own State on, and so does the rest then.
@@ -57,6 +57,20 @@ func serves(lb *desired.LoadBalancer, address netip.Addr, ports []desired.Port) 
 	return len(ports) == 0 || slices.ContainsFunc(lb.Frontends, func(f desired.Frontend) bool {
 		return slices.Contains(ports, desired.Port{Protocol: f.Protocol, Port: f.Port})
 	})
+}
+
+// sharesAll says whether a load balancer has no other ports on the address than those that its Service shares it with now.
+// Who begins to share an address keeps it, and gives up whatever else a gateway may still serve for it there.
+func (m *Manager) sharesAll(lb *desired.LoadBalancer, address netip.Addr) bool {
+	for _, holder := range m.addresses.Holders(address) {
+		if desired.Key(holder.Owner) != lb.Key || holder.Releasing || holder.Sharing.Key == "" {
+			continue
+		}
+		return !slices.ContainsFunc(lb.Frontends, func(f desired.Frontend) bool {
+			return !slices.Contains(holder.Sharing.Ports, ipam.Port{Protocol: string(f.Protocol), Number: f.Port})
+		})
+	}
+	return false
 }
 
 // portsOf is sorted as a State has it.

@@ -126,3 +126,32 @@ func TestSharerDeletedWhileDown(t *testing.T) {
 		s.ensure(c, sharing(web("ssh", 22), "k"))
 	})
 }
+
+// TestServiceBeginsToShare: a gateway that is away may still serve ports for it that it does not name any more.
+func TestServiceBeginsToShare(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "10.0.0.1", "gw1", "gw2")
+		c := s.start()
+		s.ensure(c, web("a", 81))
+		s.gateway("gw2").change(func(g *fakeGateway) { g.dead = true })
+		s.ensure(c, sharing(web("a", 80), "k"))
+		for range 2 {
+			if _, err := c.Ensure(t.Context(), sharing(web("b", 81), "k")); err == nil {
+				t.Error("port 81 was given away while gw2 may still serve it for a")
+			}
+			if state, _ := s.gateways[0].snapshot(); len(state.Releasing) != 1 || state.Releasing[0].Owner != key("a") || len(state.LoadBalancers) != 1 {
+				t.Errorf("State: %+v", state)
+			}
+			_ = c.stop()
+			c = s.start(replayed(sharing(web("a", 80), "k"), "10.0.0.1"))
+			time.Sleep(time.Second)
+		}
+		defer func() { _ = c.stop() }()
+		s.gateway("gw2").change(func(g *fakeGateway) { g.dead = false })
+		time.Sleep(10 * time.Second)
+		s.ensure(c, sharing(web("b", 81), "k"))
+		if got := s.ensure(c, sharing(web("a", 80), "k")).Addresses[0].String(); got != "10.0.0.1" {
+			t.Errorf("a has %s", got)
+		}
+	})
+}

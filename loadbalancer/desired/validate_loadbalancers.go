@@ -74,9 +74,9 @@ func (j *judgement) addresses() {
 	for i, address := range j.lb.Addresses {
 		f := j.v.vips[address]
 		problem := ""
-		switch {
-		case f == nil && j.v.returns.addresses[address] != Key{}:
-			problem = returning(address, j.v.returns.addresses[address])
+		switch owner, whole := j.v.returns.addresses[address]; {
+		case whole && (f == nil || owner != j.lb.Key):
+			problem = returning(address, owner)
 		case f == nil:
 			problem = fmt.Sprintf("%s is not one of the vips", address)
 		case f.problem != "":

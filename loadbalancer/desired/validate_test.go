@@ -40,6 +40,9 @@ func TestValidStates(t *testing.T) {
 		"departed ports that their owner has again": func(s *desired.State) {
 			s.Releasing[2].Owner, s.Releasing[2].Ports = key("api"), []desired.Port{{Protocol: desired.TCP, Port: 80}}
 		},
+		"an address that its owner begins to share": func(s *desired.State) {
+			s.Releasing[2].Owner, s.Releasing[2].Ports = key("api"), nil
+		},
 		"departed ports beside a whole address": func(s *desired.State) { s.Releasing[2].Address = addr("192.0.2.20") },
 		"kept and quarantined":                  func(s *desired.State) { s.Quarantined[0].Address = s.Reserved[1].Address },
 		"UDP and TCP":                           func(s *desired.State) { s.LoadBalancers[0].Frontends[2].Port = 443 },
