@@ -164,7 +164,6 @@ func (m *Manager) tellNotices(notices []notice) {
 
 func (m *Manager) claimPublished(replay Replay) (notices []notice) {
 	for _, address := range replay.Published {
-		m.recall(replay.Key, address)
 		err := m.addresses.Claim(ipam.Owner(replay.Key), address, replay.Sharing)
 		if err == nil {
 			m.proven[address] = true
@@ -199,7 +198,6 @@ func (m *Manager) claimServed() {
 		}
 		for _, address := range lb.Addresses {
 			if entry != nil {
-				m.recall(lb.Key, address)
 				var holds *ipam.HoldsError
 				if !errors.As(m.addresses.Claim(ipam.Owner(lb.Key), address, entry.request.Sharing), &holds) {
 					continue
@@ -220,16 +218,6 @@ func frontendPorts(frontends []desired.Frontend) (ports []ipam.Port) {
 		ports = append(ports, ipam.Port{Protocol: string(f.Protocol), Number: f.Port})
 	}
 	return ports
-}
-
-// recall repeats that a Service is giving up what it had of an address which it claims now: it began to share it.
-func (m *Manager) recall(key desired.Key, address netip.Addr) {
-	if m.good == nil || m.addresses.Has(ipam.Owner(key), address) {
-		return
-	}
-	m.claimReleasing(slices.DeleteFunc(slices.Clone(m.good.Releasing), func(r desired.Releasing) bool {
-		return r.Owner != key || r.Address != address
-	}))
 }
 
 // claimReleasing repeats what was on its way back.
