@@ -32,6 +32,8 @@ func (v *validation) loadBalancers() {
 		j.addresses()
 		j.frontends()
 		j.pool()
+		j.sources("allowSources", lb.AllowSources)
+		j.sources("denySources", lb.DenySources)
 		j.claims(claims)
 	}
 }
@@ -143,6 +145,18 @@ func (j *judgement) pool() {
 		}
 		if server.Weight < 1 || server.Weight > 256 {
 			j.add(fmt.Sprintf("pool.servers[%d].weight", i), fmt.Sprintf("is %d; allowed are 1 to 256", server.Weight))
+		}
+	}
+}
+
+// sources need not be merged, nor masked: Normalize does it.
+func (j *judgement) sources(field string, prefixes []netip.Prefix) {
+	for i, p := range prefixes {
+		switch {
+		case !p.IsValid():
+			j.add(fmt.Sprintf("%s[%d]", field, i), "is no prefix; allowed are IPv4 and IPv6 prefixes, as in 192.0.2.0/24")
+		case p.Addr().Is4In6():
+			j.add(fmt.Sprintf("%s[%d]", field, i), fmt.Sprintf("%s is an IPv4 prefix in IPv6 form; write it as IPv4", p))
 		}
 	}
 }
