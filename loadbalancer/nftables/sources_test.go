@@ -68,8 +68,8 @@ func TestFrontDoorKnowsSources(t *testing.T) {
 	}
 }
 
-// A range that is narrowed ends no connection, and lets none begin: neither one from the port of a connection that ended
-// just now, which meets its socket in TIME_WAIT, nor one that a SYN cookie answered before.
+// A range that is narrowed ends no connection, and lets none begin, not even one from the port of a connection that ended
+// just now, which meets its socket in TIME_WAIT.
 func TestNarrowedSources(t *testing.T) {
 	w := newWire(t)
 	for _, port := range []string{"80", "53"} {
