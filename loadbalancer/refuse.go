@@ -28,6 +28,11 @@ func (m *Manager) Refuse(ctx context.Context, key desired.Key, sources *Sources)
 		return nil
 	}
 	_, err := m.join(ctx, &call{key: key, ensure: true})
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.goodBy[key] == nil {
+		return nil // nobody serves it yet, and whoever does it later serves the new form
+	}
 	return err
 }
 
