@@ -2,6 +2,7 @@ package loadbalancer_test
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"slices"
 	"testing"
@@ -113,20 +114,44 @@ func TestRefusedSpecOfAPendingService(t *testing.T) {
 func TestRefusedWhileACallWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t, "10.0.0.0/24", "gw1")
-		s.gateways[0].change(func(g *fakeGateway) { g.dead = true })
 		c := s.start()
 		defer c.stop()
+		s.gateways[0].change(func(g *fakeGateway) { g.took = time.Second })
+		go s.ensure(c, web("other", 80))
+		time.Sleep(100 * time.Millisecond) // its round goes on; the next call waits for the next one
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 		defer cancel()
-		_, _ = c.Ensure(ctx, web("open", 80))
+		if _, err := c.Ensure(ctx, web("open", 80)); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatal(err)
+		}
 		s.refuse(c, "open", nil)
-		s.gateways[0].change(func(g *fakeGateway) { g.dead = false })
 		time.Sleep(time.Minute)
 		if s.gateways[0].serves("open") != nil {
 			t.Error("it is served")
 		}
-		if rounds, _, _ := s.observer.seen(); len(rounds) > 20 {
+		if rounds, _, _ := s.observer.seen(); len(rounds) > 10 {
 			t.Errorf("%d rounds in a minute in which nothing happened", len(rounds))
+		}
+	})
+}
+
+// A form that a gateway refused has no part in it: the last good one is open to whom the spec says.
+func TestRefusedSpecAfterAGatewaysRefusal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "10.0.0.0/24", "gw1", "gw2")
+		for _, g := range s.gateways {
+			g.judge = naming
+		}
+		c := s.start()
+		defer c.stop()
+		address := s.ensure(c, web("web", 80)).Addresses
+		if _, err := c.Ensure(t.Context(), web("web", badPort)); !isA[*loadbalancer.ServiceFaultError](err) {
+			t.Fatal(err)
+		}
+		s.refuse(c, "web", sources("192.0.2.0/24"))
+		s.admits("web", "192.0.2.0/24")
+		if lb := s.gateways[0].serves("web"); !slices.Equal(lb.Addresses, address) || lb.Frontends[0].Port != 80 {
+			t.Errorf("it is served as %+v", lb)
 		}
 	})
 }
