@@ -92,7 +92,9 @@ func (a *Agent) expel(ctx context.Context, since map[connection]time.Time) (agai
 // guests are who may connect to one port of a VIP.
 type guests struct{ allow, deny []netip.Prefix }
 
-func (g guests) equal(h guests) bool { return slices.Equal(g.allow, h.allow) && slices.Equal(g.deny, h.deny) }
+func (g guests) equal(h guests) bool {
+	return slices.Equal(g.allow, h.allow) && slices.Equal(g.deny, h.deny)
+}
 
 func (g guests) welcome(client netip.Addr) bool {
 	contains := func(p netip.Prefix) bool { return p.Contains(client) }
@@ -119,7 +121,9 @@ func guestsOf(s *desired.State) map[netip.AddrPort]guests {
 }
 
 // sameAdmission says whether whoever may connect according to one State may do so according to the other.
-func sameAdmission(a, b *desired.State) bool { return maps.EqualFunc(guestsOf(a), guestsOf(b), guests.equal) }
+func sameAdmission(a, b *desired.State) bool {
+	return maps.EqualFunc(guestsOf(a), guestsOf(b), guests.equal)
+}
 
 // unwelcome gives the connections of clients that the State does not let in, sorted.
 func (a *Agent) unwelcome(ctx context.Context) ([]connection, error) {
