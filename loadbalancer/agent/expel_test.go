@@ -49,6 +49,26 @@ func admission(t *testing.T) (*Agent, *machine) {
 	return a, m
 }
 
+// endConnections is ss --kill.
+func (m *machine) endConnections(argv []string, output *Output) bool {
+	if !slices.Equal(argv[:min(len(argv), 3)], []string{"ss", "--no-header", "--kill"}) {
+		return false
+	}
+	if m.immortal {
+		return true
+	}
+	filter := strings.Join(argv, " ")
+	m.connections = slices.DeleteFunc(m.connections, func(c string) bool {
+		vip, client, _ := strings.Cut(c, " ")
+		ended := strings.Contains(filter, "( src "+vip+" and dst "+client+" )")
+		if ended {
+			output.Stdout = append(output.Stdout, c+"\n"...)
+		}
+		return ended
+	})
+	return true
+}
+
 func (m *machine) open() (connections []string) {
 	m.meanwhile(func() { connections = slices.Clone(m.connections) })
 	return connections

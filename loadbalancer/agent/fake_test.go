@@ -274,26 +274,6 @@ func (m *machine) Run(ctx context.Context, argv []string, stdin []byte) (output 
 	return output, err
 }
 
-// endConnections is ss --kill.
-func (m *machine) endConnections(argv []string, output *Output) bool {
-	if !slices.Equal(argv[:min(len(argv), 3)], []string{"ss", "--no-header", "--kill"}) {
-		return false
-	}
-	if m.immortal {
-		return true
-	}
-	filter := strings.Join(argv, " ")
-	m.connections = slices.DeleteFunc(m.connections, func(c string) bool {
-		vip, client, _ := strings.Cut(c, " ")
-		ended := strings.Contains(filter, "( src "+vip+" and dst "+client+" )")
-		if ended {
-			output.Stdout = append(output.Stdout, c+"\n"...)
-		}
-		return ended
-	})
-	return true
-}
-
 func (m *machine) stop(pidFile string, pid int) {
 	delete(m.files, pidFile)
 	delete(m.files, fmt.Sprintf("/proc/%d/stat", pid))

@@ -123,3 +123,25 @@ func TestAdmittedTo(t *testing.T) {
 		})
 	}
 }
+
+func TestValidateSources(t *testing.T) {
+	lb := func(change func(lb *desired.LoadBalancer)) func(s *desired.State) {
+		return func(s *desired.State) { change(&s.LoadBalancers[1]) }
+	}
+	const owner = "default/local loadBalancers[default/local]"
+	runFaultTests(t, []faultTest{
+		{"too many sources", lb(func(lb *desired.LoadBalancer) {
+			lb.Frontends = append(lb.Frontends, desired.Frontend{Protocol: desired.TCP, Port: 81, NodePort: 31081})
+			for i := range 5001 {
+				lb.DenySources = append(lb.DenySources, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 1}), 32))
+			}
+		}), []string{owner + ".allowSources: and denySources are 5001 prefixes for each of 2 frontends; allowed are 10000 together"}},
+		{"sources", lb(func(lb *desired.LoadBalancer) {
+			lb.AllowSources = []netip.Prefix{prefix("10.0.0.0/8"), {}}
+			lb.DenySources = []netip.Prefix{netip.PrefixFrom(addr("10.0.0.0"), 33), prefix("::ffff:10.0.0.0/104")}
+		}), []string{
+			owner + ".allowSources[1]: is no prefix", owner + ".denySources[0]: is no prefix",
+			owner + ".denySources[1]: ::ffff:10.0.0.0/104 is an IPv4 prefix in IPv6 form",
+		}},
+	})
+}
