@@ -23,7 +23,10 @@ func TestValidStates(t *testing.T) {
 		"IPv6 VRRP": func(s *desired.State) {
 			s.Gateways[0].VRRPAddress, s.Gateways[1].VRRPAddress = addr("fe80::1"), addr("fe80::2")
 		},
-		"no check":     func(s *desired.State) { s.NodeCheck = desired.Check{Kind: desired.CheckNone} },
+		"no check": func(s *desired.State) { s.NodeCheck = desired.Check{Kind: desired.CheckNone} },
+		"sources that are not merged": func(s *desired.State) {
+			s.LoadBalancers[0].AllowSources = []netip.Prefix{prefix("10.1.2.3/8"), prefix("10.1.0.0/16"), prefix("::/0")}
+		},
 		"empty pool":   func(s *desired.State) { s.LoadBalancers[1].Pool.Servers = nil },
 		"unused VIP":   func(s *desired.State) { s.LoadBalancers = nil },
 		"SSH capitals": func(s *desired.State) { s.Gateways[0].SSHAddress = "East.Example.NET:22" },
