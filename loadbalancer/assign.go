@@ -51,7 +51,7 @@ func (m *Manager) retarget(state *desired.State) (*target, error) {
 		return nil, err
 	}
 	if m.target != nil && m.target.digest == digest && m.target.fence() == m.fence {
-		m.markDepartures(m.target.state)
+		m.markDepartures()
 		return m.target, nil
 	}
 	canonical, err := state.Canonical()
@@ -65,7 +65,7 @@ func (m *Manager) retarget(state *desired.State) (*target, error) {
 	m.target = &target{state: state, byKey: byKey(state), signed: signed, digest: digest}
 	m.fence = state.Fence
 	m.settlePlaces(state)
-	m.markDepartures(state)
+	m.markDepartures()
 	return m.target, nil
 }
 
@@ -165,7 +165,11 @@ func (m *Manager) build(forms []*desired.LoadBalancer) *desired.State {
 			s.Nodes = append(s.Nodes, node)
 		}
 	}
-	s.Releasing = m.departures(byKey(s), fence)
+	served := byKey(s)
+	s.Releasing = slices.DeleteFunc(m.departures(served, fence), func(r desired.Releasing) bool {
+		lb := served[r.Owner]
+		return len(r.Ports) == 0 && lb != nil && slices.Contains(lb.Addresses, r.Address) // it begins to share the address
+	})
 	m.summarize(s)
 	// The clone owns every slice: the wanted forms change while the State is on its way.
 	s = s.Clone()

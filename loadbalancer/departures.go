@@ -35,7 +35,7 @@ type released struct {
 func (m *Manager) departures(served map[desired.Key]*desired.LoadBalancer, fence desired.Fence) (all []desired.Releasing) {
 	for _, r := range m.addresses.Releasing() {
 		owner, ports := desired.Key(r.Owner), portsOf(r.Ports)
-		if serves(served[owner], r.Address, ports) {
+		if m.serves(served[owner], r) {
 			continue
 		}
 		// Ports that were given up later count from their own State on, and so does the rest then.
@@ -49,14 +49,28 @@ func (m *Manager) departures(served map[desired.Key]*desired.LoadBalancer, fence
 	return all
 }
 
-// serves says whether a load balancer has the address and, if ports are named, one of them.
-func serves(lb *desired.LoadBalancer, address netip.Addr, ports []desired.Port) bool {
-	if lb == nil || !slices.Contains(lb.Addresses, address) {
+// serves says whether a load balancer has something that its owner gives up.
+func (m *Manager) serves(lb *desired.LoadBalancer, r ipam.Released) bool {
+	if lb == nil || !slices.Contains(lb.Addresses, r.Address) {
 		return false
 	}
-	return len(ports) == 0 || slices.ContainsFunc(lb.Frontends, func(f desired.Frontend) bool {
-		return slices.Contains(ports, desired.Port{Protocol: f.Protocol, Port: f.Port})
-	})
+	has := frontendPorts(lb.Frontends)
+	if len(r.Ports) > 0 {
+		return slices.ContainsFunc(has, func(p ipam.Port) bool { return slices.Contains(r.Ports, p) })
+	}
+	// Who begins to share an address gives up all ports but those that it holds from then on.
+	held := m.heldPorts(r)
+	return held == nil || slices.ContainsFunc(has, func(p ipam.Port) bool { return !slices.Contains(held, p) })
+}
+
+// heldPorts are those of the address that the owner goes on having.
+func (m *Manager) heldPorts(r ipam.Released) []ipam.Port {
+	for _, holder := range m.addresses.Holders(r.Address) {
+		if holder.Owner == r.Owner && !holder.Releasing {
+			return holder.Sharing.Ports
+		}
+	}
+	return nil
 }
 
 // portsOf is sorted as a State has it.
@@ -77,18 +91,19 @@ func ipamPorts(ports []desired.Port) (all []ipam.Port) {
 	return all
 }
 
-// markDepartures notes from which fence on holds and load balancers are gone, for those that go now. What a State has
+// markDepartures notes from which fence on holds and load balancers are gone, for those that go now. What the target has
 // again has not departed, and counts from anew when it goes again (invariant 8).
-func (m *Manager) markDepartures(s *desired.State) {
+func (m *Manager) markDepartures() {
+	departures := m.departures(m.target.byKey, m.target.fence())
 	clear(m.since)
-	for _, r := range s.Releasing {
+	for _, r := range departures {
 		m.since[hold{r.Address, r.Owner}] = released{
 			since: desired.Fence{Epoch: r.SinceEpoch, Sequence: r.SinceSequence}, ports: r.Ports,
 		}
 	}
 	for key, going := range m.leaving {
 		if going.since.Epoch == 0 {
-			going.since = s.Fence
+			going.since = m.target.fence()
 			m.leaving[key] = going
 		}
 	}
@@ -115,6 +130,8 @@ func (m *Manager) free() (freed []netip.Addr) {
 	for _, r := range m.addresses.Releasing() {
 		h := hold{r.Address, desired.Key(r.Owner)}
 		gone, ok := m.since[h]
+		// While the round ran the owner may have given up more, which the target has still.
+		ok = ok && slices.Equal(gone.ports, portsOf(r.Ports)) && !m.serves(m.target.byKey[h.owner], r)
 		if !ok || slices.ContainsFunc(m.members, func(g *member) bool { return g.confirmed.Compare(gone.since) < 0 }) {
 			continue
 		}
