@@ -3,7 +3,6 @@ package loadbalancer
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -133,15 +132,16 @@ func (m *Manager) takeOver() bool {
 		return cmp.Or(a.Created.Compare(b.Created), a.Key.Compare(b.Key))
 	})
 	var notices []notice
+	terms := m.servedTerms()
 	for _, replay := range m.replays {
 		if replay.Service != nil && m.services[replay.Key] == nil {
 			m.want(*replay.Service)
 		} else if m.services[replay.Key] == nil {
 			m.services[replay.Key] = &service{request: ipam.Request{Sharing: replay.Sharing}}
 		}
-		notices = append(notices, m.claimPublished(replay)...)
+		notices = append(notices, m.claimPublished(replay, terms)...)
 	}
-	m.claimServed()
+	m.claimServed(terms)
 	for key := range m.keeping {
 		m.keep(key)
 	}
@@ -162,9 +162,52 @@ func (m *Manager) tellNotices(notices []notice) {
 	}
 }
 
-func (m *Manager) claimPublished(replay Replay) (notices []notice) {
+// servedTerms are the terms on which the gateways serve the holds of Services. What a Service asks for now is a change of
+// them: one that takes from another is refused later (Allocate), and ports that it has no more are on their way back.
+func (m *Manager) servedTerms() map[hold]ipam.Sharing {
+	asked := map[desired.Key]string{}
+	for _, replay := range m.replays {
+		asked[replay.Key] = replay.Sharing.Key
+	}
+	terms, keys := map[hold]ipam.Sharing{}, map[netip.Addr][]string{}
+	for key, lb := range m.goodBy {
+		for _, address := range lb.Addresses {
+			terms[hold{address, key}] = ipam.Sharing{Key: asked[key], Ports: frontendPorts(lb.Frontends)}
+			keys[address] = append(keys[address], asked[key])
+		}
+	}
+	for h, t := range terms {
+		if all := keys[h.address]; len(all) > 1 {
+			t.Key = mostOf(all)
+			terms[h] = t
+		}
+	}
+	return terms
+}
+
+// mostOf gives the key that most of the Services at one address ask for: they had the same one.
+func mostOf(keys []string) (most string) {
+	times := map[string]int{}
+	for _, key := range keys {
+		if key != "" {
+			times[key]++
+		}
+	}
+	for key, n := range times {
+		if n > times[most] || n == times[most] && key < most {
+			most = key
+		}
+	}
+	return cmp.Or(most, "their former key")
+}
+
+func (m *Manager) claimPublished(replay Replay, terms map[hold]ipam.Sharing) (notices []notice) {
 	for _, address := range replay.Published {
-		err := m.addresses.Claim(ipam.Owner(replay.Key), address, replay.Sharing)
+		sharing, served := terms[hold{address, replay.Key}]
+		if !served {
+			sharing = replay.Sharing
+		}
+		err := m.addresses.Claim(ipam.Owner(replay.Key), address, sharing)
 		if err == nil {
 			m.proven[address] = true
 			if err = m.addresses.Check(address); err != nil {
@@ -179,7 +222,7 @@ func (m *Manager) claimPublished(replay Replay) (notices []notice) {
 }
 
 // claimServed claims the addresses that the gateways serve. Errors mean that a published address, claimed before, won.
-func (m *Manager) claimServed() {
+func (m *Manager) claimServed(terms map[hold]ipam.Sharing) {
 	defer m.claimReleasing(m.books.recalled)
 	if m.good == nil {
 		return
@@ -192,22 +235,18 @@ func (m *Manager) claimServed() {
 		}
 	}
 	for _, lb := range m.good.LoadBalancers {
-		entry := m.services[lb.Key]
+		owner, entry := ipam.Owner(lb.Key), m.services[lb.Key]
 		if entry == nil {
 			m.leaving[lb.Key] = departure{addresses: lb.Addresses}
 		}
 		for _, address := range lb.Addresses {
-			if entry != nil {
-				var holds *ipam.HoldsError
-				if !errors.As(m.addresses.Claim(ipam.Owner(lb.Key), address, entry.request.Sharing), &holds) {
-					continue
-				}
+			if entry != nil && m.addresses.Claim(owner, address, terms[hold{address, lb.Key}]) == nil {
+				continue
 			}
-			var ports []ipam.Port
-			if sharers[address] > 1 {
-				ports = frontendPorts(lb.Frontends)
+			if sharers[address] > 1 || m.addresses.ClaimReleasing(owner, address, nil) != nil {
+				// Others have the rest of it, perhaps since a State that no gateway told of.
+				_ = m.addresses.ClaimReleasing(owner, address, frontendPorts(lb.Frontends))
 			}
-			_ = m.addresses.ClaimReleasing(ipam.Owner(lb.Key), address, ports)
 		}
 	}
 	m.claimReleasing(m.good.Releasing)
