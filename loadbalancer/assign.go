@@ -64,6 +64,9 @@ func (m *Manager) retarget(state *desired.State) (*target, error) {
 	}
 	m.target = &target{state: state, byKey: byKey(state), signed: signed, digest: digest}
 	m.fence = state.Fence
+	for _, vip := range state.VIPs {
+		m.proven[vip.Address] = true // ours from now on, whoever answers for it later
+	}
 	m.settlePlaces(state)
 	m.markDepartures()
 	return m.target, nil
