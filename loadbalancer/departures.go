@@ -111,7 +111,13 @@ func (m *Manager) markDepartures() {
 
 // depart releases what a Service that is no more holds. It is called with mu held.
 func (m *Manager) depart(key desired.Key) {
-	held := m.addresses.Release(ipam.Owner(key))
+	owner := ipam.Owner(key)
+	for _, address := range m.addresses.Addresses(owner) {
+		if m.unproven(address) {
+			m.addresses.Withdraw(owner, address) // no gateway was told of it, so none has to confirm
+		}
+	}
+	held := m.addresses.Release(owner)
 	served := m.goodBy[key]
 	if m.target != nil && m.target.byKey[key] != nil {
 		served = m.target.byKey[key]
@@ -139,6 +145,7 @@ func (m *Manager) free() (freed []netip.Addr) {
 		delete(m.since, h)
 		if len(m.addresses.Holders(r.Address)) == 0 {
 			delete(m.proven, r.Address)
+			delete(m.contested, r.Address)
 		}
 		freed = append(freed, r.Address)
 	}
