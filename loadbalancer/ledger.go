@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"cloud-provider-haproxy/ipam"
@@ -35,6 +36,9 @@ func (m *Manager) openBooks(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, m.settings.AskTimeout)
 	defer cancel()
 	ledger, err := m.books.store.Read(ctx)
+	if err == nil && ledger != nil {
+		err = ledger.Validate()
+	}
 	if err != nil {
 		return fmt.Errorf("read which addresses are kept and quarantined: %w", err)
 	}
@@ -44,6 +48,8 @@ func (m *Manager) openBooks(ctx context.Context) error {
 	m.books.saved = *ledger
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	clear(m.kept) // what an earlier try read
+	clear(m.quarantined)
 	for _, r := range ledger.Kept {
 		m.kept[r.Address] = desired.Key(r.Owner)
 	}
@@ -67,6 +73,27 @@ func (m *Manager) ledger() (l Ledger) {
 		l.Releasing = slices.Clone(m.target.state.Releasing)
 	}
 	return l
+}
+
+// Validate says what is wrong with it for State, which repeats it for people: a bad entry there would stop every round.
+func (l Ledger) Validate() error {
+	s := desired.State{Releasing: l.Releasing}
+	for _, r := range l.Kept {
+		s.Reserved = append(s.Reserved, desired.Reserved{Address: r.Address, Owner: desired.Key(r.Owner)})
+	}
+	for _, q := range l.Quarantined {
+		s.Quarantined = append(s.Quarantined, desired.Quarantined{Address: q.Address, By: desired.Description(q.By)})
+	}
+	var faults desired.Faults
+	if !errors.As(s.ValidateAddresses(), &faults) {
+		return nil
+	}
+	texts := make([]string, len(faults))
+	words := strings.NewReplacer("reserved[", "kept[", ".owner.namespace", ".service", ".owner.name", ".service") // as it is written for people
+	for i, fault := range faults {
+		texts[i] = words.Replace(fault.Field) + ": " + fault.Problem
+	}
+	return errors.New(strings.Join(texts, "; "))
 }
 
 func sameLedger(a, b Ledger) bool {
@@ -168,6 +195,9 @@ func (m *Manager) adoptEdits(ctx context.Context) error {
 	if found == nil {
 		m.books.saved = Ledger{}
 		return nil
+	}
+	if err := found.Validate(); err != nil {
+		return err
 	}
 	m.books.saved = *found
 	if sameLedger(*found, before) {

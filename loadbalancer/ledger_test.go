@@ -220,3 +220,64 @@ func TestReleasingSurvivesNewGateways(t *testing.T) {
 		}
 	})
 }
+
+// TestLedgerWithNonsense: what no State can carry is no ledger. It is told, and stops no round.
+func TestLedgerWithNonsense(t *testing.T) {
+	some := ipam.Reservation{Address: addresses("10.0.0.2")[0], Owner: ipam.Owner(key("vip"))}
+	for name, edit := range map[string]func(*loadbalancer.Ledger){
+		"kept for no Service":  func(l *loadbalancer.Ledger) { l.Kept[0].Owner = ipam.Owner{Namespace: "Default", Name: "my web"} },
+		"kept, but no address": func(l *loadbalancer.Ledger) { l.Kept[0].Address = addresses("224.0.0.18")[0] },
+		"kept twice":           func(l *loadbalancer.Ledger) { l.Kept = append(l.Kept, some) },
+		"quarantined, everybody": func(l *loadbalancer.Ledger) {
+			l.Quarantined = []loadbalancer.Quarantine{{Address: addresses("0.0.0.0")[0]}}
+		},
+		"releasing, no Service": func(l *loadbalancer.Ledger) { l.Releasing = []desired.Releasing{{Address: addresses("10.0.0.3")[0]}} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSite(t, "10.0.0.1-10.0.0.9", "gw1")
+				c := s.start()
+				s.ensure(c, web("a", 80))
+				time.Sleep(time.Second)
+				spoil := func(l *loadbalancer.Ledger) {
+					l.Kept = []ipam.Reservation{some}
+					edit(l)
+				}
+				s.ledger.edit(spoil)
+				time.Sleep(3 * time.Minute)
+				s.ensure(c, web("b", 80))
+				if told := s.observer.toldOf(); len(told) != 1 || !isA[*loadbalancer.LedgerError](told[0]) {
+					t.Errorf("told %v", told)
+				}
+				_ = c.stop()
+				c = s.start(replayed(web("a", 80)), replayed(web("b", 80)))
+				defer c.stop()
+				if _, err := c.Ensure(t.Context(), web("c", 80)); err == nil {
+					t.Error("c got an address although nobody knows what is kept")
+				}
+				s.ledger.edit(func(l *loadbalancer.Ledger) { *l = loadbalancer.Ledger{} })
+				time.Sleep(35 * time.Second)
+				s.ensure(c, web("c", 80))
+			})
+		})
+	}
+}
+
+// TestPublishedNonsense: an address that nobody can have is not the Service's, and hurts no other.
+func TestPublishedNonsense(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "10.0.0.1-10.0.0.9", "gw1")
+		c := s.start(replayed(web("a", 80), "127.0.0.1"))
+		defer c.stop()
+		if got := s.ensure(c, web("a", 80)).Addresses[0].String(); got != "10.0.0.1" {
+			t.Errorf("a has %s", got)
+		}
+		if _, _, notices := s.observer.seen(); notices[key("a")] == nil {
+			t.Error("a was not told")
+		}
+		if err := c.Delete(t.Context(), key("a"), true); err != nil {
+			t.Error(err)
+		}
+		s.ensure(c, web("b", 80))
+	})
+}

@@ -207,7 +207,10 @@ func (m *Manager) claimPublished(replay Replay, terms map[hold]ipam.Sharing) (no
 		if !served {
 			sharing = replay.Sharing
 		}
-		err := m.addresses.Claim(ipam.Owner(replay.Key), address, sharing)
+		err := desired.CheckAddress(address)
+		if err == nil {
+			err = m.addresses.Claim(ipam.Owner(replay.Key), address, sharing)
+		}
 		if err == nil {
 			m.proven[address] = true
 			if err = m.addresses.Check(address); err != nil {
