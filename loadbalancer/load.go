@@ -48,9 +48,10 @@ func (m *Manager) Load(ctx context.Context) error {
 	if m.good = newest; newest != nil {
 		m.goodBy = byKey(newest)
 	}
+	services := len(m.goodBy)
 	m.mu.Unlock()
 	close(m.loaded)
-	m.log.Info("State of the gateways is known", "epoch", epoch, "instance", m.instance, "services", len(m.goodBy))
+	m.log.Info("State of the gateways is known", "epoch", epoch, "instance", m.instance, "services", services)
 	return nil
 }
 
@@ -142,6 +143,7 @@ func (m *Manager) takeOver() bool {
 		notices = append(notices, m.claimPublished(replay, terms)...)
 	}
 	m.claimServed(terms)
+	m.recallKept()
 	for key := range m.keeping {
 		m.keep(key)
 	}

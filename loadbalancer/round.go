@@ -180,7 +180,7 @@ func (r *round) succeed() {
 	m.forget()
 	freed := m.free()
 	if len(m.kept) > 0 {
-		freed = append(freed, m.unkeep()...)
+		freed = append(freed, m.claimKept()...)
 		m.reserve()
 	}
 	m.mu.Unlock()
