@@ -83,12 +83,16 @@ func byKey(s *desired.State) map[desired.Key]*desired.LoadBalancer {
 // assign gives every wanted load balancer its addresses, in the order of keys (invariant 10). New ones have to be proven
 // before they stand in a State (prove.go).
 func (m *Manager) assign(withheld map[desired.Key]bool) {
+	pools := make(map[string]bool, len(m.pools.Pools))
+	for _, pool := range m.pools.Pools {
+		pools[pool.Name] = true
+	}
 	for _, key := range m.keys() {
 		entry := m.services[key]
 		if entry.want == nil || entry.refused != nil || withheld[key] {
 			continue
 		}
-		addresses, err := m.addresses.Allocate(ipam.Owner(key), m.ofThesePools(entry.request))
+		addresses, err := m.addresses.Allocate(ipam.Owner(key), ofThesePools(entry.request, pools))
 		entry.unassigned, entry.unproven = err, false
 		if err == nil {
 			entry.want.Addresses = addresses
@@ -102,10 +106,8 @@ func (m *Manager) assign(withheld map[desired.Key]bool) {
 
 // ofThesePools leaves out pools that are gone since the request was made: whoever changed the pools has to make it anew,
 // and until then the Service keeps what it has.
-func (m *Manager) ofThesePools(request ipam.Request) ipam.Request {
-	gone := func(name string) bool {
-		return !slices.ContainsFunc(m.pools.Pools, func(p ipam.Pool) bool { return p.Name == name })
-	}
+func ofThesePools(request ipam.Request, pools map[string]bool) ipam.Request {
+	gone := func(name string) bool { return !pools[name] }
 	if slices.ContainsFunc(request.Pools, gone) {
 		request.Pools = slices.DeleteFunc(slices.Clone(request.Pools), gone)
 		request.Moves = false

@@ -319,15 +319,20 @@ func (m *Manager) unkeep(key desired.Key) {
 // claimKept drops what was kept for Services that are there again and served: they have taken what they want of it. It is
 // called with mu held.
 func (m *Manager) claimKept() (freed []netip.Addr) {
+	claimed := false
 	for _, address := range sortedAddresses(m.kept) {
 		key := m.kept[address]
 		if entry := m.services[key]; entry == nil || !entry.settled {
 			continue
 		}
 		delete(m.kept, address)
+		claimed = true
 		if !m.addresses.Has(ipam.Owner(key), address) {
 			freed = append(freed, address)
 		}
+	}
+	if claimed {
+		m.reserve()
 	}
 	return freed
 }
