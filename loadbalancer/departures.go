@@ -27,7 +27,13 @@ type hold struct {
 type released struct {
 	// since is the fence of the first State without it.
 	since desired.Fence
-	ports []desired.Port
+	// ports are those that are given up; none: all but those that the owner still holds, who began to share the address.
+	ports, held []desired.Port
+}
+
+// same says whether a hold is given up as it was before: who gives up more has to be confirmed again.
+func (r released) same(ports, held []desired.Port) bool {
+	return slices.Equal(r.ports, ports) && (len(ports) > 0 || slices.Equal(r.held, held))
 }
 
 // departures are the holds that are given up and that these load balancers are without, as a State with this fence tells
@@ -39,8 +45,9 @@ func (m *Manager) departures(served map[desired.Key]*desired.LoadBalancer, fence
 			continue
 		}
 		// Ports that were given up later count from their own State on, and so does the rest then.
-		before, ok := m.since[hold{r.Address, owner}]
-		if !ok || !slices.Equal(before.ports, ports) {
+		h := hold{r.Address, owner}
+		before, ok := m.since[h]
+		if !ok || !before.same(ports, m.heldPorts(h)) {
 			before = released{since: fence}
 		}
 		all = append(all, desired.Releasing{Address: r.Address, Owner: owner, Ports: ports,
@@ -54,20 +61,19 @@ func (m *Manager) serves(lb *desired.LoadBalancer, r ipam.Released) bool {
 	if lb == nil || !slices.Contains(lb.Addresses, r.Address) {
 		return false
 	}
-	has := frontendPorts(lb.Frontends)
-	if len(r.Ports) > 0 {
-		return slices.ContainsFunc(has, func(p ipam.Port) bool { return slices.Contains(r.Ports, p) })
+	has, ports := portsOf(frontendPorts(lb.Frontends)), portsOf(r.Ports)
+	if len(ports) > 0 {
+		return slices.ContainsFunc(has, func(p desired.Port) bool { return slices.Contains(ports, p) })
 	}
-	// Who begins to share an address gives up all ports but those that it holds from then on.
-	held := m.heldPorts(r)
-	return held == nil || slices.ContainsFunc(has, func(p ipam.Port) bool { return !slices.Contains(held, p) })
+	held := m.heldPorts(hold{r.Address, lb.Key})
+	return held == nil || slices.ContainsFunc(has, func(p desired.Port) bool { return !slices.Contains(held, p) })
 }
 
-// heldPorts are those of the address that the owner goes on having.
-func (m *Manager) heldPorts(r ipam.Released) []ipam.Port {
-	for _, holder := range m.addresses.Holders(r.Address) {
-		if holder.Owner == r.Owner && !holder.Releasing {
-			return holder.Sharing.Ports
+// heldPorts are those of a shared address that the owner has, whatever it gives up of it.
+func (m *Manager) heldPorts(h hold) []desired.Port {
+	for _, holder := range m.addresses.Holders(h.address) {
+		if holder.Owner == ipam.Owner(h.owner) && !holder.Releasing {
+			return portsOf(holder.Sharing.Ports)
 		}
 	}
 	return nil
@@ -97,8 +103,9 @@ func (m *Manager) markDepartures() {
 	departures := m.departures(m.target.byKey, m.target.fence())
 	clear(m.since)
 	for _, r := range departures {
-		m.since[hold{r.Address, r.Owner}] = released{
-			since: desired.Fence{Epoch: r.SinceEpoch, Sequence: r.SinceSequence}, ports: r.Ports,
+		h := hold{r.Address, r.Owner}
+		m.since[h] = released{
+			since: desired.Fence{Epoch: r.SinceEpoch, Sequence: r.SinceSequence}, ports: r.Ports, held: m.heldPorts(h),
 		}
 	}
 	for key, going := range m.leaving {
@@ -137,7 +144,7 @@ func (m *Manager) free() (freed []netip.Addr) {
 		h := hold{r.Address, desired.Key(r.Owner)}
 		gone, ok := m.since[h]
 		// While the round ran the owner may have given up more, which the target has still.
-		ok = ok && slices.Equal(gone.ports, portsOf(r.Ports)) && !m.serves(m.target.byKey[h.owner], r)
+		ok = ok && gone.same(portsOf(r.Ports), m.heldPorts(h)) && !m.serves(m.target.byKey[h.owner], r)
 		if !ok || slices.ContainsFunc(m.members, func(g *member) bool { return g.confirmed.Compare(gone.since) < 0 }) {
 			continue
 		}

@@ -178,6 +178,11 @@ func (m *Manager) servedTerms() map[hold]ipam.Sharing {
 			keys[address] = append(keys[address], asked[key])
 		}
 	}
+	for _, r := range m.recalled() {
+		if len(r.Ports) > 0 {
+			keys[r.Address] = append(keys[r.Address], "")
+		}
+	}
 	for h, t := range terms {
 		if all := keys[h.address]; len(all) > 1 {
 			t.Key = mostOf(all)
@@ -228,7 +233,7 @@ func (m *Manager) claimPublished(replay Replay, terms map[hold]ipam.Sharing) (no
 
 // claimServed claims the addresses that the gateways serve. Errors mean that a published address, claimed before, won.
 func (m *Manager) claimServed(terms map[hold]ipam.Sharing) {
-	defer m.claimReleasing(m.books.recalled)
+	defer func() { m.claimReleasing(m.recalled()) }()
 	if m.good == nil {
 		return
 	}
@@ -254,7 +259,14 @@ func (m *Manager) claimServed(terms map[hold]ipam.Sharing) {
 			}
 		}
 	}
-	m.claimReleasing(m.good.Releasing)
+}
+
+// recalled are what was on its way back by the State and by the ledger.
+func (m *Manager) recalled() []desired.Releasing {
+	if m.good == nil {
+		return m.books.recalled
+	}
+	return slices.Concat(m.good.Releasing, m.books.recalled)
 }
 
 func frontendPorts(frontends []desired.Frontend) (ports []ipam.Port) {
