@@ -51,7 +51,7 @@ func (m *Manager) retarget(state *desired.State) (*target, error) {
 		return nil, err
 	}
 	if m.target != nil && m.target.digest == digest && m.target.fence() == m.fence {
-		m.markDepartures(m.target.state)
+		m.markDepartures()
 		return m.target, nil
 	}
 	canonical, err := state.Canonical()
@@ -64,8 +64,11 @@ func (m *Manager) retarget(state *desired.State) (*target, error) {
 	}
 	m.target = &target{state: state, byKey: byKey(state), signed: signed, digest: digest}
 	m.fence = state.Fence
+	for _, vip := range state.VIPs {
+		m.proven[vip.Address] = true // ours from now on, whoever answers for it later
+	}
 	m.settlePlaces(state)
-	m.markDepartures(state)
+	m.markDepartures()
 	return m.target, nil
 }
 
@@ -80,12 +83,16 @@ func byKey(s *desired.State) map[desired.Key]*desired.LoadBalancer {
 // assign gives every wanted load balancer its addresses, in the order of keys (invariant 10). New ones have to be proven
 // before they stand in a State (prove.go).
 func (m *Manager) assign(withheld map[desired.Key]bool) {
+	pools := make(map[string]bool, len(m.pools.Pools))
+	for _, pool := range m.pools.Pools {
+		pools[pool.Name] = true
+	}
 	for _, key := range m.keys() {
 		entry := m.services[key]
 		if entry.want == nil || entry.refused != nil || withheld[key] {
 			continue
 		}
-		addresses, err := m.addresses.Allocate(ipam.Owner(key), m.ofThesePools(entry.request))
+		addresses, err := m.addresses.Allocate(ipam.Owner(key), ofThesePools(entry.request, pools))
 		entry.unassigned, entry.unproven = err, false
 		if err == nil {
 			entry.want.Addresses = addresses
@@ -99,10 +106,8 @@ func (m *Manager) assign(withheld map[desired.Key]bool) {
 
 // ofThesePools leaves out pools that are gone since the request was made: whoever changed the pools has to make it anew,
 // and until then the Service keeps what it has.
-func (m *Manager) ofThesePools(request ipam.Request) ipam.Request {
-	gone := func(name string) bool {
-		return !slices.ContainsFunc(m.pools.Pools, func(p ipam.Pool) bool { return p.Name == name })
-	}
+func ofThesePools(request ipam.Request, pools map[string]bool) ipam.Request {
+	gone := func(name string) bool { return !pools[name] }
 	if slices.ContainsFunc(request.Pools, gone) {
 		request.Pools = slices.DeleteFunc(slices.Clone(request.Pools), gone)
 		request.Moves = false

@@ -74,6 +74,7 @@ func (m *Manager) want(s Service) bool {
 		// The Service came back before the gateways had let it go; the next State has it again.
 		delete(m.leaving, key)
 		delete(m.keeping, key)
+		delete(m.unwritten, key)
 		m.keepPublished(key, s.Published, s.Request.Sharing)
 	}
 	request := s.Request

@@ -40,7 +40,8 @@ type EpochStore interface {
 // LedgerStore is an object of ours in the API server that keeps what neither a Service nor the gateways can tell after a
 // restart. A person may edit it; Manager reads it at each resync.
 type LedgerStore interface {
-	// Read gives nil when there is no object. What cannot be read in it is an error that says where.
+	// Read gives nil when there is no object. What cannot be read in it, or what Ledger.Validate finds, is an error that says
+	// where.
 	Read(ctx context.Context) (*Ledger, error)
 	// Write replaces what Read or Write gave last, by compare-and-swap; *LedgerChangedError when somebody else changed it.
 	Write(ctx context.Context, ledger Ledger) error

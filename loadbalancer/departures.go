@@ -27,7 +27,13 @@ type hold struct {
 type released struct {
 	// since is the fence of the first State without it.
 	since desired.Fence
-	ports []desired.Port
+	// ports are those that are given up; none: all but those that the owner still holds, who began to share the address.
+	ports, held []desired.Port
+}
+
+// same says whether a hold is given up as it was before: who gives up more has to be confirmed again.
+func (r released) same(ports, held []desired.Port) bool {
+	return slices.Equal(r.ports, ports) && (len(ports) > 0 || slices.Equal(r.held, held))
 }
 
 // departures are the holds that are given up and that these load balancers are without, as a State with this fence tells
@@ -35,12 +41,13 @@ type released struct {
 func (m *Manager) departures(served map[desired.Key]*desired.LoadBalancer, fence desired.Fence) (all []desired.Releasing) {
 	for _, r := range m.addresses.Releasing() {
 		owner, ports := desired.Key(r.Owner), portsOf(r.Ports)
-		if lb := served[owner]; serves(lb, r.Address, ports) && !m.sharesAll(lb, r.Address) {
+		if m.serves(served[owner], r) {
 			continue
 		}
 		// Ports that were given up later count from their own State on, and so does the rest then.
-		before, ok := m.since[hold{r.Address, owner}]
-		if !ok || !slices.Equal(before.ports, ports) {
+		h := hold{r.Address, owner}
+		before, ok := m.since[h]
+		if !ok || !before.same(ports, m.heldPorts(h)) {
 			before = released{since: fence}
 		}
 		all = append(all, desired.Releasing{Address: r.Address, Owner: owner, Ports: ports,
@@ -49,28 +56,27 @@ func (m *Manager) departures(served map[desired.Key]*desired.LoadBalancer, fence
 	return all
 }
 
-// serves says whether a load balancer has the address and, if ports are named, one of them.
-func serves(lb *desired.LoadBalancer, address netip.Addr, ports []desired.Port) bool {
-	if lb == nil || !slices.Contains(lb.Addresses, address) {
+// serves says whether a load balancer has something that its owner gives up.
+func (m *Manager) serves(lb *desired.LoadBalancer, r ipam.Released) bool {
+	if lb == nil || !slices.Contains(lb.Addresses, r.Address) {
 		return false
 	}
-	return len(ports) == 0 || slices.ContainsFunc(lb.Frontends, func(f desired.Frontend) bool {
-		return slices.Contains(ports, desired.Port{Protocol: f.Protocol, Port: f.Port})
-	})
+	has, ports := portsOf(frontendPorts(lb.Frontends)), portsOf(r.Ports)
+	if len(ports) > 0 {
+		return slices.ContainsFunc(has, func(p desired.Port) bool { return slices.Contains(ports, p) })
+	}
+	held := m.heldPorts(hold{r.Address, lb.Key})
+	return held == nil || slices.ContainsFunc(has, func(p desired.Port) bool { return !slices.Contains(held, p) })
 }
 
-// sharesAll says whether a load balancer has no other ports on the address than those that its Service shares it with now.
-// Who begins to share an address keeps it, and gives up whatever else a gateway may still serve for it there.
-func (m *Manager) sharesAll(lb *desired.LoadBalancer, address netip.Addr) bool {
-	for _, holder := range m.addresses.Holders(address) {
-		if desired.Key(holder.Owner) != lb.Key || holder.Releasing || holder.Sharing.Key == "" {
-			continue
+// heldPorts are those of a shared address that the owner has, whatever it gives up of it.
+func (m *Manager) heldPorts(h hold) []desired.Port {
+	for _, holder := range m.addresses.Holders(h.address) {
+		if holder.Owner == ipam.Owner(h.owner) && !holder.Releasing {
+			return portsOf(holder.Sharing.Ports)
 		}
-		return !slices.ContainsFunc(lb.Frontends, func(f desired.Frontend) bool {
-			return !slices.Contains(holder.Sharing.Ports, ipam.Port{Protocol: string(f.Protocol), Number: f.Port})
-		})
 	}
-	return false
+	return nil
 }
 
 // portsOf is sorted as a State has it.
@@ -91,18 +97,20 @@ func ipamPorts(ports []desired.Port) (all []ipam.Port) {
 	return all
 }
 
-// markDepartures notes from which fence on holds and load balancers are gone, for those that go now. What a State has
+// markDepartures notes from which fence on holds and load balancers are gone, for those that go now. What the target has
 // again has not departed, and counts from anew when it goes again (invariant 8).
-func (m *Manager) markDepartures(s *desired.State) {
+func (m *Manager) markDepartures() {
+	departures := m.departures(m.target.byKey, m.target.fence())
 	clear(m.since)
-	for _, r := range s.Releasing {
-		m.since[hold{r.Address, r.Owner}] = released{
-			since: desired.Fence{Epoch: r.SinceEpoch, Sequence: r.SinceSequence}, ports: r.Ports,
+	for _, r := range departures {
+		h := hold{r.Address, r.Owner}
+		m.since[h] = released{
+			since: desired.Fence{Epoch: r.SinceEpoch, Sequence: r.SinceSequence}, ports: r.Ports, held: m.heldPorts(h),
 		}
 	}
 	for key, going := range m.leaving {
 		if going.since.Epoch == 0 {
-			going.since = s.Fence
+			going.since = m.target.fence()
 			m.leaving[key] = going
 		}
 	}
@@ -110,7 +118,13 @@ func (m *Manager) markDepartures(s *desired.State) {
 
 // depart releases what a Service that is no more holds. It is called with mu held.
 func (m *Manager) depart(key desired.Key) {
-	held := m.addresses.Release(ipam.Owner(key))
+	owner := ipam.Owner(key)
+	for _, address := range m.addresses.Addresses(owner) {
+		if m.unproven(address) {
+			m.addresses.Withdraw(owner, address) // no gateway was told of it, so none has to confirm
+		}
+	}
+	held := m.addresses.Release(owner)
 	served := m.goodBy[key]
 	if m.target != nil && m.target.byKey[key] != nil {
 		served = m.target.byKey[key]
@@ -129,6 +143,8 @@ func (m *Manager) free() (freed []netip.Addr) {
 	for _, r := range m.addresses.Releasing() {
 		h := hold{r.Address, desired.Key(r.Owner)}
 		gone, ok := m.since[h]
+		// While the round ran the owner may have given up more, which the target has still.
+		ok = ok && gone.same(portsOf(r.Ports), m.heldPorts(h)) && !m.serves(m.target.byKey[h.owner], r)
 		if !ok || slices.ContainsFunc(m.members, func(g *member) bool { return g.confirmed.Compare(gone.since) < 0 }) {
 			continue
 		}
@@ -136,6 +152,7 @@ func (m *Manager) free() (freed []netip.Addr) {
 		delete(m.since, h)
 		if len(m.addresses.Holders(r.Address)) == 0 {
 			delete(m.proven, r.Address)
+			delete(m.contested, r.Address)
 		}
 		freed = append(freed, r.Address)
 	}

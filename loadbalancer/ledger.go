@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"cloud-provider-haproxy/ipam"
@@ -19,8 +21,10 @@ type books struct {
 	turn chan struct{}
 	// saved is what was read or written last. Guarded by turn.
 	saved Ledger
-	// recalled is what was on its way back when it was read at the start. Guarded by Manager.mu.
+	// recalled is what was on its way back when it was read at the start; missing says that there was no object. Guarded by
+	// Manager.mu.
 	recalled []desired.Releasing
+	missing  bool
 	// failed is set while the object cannot be written, so that it is told once. Guarded by turn.
 	failed bool
 }
@@ -35,15 +39,20 @@ func (m *Manager) openBooks(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, m.settings.AskTimeout)
 	defer cancel()
 	ledger, err := m.books.store.Read(ctx)
+	if err == nil && ledger != nil {
+		err = ledger.Validate()
+	}
 	if err != nil {
 		return fmt.Errorf("read which addresses are kept and quarantined: %w", err)
 	}
-	if ledger == nil {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.books.missing = ledger == nil; m.books.missing {
 		return nil
 	}
 	m.books.saved = *ledger
-	m.mu.Lock()
-	defer m.mu.Unlock()
+	clear(m.kept) // what an earlier try read
+	clear(m.quarantined)
 	for _, r := range ledger.Kept {
 		m.kept[r.Address] = desired.Key(r.Owner)
 	}
@@ -55,7 +64,7 @@ func (m *Manager) openBooks(ctx context.Context) error {
 	return nil
 }
 
-// ledger is what the object is to say. It is called with mu held.
+// ledger is what the object is to say. It is called with the turn and mu held.
 func (m *Manager) ledger() (l Ledger) {
 	for _, address := range sortedAddresses(m.kept) {
 		l.Kept = append(l.Kept, ipam.Reservation{Address: address, Owner: ipam.Owner(m.kept[address])})
@@ -63,21 +72,50 @@ func (m *Manager) ledger() (l Ledger) {
 	for _, address := range sortedAddresses(m.quarantined) {
 		l.Quarantined = append(l.Quarantined, m.quarantined[address])
 	}
-	if m.target != nil {
-		l.Releasing = slices.Clone(m.target.state.Releasing)
+	if m.target == nil || m.good != m.target.state {
+		l.Releasing = m.books.saved.Releasing // a round runs or is tried again: most of what it releases is free at its end
+		return l
+	}
+	for _, r := range m.target.state.Releasing {
+		if _, still := m.since[hold{r.Address, r.Owner}]; still { // else it is free, and the next State says so
+			l.Releasing = append(l.Releasing, r)
+		}
 	}
 	return l
 }
 
+// Validate says what is wrong with it for State, which repeats it for people: a bad entry there would stop every round.
+func (l Ledger) Validate() error {
+	s := desired.State{Releasing: l.Releasing}
+	for _, r := range l.Kept {
+		s.Reserved = append(s.Reserved, desired.Reserved{Address: r.Address, Owner: desired.Key(r.Owner)})
+	}
+	for _, q := range l.Quarantined {
+		s.Quarantined = append(s.Quarantined, desired.Quarantined{Address: q.Address, By: desired.Description(q.By)})
+	}
+	var faults desired.Faults
+	if !errors.As(s.ValidateAddresses(), &faults) {
+		return nil
+	}
+	texts := make([]string, len(faults))
+	words := strings.NewReplacer("reserved[", "kept[", ".owner.namespace", ".service", ".owner.name", ".service") // as it is written for people
+	for i, fault := range faults {
+		texts[i] = words.Replace(fault.Field) + ": " + fault.Problem
+	}
+	return errors.New(strings.Join(texts, "; "))
+}
+
 func sameLedger(a, b Ledger) bool {
 	return slices.Equal(a.Kept, b.Kept) &&
-		slices.EqualFunc(a.Quarantined, b.Quarantined, func(a, b Quarantine) bool {
-			return a.Address == b.Address && a.By == b.By && a.Until.Equal(b.Until)
-		}) &&
+		slices.EqualFunc(a.Quarantined, b.Quarantined, sameQuarantine) &&
 		slices.EqualFunc(a.Releasing, b.Releasing, func(a, b desired.Releasing) bool {
 			return a.Address == b.Address && a.Owner == b.Owner && a.SinceEpoch == b.SinceEpoch && a.SinceSequence == b.SinceSequence &&
 				slices.Equal(a.Ports, b.Ports)
 		})
+}
+
+func sameQuarantine(a, b Quarantine) bool {
+	return a.Address == b.Address && a.By == b.By && a.Until.Equal(b.Until)
 }
 
 // keepBooks writes the ledger when it has changed, until ctx ends. A failure is tried again.
@@ -144,16 +182,24 @@ func (m *Manager) withBooks(ctx context.Context, do func(context.Context) (asked
 // write writes what is so now, unless the object says that already. It is called with the turn held.
 func (m *Manager) write(ctx context.Context) (asked bool, err error) {
 	m.mu.Lock()
-	ledger, known := m.ledger(), m.target != nil
+	ledger, known, unwritten := m.ledger(), m.target != nil, slices.Collect(maps.Keys(m.unwritten))
 	m.mu.Unlock()
-	if !known || sameLedger(ledger, m.books.saved) {
+	if !known {
 		return false, nil // before the first round nobody knows what is on its way back
 	}
-	if err := m.books.store.Write(ctx, ledger); err != nil {
-		return true, err
+	if !sameLedger(ledger, m.books.saved) {
+		asked = true
+		if err := m.books.store.Write(ctx, ledger); err != nil {
+			return asked, err
+		}
+		m.books.saved = ledger
 	}
-	m.books.saved = ledger
-	return true, nil
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, key := range unwritten {
+		delete(m.unwritten, key)
+	}
+	return asked, nil
 }
 
 // adoptEdits reads the object and takes over what a person changed in it since it was read or written: an entry that was
@@ -168,6 +214,9 @@ func (m *Manager) adoptEdits(ctx context.Context) error {
 	if found == nil {
 		m.books.saved = Ledger{}
 		return nil
+	}
+	if err := found.Validate(); err != nil {
+		return err
 	}
 	m.books.saved = *found
 	if sameLedger(*found, before) {
@@ -195,7 +244,7 @@ func (m *Manager) adoptEdits(ctx context.Context) error {
 		}
 	}
 	for address, q := range quarantined {
-		if _, known := quarantinedBefore[address]; !known {
+		if !sameQuarantine(q, quarantinedBefore[address]) {
 			m.quarantined[address] = q
 		}
 	}
@@ -245,18 +294,45 @@ func (m *Manager) keep(key desired.Key) {
 	m.reserve()
 }
 
-// unkeep drops what was kept for Services that are there again and served: they have taken what they want of it. It is
+// recallKept takes over what the State says is kept and the ledger does not, when there is no ledger, and for Services that
+// are there: a controller may have ended before it could write it down. It is called with mu held.
+func (m *Manager) recallKept() {
+	if m.good == nil {
+		return
+	}
+	for _, r := range m.good.Reserved {
+		_, known := m.kept[r.Address]
+		if r.Kept && !known && (m.books.missing || m.services[r.Owner] != nil || m.keeping[r.Owner]) {
+			m.kept[r.Address] = r.Owner
+		}
+	}
+}
+
+// unkeep takes back that a Service is to be kept, as long as nobody was told that it is. It is called with mu held.
+func (m *Manager) unkeep(key desired.Key) {
+	delete(m.keeping, key)
+	delete(m.unwritten, key)
+	maps.DeleteFunc(m.kept, func(_ netip.Addr, owner desired.Key) bool { return owner == key })
+	m.reserve()
+}
+
+// claimKept drops what was kept for Services that are there again and served: they have taken what they want of it. It is
 // called with mu held.
-func (m *Manager) unkeep() (freed []netip.Addr) {
+func (m *Manager) claimKept() (freed []netip.Addr) {
+	claimed := false
 	for _, address := range sortedAddresses(m.kept) {
 		key := m.kept[address]
 		if entry := m.services[key]; entry == nil || !entry.settled {
 			continue
 		}
 		delete(m.kept, address)
+		claimed = true
 		if !m.addresses.Has(ipam.Owner(key), address) {
 			freed = append(freed, address)
 		}
+	}
+	if claimed {
+		m.reserve()
 	}
 	return freed
 }

@@ -82,6 +82,138 @@ func TestKeptWhenTheControllerDiesInBetween(t *testing.T) {
 	})
 }
 
+// TestServiceIsThereUntilItsAddressIsKept: the library takes the finalizer off when it hears that nothing exists, also
+// when its call to delete had failed.
+func TestServiceIsThereUntilItsAddressIsKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "10.0.0.1-10.0.0.2", "gw1")
+		c := s.start()
+		defer c.stop()
+		s.ensure(c, web("a", 80))
+		s.ledger.fail(errors.New("no API server"))
+		if err := c.Delete(t.Context(), key("a"), true); err == nil {
+			t.Fatal("Delete succeeded although nothing was written down")
+		}
+		if _, there := c.Has(key("a")); !there {
+			t.Error("it is said to be gone before its address was kept")
+		}
+		s.ledger.fail(nil)
+		if err := c.Delete(t.Context(), key("a"), true); err != nil {
+			t.Error(err)
+		}
+		if _, there := c.Has(key("a")); there {
+			t.Error("it is said to be there after its address was kept")
+		}
+	})
+}
+
+// TestKeepIsTakenBack: the annotation is removed while its effect could not be written down.
+func TestKeepIsTakenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "10.0.0.1", "gw1")
+		c := s.start()
+		defer c.stop()
+		s.ensure(c, web("a", 80))
+		s.ledger.fail(errors.New("no API server"))
+		_ = c.Delete(t.Context(), key("a"), true)
+		if err := c.Delete(t.Context(), key("a"), false); err != nil {
+			t.Error(err)
+		}
+		if _, there := c.Has(key("a")); there {
+			t.Error("it is said to be there")
+		}
+		s.ensure(c, web("b", 80))
+		s.ledger.fail(nil)
+		time.Sleep(time.Minute)
+		if got := s.ledger.read().Kept; len(got) != 0 {
+			t.Errorf("kept %v", got)
+		}
+	})
+}
+
+// TestDeletingWritesNothing when every gateway confirms at once: the object is for what lasts.
+func TestDeletingWritesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "10.0.0.1-10.0.0.9", "gw1", "gw2")
+		c := s.start()
+		defer c.stop()
+		for range 5 {
+			s.ensure(c, web("a", 80))
+			if err := c.Delete(t.Context(), key("a"), false); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(time.Second)
+		if s.ledger.writes != 0 {
+			t.Errorf("%d writes of a ledger that says nothing", s.ledger.writes)
+		}
+	})
+}
+
+// TestQuarantineIsProlonged by a person.
+func TestQuarantineIsProlonged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newProbedSite(t, "10.0.0.1-10.0.0.9", "gw1")
+		s.network.has("10.0.0.1", stranger)
+		c := s.start()
+		defer c.stop()
+		s.ensure(c, web("a", 80))
+		s.network.has("10.0.0.1")
+		time.Sleep(time.Second)
+		s.ledger.edit(func(l *loadbalancer.Ledger) { l.Quarantined[0].Until = time.Now().Add(24 * time.Hour) })
+		time.Sleep(time.Hour)
+		if got := s.ledger.read().Quarantined; len(got) != 1 {
+			t.Errorf("quarantined %v", got)
+		}
+		time.Sleep(24 * time.Hour)
+		if got := s.ledger.read().Quarantined; len(got) != 0 {
+			t.Errorf("quarantined %v", got)
+		}
+	})
+}
+
+// TestKeptAddressThatOnlyTheGatewaysKnow: the ledger could not be written, or somebody removed it while nobody looked.
+func TestKeptAddressThatOnlyTheGatewaysKnow(t *testing.T) {
+	for name, removed := range map[string]bool{"not written": false, "removed": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSite(t, "10.0.0.1-10.0.0.2", "gw1")
+				c := s.start()
+				address := s.ensure(c, web("a", 80)).Addresses[0]
+				time.Sleep(time.Second)
+				if !removed {
+					s.ledger.edit(func(l *loadbalancer.Ledger) {})
+					s.ledger.fail(errors.New("no API server"))
+				}
+				_ = c.Delete(t.Context(), key("a"), true)
+				s.ensure(c, web("b", 80))
+				_ = c.stop()
+				s.ledger.fail(nil)
+				replays := []loadbalancer.Replay{replayed(web("b", 80))}
+				if removed {
+					s.ledger.remove()
+				} else {
+					replays = append(replays, loadbalancer.Replay{Key: key("a")}) // it has its finalizer still
+				}
+				c = s.start(replays...)
+				defer c.stop()
+				if _, err := c.Ensure(t.Context(), web("c", 80)); !isA[*ipam.ExhaustedError](err) {
+					t.Errorf("c got the kept address, or: %v", err)
+				}
+				if !removed {
+					if err := c.Delete(t.Context(), key("a"), true); err != nil {
+						t.Error(err)
+					}
+				}
+				time.Sleep(time.Second)
+				if got := s.ledger.read().Kept; len(got) != 1 || got[0].Address != address {
+					t.Errorf("kept %v, want %s", got, address)
+				}
+			})
+		})
+	}
+}
+
 // TestLedgerIsEdited: a person releases by removing, and reserves by adding.
 func TestLedgerIsEdited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -218,5 +350,66 @@ func TestReleasingSurvivesNewGateways(t *testing.T) {
 		if _, err := c.Ensure(t.Context(), web("b", 80)); !isA[*ipam.ExhaustedError](err) {
 			t.Errorf("the address that gw2 may hold was given away, or: %v", err)
 		}
+	})
+}
+
+// TestLedgerWithNonsense: what no State can carry is no ledger. It is told, and stops no round.
+func TestLedgerWithNonsense(t *testing.T) {
+	some := ipam.Reservation{Address: addresses("10.0.0.2")[0], Owner: ipam.Owner(key("vip"))}
+	for name, edit := range map[string]func(*loadbalancer.Ledger){
+		"kept for no Service":  func(l *loadbalancer.Ledger) { l.Kept[0].Owner = ipam.Owner{Namespace: "Default", Name: "my web"} },
+		"kept, but no address": func(l *loadbalancer.Ledger) { l.Kept[0].Address = addresses("224.0.0.18")[0] },
+		"kept twice":           func(l *loadbalancer.Ledger) { l.Kept = append(l.Kept, some) },
+		"quarantined, everybody": func(l *loadbalancer.Ledger) {
+			l.Quarantined = []loadbalancer.Quarantine{{Address: addresses("0.0.0.0")[0]}}
+		},
+		"releasing, no Service": func(l *loadbalancer.Ledger) { l.Releasing = []desired.Releasing{{Address: addresses("10.0.0.3")[0]}} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSite(t, "10.0.0.1-10.0.0.9", "gw1")
+				c := s.start()
+				s.ensure(c, web("a", 80))
+				time.Sleep(time.Second)
+				spoil := func(l *loadbalancer.Ledger) {
+					l.Kept = []ipam.Reservation{some}
+					edit(l)
+				}
+				s.ledger.edit(spoil)
+				time.Sleep(3 * time.Minute)
+				s.ensure(c, web("b", 80))
+				if told := s.observer.toldOf(); len(told) != 1 || !isA[*loadbalancer.LedgerError](told[0]) {
+					t.Errorf("told %v", told)
+				}
+				_ = c.stop()
+				c = s.start(replayed(web("a", 80)), replayed(web("b", 80)))
+				defer c.stop()
+				if _, err := c.Ensure(t.Context(), web("c", 80)); err == nil {
+					t.Error("c got an address although nobody knows what is kept")
+				}
+				s.ledger.edit(func(l *loadbalancer.Ledger) { *l = loadbalancer.Ledger{} })
+				time.Sleep(35 * time.Second)
+				s.ensure(c, web("c", 80))
+			})
+		})
+	}
+}
+
+// TestPublishedNonsense: an address that nobody can have is not the Service's, and hurts no other.
+func TestPublishedNonsense(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "10.0.0.1-10.0.0.9", "gw1")
+		c := s.start(replayed(web("a", 80), "127.0.0.1"))
+		defer c.stop()
+		if got := s.ensure(c, web("a", 80)).Addresses[0].String(); got != "10.0.0.1" {
+			t.Errorf("a has %s", got)
+		}
+		if _, _, notices := s.observer.seen(); notices[key("a")] == nil {
+			t.Error("a was not told")
+		}
+		if err := c.Delete(t.Context(), key("a"), true); err != nil {
+			t.Error(err)
+		}
+		s.ensure(c, web("b", 80))
 	})
 }

@@ -3,7 +3,6 @@ package loadbalancer
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -49,9 +48,10 @@ func (m *Manager) Load(ctx context.Context) error {
 	if m.good = newest; newest != nil {
 		m.goodBy = byKey(newest)
 	}
+	services := len(m.goodBy)
 	m.mu.Unlock()
 	close(m.loaded)
-	m.log.Info("State of the gateways is known", "epoch", epoch, "instance", m.instance, "services", len(m.goodBy))
+	m.log.Info("State of the gateways is known", "epoch", epoch, "instance", m.instance, "services", services)
 	return nil
 }
 
@@ -134,6 +134,7 @@ func (m *Manager) takeOver() bool {
 	})
 	var notices []notice
 	var refused []Replay
+	terms := m.servedTerms()
 	for _, replay := range m.replays {
 		if replay.Service != nil && m.services[replay.Key] == nil {
 			m.want(*replay.Service)
@@ -141,9 +142,10 @@ func (m *Manager) takeOver() bool {
 			m.services[replay.Key] = &service{request: ipam.Request{Sharing: replay.Sharing}}
 			refused = append(refused, replay)
 		}
-		notices = append(notices, m.claimPublished(replay)...)
+		notices = append(notices, m.claimPublished(replay, terms)...)
 	}
-	m.claimServed()
+	m.claimServed(terms)
+	m.recallKept()
 	for _, replay := range refused {
 		m.restrict(replay.Key, replay.Sources)
 	}
@@ -167,9 +169,60 @@ func (m *Manager) tellNotices(notices []notice) {
 	}
 }
 
-func (m *Manager) claimPublished(replay Replay) (notices []notice) {
+// servedTerms are the terms on which the gateways serve the holds of Services. What a Service asks for now is a change of
+// them: one that takes from another is refused later (Allocate), and ports that it has no more are on their way back.
+func (m *Manager) servedTerms() map[hold]ipam.Sharing {
+	asked := map[desired.Key]string{}
+	for _, replay := range m.replays {
+		asked[replay.Key] = replay.Sharing.Key
+	}
+	terms, keys := map[hold]ipam.Sharing{}, map[netip.Addr][]string{}
+	for key, lb := range m.goodBy {
+		for _, address := range lb.Addresses {
+			terms[hold{address, key}] = ipam.Sharing{Key: asked[key], Ports: frontendPorts(lb.Frontends)}
+			keys[address] = append(keys[address], asked[key])
+		}
+	}
+	for _, r := range m.recalled() {
+		if len(r.Ports) > 0 {
+			keys[r.Address] = append(keys[r.Address], "")
+		}
+	}
+	for h, t := range terms {
+		if all := keys[h.address]; len(all) > 1 {
+			t.Key = mostOf(all)
+			terms[h] = t
+		}
+	}
+	return terms
+}
+
+// mostOf gives the key that most of the Services at one address ask for: they had the same one.
+func mostOf(keys []string) (most string) {
+	times := map[string]int{}
+	for _, key := range keys {
+		if key != "" {
+			times[key]++
+		}
+	}
+	for key, n := range times {
+		if n > times[most] || n == times[most] && key < most {
+			most = key
+		}
+	}
+	return cmp.Or(most, "their former key")
+}
+
+func (m *Manager) claimPublished(replay Replay, terms map[hold]ipam.Sharing) (notices []notice) {
 	for _, address := range replay.Published {
-		err := m.addresses.Claim(ipam.Owner(replay.Key), address, replay.Sharing)
+		sharing, served := terms[hold{address, replay.Key}]
+		if !served {
+			sharing = replay.Sharing
+		}
+		err := desired.CheckAddress(address)
+		if err == nil {
+			err = m.addresses.Claim(ipam.Owner(replay.Key), address, sharing)
+		}
 		if err == nil {
 			m.proven[address] = true
 			if err = m.addresses.Check(address); err != nil {
@@ -184,8 +237,8 @@ func (m *Manager) claimPublished(replay Replay) (notices []notice) {
 }
 
 // claimServed claims the addresses that the gateways serve. Errors mean that a published address, claimed before, won.
-func (m *Manager) claimServed() {
-	defer m.claimReleasing(m.books.recalled)
+func (m *Manager) claimServed(terms map[hold]ipam.Sharing) {
+	defer func() { m.claimReleasing(m.recalled()) }()
 	if m.good == nil {
 		return
 	}
@@ -197,25 +250,28 @@ func (m *Manager) claimServed() {
 		}
 	}
 	for _, lb := range m.good.LoadBalancers {
-		entry := m.services[lb.Key]
+		owner, entry := ipam.Owner(lb.Key), m.services[lb.Key]
 		if entry == nil {
 			m.leaving[lb.Key] = departure{addresses: lb.Addresses}
 		}
 		for _, address := range lb.Addresses {
-			if entry != nil {
-				var holds *ipam.HoldsError
-				if !errors.As(m.addresses.Claim(ipam.Owner(lb.Key), address, entry.request.Sharing), &holds) {
-					continue
-				}
+			if entry != nil && m.addresses.Claim(owner, address, terms[hold{address, lb.Key}]) == nil {
+				continue
 			}
-			var ports []ipam.Port
-			if sharers[address] > 1 {
-				ports = frontendPorts(lb.Frontends)
+			if sharers[address] > 1 || m.addresses.ClaimReleasing(owner, address, nil) != nil {
+				// Others have the rest of it, perhaps since a State that no gateway told of.
+				_ = m.addresses.ClaimReleasing(owner, address, frontendPorts(lb.Frontends))
 			}
-			_ = m.addresses.ClaimReleasing(ipam.Owner(lb.Key), address, ports)
 		}
 	}
-	m.claimReleasing(m.good.Releasing)
+}
+
+// recalled are what was on its way back by the State and by the ledger.
+func (m *Manager) recalled() []desired.Releasing {
+	if m.good == nil {
+		return m.books.recalled
+	}
+	return slices.Concat(m.good.Releasing, m.books.recalled)
 }
 
 func frontendPorts(frontends []desired.Frontend) (ports []ipam.Port) {

@@ -51,10 +51,11 @@ type Manager struct {
 	proxied map[string]string
 	// contested are the VIPs that a stranger answers for although a gateway holds them, with his MAC.
 	contested map[netip.Addr]string
-	// kept and quarantined are the ledger's; keeping are Services to be kept whose addresses are not known yet.
-	kept        map[netip.Addr]desired.Key
-	quarantined map[netip.Addr]Quarantine
-	keeping     map[desired.Key]bool
+	// kept and quarantined are the ledger's; keeping are Services to be kept whose addresses are not known yet, unwritten
+	// those of whom the ledger does not tell yet.
+	kept               map[netip.Addr]desired.Key
+	quarantined        map[netip.Addr]Quarantine
+	keeping, unwritten map[desired.Key]bool
 	// places are the instances of the target's VIPs.
 	places map[netip.Addr]place
 	// good is the newest State that every gateway of its round confirmed, with its load balancers by key.
@@ -138,6 +139,7 @@ func New(settings Settings, gateways []Gateway, signer Signer, epochs EpochStore
 		kept:        map[netip.Addr]desired.Key{},
 		quarantined: map[netip.Addr]Quarantine{},
 		keeping:     map[desired.Key]bool{},
+		unwritten:   map[desired.Key]bool{},
 		places:      map[netip.Addr]place{},
 		goodBy:      map[desired.Key]*desired.LoadBalancer{},
 		revision:    1,
@@ -186,8 +188,11 @@ func (m *Manager) Delete(ctx context.Context, key desired.Key, keep bool) error 
 	switch {
 	case keep && m.replayed:
 		m.keep(key)
+		m.unwritten[key] = true
 	case keep:
-		m.keeping[key] = true
+		m.keeping[key], m.unwritten[key] = true, true
+	case m.unwritten[key]: // whoever deletes it has thought better of it
+		m.unkeep(key)
 	}
 	m.drop(key)
 	if _, going := m.leaving[key]; going || !m.replayed || m.revision != m.made {
@@ -206,7 +211,8 @@ func (m *Manager) Delete(ctx context.Context, key desired.Key, keep bool) error 
 	return nil
 }
 
-// Has says which addresses the gateways still serve for a Service, or are to serve. Before Load it knows nothing; see
+// Has says which addresses the gateways still serve for a Service, or are to serve; ok also while its addresses are to be
+// kept and the ledger does not say so yet. Before Load it knows nothing; see
 // Loaded.
 func (m *Manager) Has(key desired.Key) (addresses []netip.Addr, ok bool) {
 	m.mu.Lock()
@@ -215,6 +221,7 @@ func (m *Manager) Has(key desired.Key) (addresses []netip.Addr, ok bool) {
 		return slices.Clone(going.addresses), true
 	}
 	_, wanted := m.services[key]
+	wanted = wanted || m.unwritten[key]
 	lb := m.goodBy[key]
 	if !wanted && (m.replayed || lb == nil) {
 		return nil, false

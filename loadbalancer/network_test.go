@@ -95,7 +95,10 @@ func (l *fakeLedger) Write(_ context.Context, ledger loadbalancer.Ledger) error 
 func (l *fakeLedger) edit(f func(*loadbalancer.Ledger)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	object := *l.object
+	var object loadbalancer.Ledger
+	if l.object != nil {
+		object = *l.object
+	}
 	object.Kept, object.Quarantined = slices.Clone(object.Kept), slices.Clone(object.Quarantined)
 	f(&object)
 	l.object = &object

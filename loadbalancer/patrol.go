@@ -2,6 +2,7 @@ package loadbalancer
 
 import (
 	"context"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -25,29 +26,37 @@ func (m *Manager) patrol(ctx context.Context) {
 	}
 }
 
-// retryQuarantined gives addresses back that nobody answers for any more, and those whose pools are not asked about any
-// more.
+// retryQuarantined gives addresses back that nobody answers for any more, and those that are not asked about any more. When
+// no gateway can say, they stay where they are.
 func (m *Manager) retryQuarantined(ctx context.Context) {
 	m.mu.Lock()
-	expired := m.expired(time.Now())
-	asked := slices.DeleteFunc(slices.Clone(expired), func(a netip.Addr) bool { return !m.asks(a) })
-	m.mu.Unlock()
-	present := m.membersWhere(func(g *member) bool { return g.away == nil })
-	if len(expired) == 0 || len(present) == 0 {
-		return
-	}
-	conflicts := map[netip.Addr]*ConflictError{}
-	for batch := range slices.Chunk(asked, wire.MaxProbeTargets) {
-		for address, c := range m.inspect(ctx, present, batch) {
-			conflicts[address] = c
+	var asked, settled []netip.Addr
+	for _, address := range m.expired(time.Now()) {
+		if m.asks(address) && !m.proven[address] {
+			asked = append(asked, address)
+		} else {
+			settled = append(settled, address)
 		}
 	}
-	if ctx.Err() != nil {
-		return
+	m.mu.Unlock()
+	present := m.membersWhere(func(g *member) bool { return g.away == nil })
+	conflicts := map[netip.Addr]*ConflictError{}
+	for batch := range slices.Chunk(asked, wire.MaxProbeTargets) {
+		if found := m.inspect(ctx, present, batch); found != nil {
+			settled = append(settled, batch...)
+			maps.Copy(conflicts, found)
+		}
 	}
+	if ctx.Err() == nil && len(settled) > 0 {
+		m.settleQuarantine(settled, conflicts)
+	}
+}
+
+// settleQuarantine ends the quarantine of addresses, or begins it anew for those with a conflict.
+func (m *Manager) settleQuarantine(addresses []netip.Addr, conflicts map[netip.Addr]*ConflictError) {
 	var freed []netip.Addr
 	m.mu.Lock()
-	for _, address := range expired {
+	for _, address := range addresses {
 		if c := conflicts[address]; c != nil {
 			m.quarantine(c)
 			continue
@@ -92,8 +101,8 @@ func (m *Manager) inspectHeld(ctx context.Context, g *member) {
 		return
 	}
 	conflicts := m.inspect(ctx, []*member{g}, turn)
-	if ctx.Err() != nil {
-		return
+	if conflicts == nil {
+		return // the gateway cannot say
 	}
 	m.mu.Lock()
 	g.inspected = turn[len(turn)-1]

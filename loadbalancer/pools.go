@@ -21,8 +21,9 @@ func (m *Manager) SetPools(pools PoolSettings) error {
 		m.mu.Unlock()
 		return fmt.Errorf("address pools: %w", err)
 	}
-	notices := m.stray(next)
+	notices, untold := m.stray(next), m.toProve()
 	m.addresses, m.pools = next, pools
+	m.retract(untold)
 	clear(m.proxied) // asked again: whoever changed a pool may have mended that too
 	m.reserve()
 	m.revision++
@@ -60,7 +61,7 @@ func (s Settings) exclusions(pools PoolSettings) []ipam.Exclusion {
 func (m *Manager) stray(next *ipam.Allocator) (notices []notice) {
 	for _, key := range m.keys() {
 		for _, address := range m.addresses.Addresses(ipam.Owner(key)) {
-			if err := next.Check(address); err != nil && m.addresses.Check(address) == nil {
+			if err := next.Check(address); err != nil && m.addresses.Check(address) == nil && !m.unproven(address) {
 				notices = append(notices, notice{key, &KeptError{err}})
 			}
 		}
@@ -90,6 +91,21 @@ func (m *Manager) exclude() {
 		}
 	}
 	m.addresses.SetExcluded(reasons)
+	m.retract(m.toProve())
+}
+
+// retract takes addresses back that no gateway was told of and that no Service may get any more. It is called with mu held.
+func (m *Manager) retract(untold []netip.Addr) {
+	for _, address := range untold {
+		if m.addresses.Check(address) == nil {
+			continue
+		}
+		for _, holder := range m.addresses.Holders(address) {
+			m.withdraw(desired.Key(holder.Owner), address)
+		}
+		m.revision++
+		signal(m.wake)
+	}
 }
 
 // hearLinks notes the networks that a gateway says it is on.

@@ -3,7 +3,6 @@ package loadbalancer
 import (
 	"context"
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -74,19 +73,23 @@ func (m *Manager) proveAddresses(ctx context.Context) {
 // did not ask for one of them by name get another.
 func (m *Manager) settleProof(asked []netip.Addr, conflicts map[netip.Addr]*ConflictError) {
 	m.mu.Lock()
-	for _, address := range asked {
-		m.proven[address] = conflicts[address] == nil
-	}
 	var notices []notice
-	for _, address := range sortedAddresses(conflicts) {
-		m.quarantine(conflicts[address])
-		for _, holder := range m.addresses.Holders(address) {
-			if holder.Releasing {
-				continue // deleted meanwhile, and no gateway ever heard of the address
+	for _, address := range asked {
+		holders, c := m.addresses.Holders(address), conflicts[address]
+		switch {
+		case !m.unproven(address): // it came with a Service that has it from before
+		case c == nil && len(holders) > 0:
+			m.proven[address] = true
+		case c != nil:
+			m.quarantine(c)
+			for _, holder := range holders {
+				if holder.Releasing {
+					continue // deleted meanwhile, and no gateway ever heard of the address
+				}
+				told := *c
+				told.Requested = m.withdraw(desired.Key(holder.Owner), address)
+				notices = append(notices, notice{desired.Key(holder.Owner), &told})
 			}
-			told := *conflicts[address]
-			told.Requested = m.withdraw(desired.Key(holder.Owner), address)
-			notices = append(notices, notice{desired.Key(holder.Owner), &told})
 		}
 	}
 	m.reserve()
@@ -102,7 +105,6 @@ func (m *Manager) quarantine(c *ConflictError) {
 		by += " (node " + c.Node + ")"
 	}
 	m.quarantined[c.Address] = Quarantine{Address: c.Address, By: by, Until: time.Now().Add(quarantineTime)}
-	delete(m.proven, c.Address)
 }
 
 // withdraw takes an address back that no gateway was told of, and gives the Service the one that is still served. It says
@@ -110,9 +112,11 @@ func (m *Manager) quarantine(c *ConflictError) {
 func (m *Manager) withdraw(key desired.Key, address netip.Addr) (requested bool) {
 	m.addresses.Withdraw(ipam.Owner(key), address)
 	entry := m.services[key]
-	if entry == nil {
+	if entry == nil || entry.want == nil {
 		return false
 	}
+	// It waits for another one: unproven stays set until the next round has assigned that.
+	entry.want.Addresses = slices.DeleteFunc(slices.Clone(entry.want.Addresses), func(a netip.Addr) bool { return a == address })
 	if good := m.goodBy[key]; good != nil {
 		for _, served := range good.Addresses {
 			if served.Is4() == address.Is4() && m.addresses.Has(ipam.Owner(key), served) {
@@ -123,8 +127,8 @@ func (m *Manager) withdraw(key desired.Key, address netip.Addr) (requested bool)
 	return slices.Contains(entry.request.Addresses, address)
 }
 
-// inspect asks the first of the gateways that can say who answers for the addresses, and gives the conflicts. Pools whose
-// addresses are all answered for by one machine have none from then on. When no gateway can say, there is none.
+// inspect asks the first of the gateways that can say who answers for the addresses, and gives the conflicts; nil when none
+// can say. Pools whose addresses are all answered for by one machine have none from then on.
 func (m *Manager) inspect(ctx context.Context, gateways []*member, addresses []netip.Addr) map[netip.Addr]*ConflictError {
 	for _, g := range gateways {
 		answers, err := m.probe(ctx, g, addresses)
@@ -184,34 +188,32 @@ func (m *Manager) leaveOutProxies(ctx context.Context, g *member, conflicts map[
 		pool   string
 		family ipam.Family
 	}
-	suspects := map[question]map[string]bool{} // the MACs
+	var questions []question
+	suspects, samples := map[question][]*ConflictError{}, map[question][]netip.Addr{}
 	m.mu.Lock()
-	for address, c := range conflicts {
+	for _, address := range sortedAddresses(conflicts) {
 		pool, _ := m.addresses.PoolOf(address)
 		q := question{pool, ipam.FamilyOf(address)}
 		if suspects[q] == nil {
-			suspects[q] = map[string]bool{}
+			questions = append(questions, q)
+			samples[q] = m.addresses.Sample(pool, q.family, proxySample)
 		}
-		suspects[q][c.MAC] = true
-	}
-	samples := map[question][]netip.Addr{}
-	for q := range suspects {
-		samples[q] = m.addresses.Sample(q.pool, q.family, proxySample)
+		suspects[q] = append(suspects[q], conflicts[address])
 	}
 	m.mu.Unlock()
-	for q, sample := range samples {
-		if len(sample) < 2 {
+	for _, q := range questions {
+		if len(samples[q]) < 2 {
 			continue // too few to tell one machine with an address from one with all
 		}
-		answers, err := m.probe(ctx, g, sample)
+		answers, err := m.probe(ctx, g, samples[q])
 		if err != nil {
 			m.log.Warn("proxy ARP could not be looked for", "gateway", g.name, "pool", q.pool, "err", err)
 			continue
 		}
-		for _, mac := range slices.Sorted(maps.Keys(suspects[q])) {
-			if answersAll(mac, answers) {
-				m.distrust(q.pool, &ProxyARPError{Pool: q.pool, MAC: mac, Gateway: g.name})
-				maps.DeleteFunc(conflicts, func(_ netip.Addr, c *ConflictError) bool { return c.MAC == mac })
+		for _, c := range suspects[q] {
+			if answersAll(c.MAC, answers) {
+				m.distrust(&ProxyARPError{Pool: q.pool, MAC: c.MAC, Gateway: g.name})
+				delete(conflicts, c.Address)
 			}
 		}
 	}
@@ -224,12 +226,14 @@ func answersAll(mac string, answers []wire.ProbeAnswer) bool {
 }
 
 // distrust turns the questions off for a pool, and says so once.
-func (m *Manager) distrust(pool string, why *ProxyARPError) {
+func (m *Manager) distrust(why *ProxyARPError) {
 	m.mu.Lock()
-	_, pooled := m.proxied[pool]
-	m.proxied[pool] = why.MAC
+	_, known := m.proxied[why.Pool]
+	m.proxied[why.Pool] = why.MAC
+	m.revision++ // who waits for an address of it need not wait any more
 	m.mu.Unlock()
-	if !pooled {
+	signal(m.wake)
+	if !known {
 		m.log.Warn("proxy ARP", "err", why)
 		m.observer.tell(func(o Observer) { o.Notice(why) })
 	}

@@ -178,11 +178,7 @@ func (r *round) succeed() {
 			slices.Equal(lb.Addresses, entry.want.Addresses)
 	}
 	m.forget()
-	freed := m.free()
-	if len(m.kept) > 0 {
-		freed = append(freed, m.unkeep()...)
-		m.reserve()
-	}
+	freed := append(m.free(), m.claimKept()...)
 	m.mu.Unlock()
 	signal(m.noted)
 	for _, address := range freed {

@@ -1,6 +1,7 @@
 package loadbalancer_test
 
 import (
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -109,26 +110,54 @@ func TestPortsGivenUpOneAfterTheOther(t *testing.T) {
 	})
 }
 
-// TestSharerDeletedWhileDown: what the next controller finds in the State alone is a port of a shared address.
-func TestSharerDeletedWhileDown(t *testing.T) {
+// TestSharerDeletedWhileGatewaysConfirmFormerPorts: that they are without the port it gave up says nothing of those it had
+// until now.
+func TestSharerDeletedWhileGatewaysConfirmFormerPorts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t, "10.0.0.1", "gw1", "gw2")
 		c := s.start()
-		s.ensure(c, sharing(web("http", 80), "k"))
-		s.ensure(c, sharing(web("https", 443), "k"))
-		_ = c.stop()
-		s.gateway("gw2").change(func(g *fakeGateway) { g.dead = true })
-		c = s.start(replayed(sharing(web("https", 443), "k"), "10.0.0.1"))
 		defer c.stop()
-		if _, err := c.Ensure(t.Context(), sharing(web("next", 80), "k")); err == nil {
-			t.Error("port 80 was given away while gw2 may still serve it for http")
+		s.ensure(c, sharing(web("a", 80), "k"))
+		s.ensure(c, sharing(web("b", 443), "k"))
+		for _, g := range s.gateways {
+			g.change(func(g *fakeGateway) { g.took = time.Second })
 		}
-		s.ensure(c, sharing(web("ssh", 22), "k"))
+		var group sync.WaitGroup
+		group.Go(func() { _, _ = c.Ensure(t.Context(), sharing(web("a", 81), "k")) }) // a State in which 80 is given up
+		time.Sleep(1500 * time.Millisecond)
+		group.Go(func() { _ = c.Delete(t.Context(), key("a"), false) })
+		time.Sleep(time.Second) // both confirmed it, and have a with 81
+		s.gateway("gw2").change(func(g *fakeGateway) { g.dead = true })
+		if _, err := c.Ensure(t.Context(), sharing(web("c", 81), "k")); !isA[*ipam.ExhaustedError](err) {
+			t.Errorf("port 81 was given away while gw2 may serve it for a, or: %v", err)
+		}
+		group.Wait()
+		s.gateway("gw2").change(func(g *fakeGateway) { g.dead = false })
+		time.Sleep(20 * time.Second)
+		s.ensure(c, sharing(web("c", 81), "k"))
 	})
 }
 
-// TestServiceBeginsToShare: a gateway that is away may still serve ports for it that it does not name any more.
+// TestServiceBeginsToShare: who had the address alone lets others in when every gateway confirmed which ports it has.
 func TestServiceBeginsToShare(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "10.0.0.1", "gw1", "gw2")
+		c := s.start()
+		defer c.stop()
+		s.ensure(c, web("a", 80))
+		s.gateway("gw2").change(func(g *fakeGateway) { g.dead = true })
+		s.ensure(c, sharing(web("a", 81), "k"))
+		if _, err := c.Ensure(t.Context(), sharing(web("b", 80), "k")); err == nil {
+			t.Error("port 80 was given away while gw2 may serve it for a")
+		}
+		s.gateway("gw2").change(func(g *fakeGateway) { g.dead = false })
+		time.Sleep(20 * time.Second)
+		s.ensure(c, sharing(web("b", 80), "k"))
+	})
+}
+
+// TestServiceBeginsToShareWithOtherPorts: a gateway that is away may still serve ports for it that it does not name any more.
+func TestServiceBeginsToShareWithOtherPorts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t, "10.0.0.1", "gw1", "gw2")
 		c := s.start()

@@ -97,6 +97,9 @@ func parseLedger(b []byte) (loadbalancer.Ledger, error) {
 	if err := r.faults.ErrorOrNil(); err != nil {
 		return loadbalancer.Ledger{}, err
 	}
+	if err := l.Validate(); err != nil {
+		return loadbalancer.Ledger{}, err
+	}
 	return l, nil
 }
 

@@ -2,6 +2,7 @@ package desired
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -122,6 +123,14 @@ func pathProblem(s string) string {
 		return ""
 	}
 	return fmt.Sprintf("%q is no path; allowed are '/' and then at most 255 letters, digits and characters of /-._~%%:@&+,=?", s)
+}
+
+// CheckAddress says why an address cannot be a VIP, whatever else a State has.
+func CheckAddress(a netip.Addr) error {
+	if problem := addressProblem(a); problem != "" {
+		return errors.New(problem)
+	}
+	return nil
 }
 
 // addressProblem judges an address that packets are sent to.

@@ -14,12 +14,7 @@ import (
 // A fault that leaves with one load balancer has that one as Owner, so that Manager can serve the others. Lists need
 // not be sorted; Validate changes nothing.
 func (s *State) Validate() error {
-	v := &validation{
-		state:    s,
-		machines: make(map[netip.Addr]string, len(s.Gateways)+len(s.Nodes)),
-		vips:     make(map[netip.Addr]*floating, len(s.VIPs)),
-		returns:  returns{make(map[netip.Addr]Key, len(s.Releasing)), map[claim]Key{}},
-	}
+	v := newValidation(s)
 	v.fence()
 	v.gateways()
 	v.instances()
@@ -32,6 +27,19 @@ func (s *State) Validate() error {
 	v.pools()
 	v.reserved()
 	v.quarantined()
+	return v.verdict()
+}
+
+func newValidation(s *State) *validation {
+	return &validation{
+		state:    s,
+		machines: make(map[netip.Addr]string, len(s.Gateways)+len(s.Nodes)),
+		vips:     make(map[netip.Addr]*floating, len(s.VIPs)),
+		returns:  returns{make(map[netip.Addr]Key, len(s.Releasing)), map[claim]Key{}},
+	}
+}
+
+func (v *validation) verdict() error {
 	if len(v.faults) == 0 {
 		return nil
 	}

@@ -110,6 +110,16 @@ func (v *validation) pools() {
 	}
 }
 
+// ValidateAddresses is Validate for Releasing, Reserved and Quarantined alone: what a person wrote down is judged before it
+// gets into a State, where one bad entry would concern everybody.
+func (s *State) ValidateAddresses() error {
+	v := newValidation(s)
+	v.releasing()
+	v.reserved()
+	v.quarantined()
+	return v.verdict()
+}
+
 func (v *validation) reserved() {
 	seen := make(map[netip.Addr]bool, len(v.state.Reserved))
 	for i, r := range v.state.Reserved {
