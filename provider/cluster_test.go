@@ -197,7 +197,7 @@ func inClusterAfter(t *testing.T, yaml string, before func(*cluster), test func(
 func runCluster(t *testing.T, yaml string, prepare func(*manager), before func(*cluster), objects []runtime.Object, test func(*cluster)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		c := &cluster{t: t, client: fake.NewClientset(objects...), manager: newManager(), metrics: metrics.NewKubeRegistry()}
+		c := &cluster{t: t, client: swapping(objects...), manager: newManager(), metrics: metrics.NewKubeRegistry()}
 		c.tellEventsApart()
 		if prepare != nil {
 			prepare(c.manager)

@@ -105,6 +105,7 @@ func TestCauses(t *testing.T) {
 		{&ipam.RequestError{}, correction},
 		{&loadbalancer.ServiceFaultError{}, correction},
 		{&faultyServiceError{}, correction},
+		{&loadbalancer.LedgerError{Err: errors.New("forbidden")}, patience},
 		{errAway, gateways},
 		{&loadbalancer.WithheldError{}, gateways},
 		{&loadbalancer.NotHeldError{}, gateways},

@@ -106,6 +106,10 @@ func (p *policy) unasked(svc *v1.Service, namespace labels.Set) (pools []string,
 			others = append(others, one.name)
 		}
 	}
+	const most = 8 // the note is kept with each Service, and read by people
+	if more := len(left) - most; more > 0 {
+		left = append(left[:most], fmt.Sprintf("and %d more pools do not serve it unasked", more))
+	}
 	return append(pinned, others...), strings.Join(left, "; ")
 }
 

@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -97,6 +98,18 @@ func TestNoPoolIsNotEveryPool(t *testing.T) {
 	}
 	if want := "pool main serves namespace a only"; note != want {
 		t.Errorf("note %q, want %q", note, want)
+	}
+}
+
+// A site with a pool for every team does not tell each Service of all.
+func TestNoteIsShort(t *testing.T) {
+	yaml := testConfig
+	for i := range 20 {
+		yaml += fmt.Sprintf("- {name: team%d, addresses: [198.51.100.%d], namespaces: [team%d]}\n", i, i+10, i)
+	}
+	pools, note := policyOf(t, yaml).unasked(web(), nil)
+	if want := "pool team7 serves namespace team7 only; and 12 more pools do not serve it unasked"; !strings.HasSuffix(note, want) || !slices.Equal(pools, []string{"main"}) {
+		t.Errorf("pools %q, note %q", pools, note)
 	}
 }
 

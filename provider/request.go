@@ -157,7 +157,7 @@ func (d *draft) permitted(svc *v1.Service, around circumstances) {
 			continue
 		}
 		if why := around.policy.refuse(pool, svc, around.namespace); why != "" {
-			d.wrong("address %s is asked for: %s", address, why)
+			d.wrong("address %s is asked for, but its %s", address, why)
 		} else if ask := around.policy.ask(svc, AddressPool); ask.isSet && !slices.Contains(d.named, pool) {
 			d.wrong("address %s is asked for and lies in pool %s, but %s %q does not name that pool; remove one of the two", address, pool, ask.where, ask.value)
 		}

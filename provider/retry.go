@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	// retrySoon is for faults that pass by themselves: gateways that do not answer.
+	// retrySoon is for faults that pass by themselves: gateways or an API server that do not answer.
 	retrySoon = 5 * time.Second
 	// retryLater is for faults that somebody has to mend. A change of the Service is looked at when it happens.
 	retryLater = 30 * time.Second
@@ -27,6 +27,7 @@ const (
 	gateways         // that one confirms again
 	address          // that one is freed, or that somebody changes the Service or the configuration
 	correction       // that somebody changes the Service or the configuration
+	patience         // that it passes by itself, which nobody tells
 )
 
 // causeOf sorts an error of the translation or of Manager.
@@ -38,6 +39,7 @@ func causeOf(err error) cause {
 		reserved    *ipam.ReservedError
 		quarantined *ipam.QuarantinedError
 		conflict    *loadbalancer.ConflictError
+		ledger      *loadbalancer.LedgerError
 		outside     *ipam.OutsideError
 		excluded    *ipam.ExcludedError
 		request     *ipam.RequestError
@@ -53,6 +55,8 @@ func causeOf(err error) cause {
 	case errors.As(err, &outside), errors.As(err, &excluded), errors.As(err, &request),
 		errors.As(err, &refused), errors.As(err, &faulty):
 		return correction
+	case errors.As(err, &ledger):
+		return patience // and not a round that succeeds: it would be tried again after each of its own rounds
 	default:
 		return gateways
 	}
@@ -64,7 +68,7 @@ func retry(err error) error {
 	switch causeOf(err) {
 	case nothing:
 		return nil
-	case gateways:
+	case gateways, patience:
 		return api.NewRetryError(err.Error(), retrySoon)
 	default:
 		return api.NewRetryError(err.Error(), retryLater)
