@@ -62,6 +62,17 @@ func (b *balancer) GetLoadBalancer(_ context.Context, _ string, svc *v1.Service)
 	return statusOf(svc, addresses, b.ipMode), true, nil
 }
 
+// mayServe says whether gateways serve the Service, as far as anybody knows.
+func (b *balancer) mayServe(key desired.Key) bool {
+	select {
+	case <-b.manager.Loaded():
+		_, serves := b.manager.Has(key)
+		return serves
+	default:
+		return true
+	}
+}
+
 // GetLoadBalancerName gives namespace/name, by which HAProxy's map and every message name a Service.
 func (b *balancer) GetLoadBalancerName(_ context.Context, _ string, svc *v1.Service) string {
 	return keyOf(svc).String()

@@ -180,8 +180,10 @@ func (c *Cloud) SetInformers(factory informers.SharedInformerFactory) {
 				return held
 			},
 		},
-		real:  factory.Core().V1().Services(),
-		ready: c.replayed.Load,
+		real:     factory.Core().V1().Services(),
+		ready:    c.replayed.Load,
+		mayServe: c.balancer.mayServe,
+		vanished: map[desired.Key]*v1.Service{},
 	}
 	c.nodesOf = factory.Core().V1().Nodes()
 	c.namespaces = factory.Core().V1().Namespaces()

@@ -9,7 +9,8 @@
 //
 // What holds (numbers are DESIGN.md's invariants):
 //   - 1, whole state first: the service controller sees no Service before Manager has replayed all (serviceView's
-//     HasSynced). GetLoadBalancer says "exists" as long as the gateways' State is not known or still has the Service.
+//     HasSynced). GetLoadBalancer says "exists" as long as the gateways' State is not known or still has the Service. An
+//     object that vanishes without our cleanup, which the library does not look at, is shown until it is done (vanish.go).
 //   - 7, strict: an annotation or field that is wrong or that cannot be honoured is an error or a Warning event that
 //     names key, value and what is allowed; it never becomes a default. A rule about who may connect that cannot be held
 //     closes the Service (its VIP refuses) instead of leaving it open.

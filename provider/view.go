@@ -79,9 +79,13 @@ type serviceView struct {
 	real coreinformers.ServiceInformer
 	// ready says that the service controller may start: Manager has replayed every Service.
 	ready func() bool
+	// mayServe says whether gateways serve a Service, as far as anybody knows.
+	mayServe func(desired.Key) bool
 
 	mu       sync.Mutex
 	handlers []cache.ResourceEventHandler
+	// vanished are the last known objects of Services that are to be cleaned up; see vanish.
+	vanished map[desired.Key]*v1.Service
 }
 
 func (v *serviceView) Informer() cache.SharedIndexInformer {
@@ -97,11 +101,15 @@ func (v *serviceView) wake(svc *v1.Service) {
 	current := v.show(svc)
 	old := *current
 	old.UID = types.UID("before " + string(current.UID))
+	v.update(&old, current)
+}
+
+func (v *serviceView) update(old, current *v1.Service) {
 	v.mu.Lock()
 	handlers := v.handlers
 	v.mu.Unlock()
 	for _, h := range handlers {
-		h.OnUpdate(&old, current)
+		h.OnUpdate(old, current)
 	}
 }
 
@@ -155,12 +163,13 @@ func (l serviceViewLister) List(selector labels.Selector) ([]*v1.Service, error)
 }
 
 func (l serviceViewLister) Services(namespace string) corelisters.ServiceNamespaceLister {
-	return serviceViewNamespaceLister{l.real.Services(namespace), l.view}
+	return serviceViewNamespaceLister{l.real.Services(namespace), l.view, namespace}
 }
 
 type serviceViewNamespaceLister struct {
-	real corelisters.ServiceNamespaceLister
-	view *serviceView
+	real      corelisters.ServiceNamespaceLister
+	view      *serviceView
+	namespace string
 }
 
 func (l serviceViewNamespaceLister) List(selector labels.Selector) ([]*v1.Service, error) {
@@ -169,10 +178,13 @@ func (l serviceViewNamespaceLister) List(selector labels.Selector) ([]*v1.Servic
 
 func (l serviceViewNamespaceLister) Get(name string) (*v1.Service, error) {
 	svc, err := l.real.Get(name)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		return l.view.show(svc), nil
 	}
-	return l.view.show(svc), nil
+	if remains := l.view.remains(desired.Key{Namespace: l.namespace, Name: name}); remains != nil {
+		return remains, nil
+	}
+	return nil, err
 }
 
 func (v *serviceView) showAll(services []*v1.Service, err error) ([]*v1.Service, error) {
