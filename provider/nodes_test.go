@@ -57,6 +57,8 @@ func TestChoose(t *testing.T) {
 			return node
 		}()}, []desired.Node{{Name: "a", Addresses: []netip.Addr{addr("192.0.2.9")}}}, ""},
 		{"link-local only", internal, []*v1.Node{worker("a", "fe80::1", "127.0.0.1")}, nil, "node a has no InternalIP, only"},
+		{"configured link-local only", config.Nodes{AddressType: "InternalIP", Addresses: map[string][]netip.Addr{"a": {addr("169.254.7.7")}}},
+			[]*v1.Node{worker("a")}, nil, "node a has no InternalIP, only"},
 		{"no node", internal, nil, nil, "the cluster has no node"},
 		{"all labelled", internal, []*v1.Node{label("")}, nil,
 			"1 of 1 nodes carry the label node.kubernetes.io/exclude-from-external-load-balancers, which kubeadm sets on control-plane nodes; if they shall serve: kubectl label node NAME node.kubernetes.io/exclude-from-external-load-balancers-"},
