@@ -141,6 +141,17 @@ func TestInstanceMetadata(t *testing.T) {
 		}()), []string{"InternalIP 192.0.2.9", "InternalIP 192.0.2.8", "Hostname a"}, ""},
 		{"a kubelet that keeps its own list", config.Nodes{AddressType: "InternalIP", Addresses: map[string][]netip.Addr{"a": {addr("192.0.2.9")}}}, worker("a", "192.0.2.1"),
 			[]string{"InternalIP 192.0.2.1", "Hostname a"}, ""},
+		{"another --node-ip than before", config.Nodes{AddressType: "InternalIP"}, func() *v1.Node {
+			node := worker("a", "192.0.2.1")
+			node.Annotations["alpha.kubernetes.io/provided-node-ip"] = "192.0.2.8"
+			node.Status.Addresses = append(node.Status.Addresses, v1.NodeAddress{Type: v1.NodeExternalIP, Address: "198.51.100.1"})
+			return node
+		}(), []string{"InternalIP 192.0.2.8", "Hostname a", "ExternalIP 198.51.100.1"}, ""},
+		{"the --node-ip of before", config.Nodes{AddressType: "InternalIP"}, func() *v1.Node {
+			node := worker("a", "192.0.2.1", "192.0.2.8")
+			node.Annotations["alpha.kubernetes.io/provided-node-ip"] = "192.0.2.8"
+			return node
+		}(), []string{"InternalIP 192.0.2.1", "InternalIP 192.0.2.8", "Hostname a"}, ""},
 		{"nothing known, no network named", config.Nodes{AddressType: "InternalIP"}, tainted(worker("known")), nil,
 			"node known has no InternalIP, only Hostname known; name its address in nodes.addresses of the cloud configuration, or start its kubelet with --node-ip, or name the node's network in nodes.cidrs, so that its host name may be looked up"},
 		{"unknown host", config.Nodes{AddressType: "InternalIP", CIDRs: inside}, tainted(worker("stranger")), nil, "looking up stranger: no such host"},
