@@ -11,6 +11,7 @@ import (
 
 	"cloud-provider-haproxy/ipam"
 	"cloud-provider-haproxy/loadbalancer"
+	"cloud-provider-haproxy/loadbalancer/desired"
 	"cloud-provider-haproxy/provider/config"
 )
 
@@ -67,6 +68,59 @@ func TestPoolMetrics(t *testing.T) {
 			t.Errorf("a pool that is gone has %v addresses", value)
 		}
 		c.wantMetric("pool_addresses", `family="IPv4",pool="main",state="assigned"`, 60)
+	})
+}
+
+// Manager tells how gateways change. That one is well from the beginning on the metrics tell all the same, and what was
+// told of it within the round is not undone by what it confirmed before.
+func TestGatewayMetrics(t *testing.T) {
+	inCluster(t, testConfig, nil, nil, func(c *cluster) {
+		want := func(gateway string, confirming, inSync float64) {
+			t.Helper()
+			c.wantMetric("gateway_confirming", fmt.Sprintf("gateway=%q", gateway), confirming)
+			c.wantMetric("gateway_in_sync", fmt.Sprintf("gateway=%q", gateway), inSync)
+		}
+		o := c.manager.observer
+		o.GatewayChanged(loadbalancer.GatewayStatus{Name: "gw2", Err: errAway, InSync: true})
+		o.RoundDone(confirmedBy("gw1", "gw2"))
+		want("gw1", 1, 1)
+		want("gw2", 0, 1)
+		o.GatewayChanged(loadbalancer.GatewayStatus{Name: "gw1", InSync: false})
+		o.RoundDone(confirmedBy("gw1"))
+		want("gw1", 1, 0)
+	})
+}
+
+func confirmedBy(gateways ...string) loadbalancer.Round {
+	round := loadbalancer.Round{Reason: "change"}
+	note(&round.Outcomes, "Runtime", gateways)
+	return round
+}
+
+// note spares this package the import of package wire, which is none of its business but for this type.
+func note[Outcome ~string](all *map[string]Outcome, outcome Outcome, gateways []string) {
+	*all = map[string]Outcome{}
+	for _, name := range gateways {
+		(*all)[name] = outcome
+	}
+}
+
+// Who does not lead tells nothing of a cluster that it does not look at.
+func TestMetricsOfAStandby(t *testing.T) {
+	names := []string{"eligible_nodes", "load_balancers", "vips", "epoch"}
+	before := func(c *cluster) {
+		for _, name := range names {
+			if value, found := c.series(name, ""); found {
+				t.Errorf("%s is %v before this process leads", name, value)
+			}
+		}
+		c.wantMetric("config_valid", "", 1)
+	}
+	inClusterAfter(t, testConfig, before, func(c *cluster) {
+		c.manager.observer.RoundDone(loadbalancer.Round{Fence: desired.Fence{Epoch: 4}, LoadBalancers: 3, VIPs: 2})
+		for name, want := range map[string]float64{"eligible_nodes": 1, "load_balancers": 3, "vips": 2, "epoch": 4} {
+			c.wantMetric(name, "", want)
+		}
 	})
 }
 

@@ -104,7 +104,7 @@ func (c *Cloud) look() {
 	}
 	c.nodes.Store(set)
 	c.excludeNodes()
-	c.measures.eligible.Set(float64(len(set.eligible)))
+	c.measures.eligible.WithLabelValues().Set(float64(len(set.eligible)))
 	if same {
 		return
 	}
