@@ -71,12 +71,18 @@ func TestNothingForeignIsTouched(t *testing.T) {
 		"unclassed are not ours": {testConfig + "serveUnclassed: false\n", append(foreign, unclassed...)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			inCluster(t, test.yaml, nil, test.objects, func(c *cluster) {
+			unknown := func(m *manager) { m.fail, m.loaded = errAway, make(chan struct{}) }
+			inCluster(t, test.yaml, unknown, test.objects, func(c *cluster) {
+				c.manager.failing(nil)
+				close(c.manager.loaded)
 				time.Sleep(10 * time.Minute) // several resyncs of the library
 				for _, action := range c.client.Actions() {
 					if action.GetResource().Resource == "services" && !slices.Contains([]string{"list", "watch"}, action.GetVerb()) {
 						t.Errorf("a foreign Service was written: %v", action)
 					}
+				}
+				if list, err := c.client.CoreV1().Events("").List(t.Context(), metav1.ListOptions{}); err != nil || len(list.Items) > 0 {
+					t.Errorf("a foreign Service was told of: %+v, %v", list.Items, err)
 				}
 				if ensures, _ := c.manager.counted(); ensures > 0 || len(c.manager.replays) > 0 {
 					t.Errorf("a foreign Service was served: %d calls, replayed %v", ensures, c.manager.replays)
@@ -90,10 +96,6 @@ func TestNothingForeignIsTouched(t *testing.T) {
 func TestTypeChangedAway(t *testing.T) {
 	held := func(m *manager) {
 		m.held[key("web")] = loadbalancer.Service{LoadBalancer: desired.LoadBalancer{Key: key("web")}}
-	}
-	byUs := func(svc *v1.Service) {
-		svc.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "haproxy-cloud-controller-manager", Operation: "Update", APIVersion: "v1", FieldsType: "FieldsV1",
-			FieldsV1: metav1.NewFieldsV1(`{"f:metadata":{"f:finalizers":{".":{},"v:\"service.kubernetes.io/load-balancer-cleanup\"":{}}}}`), Subresource: "status"}}
 	}
 	t.Run("while we run", func(t *testing.T) {
 		inCluster(t, testConfig, nil, []runtime.Object{worker("a", "192.0.2.21"), named("web", class("cloud-provider-haproxy/gateway"))}, func(c *cluster) {
@@ -115,7 +117,7 @@ func TestTypeChangedAway(t *testing.T) {
 		})
 	})
 	t.Run("never served", func(t *testing.T) {
-		inCluster(t, testConfig, nil, []runtime.Object{named("web", clusterIP, keeping(finalizer), byUs)}, func(c *cluster) {
+		inCluster(t, testConfig, nil, []runtime.Object{named("web", clusterIP, keeping(finalizer), addedBy(us))}, func(c *cluster) {
 			c.wantFinalizer("web", false)
 		})
 	})

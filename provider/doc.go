@@ -25,14 +25,14 @@
 //     change something), since the library backs off to 300 s otherwise. Who waits is woken when what it waits for
 //     happens (an address freed, a gateway back, the State known, labels or the configuration changed: wakeups.go, which
 //     also watches spec.ipFamilyPolicy, for the library does not): serviceView.wake hands the library's own handler an old
-//     object of another UID, which its needsUpdate (k8s.io/cloud-provider v0.37.2) takes for a change.
+//     object that its needsUpdate (k8s.io/cloud-provider v0.37.2) takes for a change.
 //
 // The service controller gets views of the shared informers, and only it: servicecontroller.New takes two informers, so
 // that the node controller, which writes whole Node objects back, keeps the real ones.
 //
 //   - Services: what is ours is shown without a class (the library ignores Services that have one), what is not ours
-//     with a class and without the cleanup finalizer. Patches are differences of two such views, so that nothing hidden
-//     is written.
+//     with a class and without the cleanup finalizer, what was ours and has our finalizer as if its type had been changed,
+//     so that it is cleaned up. Patches are differences of two such views, so that nothing hidden is written.
 //   - Nodes: at most one slim node, and no event ever. The library asks nodes two things: is there any (its
 //     UnAvailableLoadBalancer event), and did the set change (then UpdateLoadBalancer and an Event for every Service:
 //     5000 Services x 1000 nodes cost 2.3 s of two cores and 5000 Events, and its memory of 5000 node lists 40 MB). Our

@@ -155,7 +155,7 @@ func (c *Cloud) awaitLoaded(ctx context.Context) {
 	case <-ctx.Done():
 	case <-c.manager.Loaded():
 		c.eachService(func(svc *v1.Service) {
-			if hasFinalizer(svc) && !c.services.ours(svc) {
+			if hasFinalizer(svc) && !c.services.ours(svc) && c.services.wasOurs(svc) {
 				c.services.wake(svc)
 			}
 		})

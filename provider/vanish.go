@@ -20,7 +20,7 @@ func (v *serviceView) vanish(svc *v1.Service) {
 	v.mu.Lock()
 	v.vanished[keyOf(svc)] = svc
 	v.mu.Unlock()
-	v.wakeRemains(remainsOf(svc))
+	v.enqueue(remainsOf(svc))
 }
 
 // remains gives what the service controller sees of a Service that vanished while gateways may serve it, else nil.
@@ -52,14 +52,6 @@ func (v *serviceView) wakeNamed(key desired.Key) {
 	if svc, err := v.real.Lister().Services(key.Namespace).Get(key.Name); err == nil {
 		v.wake(svc)
 	} else if remains := v.remains(key); remains != nil {
-		v.wakeRemains(remains)
+		v.enqueue(remains)
 	}
-}
-
-// wakeRemains makes the service controller look at what has the name now. To its needsUpdate a load balancer was wanted and
-// is not any more.
-func (v *serviceView) wakeRemains(remains *v1.Service) {
-	before := *remains
-	before.Spec.Type = v1.ServiceTypeLoadBalancer
-	v.update(&before, remains)
 }

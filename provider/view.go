@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -42,13 +43,24 @@ func (o ownership) ours(svc *v1.Service) bool {
 	}
 }
 
-// wasOurs says whether a Service that is not ours now has been. A change of type clears the class, so what tells is
-// whether gateways still serve it, or who added the finalizer.
-func (o ownership) wasOurs(svc *v1.Service) bool { return o.addedFinalizer(svc) || o.held(keyOf(svc)) }
+// wasOurs says whether a Service that is not ours now has been: it was served under another configuration, or its type was
+// changed. That clears class and status, so that what tells then is who added the finalizer, or whether gateways serve it.
+func (o ownership) wasOurs(svc *v1.Service) bool {
+	switch {
+	case o.addedFinalizer(svc):
+		return true
+	case svc.Spec.Type == v1.ServiceTypeLoadBalancer: // perhaps another one of this name is what gateways serve
+		return o.wroteStatus(svc)
+	default:
+		return o.held(keyOf(svc))
+	}
+}
 
 // show gives the Service as the service controller is to see it; a shallow copy when anything differs.
 func (o ownership) show(svc *v1.Service) *v1.Service {
-	if o.ours(svc) {
+	// One that is being deleted and has not our finalizer is cleaned up, or never was ours. It waits for somebody else, and
+	// the API server allows no new finalizers then.
+	if o.ours(svc) && (svc.DeletionTimestamp == nil || hasFinalizer(svc)) {
 		if svc.Spec.LoadBalancerClass == nil {
 			return svc
 		}
@@ -57,20 +69,26 @@ func (o ownership) show(svc *v1.Service) *v1.Service {
 		return &view
 	}
 	view := *svc
-	if svc.Spec.Type == v1.ServiceTypeLoadBalancer && svc.Spec.LoadBalancerClass == nil {
-		class := foreignClass
-		view.Spec.LoadBalancerClass = &class
-	}
-	// The finalizer of a Service that was ours must be taken off by us; anybody else's must not.
-	if hasFinalizer(svc) && !o.wasOurs(svc) {
-		view.Finalizers = nil
-		for _, f := range svc.Finalizers {
-			if f != servicehelper.LoadBalancerCleanupFinalizer {
-				view.Finalizers = append(view.Finalizers, f)
-			}
+	switch {
+	case hasFinalizer(svc) && o.wasOurs(svc):
+		// The library cleans up what has another type, also when it is not being deleted, but nothing that has a class.
+		view.Spec.Type, view.Spec.LoadBalancerClass = v1.ServiceTypeClusterIP, nil
+	default:
+		if svc.Spec.Type == v1.ServiceTypeLoadBalancer && svc.Spec.LoadBalancerClass == nil {
+			class := foreignClass
+			view.Spec.LoadBalancerClass = &class
 		}
+		view.Finalizers = withoutOurs(svc.Finalizers)
+	}
+	// What is cleaned up loses its status. If another controller wrote it since, that is none of ours to clear.
+	if !o.wroteStatus(svc) {
+		view.Status.LoadBalancer = v1.LoadBalancerStatus{}
 	}
 	return &view
+}
+
+func withoutOurs(finalizers []string) []string {
+	return slices.DeleteFunc(slices.Clone(finalizers), func(f string) bool { return f == servicehelper.LoadBalancerCleanupFinalizer })
 }
 
 // serviceView is the informer of Services that the service controller gets.
@@ -96,20 +114,21 @@ func (v *serviceView) Lister() corelisters.ServiceLister {
 	return serviceViewLister{v.real.Lister(), v}
 }
 
-// wake makes the service controller look at a Service again now, although nothing of it changed.
-func (v *serviceView) wake(svc *v1.Service) {
-	current := v.show(svc)
+// wake makes the service controller look at a Service again now, although nothing of it changed. It must be or have been
+// ours: the library says of any other that it deleted its load balancer.
+func (v *serviceView) wake(svc *v1.Service) { v.enqueue(v.show(svc)) }
+
+// enqueue hands the service controller an old object of another UID that wanted a load balancer: whether it wants one now or
+// not, that is a change to its needsUpdate.
+func (v *serviceView) enqueue(current *v1.Service) {
 	old := *current
 	old.UID = types.UID("before " + string(current.UID))
-	v.update(&old, current)
-}
-
-func (v *serviceView) update(old, current *v1.Service) {
+	old.Spec.Type, old.Spec.LoadBalancerClass = v1.ServiceTypeLoadBalancer, nil
 	v.mu.Lock()
 	handlers := v.handlers
 	v.mu.Unlock()
 	for _, h := range handlers {
-		h.OnUpdate(old, current)
+		h.OnUpdate(&old, current)
 	}
 }
 
