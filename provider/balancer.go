@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 
 	v1 "k8s.io/api/core/v1"
@@ -71,6 +72,18 @@ func (b *balancer) mayServe(key desired.Key) bool {
 	default:
 		return true
 	}
+}
+
+// misses says that the status names other addresses than gateways serve. Whoever waits for something is tried again anyway.
+func (b *balancer) misses(svc *v1.Service) bool {
+	key := keyOf(svc)
+	addresses, _ := b.manager.Has(key)
+	if len(addresses) == 0 || b.waiting.has(key) {
+		return false
+	}
+	named := published(svc)
+	slices.SortFunc(named, netip.Addr.Compare)
+	return !slices.Equal(named, slices.SortedFunc(slices.Values(addresses), netip.Addr.Compare))
 }
 
 // GetLoadBalancerName gives namespace/name, by which HAProxy's map and every message name a Service.

@@ -93,6 +93,13 @@ func (w *waiting) note(key desired.Key, err error) {
 	}
 }
 
+func (w *waiting) has(key desired.Key) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	_, waits := w.keys[key]
+	return waits
+}
+
 // take gives the Services for which woken is true and forgets them.
 func (w *waiting) take(woken func(desired.Key, cause) bool) []desired.Key {
 	w.mu.Lock()

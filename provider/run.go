@@ -66,6 +66,7 @@ func (c *Cloud) run(nodesChanged <-chan struct{}, synced ...cache.InformerSynced
 	background.Go(func() { each(ctx, nodesChanged, c.look) })
 	background.Go(func() { each(ctx, c.wakeups.signal, c.wake) })
 	background.Go(func() { c.awaitLoaded(ctx) })
+	background.Go(func() { c.patrolStatus(ctx) })
 	return c.manager.Run(ctx)
 }
 
@@ -159,6 +160,29 @@ func (c *Cloud) awaitLoaded(ctx context.Context) {
 				c.services.wake(svc)
 			}
 		})
+	}
+}
+
+// statusPatrol is the time between two looks at every status. Another controller that writes the same ones, such as k3s'
+// servicelb, is not answered more often.
+const statusPatrol = 30 * time.Second
+
+// patrolStatus has a status written again that somebody else wiped or overwrote: the library writes it only after a change of
+// the spec (invariant 2: level, not edge).
+func (c *Cloud) patrolStatus(ctx context.Context) {
+	ticker := time.NewTicker(statusPatrol)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			c.eachService(func(svc *v1.Service) {
+				if c.services.ours(svc) && svc.DeletionTimestamp == nil && c.balancer.misses(svc) {
+					c.services.wake(svc)
+				}
+			})
+		}
 	}
 }
 
