@@ -95,8 +95,16 @@ func (b *balancer) GetLoadBalancerName(_ context.Context, _ string, svc *v1.Serv
 func (b *balancer) EnsureLoadBalancer(ctx context.Context, _ string, svc *v1.Service, _ []*v1.Node) (*v1.LoadBalancerStatus, error) {
 	status, err := b.ensure(ctx, svc)
 	b.measures.conflict(err, b.policy.Load().poolOf)
-	b.waiting.note(keyOf(svc), err)
+	b.note(svc, err)
 	return status, retry(err)
+}
+
+// note remembers what the Service waits for, and tells when that is something else than before. The library tells every
+// failure, but all with one reason: client-go drops these after 25, and lets one through in five minutes.
+func (b *balancer) note(svc *v1.Service, err error) {
+	if b.waiting.note(keyOf(svc), err) {
+		b.warnings.once(svc, causeOf(err).reason(), err.Error())
+	}
 }
 
 func (b *balancer) ensure(ctx context.Context, svc *v1.Service) (*v1.LoadBalancerStatus, error) {
@@ -153,7 +161,7 @@ func (b *balancer) UpdateLoadBalancer(context.Context, string, *v1.Service, []*v
 // stay reserved for it if its annotation says so, also when it only changed its type.
 func (b *balancer) EnsureLoadBalancerDeleted(ctx context.Context, _ string, svc *v1.Service) error {
 	err := b.manager.Delete(ctx, keyOf(svc), keeps(svc))
-	b.waiting.note(keyOf(svc), err)
+	b.note(svc, err)
 	if err == nil {
 		b.warnings.forget(svc)
 	}

@@ -125,7 +125,7 @@ func New(o Options) (*Cloud, error) {
 		policy:     &c.policy,
 		namespace:  c.namespaceLabels,
 		warnings:   newWarnings(c.recorder),
-		waiting:    &waiting{keys: map[desired.Key]cause{}},
+		waiting:    newWaiting(),
 		measures:   c.measures,
 	}
 	c.instances = &instances{config: o.Config.Nodes, resolver: net.DefaultResolver, recorder: c.recorder}

@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
+	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"cloud-provider-haproxy/ipam"
@@ -183,6 +185,45 @@ func TestOneReasonDoesNotSilenceAnother(t *testing.T) {
 		c.settle()
 		c.reload("kind: nonsense")
 		c.wantEvent(EpochName, "ConfigRefused: ")
+	})
+}
+
+// Nor does one gateway silence another.
+func TestOneGatewayDoesNotSilenceAnother(t *testing.T) {
+	inCluster(t, testConfig, nil, nil, func(c *cluster) {
+		for range 40 {
+			c.manager.observer.GatewayChanged(loadbalancer.GatewayStatus{Name: "gw1", Err: errAway})
+			c.manager.observer.GatewayChanged(loadbalancer.GatewayStatus{Name: "gw1", InSync: true})
+			c.settle()
+		}
+		c.manager.observer.GatewayChanged(loadbalancer.GatewayStatus{Name: "gw2", Err: errors.New("gateway gw2: no answer")})
+		c.settle()
+		c.wantEvent(EpochName, "GatewayAway: gateway gw2: no answer")
+	})
+}
+
+// A Service that has waited for long hears at once when it waits for something else.
+func TestOtherReasonIsToldAfterLong(t *testing.T) {
+	exhausted := &ipam.ExhaustedError{Family: ipam.IPv4}
+	inCluster(t, testConfig, func(m *manager) { m.fail = errAway }, []runtime.Object{worker("a", "192.0.2.21"), named("web")}, func(c *cluster) {
+		time.Sleep(10 * time.Minute)
+		for _, told := range c.events("web") {
+			if strings.HasPrefix(told, "WaitsForGateways") {
+				t.Errorf("told twice what the library tells: %s", told)
+			}
+		}
+		c.manager.failing(exhausted)
+		c.manager.observer.RoundDone(loadbalancer.Round{Reason: "repair"})
+		c.settle()
+		c.wantEvent("web", "WaitsForAddress: "+exhausted.Error())
+		c.change("web", annotate(string(LoadBalancerIPs), "x"))
+		c.wantEvent("web", "WaitsForCorrection: annotation cloud-provider-haproxy/load-balancer-ips \"x\"")
+		c.manager.failing(nil)
+		c.change("web", func(svc *v1.Service) { svc.Annotations = nil })
+		c.wantAddress("web", "192.0.2.64")
+		if len(c.cloud.balancer.waiting.last) != 0 {
+			t.Errorf("remembered %v", c.cloud.balancer.waiting.last)
+		}
 	})
 }
 
