@@ -312,6 +312,21 @@ func TestLastNodeWithIPv6Goes(t *testing.T) {
 	})
 }
 
+// So does an IPv4-only one when a node without an IPv4 address comes.
+func TestNodeWithoutIPv4Comes(t *testing.T) {
+	objects := []runtime.Object{worker("a", "192.0.2.21"), named("four", onlyIn(v1.IPv4Protocol)), named("two", onlyIn(v1.IPv4Protocol, v1.IPv6Protocol))}
+	inCluster(t, testConfig, nil, objects, func(c *cluster) {
+		for _, node := range []*v1.Node{worker("b", "192.0.2.22", "2001:db8::22"), worker("c", "2001:db8::23")} {
+			if _, err := c.client.CoreV1().Nodes().Create(t.Context(), node, metav1.CreateOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			c.settle()
+		}
+		c.wantEvent("four", "NodeWithoutIPv4: spec.ipFamilies is [IPv4] and 1 of 3 eligible nodes have no IPv4 address (c)")
+		c.wantEnsured([]int{2, 1}, "four", "two")
+	})
+}
+
 func TestSourceRangesClose(t *testing.T) {
 	ranges := func(svc *v1.Service) { svc.Spec.LoadBalancerSourceRanges = []string{"10.0.0.0/8"} }
 	inCluster(t, testConfig, nil, []runtime.Object{worker("a", "192.0.2.21"), named("open"), named("born-closed", ranges)}, func(c *cluster) {

@@ -114,13 +114,15 @@ func (c *Cloud) look() {
 	if before == nil {
 		return
 	}
+	reach4 := reachChanged(v1.IPv4Protocol, before.eligible, set.eligible)
+	reach6 := reachChanged(v1.IPv6Protocol, before.eligible, set.eligible)
 	c.eachService(func(svc *v1.Service) {
 		switch {
 		case !c.services.ours(svc) || svc.DeletionTimestamp != nil:
 		case len(set.eligible) == 0:
 			c.balancer.warnings.once(svc, "NoEligibleNode", set.noneEligible())
-		case onlyIPv6(svc) && anyIPv6(before.eligible) != anyIPv6(set.eligible):
-			c.services.wake(svc) // it is refused now, or no longer
+		case reach4 && hasOnly(svc, v1.IPv4Protocol), reach6 && hasOnly(svc, v1.IPv6Protocol):
+			c.services.wake(svc) // to be told
 		case svc.Spec.ExternalTrafficPolicy == v1.ServiceExternalTrafficPolicyLocal:
 			c.services.wake(svc) // it has servers of its own
 		}
