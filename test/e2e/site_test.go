@@ -29,6 +29,8 @@ func TestSite(t *testing.T) {
 		{"burst", testBurst},
 		{"holder-dies", testHolderDies},
 		{"deleted-while-away", testDeletedWhileAway},
+		{"vanished", testVanished},
+		{"class-changes", testClassChanges},
 		{"killed-in-a-burst", testKilledInABurst},
 		{"lease", testLease},
 		{"pool-exhausted", testPoolExhausted},
