@@ -31,8 +31,8 @@
 // that the node controller, which writes whole Node objects back, keeps the real ones.
 //
 //   - Services: what is ours is shown without a class (the library ignores Services that have one), what is not ours
-//     with a class and without the cleanup finalizer, what was ours and has our finalizer as if its type had been changed,
-//     so that it is cleaned up. Patches are differences of two such views, so that nothing hidden is written.
+//     with a class and without the cleanup finalizer, unless it was ours: then it is cleaned up. Patches are differences of
+//     two such views, so that nothing hidden is written.
 //   - Nodes: at most one slim node, and no event ever. The library asks nodes two things: is there any (its
 //     UnAvailableLoadBalancer event), and did the set change (then UpdateLoadBalancer and an Event for every Service:
 //     5000 Services x 1000 nodes cost 2.3 s of two cores and 5000 Events, and its memory of 5000 node lists 40 MB). Our

@@ -152,7 +152,8 @@ func (c *Cloud) goesKeepingItsAddress(svc *v1.Service) bool {
 	return keeps(svc) && hasFinalizer(svc) && (c.services.ours(svc) || c.services.wasOurs(svc))
 }
 
-// awaitLoaded shows the service controller the finalizers that were hidden while nobody knew what the gateways serve.
+// awaitLoaded has cleaned up what was ours and is not any more: the service controller does not look at Services of another
+// class by itself, and finalizers were hidden from it while nobody knew what the gateways serve.
 func (c *Cloud) awaitLoaded(ctx context.Context) {
 	select {
 	case <-ctx.Done():

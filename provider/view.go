@@ -69,15 +69,12 @@ func (o ownership) show(svc *v1.Service) *v1.Service {
 		return &view
 	}
 	view := *svc
-	switch {
-	case hasFinalizer(svc) && o.wasOurs(svc):
-		// The library cleans up what has another type, also when it is not being deleted, but nothing that has a class.
-		view.Spec.Type, view.Spec.LoadBalancerClass = v1.ServiceTypeClusterIP, nil
-	default:
-		if svc.Spec.Type == v1.ServiceTypeLoadBalancer && svc.Spec.LoadBalancerClass == nil {
-			class := foreignClass
-			view.Spec.LoadBalancerClass = &class
-		}
+	if svc.Spec.Type == v1.ServiceTypeLoadBalancer && svc.Spec.LoadBalancerClass == nil {
+		class := foreignClass
+		view.Spec.LoadBalancerClass = &class
+	}
+	// The finalizer of a Service that was ours must be taken off by us; anybody else's must not.
+	if hasFinalizer(svc) && !o.wasOurs(svc) {
 		view.Finalizers = withoutOurs(svc.Finalizers)
 	}
 	// What is cleaned up loses its status. If another controller wrote it since, that is none of ours to clear.
