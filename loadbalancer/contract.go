@@ -138,7 +138,12 @@ type Replay struct {
 	Sharing ipam.Sharing
 	// Service is nil when the translation failed: the Service keeps its last good form.
 	Service *Service
+	// Sources hold for that last good form; nil when they cannot be read either. See Manager.Refuse.
+	Sources *Sources
 }
+
+// Sources say who may connect to a Service, as desired.LoadBalancer's AllowSources and DenySources do.
+type Sources struct{ Allow, Deny []netip.Prefix }
 
 // Ensured is the answer to Ensure.
 type Ensured struct {

@@ -6,7 +6,7 @@
 // keepalived, files. Gateways, the epoch object, the signer and who is told are interfaces of its own (contract.go).
 //
 // Files: contract.go is what others see; call.go, round.go and push.go are one round from the call to the answer, assign.go
-// makes its State, blame.go finds faults; load.go is the beginning, resync.go the life, patrol.go what is looked at now and
+// makes its State, blame.go finds faults, refuse.go takes a spec that is refused; load.go is the beginning, resync.go the life, patrol.go what is looked at now and
 // then; pools.go, prove.go, departures.go and ledger.go are the life of an address.
 //
 // A round is a group commit. Ensure and Delete note what is wanted and join the next round, which starts at once when
@@ -23,7 +23,8 @@
 //   - 5: one gateway that confirms is enough; the others are warnings in Ensured. None: what runs stays and what is
 //     assigned stays assigned.
 //   - 7: who is named by a gateway, or found by bisection, falls back to the last good form. A gateway that refuses what
-//     the others serve well is itself left out; only when all refuse it is a served load balancer taken away.
+//     the others serve well is itself left out; only when all refuse it is a served load balancer taken away. Who may
+//     connect is held apart from that: it does not wait until the rest of a spec is mended.
 //   - 8: an address, or a port of a shared one, is free when every configured gateway confirmed a State that is at least as
 //     new as the first one without it (since). A last good form that is still served keeps it from being counted.
 //     What is kept for a deleted Service is written down (ledger.go) before Delete returns, and read before an address is

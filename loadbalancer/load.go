@@ -133,15 +133,20 @@ func (m *Manager) takeOver() bool {
 		return cmp.Or(a.Created.Compare(b.Created), a.Key.Compare(b.Key))
 	})
 	var notices []notice
+	var refused []Replay
 	for _, replay := range m.replays {
 		if replay.Service != nil && m.services[replay.Key] == nil {
 			m.want(*replay.Service)
 		} else if m.services[replay.Key] == nil {
 			m.services[replay.Key] = &service{request: ipam.Request{Sharing: replay.Sharing}}
+			refused = append(refused, replay)
 		}
 		notices = append(notices, m.claimPublished(replay)...)
 	}
 	m.claimServed()
+	for _, replay := range refused {
+		m.restrict(replay.Key, replay.Sources)
+	}
 	for key := range m.keeping {
 		m.keep(key)
 	}

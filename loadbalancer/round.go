@@ -232,6 +232,8 @@ func (r *round) settle(c *call, err error) {
 	switch {
 	case c.ensure && entry == nil:
 		c.answer(nil, fmt.Errorf("%s: it was removed meanwhile", c))
+	case c.ensure && entry.want == nil:
+		c.answer(nil, fmt.Errorf("%s: its spec was refused meanwhile", c))
 	case c.ensure && entry.refused != nil:
 		c.answer(nil, entry.refused)
 	case c.ensure && entry.unassigned != nil:

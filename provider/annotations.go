@@ -19,13 +19,15 @@ const (
 	AddressPool Annotation = Prefix + "address-pool"
 	// AllowSharedIP lets Services share an address: those that say the same key here, any text (`frontend`), while no two of them have the same port of the same protocol. Only Services of one namespace share, unless the address' pool has `shareAcrossNamespaces: true`. The key can be changed while nobody else has the address. Default: the Service's addresses are its own.
 	AllowSharedIP Annotation = Prefix + "allow-shared-ip"
+	// DenySourceRanges names clients that may not connect, whatever `spec.loadBalancerSourceRanges` allows: IPv4 and IPv6 ranges with commas between (`198.51.100.0/24,2001:db8:66::/48`). The gateways refuse their connections at once; those that are established stay. Pods of the cluster are refused only if `ipMode` is `Proxy`: else kube-proxy answers them, which knows `spec.loadBalancerSourceRanges` alone. Default: nobody is denied.
+	DenySourceRanges Annotation = Prefix + "deny-source-ranges"
 	// KeepIP with `true` keeps the Service's addresses for it when it is deleted, or is no longer of type LoadBalancer: only a Service of the same namespace and name gets them, until somebody deletes their entries in the ConfigMap `kube-system/cloud-provider-haproxy-addresses`. `true` or `false`. Default `false`.
 	KeepIP Annotation = Prefix + "keep-ip"
 )
 
 // annotations gives every key that we read, sorted.
 func annotations() []Annotation {
-	return []Annotation{AddressPool, AllowSharedIP, KeepIP, LoadBalancerIPs}
+	return []Annotation{AddressPool, AllowSharedIP, DenySourceRanges, KeepIP, LoadBalancerIPs}
 }
 
 // unknownAnnotations gives the keys with our prefix that nobody reads, sorted.

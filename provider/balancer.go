@@ -2,7 +2,6 @@ package provider
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -21,8 +20,9 @@ type Balancer interface {
 	Ensure(ctx context.Context, s loadbalancer.Service) (*loadbalancer.Ensured, error)
 	// Delete keeps the addresses for a Service of the same name when keep is set.
 	Delete(ctx context.Context, key desired.Key, keep bool) error
+	// Refuse keeps the form that is served, open to whom sources say.
+	Refuse(ctx context.Context, key desired.Key, sources *loadbalancer.Sources) error
 	Has(key desired.Key) (addresses []netip.Addr, ok bool)
-	SetNodes(nodes []desired.Node)
 	// Loaded is closed when the State of the gateways is known.
 	Loaded() <-chan struct{}
 }
@@ -139,15 +139,11 @@ func (b *balancer) ensure(ctx context.Context, svc *v1.Service) (*v1.LoadBalance
 	}
 }
 
-// refuse keeps what is served as it was, except when an access rule cannot be held: then the Service is closed.
+// refuse keeps what is served as it was, but for who may connect: that holds whatever else is wrong.
 func (b *balancer) refuse(ctx context.Context, svc *v1.Service, t translation, fault error) error {
 	b.warnings.now(svc, t.warnings)
-	addresses, _ := b.manager.Has(keyOf(svc))
-	if !t.closed || len(addresses) == 0 && len(t.service.Published) == 0 {
-		return fault
-	}
-	if _, err := b.manager.Ensure(ctx, t.service); err != nil {
-		return fmt.Errorf("%w; closing what is open failed: %w", fault, err)
+	if err := b.manager.Refuse(ctx, keyOf(svc), t.sources); err != nil {
+		return fmt.Errorf("%w; who may connect stays as it was, too: %w", fault, err)
 	}
 	return fault
 }
@@ -172,10 +168,11 @@ func (b *balancer) EnsureLoadBalancerDeleted(ctx context.Context, _ string, svc 
 func (b *balancer) replay(svc *v1.Service) loadbalancer.Replay {
 	r := loadbalancer.Replay{Key: keyOf(svc), Created: svc.CreationTimestamp.Time, Published: published(svc), Sharing: b.policy.Load().sharing(svc)}
 	t, err := b.translator.translate(svc, b.around(svc))
-	var faulty *faultyServiceError
-	if err == nil || errors.As(err, &faulty) && t.closed && len(r.Published) > 0 {
-		r.Service = &t.service
+	if err != nil {
+		r.Sources = t.sources
+		return r
 	}
+	r.Service = &t.service
 	return r
 }
 

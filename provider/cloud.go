@@ -33,6 +33,7 @@ type Manager interface {
 	Balancer
 	Load(ctx context.Context) error
 	Replay(services []loadbalancer.Replay)
+	SetNodes(nodes []desired.Node)
 	Run(ctx context.Context) error
 	// SetPools replaces what the configuration says of addresses; nothing changes on an error.
 	SetPools(loadbalancer.PoolSettings) error

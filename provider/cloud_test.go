@@ -327,26 +327,6 @@ func TestNodeWithoutIPv4Comes(t *testing.T) {
 	})
 }
 
-func TestSourceRangesClose(t *testing.T) {
-	ranges := func(svc *v1.Service) { svc.Spec.LoadBalancerSourceRanges = []string{"10.0.0.0/8"} }
-	inCluster(t, testConfig, nil, []runtime.Object{worker("a", "192.0.2.21"), named("open"), named("born-closed", ranges)}, func(c *cluster) {
-		c.wantAddress("open", "192.0.2.64")
-		if _, held := c.manager.Has(key("born-closed")); held {
-			t.Error("a Service that could never be served has an address")
-		}
-		c.change("open", ranges)
-		c.wantEvent("open", `spec.loadBalancerSourceRanges "10.0.0.0/8" cannot be enforced yet`)
-		c.wantAddress("open", "192.0.2.64")
-		if names, has := c.manager.pool(key("open")); !has || len(names) > 0 {
-			t.Errorf("the Service's pool is %q (%v); it must have one without servers", names, has)
-		}
-		c.change("open", func(svc *v1.Service) { svc.Spec.LoadBalancerSourceRanges = nil })
-		if _, has := c.manager.pool(key("open")); has {
-			t.Error("the Service is still closed")
-		}
-	})
-}
-
 func TestWarningsAreToldOnce(t *testing.T) {
 	inCluster(t, testConfig, nil, []runtime.Object{worker("a", "192.0.2.21"), named("web", annotate("cloud-provider-haproxy/x", "1"))}, func(c *cluster) {
 		c.wantEvent("web", "annotation cloud-provider-haproxy/x is not known")

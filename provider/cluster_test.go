@@ -49,6 +49,8 @@ type manager struct {
 	observer loadbalancer.Observer
 	held     map[desired.Key]loadbalancer.Service
 	next     netip.Addr
+	// refusals are what Refuse was told, by Service.
+	refusals map[desired.Key][]*loadbalancer.Sources
 	fail     error // what Ensure and Delete say
 	ensures  int
 	// ensured counts by Service; during is called once within Ensure.
@@ -66,7 +68,7 @@ type manager struct {
 }
 
 func newManager() *manager {
-	m := &manager{held: map[desired.Key]loadbalancer.Service{}, ensured: map[desired.Key]int{}, next: addr("192.0.2.64"), kept: map[desired.Key]bool{}, loaded: make(chan struct{}), ended: make(chan error, 1)}
+	m := &manager{held: map[desired.Key]loadbalancer.Service{}, refusals: map[desired.Key][]*loadbalancer.Sources{}, ensured: map[desired.Key]int{}, next: addr("192.0.2.64"), kept: map[desired.Key]bool{}, loaded: make(chan struct{}), ended: make(chan error, 1)}
 	close(m.loaded)
 	return m
 }
@@ -93,6 +95,26 @@ func (m *manager) Ensure(_ context.Context, s loadbalancer.Service) (*loadbalanc
 	}
 	m.held[key] = s
 	return &loadbalancer.Ensured{Addresses: s.LoadBalancer.Addresses}, nil
+}
+
+// Refuse holds who may connect for what is served.
+func (m *manager) Refuse(_ context.Context, key desired.Key, sources *loadbalancer.Sources) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.refusals[key] = append(m.refusals[key], sources)
+	if s, held := m.held[key]; held && sources != nil {
+		s.LoadBalancer.AllowSources, s.LoadBalancer.DenySources = sources.Allow, sources.Deny
+		m.held[key] = s
+	}
+	return m.fail
+}
+
+// admitted says who may connect to what is served.
+func (m *manager) admitted(key desired.Key) (allow, deny []netip.Prefix) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	lb := m.held[key].LoadBalancer
+	return lb.AllowSources, lb.DenySources
 }
 
 func (m *manager) SetPools(s loadbalancer.PoolSettings) error {

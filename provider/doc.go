@@ -1,7 +1,7 @@
 // Package provider is the Kubernetes face: it turns Services and Nodes into the words of package loadbalancer, and what
 // became of them into status and Events.
 //
-// It owns the translation (translate.go, and request.go for what is asked of addresses; nobody else reads a Service's
+// It owns the translation (translate.go, request.go for what is asked of addresses, sources.go for who may connect; nobody else reads a Service's
 // spec), who may have addresses of which pool (pools.go), the view of Services and Nodes that Kubernetes' service
 // controller gets (view.go), the addresses of nodes (addresses.go), Events, metrics, and two objects: which controller
 // leads (epoch.go), and which addresses are kept, quarantined or on their way back (ledger.go). It must not know SSH,
@@ -12,8 +12,9 @@
 //     HasSynced). GetLoadBalancer says "exists" as long as the gateways' State is not known or still has the Service. An
 //     object that vanishes without our cleanup, which the library does not look at, is shown until it is done (vanish.go).
 //   - 7, strict: an annotation or field that is wrong or that cannot be honoured is an error or a Warning event that
-//     names key, value and what is allowed; it never becomes a default. A rule about who may connect that cannot be held
-//     closes the Service (its VIP refuses) instead of leaving it open.
+//     names key, value and what is allowed; it never becomes a default. Who may connect (sources.go) depends on nothing else
+//     in the Service: it holds also for the last good form of one that is wrong otherwise (Manager.Refuse). Ranges that cannot
+//     be read close nothing and open nothing, and a Service that nobody serves yet stays so.
 //   - 8, addresses: what a Service has published it keeps. Pools that it may not use any more, because labels or the
 //     configuration changed, are a warning then and never a fault. A Service with keep-ip that went while nobody ran is
 //     replayed as it was, so that its address is not free before the service controller deletes it.

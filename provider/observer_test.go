@@ -216,9 +216,9 @@ func TestOtherReasonIsToldAfterLong(t *testing.T) {
 		c.manager.observer.RoundDone(loadbalancer.Round{Reason: "repair"})
 		c.settle()
 		c.wantEvent("web", "WaitsForAddress: "+exhausted.Error())
+		c.manager.failing(nil)
 		c.change("web", annotate(string(LoadBalancerIPs), "x"))
 		c.wantEvent("web", "WaitsForCorrection: annotation cloud-provider-haproxy/load-balancer-ips \"x\"")
-		c.manager.failing(nil)
 		c.change("web", func(svc *v1.Service) { svc.Annotations = nil })
 		c.wantAddress("web", "192.0.2.64")
 		if len(c.cloud.balancer.waiting.last) != 0 {

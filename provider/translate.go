@@ -20,9 +20,8 @@ const UnsupportedProtocol = Prefix + "UnsupportedProtocol"
 // translation is what a Service's spec means.
 type translation struct {
 	service loadbalancer.Service
-	// closed is set when the Service wants an access rule that we cannot hold: service is then a form without servers,
-	// whose VIP refuses every connection, and there is an error besides.
-	closed bool
+	// sources say who may connect, also when there is an error; nil when they are wrong themselves.
+	sources *loadbalancer.Sources
 	// warnings stop nothing.
 	warnings []warning
 }
@@ -63,8 +62,8 @@ func (d *draft) warn(reason, format string, args ...any) {
 	d.warnings = append(d.warnings, warning{reason, fmt.Sprintf(format, args...)})
 }
 
-// translate gives what svc means. Every problem is told at once, as *faultyServiceError; the translation is then of no
-// use, unless it is closed. The Service is not written.
+// translate gives what svc means. Every problem is told at once, as *faultyServiceError; of the translation only sources and
+// warnings are of use then. The Service is not written.
 func (t translator) translate(svc *v1.Service, around circumstances) (translation, error) {
 	d := &draft{}
 	d.service = loadbalancer.Service{
@@ -76,7 +75,6 @@ func (t translator) translate(svc *v1.Service, around circumstances) (translatio
 	if svc.Spec.ExternalTrafficPolicy == v1.ServiceExternalTrafficPolicyLocal {
 		d.local(svc, around.nodes, t.localCheck)
 	}
-	served := len(d.problems) == 0
 	d.access(svc)
 	d.reach(svc, around.nodes)
 	if svc.Spec.SessionAffinity == v1.ServiceAffinityClientIP {
@@ -88,7 +86,6 @@ func (t translator) translate(svc *v1.Service, around circumstances) (translatio
 	if len(d.problems) == 0 {
 		return d.translation, nil
 	}
-	d.closed = served // but for the access rule
 	return d.translation, &faultyServiceError{d.problems}
 }
 
@@ -149,39 +146,6 @@ func (d *draft) local(svc *v1.Service, nodes []desired.Node, check func(uint16) 
 		pool.Servers = append(pool.Servers, desired.Server{Name: node.Name, Address: address, Weight: 1})
 	}
 	d.service.LoadBalancer.Pool = pool
-}
-
-// access refuses source ranges, which are not enforced yet: a rule about who may connect is held or the port is closed.
-func (d *draft) access(svc *v1.Service) {
-	where, ranges := "spec.loadBalancerSourceRanges", svc.Spec.LoadBalancerSourceRanges
-	if annotated, isSet := svc.Annotations[v1.AnnotationLoadBalancerSourceRangesKey]; isSet && len(ranges) == 0 && strings.TrimSpace(annotated) != "" {
-		where, ranges = "annotation "+v1.AnnotationLoadBalancerSourceRangesKey, strings.Split(annotated, ",")
-	}
-	if len(ranges) == 0 || allowsAll(ranges, svc.Spec.IPFamilies) {
-		return
-	}
-	d.wrong("%s %q cannot be enforced yet, so the Service accepts no connection; remove it if everybody may connect", where, strings.Join(ranges, ","))
-	d.service.LoadBalancer.Pool = &desired.Pool{Algorithm: desired.RoundRobin, Check: desired.Check{Kind: desired.CheckNone}}
-}
-
-// allowsAll says whether the ranges let in every client of the Service's families.
-func allowsAll(ranges []string, families []v1.IPFamily) bool {
-	all := map[v1.IPFamily]bool{}
-	for _, text := range ranges {
-		p, err := netip.ParsePrefix(strings.TrimSpace(text))
-		if err != nil {
-			return false
-		}
-		if p.Bits() == 0 {
-			all[map[bool]v1.IPFamily{true: v1.IPv4Protocol, false: v1.IPv6Protocol}[p.Addr().Is4()]] = true
-		}
-	}
-	for _, family := range families {
-		if !all[family] {
-			return false
-		}
-	}
-	return len(families) > 0
 }
 
 // keyOf names a Service as a State does.

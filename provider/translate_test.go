@@ -17,7 +17,7 @@ import (
 	"cloud-provider-haproxy/loadbalancer/desired"
 )
 
-var equalAddresses = cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{})
+var equalAddresses = cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}, netip.Prefix{})
 
 // web is a Service of type LoadBalancer as the API server completes it.
 func web(changes ...func(*v1.Service)) *v1.Service {
@@ -128,7 +128,6 @@ func TestTranslate(t *testing.T) {
 		{"misspelt annotation", web(annotate("cloud-provider-haproxy/loadbalancer-ip", "192.0.2.70")), nil, v4,
 			[]warning{{"UnknownAnnotation", "annotation cloud-provider-haproxy/loadbalancer-ip is not known and has no effect; did you mean cloud-provider-haproxy/load-balancer-ips?"}}},
 		{"others' annotations", web(annotate("metallb.io/address-pool", "x")), nil, v4, nil},
-		{"everybody may connect", web(func(s *v1.Service) { s.Spec.LoadBalancerSourceRanges = []string{"0.0.0.0/0"} }), nil, v4, nil},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -207,56 +206,42 @@ func TestTranslateWithoutNodesOfItsFamily(t *testing.T) {
 
 func TestTranslateRefuses(t *testing.T) {
 	tests := []struct {
-		name   string
-		svc    *v1.Service
-		want   string
-		closed bool
+		name string
+		svc  *v1.Service
+		want string
 	}{
 		{"no TCP port", web(func(s *v1.Service) {
 			s.Spec.Ports = []v1.ServicePort{{Name: "dns", Protocol: v1.ProtocolUDP, Port: 53, NodePort: 30053}}
-		}), "no port is TCP (dns 53/UDP), and only TCP is served; add a TCP port", false},
+		}), "no port is TCP (dns 53/UDP), and only TCP is served; add a TCP port"},
 		{"no nodePort", web(func(s *v1.Service) { s.Spec.Ports[1].NodePort = 0 }),
-			"spec.ports[1] (http 80/TCP) has no nodePort, and gateways reach the workers by NodePort; set spec.allocateLoadBalancerNodePorts to true or give the port a nodePort", false},
+			"spec.ports[1] (http 80/TCP) has no nodePort, and gateways reach the workers by NodePort; set spec.allocateLoadBalancerNodePorts to true or give the port a nodePort"},
 		{"annotation that is no address", web(annotate(string(LoadBalancerIPs), "192.0.2.70, web")),
-			`annotation cloud-provider-haproxy/load-balancer-ips "192.0.2.70, web": "web" is not an address; allowed is one IPv4 address, one IPv6 address, or both with a comma between`, false},
+			`annotation cloud-provider-haproxy/load-balancer-ips "192.0.2.70, web": "web" is not an address; allowed is one IPv4 address, one IPv6 address, or both with a comma between`},
 		{"empty annotation", web(annotate(string(LoadBalancerIPs), "")),
-			`annotation cloud-provider-haproxy/load-balancer-ips "": "" is not an address; allowed is one IPv4 address, one IPv6 address, or both with a comma between`, false},
+			`annotation cloud-provider-haproxy/load-balancer-ips "": "" is not an address; allowed is one IPv4 address, one IPv6 address, or both with a comma between`},
 		{"two of a family", web(annotate(string(LoadBalancerIPs), "192.0.2.70,192.0.2.71")),
-			`annotation cloud-provider-haproxy/load-balancer-ips "192.0.2.70,192.0.2.71" has two IPv4 addresses; allowed is one IPv4 address, one IPv6 address, or both with a comma between`, false},
+			`annotation cloud-provider-haproxy/load-balancer-ips "192.0.2.70,192.0.2.71" has two IPv4 addresses; allowed is one IPv4 address, one IPv6 address, or both with a comma between`},
 		{"both, different", web(annotate(string(LoadBalancerIPs), "192.0.2.70"), func(s *v1.Service) { s.Spec.LoadBalancerIP = "192.0.2.71" }),
-			`spec.loadBalancerIP 192.0.2.71 and annotation cloud-provider-haproxy/load-balancer-ips "192.0.2.70" contradict each other; set one of them, or the same address in both`, false},
+			`spec.loadBalancerIP 192.0.2.71 and annotation cloud-provider-haproxy/load-balancer-ips "192.0.2.70" contradict each other; set one of them, or the same address in both`},
 		{"wrong family", web(annotate(string(LoadBalancerIPs), "2001:db8::1")),
-			"address 2001:db8::1 is asked for, but spec.ipFamilies is [IPv4]; add IPv6 there or ask for an address of that family", false},
+			"address 2001:db8::1 is asked for, but spec.ipFamilies is [IPv4]; add IPv6 there or ask for an address of that family"},
 		{"local without a check port", web(func(s *v1.Service) { s.Spec.ExternalTrafficPolicy = v1.ServiceExternalTrafficPolicyLocal }),
-			"spec.externalTrafficPolicy is Local but spec.healthCheckNodePort is not set, so that nodes with an endpoint cannot be told from others; the API server sets it for type LoadBalancer: remove the policy and set it again", false},
-		{"source ranges", web(func(s *v1.Service) { s.Spec.LoadBalancerSourceRanges = []string{"10.0.0.0/8", "192.0.2.0/24"} }),
-			`spec.loadBalancerSourceRanges "10.0.0.0/8,192.0.2.0/24" cannot be enforced yet, so the Service accepts no connection; remove it if everybody may connect`, true},
-		{"source ranges by annotation", web(annotate(v1.AnnotationLoadBalancerSourceRangesKey, "10.0.0.0/8")),
-			`annotation service.beta.kubernetes.io/load-balancer-source-ranges "10.0.0.0/8" cannot be enforced yet, so the Service accepts no connection; remove it if everybody may connect`, true},
-		{"everybody of one family only", web(func(s *v1.Service) {
-			s.Spec.LoadBalancerSourceRanges = []string{"::/0"}
-		}), `spec.loadBalancerSourceRanges "::/0" cannot be enforced yet, so the Service accepts no connection; remove it if everybody may connect`, true},
+			"spec.externalTrafficPolicy is Local but spec.healthCheckNodePort is not set, so that nodes with an endpoint cannot be told from others; the API server sets it for type LoadBalancer: remove the policy and set it again"},
 		{"two problems", web(annotate(string(LoadBalancerIPs), "x"), func(s *v1.Service) {
 			s.Spec.Ports[0].NodePort = 0
-			s.Spec.LoadBalancerSourceRanges = []string{"10.0.0.0/8"}
+			s.Spec.LoadBalancerSourceRanges = []string{"10.0.0.0"}
 		}), `spec.ports[0] (https 443/TCP) has no nodePort, and gateways reach the workers by NodePort; set spec.allocateLoadBalancerNodePorts to true or give the port a nodePort; ` +
 			`annotation cloud-provider-haproxy/load-balancer-ips "x": "x" is not an address; allowed is one IPv4 address, one IPv6 address, or both with a comma between; ` +
-			`spec.loadBalancerSourceRanges "10.0.0.0/8" cannot be enforced yet, so the Service accepts no connection; remove it if everybody may connect`, false},
+			`spec.loadBalancerSourceRanges "10.0.0.0": "10.0.0.0" is not a range; allowed are IPv4 and IPv6 ranges with commas between, as in 192.0.2.0/24,2001:db8::/32; until that is mended, who may connect stays as it was, and nobody may if the Service is new`},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			got, err := testTranslator().translate(test.svc, among(twoNodes()))
+			_, err := testTranslator().translate(test.svc, among(twoNodes()))
 			if err == nil || err.Error() != test.want {
 				t.Errorf("error %q\nwant  %q", err, test.want)
 			}
 			if causeOf(err) != correction {
 				t.Error("the error is not known as one that somebody has to mend")
-			}
-			if got.closed != test.closed {
-				t.Errorf("closed: %v, want %v", got.closed, test.closed)
-			}
-			if pool := got.service.LoadBalancer.Pool; test.closed && (pool == nil || len(pool.Servers) > 0 || pool.Check.Kind != desired.CheckNone) {
-				t.Errorf("the closed form has pool %+v; want one without servers", pool)
 			}
 		})
 	}

@@ -55,10 +55,12 @@ func (l LoadBalancer) Clone() LoadBalancer {
 		pool.Servers = slices.Clone(pool.Servers)
 		l.Pool = &pool
 	}
+	l.AllowSources = slices.Clone(l.AllowSources)
+	l.DenySources = slices.Clone(l.DenySources)
 	return l
 }
 
-// Normalize sorts every list into canonical order, in place, and makes empty lists nil. Lists whose order means
+// Normalize sorts every list into canonical order, in place, merges source prefixes, and makes empty lists nil. Lists whose order means
 // something keep it: Instance.Gateways (who inherits) and LoadBalancer.Addresses (the Service's ipFamilies). Elements
 // that tie are faults, which Validate names.
 func (s *State) Normalize() {
@@ -97,6 +99,7 @@ func (l *LoadBalancer) normalize() {
 	if l.Pool != nil {
 		sortList(&l.Pool.Servers, func(a, b Server) int { return strings.Compare(a.Name, b.Name) })
 	}
+	l.AllowSources, l.DenySources = MergePrefixes(l.AllowSources), MergePrefixes(l.DenySources)
 }
 
 func sortList[E any](list *[]E, compare func(a, b E) int) {

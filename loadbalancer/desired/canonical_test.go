@@ -18,7 +18,7 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-var exact = cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{})
+var exact = cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}, netip.Prefix{})
 
 // The golden file is what gateways have on disk. When this test fails, either the change was not meant, or States of
 // the last release are no longer read, or are signed differently: then Schema has to rise.
@@ -46,22 +46,24 @@ func TestCanonicalGolden(t *testing.T) {
 	}
 }
 
-// What gateways have on disk from before addresses could be shared, reserved and quarantined is read and, unchanged,
-// has the same bytes: their signatures stay good.
+// What gateways have on disk from before addresses could be shared, reserved and quarantined, and before load balancers
+// had source ranges, is read and, unchanged, has the same bytes: their signatures stay good.
 func TestOlderGoldenIsRead(t *testing.T) {
-	want, err := os.ReadFile(filepath.Join("testdata", "schema1-before-sharing.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := desired.Decode(want)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Validate(); err != nil {
-		t.Error(err)
-	}
-	if got := canonical(t, s); !bytes.Equal(got, want) {
-		t.Errorf("canonical bytes changed (-want +got):\n%s", cmp.Diff(string(want), string(got)))
+	for _, file := range []string{"schema1-before-sharing.json", "schema1-before-sources.json"} {
+		want, err := os.ReadFile(filepath.Join("testdata", file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := desired.Decode(want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Validate(); err != nil {
+			t.Errorf("%s: %v", file, err)
+		}
+		if got := canonical(t, s); !bytes.Equal(got, want) {
+			t.Errorf("%s: canonical bytes changed (-want +got):\n%s", file, cmp.Diff(string(want), string(got)))
+		}
 	}
 }
 
@@ -69,7 +71,7 @@ func TestCanonicalTreatsNilAndEmptyAlike(t *testing.T) {
 	empty := &desired.State{
 		Schema: 1, Gateways: []desired.Gateway{}, Instances: []desired.Instance{{Gateways: []string{}}}, VIPs: []desired.VIP{},
 		ControlPlane: &desired.ControlPlane{Endpoints: []netip.AddrPort{}}, Nodes: []desired.Node{{Addresses: []netip.Addr{}}},
-		LoadBalancers: []desired.LoadBalancer{{Addresses: []netip.Addr{}, Frontends: []desired.Frontend{}, Pool: &desired.Pool{Servers: []desired.Server{}}}},
+		LoadBalancers: []desired.LoadBalancer{{Addresses: []netip.Addr{}, Frontends: []desired.Frontend{}, Pool: &desired.Pool{Servers: []desired.Server{}}, AllowSources: []netip.Prefix{}, DenySources: []netip.Prefix{}}},
 		Releasing:     []desired.Releasing{{Ports: []desired.Port{}}}, Pools: []desired.PoolSummary{},
 		Reserved: []desired.Reserved{}, Quarantined: []desired.Quarantined{},
 	}

@@ -14,6 +14,8 @@
 //     Digest leaves the Fence out, so that a round without a change is seen as such.
 //   - Half-understood configuration is worse than old configuration: Decode refuses unknown fields and every other
 //     Schema, and says which. A field added later must be omitted from JSON when empty, else the Schema rises.
+//   - Prefixes of clients have one form too: masked, sorted, merged (MergePrefixes). Validate takes them unmerged, since
+//     people write them; whoever renders them merges.
 //   - Validate tells all faults at once and whose they are (7): a fault that leaves with one load balancer names it as
 //     Owner, so that Manager serves the others. Of two load balancers that claim one (address, protocol, port) (8) the
 //     later by key is at fault, and both are named. When a node comes up with an address that is a VIP already, those

@@ -10,6 +10,8 @@ import (
 
 func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
 
+func prefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }
+
 func key(name string) desired.Key { return desired.Key{Namespace: "default", Name: name} }
 
 // valid is a State with something in every field, in canonical order.
@@ -51,6 +53,8 @@ func valid() *desired.State {
 					{Name: "https", Protocol: desired.TCP, Port: 443, NodePort: 30443},
 					{Name: "dns", Protocol: desired.UDP, Port: 53, NodePort: 30053},
 				},
+				AllowSources: []netip.Prefix{prefix("10.0.0.0/8"), prefix("198.51.100.7/32"), prefix("2001:db8::/32")},
+				DenySources:  []netip.Prefix{prefix("10.66.0.0/16"), prefix("2001:db8:66::/48")},
 			},
 			{
 				Key: key("local"), UID: "aaaaaaaa-0000-0000-0000-000000000002",

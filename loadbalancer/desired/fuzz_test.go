@@ -21,7 +21,7 @@ func FuzzDecode(f *testing.F) {
 	text := string(good)
 	for _, seed := range []string{
 		text, text[:len(text)/2], text + text, "", "null", "{}", "[]", `{"schema":2}`, `{"schema":1}`, `{"schema":1,"pool":{}}`,
-		strings.ToUpper(text), strings.ReplaceAll(text, "192.0.2.", "::ffff:192.0.2."), strings.ReplaceAll(text, `"api"`, `"\u0000"`),
+		strings.ToUpper(text), strings.ReplaceAll(text, "192.0.2.", "::ffff:192.0.2."), strings.ReplaceAll(text, "/16", "/8"), strings.ReplaceAll(text, "/32", "/0"), strings.ReplaceAll(text, `"198.51.100.7/32"`, `""`), strings.ReplaceAll(text, `"api"`, `"\u0000"`),
 		strings.ReplaceAll(text, `"pool":{`, `"pool":null,"pool":{`), `{"schema":1,"loadBalancers":[{"pool":{"servers":[]}}]}`,
 	} {
 		f.Add([]byte(seed))

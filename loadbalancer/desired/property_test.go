@@ -78,6 +78,8 @@ func loadBalancer(t *rapid.T, s *desired.State, i int) desired.LoadBalancer {
 	if rapid.Bool().Draw(t, "pool") {
 		lb.Pool = valid().LoadBalancers[1].Clone().Pool
 	}
+	lb.AllowSources = rapid.SliceOfN(prefixes(), 0, 4).Draw(t, "allow")
+	lb.DenySources = rapid.SliceOfN(prefixes(), 0, 4).Draw(t, "deny")
 	return lb
 }
 
@@ -88,7 +90,7 @@ var ordered = map[string]bool{"Instance.Gateways": true, "LoadBalancer.Addresses
 func walk(v reflect.Value, path, step string, visit func(v reflect.Value, path, step string)) {
 	visit(v, path, step)
 	switch {
-	case v.Type() == reflect.TypeFor[netip.Addr](), v.Type() == reflect.TypeFor[netip.AddrPort]():
+	case v.Type() == reflect.TypeFor[netip.Addr](), v.Type() == reflect.TypeFor[netip.AddrPort](), v.Type() == reflect.TypeFor[netip.Prefix]():
 	case v.Kind() == reflect.Pointer:
 		if !v.IsNil() {
 			walk(v.Elem(), path, step, visit)

@@ -148,6 +148,11 @@ type LoadBalancer struct {
 	Frontends []Frontend `json:"frontends"`
 	// Pool is set when the Service cannot use the shared pool of nodes (externalTrafficPolicy: Local).
 	Pool *Pool `json:"pool,omitempty"`
+	// AllowSources are the clients that may connect, of both families, merged (MergePrefixes); none: everybody. When only
+	// one family is named, nobody of the other may connect. DenySources may not connect whatever AllowSources says.
+	// Connections that are established stay.
+	AllowSources []netip.Prefix `json:"allowSources,omitempty"`
+	DenySources  []netip.Prefix `json:"denySources,omitempty"`
 }
 
 // Frontend is one port of a load balancer.

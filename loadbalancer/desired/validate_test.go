@@ -23,7 +23,10 @@ func TestValidStates(t *testing.T) {
 		"IPv6 VRRP": func(s *desired.State) {
 			s.Gateways[0].VRRPAddress, s.Gateways[1].VRRPAddress = addr("fe80::1"), addr("fe80::2")
 		},
-		"no check":     func(s *desired.State) { s.NodeCheck = desired.Check{Kind: desired.CheckNone} },
+		"no check": func(s *desired.State) { s.NodeCheck = desired.Check{Kind: desired.CheckNone} },
+		"sources that are not merged": func(s *desired.State) {
+			s.LoadBalancers[0].AllowSources = []netip.Prefix{prefix("10.1.2.3/8"), prefix("10.1.0.0/16"), prefix("::/0")}
+		},
 		"empty pool":   func(s *desired.State) { s.LoadBalancers[1].Pool.Servers = nil },
 		"unused VIP":   func(s *desired.State) { s.LoadBalancers = nil },
 		"SSH capitals": func(s *desired.State) { s.Gateways[0].SSHAddress = "East.Example.NET:22" },
@@ -306,6 +309,19 @@ func TestValidateLoadBalancers(t *testing.T) {
 			owner + ".pool.servers[0].weight: is 0; allowed are 1 to 256",
 			owner + `.pool.servers[1].name: "a" is the name of an earlier server`, owner + ".pool.servers[1].address: 192.0.2.11 is one of the vips", owner + ".pool.servers[1].weight: is 257",
 			owner + `.pool.servers[2].name: "B" is no DNS subdomain`, owner + ".pool.servers[2].address: is missing",
+		}},
+		{"too many sources", lb(func(lb *desired.LoadBalancer) {
+			lb.Frontends = append(lb.Frontends, desired.Frontend{Protocol: desired.TCP, Port: 81, NodePort: 31081})
+			for i := range 5001 {
+				lb.DenySources = append(lb.DenySources, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 1}), 32))
+			}
+		}), []string{owner + ".allowSources: and denySources are 5001 prefixes for each of 2 frontends; allowed are 10000 together"}},
+		{"sources", lb(func(lb *desired.LoadBalancer) {
+			lb.AllowSources = []netip.Prefix{prefix("10.0.0.0/8"), {}}
+			lb.DenySources = []netip.Prefix{netip.PrefixFrom(addr("10.0.0.0"), 33), prefix("::ffff:10.0.0.0/104")}
+		}), []string{
+			owner + ".allowSources[1]: is no prefix", owner + ".denySources[0]: is no prefix",
+			owner + ".denySources[1]: ::ffff:10.0.0.0/104 is an IPv4 prefix in IPv6 form",
 		}},
 	})
 }

@@ -11,6 +11,9 @@
 // What must stay as it is:
 //   - `socket transparent` of chain front, which spares the packets of HAProxy's connections the sets, is not asked of a bare SYN:
 //     one that meets a connection in TIME_WAIT would end at a port where nobody listens, and be answered a second later.
+//   - The guard asks of a bare SYN whether its socket is bound to an address (`socket wildcard 0`). HAProxy's listeners are; a
+//     socket in TIME_WAIT has no answer. Without it a client whose port was closed, or whose source is not allowed any more, and
+//     that came again from the port of its last connection, reached a daemon of this machine that has the port on the wildcard.
 //   - The tproxy rules are for every packet that is left, not for SYNs or ct state new only: of a client that was answered by a
 //     SYN cookie they see the ACK first.
 //   - The guard refuses bare SYNs only: an answer to a connection that this machine itself opened to a VIP has the VIP as its

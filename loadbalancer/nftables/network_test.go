@@ -214,13 +214,19 @@ func greeting(t *testing.T, namespace, host, port string) string {
 	c, err := dial(t, namespace, "tcp", net.JoinHostPort(host, port))
 	if err == nil {
 		defer c.Close()
-		_ = c.SetDeadline(time.Now().Add(2 * time.Second))
-		var line string
-		if line, err = bufio.NewReader(c).ReadString('\n'); err == nil {
-			return strings.TrimSpace(line)
-		}
+		return readGreeting(c)
 	}
 	return outcome(err)
+}
+
+// readGreeting reads a line that somebody sends, and no more.
+func readGreeting(c net.Conn) string {
+	_ = c.SetDeadline(time.Now().Add(2 * time.Second))
+	line, err := bufio.NewReader(c).ReadString('\n')
+	if err != nil {
+		return outcome(err)
+	}
+	return strings.TrimSpace(line)
 }
 
 func outcome(err error) string {

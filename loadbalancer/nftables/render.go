@@ -4,9 +4,6 @@ import (
 	"bytes"
 	_ "embed"
 	"fmt"
-	"net/netip"
-	"slices"
-	"strconv"
 	"text/template"
 
 	"cloud-provider-haproxy/loadbalancer/desired"
@@ -39,11 +36,6 @@ type content struct {
 	Sets []*set
 }
 
-type set struct {
-	Name, Type, Comment string
-	Elements            []string // as nft prints them
-}
-
 // Render gives a script for LoadArgv that replaces our whole table in one transaction, whether it exists or not. The fence
 // of the State is not in it: same content, same bytes.
 func Render(s *desired.State, l Local) ([]byte, error) {
@@ -71,90 +63,3 @@ func CheckArgv() []string { return []string{"nft", "--check", "--file", "-"} }
 
 // LoadArgv reads a script on stdin and loads it, all or nothing.
 func LoadArgv() []string { return []string{"nft", "--file", "-"} }
-
-// byFamily is a set for IPv4 and one for IPv6: nft has no set of both.
-type byFamily struct{ v4, v6 *set }
-
-func (b byFamily) add(a netip.Addr, element string) {
-	s := b.v6
-	if a.Is4() {
-		s = b.v4
-	}
-	s.Elements = append(s.Elements, element)
-}
-
-func newByFamily(name, more, comment string) byFamily {
-	return byFamily{
-		v4: &set{Name: name + "4", Type: "ipv4_addr" + more, Comment: comment},
-		v6: &set{Name: name + "6", Type: "ipv6_addr" + more, Comment: comment},
-	}
-}
-
-// newSets decides what is open.
-func newSets(s *desired.State, gateway string) ([]*set, error) {
-	const door = " . inet_proto . inet_service"
-	vips := newByFamily("vips", "", "floating addresses of this cluster")
-	peers := newByFamily("peers", "", "other gateways, by VRRP address")
-	control := newByFamily("control", door, "ports of the API servers")
-	open := newByFamily("open", door, "ports of Services")
-
-	known := false
-	for _, g := range s.Gateways {
-		if g.Name == gateway {
-			known = true
-			continue
-		}
-		peers.add(g.VRRPAddress, g.VRRPAddress.String())
-	}
-	if !known {
-		return nil, fmt.Errorf("no gateway %q in State: "+
-			"the name in agent.yaml must be one of the controller's configuration", gateway)
-	}
-	for _, v := range s.VIPs {
-		vips.add(v.Address, v.Address.String())
-	}
-	if c := s.ControlPlane; c != nil && len(c.Endpoints) > 0 {
-		control.add(c.Address, element(c.Address, c.Port))
-	}
-	for _, lb := range s.LoadBalancers {
-		if !served(s, lb) {
-			continue
-		}
-		for _, f := range lb.Frontends {
-			if f.Protocol != desired.TCP {
-				continue // refused by the guard until nftables itself carries UDP and SCTP
-			}
-			for _, a := range lb.Addresses {
-				open.add(a, element(a, f.Port))
-			}
-		}
-	}
-	var all []*set
-	for _, b := range []byFamily{vips, peers, control, open} {
-		all = append(all, b.v4, b.v6)
-	}
-	for _, one := range all {
-		slices.Sort(one.Elements)
-		one.Elements = slices.Compact(one.Elements)
-	}
-	return all, nil
-}
-
-// served says whether anybody could answer: a load balancer without a single server refuses connections at once, instead
-// of taking and then hanging or closing them.
-func served(s *desired.State, lb desired.LoadBalancer) bool {
-	if lb.Pool != nil {
-		return len(lb.Pool.Servers) > 0
-	}
-	if !lb.IPv6Only() {
-		return len(s.Nodes) > 0
-	}
-	return slices.ContainsFunc(s.Nodes, func(n desired.Node) bool {
-		_, ok := n.IPv6()
-		return ok
-	})
-}
-
-func element(a netip.Addr, port uint16) string {
-	return a.String() + " . tcp . " + strconv.Itoa(int(port))
-}

@@ -44,7 +44,7 @@ func TestRenderGolden(t *testing.T) {
 		name  string
 		state *desired.State
 	}{
-		{"pair", pair()}, {"shared-address", shared()}, {"no-nodes", noNodes}, {"no-nodes6", noNodes6}, {"no-endpoints", noControlPlane}, {"single-empty", single},
+		{"pair", pair()}, {"shared-address", shared()}, {"source-ranges", ranged()}, {"no-nodes", noNodes}, {"no-nodes6", noNodes6}, {"no-endpoints", noControlPlane}, {"single-empty", single},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			script, err := Render(c.state, DebianLocal("a"))
@@ -87,10 +87,13 @@ func TestRenderRefusesAnotherGatewaysState(t *testing.T) {
 }
 
 func BenchmarkRender5000(b *testing.B) {
-	s := many(5000)
-	for b.Loop() {
-		if _, err := Render(s, DebianLocal("a")); err != nil {
-			b.Fatal(err)
-		}
+	for name, s := range map[string]*desired.State{"open": many(5000), "ranges": manyRanged(5000)} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				if _, err := Render(s, DebianLocal("a")); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }

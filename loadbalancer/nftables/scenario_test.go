@@ -65,6 +65,46 @@ func shared() *desired.State {
 	return s
 }
 
+// ranged is a State of Services that not everybody may connect to: default/web is open to the client machine's stranger address
+// but not to its peer address, default/four to IPv4 alone, default/blocked to all but the client's stranger address. Their
+// prefixes overlap and have host bits, as people write them.
+func ranged() *desired.State {
+	s := pair()
+	all := func(texts ...string) (prefixes []netip.Prefix) {
+		for _, text := range texts {
+			prefixes = append(prefixes, netip.MustParsePrefix(text))
+		}
+		return prefixes
+	}
+	both := []netip.Addr{netip.MustParseAddr(vip4), netip.MustParseAddr(vip6)}
+	lb := func(name string, port uint16, allow, deny []netip.Prefix) desired.LoadBalancer {
+		return desired.LoadBalancer{Key: desired.Key{Namespace: "default", Name: name}, Addresses: both, AllowSources: allow, DenySources: deny,
+			Frontends: []desired.Frontend{{Protocol: desired.TCP, Port: port, NodePort: 30000 + port}, {Protocol: desired.UDP, Port: port, NodePort: 30000 + port}}}
+	}
+	s.LoadBalancers = []desired.LoadBalancer{
+		lb("web", 80, all(client4+"/30", client4+"/32", "192.0.2.0/25", "192.0.2.128/25", client6+"/125", client6+"/128"), nil),
+		lb("four", 22, all("10.0.0.0/8", "10.1.0.0/16"), nil),
+		lb("blocked", 53, nil, all(client4+"/32", client4+"/31", client6+"/128")),
+		lb("both", 81, all("0.0.0.0/0", "::/0"), all("0.0.0.0/0", client6+"/128", "2001:db8:66::/48")),
+		lb("plain", 84, nil, nil),
+		lb("idle", 82, all("0.0.0.0/0", "::/0"), all("192.0.2.0/24")),
+	}
+	s.LoadBalancers[5].Pool = &desired.Pool{}
+	return s
+}
+
+// manyRanged is many(n) with five ranges that some clients have.
+func manyRanged(n int) *desired.State {
+	s := many(n)
+	for i := range s.LoadBalancers {
+		for j := range 5 {
+			s.LoadBalancers[i].AllowSources = append(s.LoadBalancers[i].AllowSources,
+				netip.PrefixFrom(netip.AddrFrom4([4]byte{byte(20 + 2*j), byte(i >> 8), byte(i), 0}), 24-j))
+		}
+	}
+	return s
+}
+
 // many is a State of n Services with a VIP and a port each.
 func many(n int) *desired.State {
 	s := pair()

@@ -168,7 +168,7 @@ func define(raw json.RawMessage) (string, error) {
 	return string(out), err
 }
 
-// readElements spells elements as Render does: 192.0.2.10 . tcp . 80.
+// readElements spells elements as Render does: 192.0.2.10 . tcp . 80 . 10.0.0.0/8.
 func readElements(raw json.RawMessage) ([]string, error) {
 	if len(raw) == 0 {
 		return nil, nil
@@ -194,6 +194,9 @@ func spell(element any) string {
 	case float64:
 		return strconv.FormatFloat(e, 'f', -1, 64)
 	case map[string]any:
+		if p, ok := e["prefix"].(map[string]any); ok && len(e) == 1 && len(p) == 2 {
+			return fmt.Sprintf("%s/%s", spell(p["addr"]), spell(p["len"]))
+		}
 		if parts, ok := e["concat"].([]any); ok && len(e) == 1 {
 			words := make([]string, 0, len(parts))
 			for _, p := range parts {
@@ -202,7 +205,7 @@ func spell(element any) string {
 			return strings.Join(words, " . ")
 		}
 	}
-	out, err := json.Marshal(element) // an element that Render never makes: a prefix, a timeout, a counter
+	out, err := json.Marshal(element) // an element that Render never makes: a range, a timeout, a counter
 	if err != nil {
 		return fmt.Sprint(element)
 	}

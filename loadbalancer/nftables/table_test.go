@@ -2,6 +2,7 @@ package nftables
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -41,7 +42,7 @@ func read(t testing.TB, namespace string) *Table {
 func TestTableReadBackIsTheTableWanted(t *testing.T) {
 	w := newWire(t)
 	empty := &desired.State{Gateways: pair().Gateways}
-	for name, s := range map[string]*desired.State{"pair": pair(), "empty": empty, "many": many(2000)} {
+	for name, s := range map[string]*desired.State{"pair": pair(), "ranged": ranged(), "many ranged": manyRanged(300), "empty": empty, "many": many(2000)} {
 		w.load(t, s)
 		if d := read(t, w.gateway).Diff(want(t, s)); d != nil {
 			t.Errorf("%s: right after loading it differs:\n%s", name, strings.Join(d, "\n"))
@@ -54,6 +55,11 @@ func TestTableDriftIsFoundAndCured(t *testing.T) {
 	const ours = "inet cloud_provider_haproxy"
 	w := newWire(t)
 	s := pair()
+	some := ranged().LoadBalancers[3]
+	some.Frontends[0].Port = 443
+	some.AllowSources = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::/32")}
+	some.DenySources = []netip.Prefix{netip.MustParsePrefix("192.0.2.7/32")}
+	s.LoadBalancers = append(s.LoadBalancers, some)
 	wanted := want(t, s)
 	for _, c := range []struct {
 		name, nft string // {front 1} is the handle of the first rule of chain front
@@ -63,10 +69,14 @@ func TestTableDriftIsFoundAndCured(t *testing.T) {
 		{"ruleset flushed", "flush ruleset", "table inet cloud_provider_haproxy is absent"},
 		{"element removed", "delete element " + ours + " open4 { " + vip4 + " . tcp . 80 }", "set open4 lacks " + vip4 + " . tcp . 80"},
 		{"element added", "add element " + ours + " open6 { " + vip6 + " . tcp . 9100 }", "set open6 also has " + vip6 + " . tcp . 9100"},
+		{"source allowed", "add element " + ours + " allow4 { " + vip4 + " . tcp . 443 . 198.51.100.0/24 }", "set allow4 also has " + vip4 + " . tcp . 443 . 198.51.100.0/24"},
+		{"range of sources allowed", "add element " + ours + " allow4 { " + vip4 + " . tcp . 443 . 198.51.100.1-198.51.100.7 }", "set allow4 also has " + vip4 + " . tcp . 443 . {"},
+		{"source no longer allowed", "delete element " + ours + " allow6 { " + vip6 + " . tcp . 443 . 2001:db8::/32 }", "set allow6 lacks " + vip6 + " . tcp . 443 . 2001:db8::/32"},
+		{"source no longer denied", "flush set " + ours + " deny4", "set deny4 lacks " + vip4 + " . tcp . 443 . 192.0.2.7"},
 		{"set flushed", "flush set " + ours + " vips6", "set vips6 lacks " + vip6},
-		{"rule removed", "delete rule " + ours + " guard handle {guard 1}", "chain guard lacks what HAProxy has"},
+		{"rule removed", "delete rule " + ours + " guard handle {guard 1}", "chain guard lacks connections that HAProxy has"},
 		{"rule added", "insert rule " + ours + " guard tcp dport 22 accept", `chain guard also has [{"match"`},
-		{"rule changed, comment kept", "replace rule " + ours + " guard handle {guard 4} meta l4proto vrrp accept comment \"VRRP of anybody else\"",
+		{"rule changed, comment kept", "replace rule " + ours + " guard handle {guard 5} meta l4proto vrrp accept comment \"VRRP of anybody else\"",
 			"chain guard lacks VRRP of anybody else"},
 		{"rules in another order", "delete rule " + ours + " refuse handle {refuse 1}; " +
 			"add rule " + ours + " refuse meta l4proto icmp accept comment \"ping, path MTU\"", "chain refuse has its rules in another order"},
@@ -78,7 +88,7 @@ func TestTableDriftIsFoundAndCured(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			w.load(t, s)
 			command := c.nft
-			for _, place := range []string{"guard 1", "guard 4", "refuse 1"} {
+			for _, place := range []string{"guard 1", "guard 5", "refuse 1"} {
 				command = strings.ReplaceAll(command, "{"+place+"}", handle(t, w, place))
 			}
 			nft(t, w.gateway, []byte(command), LoadArgv()...)
@@ -161,9 +171,12 @@ func TestReadTableRefusesGarbage(t *testing.T) {
 
 func BenchmarkLoad(b *testing.B) {
 	need(b, "nft", "ip", "unshare")
-	for _, n := range []int{1000, 5000} {
-		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			script, err := Render(many(n), DebianLocal("a"))
+	for _, c := range []struct {
+		name  string
+		state *desired.State
+	}{{"1000", many(1000)}, {"5000", many(5000)}, {"1000x5ranges", manyRanged(1000)}, {"5000x5ranges", manyRanged(5000)}} {
+		b.Run(c.name, func(b *testing.B) {
+			script, err := Render(c.state, DebianLocal("a"))
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -177,10 +190,10 @@ func BenchmarkLoad(b *testing.B) {
 
 func BenchmarkReadAndDiff(b *testing.B) {
 	need(b, "nft", "ip", "unshare")
-	for _, n := range []int{1000, 5000} {
-		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			wanted := want(b, many(n))
-			script, err := Render(many(n), DebianLocal("a"))
+	for name, s := range map[string]*desired.State{"1000": many(1000), "5000": many(5000), "1000x5ranges": manyRanged(1000)} {
+		b.Run(name, func(b *testing.B) {
+			wanted := want(b, s)
+			script, err := Render(s, DebianLocal("a"))
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -44,6 +44,7 @@ func TestSite(t *testing.T) {
 		{"other-controllers", testOtherControllersAnnotations},
 		{"pools-command", testPoolsCommand},
 		{"protocols", testProtocols},
+		{"source-ranges", testSourceRanges},
 		{"bad-annotation", testBadAnnotation},
 		{"gateway-faults", testGatewayFaults},
 		{"excluded-nodes", testExcludedNodes},

@@ -1,0 +1,143 @@
+package nftables
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+
+	"cloud-provider-haproxy/loadbalancer/desired"
+)
+
+type set struct {
+	Name, Type, Comment string
+	Interval            bool
+	Elements            []string // as nft prints them
+}
+
+// byFamily is a set for IPv4 and one for IPv6: nft has no set of both.
+type byFamily struct{ v4, v6 *set }
+
+func (b byFamily) add(a netip.Addr, element string) {
+	s := b.v6
+	if a.Is4() {
+		s = b.v4
+	}
+	s.Elements = append(s.Elements, element)
+}
+
+func newByFamily(name, more, comment string) byFamily {
+	return byFamily{
+		v4: &set{Name: name + "4", Type: "ipv4_addr" + more, Comment: comment},
+		v6: &set{Name: name + "6", Type: "ipv6_addr" + more, Comment: comment},
+	}
+}
+
+// newSourcesByFamily makes sets of doors with prefixes of clients. A set has one element for each pair: a chain or a set for
+// each Service would make rules depend on the State.
+func newSourcesByFamily(name, comment string) byFamily {
+	b := newByFamily(name, doorType, comment)
+	b.v4.Type, b.v6.Type = b.v4.Type+" . ipv4_addr", b.v6.Type+" . ipv6_addr"
+	b.v4.Interval, b.v6.Interval = true, true
+	return b
+}
+
+const doorType = " . inet_proto . inet_service"
+
+// newSets decides what is open.
+func newSets(s *desired.State, gateway string) ([]*set, error) {
+	vips := newByFamily("vips", "", "floating addresses of this cluster")
+	peers := newByFamily("peers", "", "other gateways, by VRRP address")
+	control := newByFamily("control", doorType, "ports of the API servers")
+	services := doors{
+		deny:  newSourcesByFamily("deny", "who may not connect, by port of a Service"),
+		open:  newByFamily("open", doorType, "ports of Services that everybody may connect to"),
+		allow: newSourcesByFamily("allow", "who may connect, by port of a Service that not everybody may connect to"),
+	}
+
+	known := false
+	for _, g := range s.Gateways {
+		if g.Name == gateway {
+			known = true
+			continue
+		}
+		peers.add(g.VRRPAddress, g.VRRPAddress.String())
+	}
+	if !known {
+		return nil, fmt.Errorf("no gateway %q in State: "+
+			"the name in agent.yaml must be one of the controller's configuration", gateway)
+	}
+	for _, v := range s.VIPs {
+		vips.add(v.Address, v.Address.String())
+	}
+	if c := s.ControlPlane; c != nil && len(c.Endpoints) > 0 {
+		control.add(c.Address, element(c.Address, c.Port))
+	}
+	for _, lb := range s.LoadBalancers {
+		if !served(s, lb) {
+			continue
+		}
+		services.add(lb)
+	}
+	var all []*set
+	for _, b := range []byFamily{vips, peers, control, services.deny, services.open, services.allow} {
+		all = append(all, b.v4, b.v6)
+	}
+	for _, one := range all {
+		slices.Sort(one.Elements)
+		one.Elements = slices.Compact(one.Elements)
+	}
+	return all, nil
+}
+
+// doors are the ports of Services, and who may connect to them.
+type doors struct{ deny, open, allow byFamily }
+
+func (d doors) add(lb desired.LoadBalancer) {
+	for _, a := range lb.Addresses {
+		allow, deny := lb.AdmittedTo(a)
+		everybody := len(allow) > 0 && allow[0].Bits() == 0
+		for _, f := range lb.Frontends {
+			if f.Protocol != desired.TCP {
+				continue // refused by the guard until nftables itself carries UDP and SCTP
+			}
+			for _, source := range deny {
+				d.deny.add(a, element(a, f.Port)+" . "+spellPrefix(source))
+			}
+			if everybody {
+				d.open.add(a, element(a, f.Port))
+				continue
+			}
+			for _, source := range allow {
+				d.allow.add(a, element(a, f.Port)+" . "+spellPrefix(source))
+			}
+		}
+	}
+}
+
+// served says whether anybody could answer: a load balancer without a single server refuses connections at once, instead
+// of taking and then hanging or closing them.
+func served(s *desired.State, lb desired.LoadBalancer) bool {
+	if lb.Pool != nil {
+		return len(lb.Pool.Servers) > 0
+	}
+	if !lb.IPv6Only() {
+		return len(s.Nodes) > 0
+	}
+	return slices.ContainsFunc(s.Nodes, func(n desired.Node) bool {
+		_, ok := n.IPv6()
+		return ok
+	})
+}
+
+func element(a netip.Addr, port uint16) string {
+	return a.String() + " . tcp . " + strconv.Itoa(int(port))
+}
+
+// spellPrefix writes a prefix as nft does: a single address without its length.
+func spellPrefix(p netip.Prefix) string {
+	if p.IsSingleIP() {
+		return p.Addr().String()
+	}
+	return p.String()
+}

@@ -1,0 +1,153 @@
+package nftables
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+	"time"
+)
+
+// from says who answers a connection from one of the client machine's addresses.
+func (w wire) from(t *testing.T, source, target string) string {
+	t.Helper()
+	c, err := w.dialFrom(t, source, 0, target)
+	if err != nil {
+		return outcome(err)
+	}
+	return readGreeting(c)
+}
+
+func (w wire) dialFrom(t *testing.T, source string, port int, target string) (net.Conn, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(source), Port: port}}
+	c, err := inside(w.client, func() (net.Conn, error) { return dialer.DialContext(ctx, "tcp", target) })
+	if err == nil {
+		t.Cleanup(func() { _ = c.Close() })
+	}
+	return c, err
+}
+
+// Who may connect reaches HAProxy; who may not is refused at once, by no daemon of the gateway either.
+func TestFrontDoorKnowsSources(t *testing.T) {
+	w := newWire(t)
+	for _, port := range []string{"22", "53", "80", "81"} {
+		listen(t, w.gateway, "wildcard", "tcp", ":"+port, false)
+	}
+	w.haproxy(t)
+	w.load(t, ranged())
+	const refused = "refused"
+	for _, test := range []struct {
+		source, vip, port, want string
+	}{
+		{client4, vip4, "80", "services"}, {peer4, vip4, "80", refused},
+		{client6, vip6, "80", "services"}, {peer6, vip6, "80", refused},
+		{client4, vip4, "22", "services"}, {peer4, vip4, "22", "services"},
+		{client6, vip6, "22", refused}, {peer6, vip6, "22", refused}, // only IPv4 ranges
+		{client4, vip4, "53", refused}, {peer4, vip4, "53", "services"},
+		{client6, vip6, "53", refused}, {peer6, vip6, "53", "services"},
+		{client4, vip4, "81", refused}, {peer4, vip4, "81", refused}, // all of IPv4 denied
+		{client6, vip6, "81", refused}, {peer6, vip6, "81", "services"},
+		{client4, vip4, "84", "services"}, {peer6, vip6, "84", "services"},
+		{client4, vip4, "82", refused}, {client6, vip6, "82", refused}, // nobody serves it
+	} {
+		target, want := door(test.vip, test.port), test.want
+		if want != refused {
+			want += " " + target
+		}
+		begun := time.Now()
+		if got := w.from(t, test.source, target); got != want {
+			t.Errorf("%s to %s: %q, want %q", test.source, target, got, want)
+		}
+		if took := time.Since(begun); took > time.Second/2 {
+			t.Errorf("%s to %s: answered after %v only", test.source, target, took)
+		}
+	}
+}
+
+// A range that is narrowed ends no connection, and lets none begin, not even one from the port of a connection that ended
+// just now, which meets its socket in TIME_WAIT.
+func TestNarrowedSources(t *testing.T) {
+	w := newWire(t)
+	for _, port := range []string{"80", "53"} {
+		listen(t, w.gateway, "wildcard", "tcp", ":"+port, false)
+	}
+	w.haproxy(t)
+	for _, c := range []struct{ client, vip, port string }{{peer4, vip4, "80"}, {peer6, vip6, "80"}, {client4, vip4, "53"}, {client6, vip6, "53"}} {
+		t.Run(fmt.Sprintf("%s to %s", c.client, door(c.vip, c.port)), func(t *testing.T) {
+			w.load(t, pair())
+			target := door(c.vip, c.port)
+			if c.vip == vip6 && c.port == "53" {
+				s := pair()
+				s.LoadBalancers = ranged().LoadBalancers[:3]
+				s.LoadBalancers[2].DenySources = nil
+				w.load(t, s)
+			}
+			kept, err := w.dialFrom(t, c.client, 0, target)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := readGreeting(kept); got != "services "+target {
+				t.Fatalf("%s answered %q", target, got)
+			}
+			const port = 41000
+			ended, err := w.dialFrom(t, c.client, port, target)
+			if err != nil {
+				t.Fatal(err)
+			}
+			closeFirst(t, ended)
+			w.load(t, ranged())
+			if _, err := fmt.Fprintln(kept, "still here"); err != nil {
+				t.Error(err)
+			}
+			if got := readGreeting(kept); got != "still here" {
+				t.Errorf("an established connection read %q", got)
+			}
+			if got := w.from(t, c.client, target); got != "refused" {
+				t.Errorf("a new connection: %q, want it refused", got)
+			}
+			if again, err := w.dialFrom(t, c.client, port, target); outcome(err) != "refused" {
+				answer := ""
+				if err == nil {
+					answer = readGreeting(again)
+				}
+				t.Errorf("a connection from a port in TIME_WAIT: %v %q, want it refused", err, answer)
+			}
+		})
+	}
+}
+
+// closeFirst lets the gateway end a connection first, so that its socket stays there in TIME_WAIT.
+func closeFirst(t *testing.T, c net.Conn) {
+	t.Helper()
+	if _, err := fmt.Fprintln(c, "close"); err != nil {
+		t.Fatal(err)
+	}
+	buffer := make([]byte, 256)
+	for {
+		if _, err := c.Read(buffer); err != nil {
+			break
+		}
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Any State's prefixes make a table that nft takes and that reads back as wanted, whatever overlaps.
+func TestOverlappingSourcesAreOneTable(t *testing.T) {
+	w := newWire(t)
+	s := ranged()
+	for i := range s.LoadBalancers {
+		lb := &s.LoadBalancers[i]
+		lb.AllowSources = append(lb.AllowSources, lb.DenySources...)
+		lb.DenySources = append(lb.DenySources, ranged().LoadBalancers[(i+1)%len(s.LoadBalancers)].AllowSources...)
+	}
+	w.load(t, s)
+	if d := read(t, w.gateway).Diff(want(t, s)); d != nil {
+		t.Errorf("right after loading it differs:\n%s", strings.Join(d, "\n"))
+	}
+}
