@@ -22,15 +22,17 @@ type Balancer interface {
 	Delete(ctx context.Context, key desired.Key, keep bool) error
 	// Refuse keeps the form that is served, open to whom sources say.
 	Refuse(ctx context.Context, key desired.Key, sources *loadbalancer.Sources) error
+	// Refill gives that form these servers if it has a pool of its own.
+	Refill(key desired.Key, servers []desired.Server)
 	Has(key desired.Key) (addresses []netip.Addr, ok bool)
-	// Loaded is closed when the State of the gateways is known.
-	Loaded() <-chan struct{}
 }
 
 // balancer implements cloudprovider.LoadBalancer. The Services that it gets are views (view.go); the nodes are not what
 // it uses, its own watch is.
 type balancer struct {
-	manager    Balancer
+	manager Balancer
+	// loaded is closed when the State of the gateways is known.
+	loaded     <-chan struct{}
 	translator translator
 	ipMode     v1.LoadBalancerIPMode
 	// nodes is the newest node set; never nil once the service controller runs. policy is never nil.
@@ -52,7 +54,7 @@ func (b *balancer) around(svc *v1.Service) circumstances {
 // takes the finalizer off when it hears that nothing exists.
 func (b *balancer) GetLoadBalancer(_ context.Context, _ string, svc *v1.Service) (*v1.LoadBalancerStatus, bool, error) {
 	select {
-	case <-b.manager.Loaded():
+	case <-b.loaded:
 	default: // nobody knows yet, so it may exist
 		return statusOf(svc, published(svc), b.ipMode), true, nil
 	}
@@ -66,7 +68,7 @@ func (b *balancer) GetLoadBalancer(_ context.Context, _ string, svc *v1.Service)
 // mayServe says whether gateways serve the Service, as far as anybody knows.
 func (b *balancer) mayServe(key desired.Key) bool {
 	select {
-	case <-b.manager.Loaded():
+	case <-b.loaded:
 		_, serves := b.manager.Has(key)
 		return serves
 	default:
@@ -139,9 +141,11 @@ func (b *balancer) ensure(ctx context.Context, svc *v1.Service) (*v1.LoadBalance
 	}
 }
 
-// refuse keeps what is served as it was, but for who may connect: that holds whatever else is wrong.
+// refuse keeps what is served as it was, but for who may connect, and for the nodes that there are: that holds whatever else
+// is wrong.
 func (b *balancer) refuse(ctx context.Context, svc *v1.Service, t translation, fault error) error {
 	b.warnings.now(svc, t.warnings)
+	b.manager.Refill(keyOf(svc), servers(svc, b.nodes.Load().eligible))
 	if err := b.manager.Refuse(ctx, keyOf(svc), t.sources); err != nil {
 		return fmt.Errorf("%w; who may connect stays as it was, too: %w", fault, err)
 	}

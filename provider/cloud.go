@@ -32,6 +32,8 @@ const ProviderName = "haproxy"
 type Manager interface {
 	Balancer
 	Load(ctx context.Context) error
+	// Loaded is closed when the State of the gateways is known.
+	Loaded() <-chan struct{}
 	Replay(services []loadbalancer.Replay)
 	SetNodes(nodes []desired.Node)
 	Run(ctx context.Context) error
@@ -120,6 +122,7 @@ func New(o Options) (*Cloud, error) {
 	}
 	c.balancer = &balancer{
 		manager:    manager,
+		loaded:     manager.Loaded(),
 		translator: translator{localCheck: o.Config.LocalCheck},
 		ipMode:     v1.LoadBalancerIPMode(o.Config.IPMode),
 		nodes:      &c.nodes,

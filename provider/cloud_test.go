@@ -289,6 +289,27 @@ func TestNodesMoveServers(t *testing.T) {
 }
 
 // A rule about who may connect that cannot be held closes the Service; it keeps its address.
+// A Service that is served in its last good form gets today's nodes all the same.
+func TestNodesMoveServersOfAFaultyService(t *testing.T) {
+	local := named("local", func(svc *v1.Service) {
+		svc.Spec.ExternalTrafficPolicy, svc.Spec.HealthCheckNodePort = v1.ServiceExternalTrafficPolicyLocal, 32000
+	})
+	inCluster(t, testConfig, nil, []runtime.Object{worker("old", "192.0.2.21"), local}, func(c *cluster) {
+		c.change("local", annotate(string(LoadBalancerIPs), "x"))
+		nodes := c.client.CoreV1().Nodes()
+		if _, err := nodes.Create(t.Context(), worker("new", "192.0.2.22"), metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if err := nodes.Delete(t.Context(), "old", metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		c.settle()
+		if names, _ := c.manager.pool(key("local")); !slices.Equal(names, []string{"new"}) {
+			t.Errorf("servers %q, want those of today", names)
+		}
+	})
+}
+
 // An IPv6-only Service hears of it when the last node with an IPv6 address goes; other changes of nodes are none of its.
 func TestLastNodeWithIPv6Goes(t *testing.T) {
 	objects := []runtime.Object{worker("a", "192.0.2.21", "2001:db8::21"), worker("b", "192.0.2.22"), named("six", onlyIn(v1.IPv6Protocol)), named("web")}

@@ -35,6 +35,16 @@ func reachedAt(svc *v1.Service, node desired.Node) (address netip.Addr, ok bool)
 	return node.Addresses[0], true
 }
 
+// servers are the nodes that have the Service's NodePorts.
+func servers(svc *v1.Service, nodes []desired.Node) (all []desired.Server) {
+	for _, node := range nodes {
+		if address, ok := reachedAt(svc, node); ok {
+			all = append(all, desired.Server{Name: node.Name, Address: address, Weight: 1})
+		}
+	}
+	return all
+}
+
 // without names the nodes that have no address of a family.
 func without(family v1.IPFamily, nodes []desired.Node) (names []string) {
 	for _, node := range nodes {

@@ -137,15 +137,7 @@ func (d *draft) local(svc *v1.Service, nodes []desired.Node, check func(uint16) 
 		d.wrong("spec.externalTrafficPolicy is Local but spec.healthCheckNodePort is not set, so that nodes with an endpoint cannot be told from others; the API server sets it for type LoadBalancer: remove the policy and set it again")
 		return
 	}
-	pool := &desired.Pool{Algorithm: desired.RoundRobin, Check: check(uint16(port))}
-	for _, node := range nodes {
-		address, ok := reachedAt(svc, node)
-		if !ok {
-			continue
-		}
-		pool.Servers = append(pool.Servers, desired.Server{Name: node.Name, Address: address, Weight: 1})
-	}
-	d.service.LoadBalancer.Pool = pool
+	d.service.LoadBalancer.Pool = &desired.Pool{Algorithm: desired.RoundRobin, Check: check(uint16(port)), Servers: servers(svc, nodes)}
 }
 
 // keyOf names a Service as a State does.
