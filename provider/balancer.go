@@ -40,9 +40,11 @@ type balancer struct {
 	policy *atomic.Pointer[policy]
 	// namespace gives the labels of a namespace.
 	namespace func(name string) labels.Set
-	warnings  *warnings
-	waiting   *waiting
-	measures  *measures
+	// claimFinalizer makes the cleanup finalizer ours if it is another's.
+	claimFinalizer func(context.Context, *v1.Service) error
+	warnings       *warnings
+	waiting        *waiting
+	measures       *measures
 }
 
 // around gives the circumstances of a Service now.
@@ -95,6 +97,9 @@ func (b *balancer) GetLoadBalancerName(_ context.Context, _ string, svc *v1.Serv
 
 // EnsureLoadBalancer returns when a gateway holds the Service's addresses.
 func (b *balancer) EnsureLoadBalancer(ctx context.Context, _ string, svc *v1.Service, _ []*v1.Node) (*v1.LoadBalancerStatus, error) {
+	if err := b.claimFinalizer(ctx, svc); err != nil {
+		return nil, retry(err)
+	}
 	status, err := b.ensure(ctx, svc)
 	b.measures.conflict(err, b.policy.Load().poolOf)
 	b.note(svc, err)

@@ -189,6 +189,7 @@ func (c *Cloud) SetInformers(factory informers.SharedInformerFactory) {
 		mayServe: c.balancer.mayServe,
 		vanished: map[desired.Key]*v1.Service{},
 	}
+	c.balancer.claimFinalizer = claimFinalizer(c.options.Client, c.services.ownership)
 	c.nodesOf = factory.Core().V1().Nodes()
 	c.namespaces = factory.Core().V1().Namespaces()
 	c.start()

@@ -9,6 +9,8 @@ import (
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	clienttesting "k8s.io/client-go/testing"
 
 	"cloud-provider-haproxy/loadbalancer"
 	"cloud-provider-haproxy/loadbalancer/desired"
@@ -116,5 +118,30 @@ func TestDeletingWithoutOurFinalizer(t *testing.T) {
 			c.settle()
 			c.wantServed("web", false)
 		})
+	})
+}
+
+// The finalizer of a Service that another controller served before becomes ours too, so that it is known as such whatever
+// happens.
+func TestFinalizerIsClaimed(t *testing.T) {
+	taken := named("taken", keeping(finalizer, "example.com/x"), addedBy("example-controller"))
+	own := named("own", keeping(finalizer), addedBy(us))
+	inCluster(t, testConfig, nil, []runtime.Object{worker("a", "192.0.2.21"), taken, own, named("new")}, func(c *cluster) {
+		var claimed []string
+		for _, action := range c.client.Actions() {
+			patch, ok := action.(clienttesting.PatchAction)
+			if !ok || patch.GetPatchType() != types.ApplyPatchType {
+				continue
+			}
+			claimed = append(claimed, patch.GetName())
+			want := `{"kind":"Service","apiVersion":"v1","metadata":{"name":"taken","namespace":"default","uid":"uid-uid-web","finalizers":["service.kubernetes.io/load-balancer-cleanup"]}}`
+			if got := string(patch.GetPatch()); got != want || patch.GetSubresource() != "status" {
+				t.Errorf("%s of %q, want %s of the status", got, patch.GetSubresource(), want)
+			}
+		}
+		if !slices.Equal(claimed, []string{"taken"}) {
+			t.Errorf("claimed the finalizers of %q, want that of taken", claimed)
+		}
+		c.wantServed("taken", true)
 	})
 }

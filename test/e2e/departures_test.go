@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -54,6 +55,33 @@ func testClassChanges(t *testing.T, s *site) {
 		svc, err := s.Client.CoreV1().Services(namespace).Get(ctx, "given", metav1.GetOptions{})
 		if err == nil && (len(svc.Status.LoadBalancer.Ingress) > 0 || len(svc.Finalizers) > 0 || *svc.Spec.LoadBalancerClass != class) {
 			err = fmt.Errorf("status %v, finalizers %v, class %s", svc.Status.LoadBalancer, strings.Join(svc.Finalizers, ", "), *svc.Spec.LoadBalancerClass)
+		}
+		return err
+	})
+}
+
+// testClaimsFinalizer: a Service that came with the cleanup finalizer of another controller says in its managedFields that it is
+// ours too, and loses it when its type changes, also when the controller was away then.
+func testClaimsFinalizer(t *testing.T, s *site) {
+	const finalizer = "service.kubernetes.io/load-balancer-cleanup"
+	s.create(t, service("taken", func(svc *corev1.Service) { svc.Finalizers = []string{finalizer} }))
+	address := s.addresses(t, "taken")[0]
+	svc, err := s.Client.CoreV1().Services(namespace).Get(t.Context(), "taken", metav1.GetOptions{})
+	must(t, err)
+	if !slices.ContainsFunc(svc.ManagedFields, func(e metav1.ManagedFieldsEntry) bool {
+		return e.Manager == "haproxy-cloud-controller-manager" && strings.Contains(string(e.FieldsV1.GetRawBytes()), finalizer)
+	}) {
+		t.Errorf("managedFields %+v", svc.ManagedFields)
+	}
+	must(t, s.controller.Stop())
+	_, err = s.Kubectl(t.Context(), "patch", "service", "taken", "--type=merge", "-p", `{"spec":{"type":"ClusterIP"}}`)
+	must(t, err)
+	s.start(t)
+	s.awaitReleased(t, address)
+	s.await(t, "the finalizer to go", func(ctx context.Context) error {
+		svc, err := s.Client.CoreV1().Services(namespace).Get(ctx, "taken", metav1.GetOptions{})
+		if err == nil && len(svc.Finalizers) > 0 {
+			err = fmt.Errorf("finalizers %v", svc.Finalizers)
 		}
 		return err
 	})

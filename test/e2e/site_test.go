@@ -31,6 +31,7 @@ func TestSite(t *testing.T) {
 		{"deleted-while-away", testDeletedWhileAway},
 		{"vanished", testVanished},
 		{"class-changes", testClassChanges},
+		{"claims-finalizer", testClaimsFinalizer},
 		{"killed-in-a-burst", testKilledInABurst},
 		{"lease", testLease},
 		{"pool-exhausted", testPoolExhausted},
