@@ -61,6 +61,8 @@ type Agent struct {
 	counters counters
 	// places has room for the sessions of each role.
 	places map[wire.Role]chan struct{}
+	// admission has room for one: it is full when who may connect may have changed.
+	admission chan struct{}
 	// rules are the rules of our nftables table as this machine's nft spells them; guarded by writing.
 	rules []byte
 
@@ -97,6 +99,7 @@ func New(p Parts) (*Agent, error) {
 
 		firewallEvents: p.FirewallEvents,
 		writing:        make(chan struct{}, 1),
+		admission:      make(chan struct{}, 1),
 		probing:        make(chan struct{}, 1),
 		places: map[wire.Role]chan struct{}{
 			wire.RoleController: make(chan struct{}, maxOfRole),
@@ -133,6 +136,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	group.Go(func() error { a.watchHAProxy(ctx); return nil })
 	group.Go(func() error { a.watchDaemons(ctx); return nil })
 	group.Go(func() error { a.watchFirewall(ctx); return nil })
+	group.Go(func() error { a.expelUnwelcome(ctx); return nil })
 	group.Go(func() error { a.confirmInTime(ctx); return nil })
 	if err := notify(a.notify, "READY=1"); err != nil {
 		a.log.Warn("telling systemd that the agent is ready", "error", err)
@@ -221,8 +225,16 @@ func (a *Agent) rendered() *rendering {
 // hold makes r what this gateway holds, in memory; fault is nil when it also runs.
 func (a *Agent) hold(r *rendering, fault error) {
 	a.mu.Lock()
-	defer a.mu.Unlock()
+	same := a.current != nil && (a.committed == r.revision || sameAdmission(a.committed.state, r.revision.state))
 	a.current, a.committed, a.fault = r, r.revision, fault
+	a.mu.Unlock()
+	if same {
+		return
+	}
+	select {
+	case a.admission <- struct{}{}:
+	default: // it is to be looked at already
+	}
 }
 
 func (a *Agent) setFault(err error) {

@@ -3,7 +3,7 @@
 // configuration, of HAProxy's runtime and of our nftables table.
 //
 // It owns the unix socket with its roles, the fence, the limits file, the State that is committed, which slot serves
-// whom, the daemons' lives and keepalived's track files. It must not know Kubernetes, SSH (the pipe is a copy of bytes,
+// whom, the daemons' lives, keepalived's track files, and the end of connections whose client may not connect any more. It must not know Kubernetes, SSH (the pipe is a copy of bytes,
 // the signature a [Verifier]), how files look (haproxy, keepalived and nftables render and read back) or how a neighbor
 // is asked.
 //
@@ -28,6 +28,12 @@
 //     one can leave an old worker behind, so a try has two wrong workers at most and repairs come to ten minutes between them.
 //   - 13, the last word: signers and limits are read anew for each State. A State that is held is served on when either
 //     has changed under it, with a warning.
+//
+// # Who may not connect any more
+//
+// The front door lets no new connection in. Those that are established when a client's range is taken away end a drain time
+// later, by ss --kill, which closes exactly these sockets (expel.go); shutting HAProxy's sessions down would need a walk through
+// all of them at every worker, old ones too. It looks when the State changes who may connect, and until none is left.
 //
 // # The verbs beside it
 //

@@ -37,6 +37,9 @@ type machine struct {
 	loads string
 	// strays are addresses that somebody else has put on another interface.
 	strays []string
+	// connections are what clients of VIPs have open: "192.0.2.10:80 198.51.100.7:40000". Of an immortal machine none can be ended.
+	connections []string
+	immortal    bool
 	// spelling is how this nft spells what it prints.
 	spelling string
 	pids     int
@@ -251,7 +254,14 @@ func (m *machine) Run(ctx context.Context, argv []string, stdin []byte) (output 
 		case strings.Join(nftables.CheckArgv(), " "):
 		case "/usr/sbin/haproxy -v", "/usr/sbin/keepalived -v", "nft --version":
 			output.Stdout = []byte("version 2.6.12")
+		case strings.Join(connectionsArgv(), " "):
+			for _, c := range m.connections {
+				output.Stdout = append(output.Stdout, "ESTAB      0      0          "+strings.Replace(c, " ", "     ", 1)+" \n"...)
+			}
 		default:
+			if m.endConnections(argv, &output) {
+				return nil
+			}
 			if !strings.HasSuffix(command, ".staged") {
 				return fmt.Errorf("the test's machine has no program %q", command)
 			}
@@ -262,6 +272,26 @@ func (m *machine) Run(ctx context.Context, argv []string, stdin []byte) (output 
 		return nil
 	})
 	return output, err
+}
+
+// endConnections is ss --kill.
+func (m *machine) endConnections(argv []string, output *Output) bool {
+	if !slices.Equal(argv[:min(len(argv), 3)], []string{"ss", "--no-header", "--kill"}) {
+		return false
+	}
+	if m.immortal {
+		return true
+	}
+	filter := strings.Join(argv, " ")
+	m.connections = slices.DeleteFunc(m.connections, func(c string) bool {
+		vip, client, _ := strings.Cut(c, " ")
+		ended := strings.Contains(filter, "( src "+vip+" and dst "+client+" )")
+		if ended {
+			output.Stdout = append(output.Stdout, c+"\n"...)
+		}
+		return ended
+	})
+	return true
 }
 
 func (m *machine) stop(pidFile string, pid int) {

@@ -150,7 +150,7 @@ type LoadBalancer struct {
 	Pool *Pool `json:"pool,omitempty"`
 	// AllowSources are the clients that may connect, of both families, merged (MergePrefixes); none: everybody. When only
 	// one family is named, nobody of the other may connect. DenySources may not connect whatever AllowSources says.
-	// Connections that are established stay.
+	// They are about new connections; what becomes of those that are established is the agent's to know.
 	AllowSources []netip.Prefix `json:"allowSources,omitempty"`
 	DenySources  []netip.Prefix `json:"denySources,omitempty"`
 }

@@ -18,6 +18,9 @@
 //     SYN cookie they see the ACK first.
 //   - The guard refuses bare SYNs only: an answer to a connection that this machine itself opened to a VIP has the VIP as its
 //     destination too. ICMPv6 passes: neighbour discovery of a VIP is that.
+//   - Who may connect is asked before the packet has a socket: deny sets first, then the ports that are open to everybody, then pairs
+//     of port and range. A port is in one of the two latter. Ranges of one port must not overlap (desired.MergePrefixes), or nft
+//     refuses the whole table; a client that is left goes on to the guard, which refuses it as it does an unknown port.
 //   - Rules do not depend on the State, nor elements on anything else. So the whole table can be judged against a State.
 //
 // How what runs is compared with what is wanted: elements come from the State (Want), rules from this machine's nft, which loads
@@ -30,7 +33,8 @@
 //   - Rules' comments alone: blind to a rule whose text was changed and whose comment was kept.
 //
 // Measured (Debian 12, two cores that were busy with other work): rendering 5000 Services 5 to 17 ms; loading 1000 Services 28 to
-// 45 ms, 5000 Services 90 to 140 ms, nft's start included; reading back and comparing 40 and 250 ms, most of it nft's.
+// 45 ms, 5000 Services 90 to 140 ms, nft's start included; reading back and comparing 40 and 250 ms, most of it nft's. With five
+// ranges of clients each, 1000 Services load in 90 ms and 5000 in 0.4 s; reading 1000 back takes 0.28 s.
 //
 // Traps of nft 1.0.6: with --json a script on a piped stdin is silently not loaded (see RulesArgv); `list` inside a script shows
 // nft's cache, without rules; the listing leaves out `meta l4proto tcp` before a concatenation, the kernel has it (--debug=netlink).

@@ -73,6 +73,7 @@ func Modules() []Module {
 	return []Module{
 		{"nft_tproxy", "Hands a VIP's connection to HAProxy (chain front)."},
 		{"nft_socket", "Knows the connections that HAProxy has (chains front and guard)."},
+		{"tcp_diag", "Lets ss find and end connections whose client may not connect any more."},
 		{"nf_conntrack", "So that net.netfilter.nf_conntrack_max exists when sysctl.d is read."},
 	}
 }

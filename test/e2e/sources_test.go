@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
+	"os"
 	"syscall"
 	"testing"
 	"time"
@@ -18,7 +20,7 @@ import (
 const denyAnnotation = prefix + "deny-source-ranges"
 
 // testSourceRanges: who may connect reaches the Service, who may not is refused at once; the ranges change while it is served,
-// without a reload of HAProxy, and cut nobody. What cannot be read changes nothing, and a new Service with it is not served.
+// without a reload of HAProxy. Who may not connect any more keeps a connection for half a minute. What cannot be read changes nothing, and a new Service with it is not served.
 func testSourceRanges(t *testing.T, s *site) {
 	friend, stranger := s.client, s.Lab.Controller
 	friends := []string{single(friend.Addr4), single(friend.Addr6)}
@@ -50,6 +52,7 @@ func testSourceRanges(t *testing.T, s *site) {
 	s.awaitServed(t, friend, v4, v6)
 	s.awaitRefused(t, stranger, v4)
 	s.awaitServed(t, stranger, v6)
+	uncut(t, held) // their client may connect again
 
 	s.change(t, "ranged", func(svc *corev1.Service) { svc.Annotations[denyAnnotation] = "everybody" })
 	t.Log(s.expectEvent(t, "Service", "ranged", "Warning", denyAnnotation, `"everybody" is not a range`, "192.0.2.0/24"))
@@ -71,7 +74,20 @@ func testSourceRanges(t *testing.T, s *site) {
 	s.change(t, "ranged", func(svc *corev1.Service) { svc.Spec.LoadBalancerSourceRanges = nil })
 	s.awaitServed(t, friend, v4, v6)
 	s.awaitServed(t, stranger, v4, v6)
-	uncut(t, held)
+
+	theirs, ours := dial(t, stranger, v4), dial(t, friend, v4)
+	begun := time.Now()
+	s.change(t, "ranged", func(svc *corev1.Service) { svc.Spec.LoadBalancerSourceRanges = friends })
+	s.awaitRefused(t, stranger, v4)
+	if took, err := awaitEnd(t, theirs); !errors.Is(err, syscall.ECONNRESET) || took.Sub(begun) < 20*time.Second {
+		t.Errorf("an established connection whose client may not connect any more ended after %v: %v; want it reset after 30s", took.Sub(begun), err)
+	} else {
+		t.Logf("the connection whose client may not connect any more ended after %v", took.Sub(begun).Round(time.Millisecond))
+	}
+	must(t, ours.SetReadDeadline(time.Now().Add(time.Second)))
+	if _, err := ours.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("a connection whose client may connect: %v, want it to live", err)
+	}
 	if reloads := s.count(t).reloads - before.reloads; reloads != 0 {
 		t.Errorf("changes of who may connect reloaded HAProxy %d times, want 0", reloads)
 	}
@@ -82,6 +98,23 @@ func testSourceRanges(t *testing.T, s *site) {
 }
 
 func single(a netip.Addr) string { return netip.PrefixFrom(a, a.BitLen()).String() }
+
+// dial opens a connection on which nobody says anything.
+func dial(t *testing.T, h *lab.Host, target string) net.Conn {
+	t.Helper()
+	c, err := h.Dial(t.Context(), "tcp", target)
+	must(t, err)
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// awaitEnd waits until somebody ends a connection, a minute at most.
+func awaitEnd(t *testing.T, c net.Conn) (when time.Time, err error) {
+	t.Helper()
+	must(t, c.SetReadDeadline(time.Now().Add(time.Minute)))
+	_, err = c.Read(make([]byte, 1))
+	return time.Now(), err
+}
 
 // change updates a Service.
 func (s *site) change(t *testing.T, name string, change func(*corev1.Service)) {

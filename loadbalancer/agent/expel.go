@@ -1,0 +1,215 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"cloud-provider-haproxy/loadbalancer/desired"
+)
+
+const (
+	// drainTime is how long a connection lives on whose client may not connect any more.
+	drainTime = 30 * time.Second
+	// expelPause is the least time between two looks: with 100000 connections one takes half a second of a core.
+	expelPause = time.Second
+	// expelAtOnce bounds the command line that ends connections.
+	expelAtOnce = 100
+)
+
+// connection is one that this machine has with a client of a Service.
+type connection struct{ vip, client netip.AddrPort }
+
+func (c connection) compare(d connection) int {
+	if order := c.vip.Compare(d.vip); order != 0 {
+		return order
+	}
+	return c.client.Compare(d.client)
+}
+
+// expelUnwelcome ends connections whose client may not connect any more, a while after. The front door lets no new one in, so
+// that what it finds once grows less only. Nothing is remembered for the next agent: that one begins to count anew.
+func (a *Agent) expelUnwelcome(ctx context.Context) {
+	since := map[connection]time.Time{}
+	var again <-chan time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-a.admission:
+		case <-again:
+		}
+		if wait := a.expel(ctx, since); wait > 0 {
+			again = time.After(wait)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(expelPause):
+		}
+	}
+}
+
+// expel looks once, and says after how long to look again; 0: when admission has changed. since says when each connection was
+// found to be unwelcome.
+func (a *Agent) expel(ctx context.Context, since map[connection]time.Time) (again time.Duration) {
+	unwelcome, err := a.unwelcome(ctx)
+	if err != nil {
+		a.log.Warn("looking for connections whose client may not connect any more", "error", err)
+		return drainTime
+	}
+	maps.DeleteFunc(since, func(c connection, _ time.Time) bool {
+		_, still := slices.BinarySearchFunc(unwelcome, c, connection.compare)
+		return !still
+	})
+	now := time.Now()
+	var due []connection
+	for _, c := range unwelcome {
+		switch found, known := since[c]; {
+		case !known:
+			since[c] = now
+		case now.Sub(found) >= drainTime:
+			due = append(due, c)
+			since[c] = now // should it survive, it is tried again
+		}
+	}
+	for some := range slices.Chunk(due, expelAtOnce) {
+		if err := a.end(ctx, some); err != nil {
+			a.log.Warn("ending connections whose client may not connect any more", "error", err)
+		}
+	}
+	if len(since) == 0 {
+		return 0
+	}
+	oldest := slices.MinFunc(slices.Collect(maps.Values(since)), time.Time.Compare)
+	return oldest.Add(drainTime).Sub(now)
+}
+
+// guests are who may connect to one port of a VIP.
+type guests struct{ allow, deny []netip.Prefix }
+
+func (g guests) equal(h guests) bool {
+	return slices.Equal(g.allow, h.allow) && slices.Equal(g.deny, h.deny)
+}
+
+func (g guests) welcome(client netip.Addr) bool {
+	contains := func(p netip.Prefix) bool { return p.Contains(client) }
+	return slices.ContainsFunc(g.allow, contains) && !slices.ContainsFunc(g.deny, contains)
+}
+
+// guestsOf are those of the ports that not everybody may connect to.
+func guestsOf(s *desired.State) map[netip.AddrPort]guests {
+	all := map[netip.AddrPort]guests{}
+	for _, lb := range s.LoadBalancers {
+		if len(lb.AllowSources)+len(lb.DenySources) == 0 {
+			continue
+		}
+		for _, address := range lb.Addresses {
+			allow, deny := lb.AdmittedTo(address)
+			for _, f := range lb.Frontends {
+				if f.Protocol == desired.TCP {
+					all[netip.AddrPortFrom(address, f.Port)] = guests{allow, deny}
+				}
+			}
+		}
+	}
+	return all
+}
+
+// sameAdmission says whether whoever may connect according to one State may do so according to the other.
+func sameAdmission(a, b *desired.State) bool {
+	return maps.EqualFunc(guestsOf(a), guestsOf(b), guests.equal)
+}
+
+// unwelcome gives the connections of clients that the State does not let in, sorted.
+func (a *Agent) unwelcome(ctx context.Context) ([]connection, error) {
+	held := a.held()
+	if held == nil {
+		return nil, nil
+	}
+	restricted := guestsOf(held.state)
+	if len(restricted) == 0 {
+		return nil, nil
+	}
+	output, err := a.host.Run(ctx, connectionsArgv(), nil)
+	if err != nil {
+		return nil, err
+	}
+	var found []connection
+	for line := range strings.Lines(string(output.Stdout)) {
+		c, err := parseConnection(line)
+		if err != nil {
+			return nil, err
+		}
+		if g, known := restricted[c.vip]; known && !g.welcome(c.client.Addr()) {
+			found = append(found, c)
+		}
+	}
+	slices.SortFunc(found, connection.compare)
+	return found, nil
+}
+
+// connectionsArgv lists the connections that a client can still use: one that has sent its last byte may go on to read.
+func connectionsArgv() []string {
+	return []string{"ss", "--no-header", "--tcp", "--numeric", "state", "established", "state", "close-wait"}
+}
+
+// parseConnection reads a line of ss(8): state, two queues, this machine's end, the client's end.
+func parseConnection(line string) (connection, error) {
+	words := strings.Fields(line)
+	if len(words) < 5 {
+		return connection{}, fmt.Errorf("reading what ss says: %q is no connection", line)
+	}
+	local, err := parseEnd(words[3])
+	if err != nil {
+		return connection{}, fmt.Errorf("reading what ss says: %w", err)
+	}
+	client, err := parseEnd(words[4])
+	if err != nil {
+		return connection{}, fmt.Errorf("reading what ss says: %w", err)
+	}
+	return connection{local, client}, nil
+}
+
+// parseEnd drops the interface that ss adds to a link-local address, or to a socket that is bound to one.
+func parseEnd(text string) (netip.AddrPort, error) {
+	if host, rest, bound := strings.Cut(text, "%"); bound {
+		_, port, _ := strings.Cut(rest, ":")
+		if strings.HasPrefix(host, "[") {
+			host = strings.TrimSuffix(host, "]") + "]"
+		}
+		text = host + ":" + port
+	}
+	end, err := netip.ParseAddrPort(text)
+	return netip.AddrPortFrom(end.Addr().Unmap(), end.Port()), err
+}
+
+// endArgv closes exactly these sockets (SOCK_DESTROY): HAProxy and the client see the connection reset. ss prints what it
+// closed, and nothing where the kernel was built without CONFIG_INET_DIAG_DESTROY.
+func endArgv(all []connection) []string {
+	argv := []string{"ss", "--no-header", "--kill", "--tcp", "--numeric", "state", "established", "state", "close-wait"}
+	for i, c := range all {
+		if i > 0 {
+			argv = append(argv, "or")
+		}
+		argv = append(argv, "(", "src", c.vip.String(), "and", "dst", c.client.String(), ")")
+	}
+	return argv
+}
+
+func (a *Agent) end(ctx context.Context, all []connection) error {
+	output, err := a.host.Run(ctx, endArgv(all), nil)
+	if err != nil {
+		return err
+	}
+	ended := strings.Count(string(output.Stdout), "\n")
+	if ended == 0 {
+		return fmt.Errorf("ss ended none of %d; the kernel needs CONFIG_INET_DIAG_DESTROY for it", len(all))
+	}
+	a.log.Info("ended connections whose client may not connect any more", "connections", ended, "first", all[0].client, "at", all[0].vip)
+	return nil
+}

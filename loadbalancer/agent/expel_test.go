@@ -1,0 +1,164 @@
+package agent
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"cloud-provider-haproxy/loadbalancer/desired"
+	"cloud-provider-haproxy/loadbalancer/wire"
+)
+
+// admitting opens a load balancer to these alone; prefixes with an exclamation mark are denied.
+func admitting(name string, prefixes ...string) func(*desired.State) {
+	return func(s *desired.State) {
+		for i := range s.LoadBalancers {
+			lb := &s.LoadBalancers[i]
+			if lb.Name != name {
+				continue
+			}
+			for _, text := range prefixes {
+				if denied, ok := strings.CutPrefix(text, "!"); ok {
+					lb.DenySources = append(lb.DenySources, netip.MustParsePrefix(denied))
+				} else {
+					lb.AllowSources = append(lb.AllowSources, netip.MustParsePrefix(text))
+				}
+			}
+		}
+	}
+}
+
+const (
+	friend    = "192.0.2.10:80 198.51.100.7:40000"
+	stranger  = "192.0.2.10:80 203.0.113.9:40000"
+	enemy     = "192.0.2.10:80 198.51.100.66:40000"
+	elsewhere = "192.0.2.11:80 203.0.113.9:40001"
+	ownSSH    = "10.0.0.2:22 203.0.113.9:40002"
+)
+
+// admission is an agent that watches, with two Services on a machine with all these connections.
+func admission(t *testing.T) (*Agent, *machine) {
+	t.Helper()
+	m := holding(t, sample(1, service("web", "192.0.2.10", 51), service("other", "192.0.2.11", 52)))
+	m.connections = []string{friend, stranger, enemy, elsewhere, ownSSH}
+	a := started(t, m)
+	watching(t, a.expelUnwelcome)
+	return a, m
+}
+
+func (m *machine) open() (connections []string) {
+	m.meanwhile(func() { connections = slices.Clone(m.connections) })
+	return connections
+}
+
+func (m *machine) counted() (operations int) {
+	m.meanwhile(func() { operations = m.operations })
+	return operations
+}
+
+func applied(t *testing.T, a *Agent, sequence uint64, change func(*desired.State)) {
+	t.Helper()
+	s := sample(sequence, service("web", "192.0.2.10", 51), service("other", "192.0.2.11", 52), change)
+	if result, refusal := a.apply(t.Context(), sign(t, s)); refusal != nil || result.Outcome != wire.Runtime && result.Outcome != wire.Unchanged {
+		t.Fatalf("%+v, %v", result, refusal)
+	}
+	synctest.Wait()
+}
+
+func expectOpen(t *testing.T, m *machine, when string, want ...string) {
+	t.Helper()
+	synctest.Wait()
+	if got := m.open(); !slices.Equal(got, want) {
+		t.Errorf("%s: open are %q, want %q", when, got, want)
+	}
+}
+
+// A narrowed range ends the connections that it leaves out, these alone and the drain time later.
+func TestNarrowedRangeEndsConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, m := admission(t)
+		time.Sleep(time.Hour)
+		expectOpen(t, m, "everybody may connect", friend, stranger, enemy, elsewhere, ownSSH)
+		applied(t, a, 2, admitting("web", "198.51.100.0/24", "!198.51.100.66/32"))
+		time.Sleep(drainTime - time.Second)
+		expectOpen(t, m, "before the drain time is over", friend, stranger, enemy, elsewhere, ownSSH)
+		time.Sleep(2 * time.Second)
+		expectOpen(t, m, "after it", friend, elsewhere, ownSSH)
+		before := m.counted()
+		time.Sleep(24 * time.Hour)
+		if n := m.counted() - before; n > 1 {
+			t.Errorf("%d commands in a day in which nothing happened", n)
+		}
+	})
+}
+
+// Who was let in again in time stays, and counts anew when it is left out another time. Two narrowings do not hurry or delay
+// each other.
+func TestReadmittedConnectionsStay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, m := admission(t)
+		applied(t, a, 2, admitting("web", "198.51.100.0/24"))
+		time.Sleep(drainTime / 2)
+		applied(t, a, 3, admitting("web", "0.0.0.0/0", "!198.51.100.66/32"))
+		time.Sleep(drainTime / 4)
+		applied(t, a, 4, admitting("web", "198.51.100.0/24", "!198.51.100.66/32"))
+		time.Sleep(drainTime / 2)
+		expectOpen(t, m, "drain time after the first narrowing", friend, stranger, enemy, elsewhere, ownSSH)
+		time.Sleep(drainTime/4 + time.Second)
+		expectOpen(t, m, "drain time after the second", friend, stranger, elsewhere, ownSSH)
+		time.Sleep(drainTime / 4)
+		expectOpen(t, m, "drain time after the third", friend, elsewhere, ownSSH)
+	})
+}
+
+// An agent that starts finds those that the one before it did not come to.
+func TestRestartedAgentEndsConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, m := admission(t)
+		applied(t, a, 2, admitting("web", "198.51.100.0/24"))
+		next := m.clone()
+		watching(t, started(t, next).expelUnwelcome)
+		time.Sleep(drainTime + time.Second)
+		expectOpen(t, next, "drain time after the start", friend, enemy, elsewhere, ownSSH)
+	})
+}
+
+// A kernel that ends no connection is told, and tried again without haste.
+func TestConnectionsThatCannotBeEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, m := admission(t)
+		m.meanwhile(func() { m.immortal = true })
+		applied(t, a, 2, admitting("web", "198.51.100.0/24"))
+		before := m.counted()
+		time.Sleep(10 * drainTime)
+		if n := m.counted() - before; n > 2*10+2 {
+			t.Errorf("%d commands in ten drain times", n)
+		}
+		m.meanwhile(func() { m.immortal = false })
+		time.Sleep(2 * drainTime)
+		expectOpen(t, m, "when the kernel can", friend, enemy, elsewhere, ownSSH)
+	})
+}
+
+func TestParseConnection(t *testing.T) {
+	for line, want := range map[string]string{
+		"ESTAB      0      0          192.0.2.10:80     198.51.100.7:40000 ": "192.0.2.10:80 198.51.100.7:40000",
+		"CLOSE-WAIT 1      0      [2001:db8::10]:443  [2001:db8::9]:42586\n": "[2001:db8::10]:443 [2001:db8::9]:42586",
+		"ESTAB 0 0 192.0.2.10%eth0:80 198.51.100.7:1":                        "192.0.2.10:80 198.51.100.7:1",
+		"ESTAB 0 0 [fe80::1]%eth0:80 [fe80::2%eth0]:1":                       "[fe80::1]:80 [fe80::2]:1",
+		"ESTAB 0 0 [::ffff:192.0.2.10]:80 [::ffff:198.51.100.7]:1":           "192.0.2.10:80 198.51.100.7:1",
+	} {
+		c, err := parseConnection(line)
+		if got := c.vip.String() + " " + c.client.String(); err != nil || got != want {
+			t.Errorf("%q is read as %q, %v; want %q", line, got, err, want)
+		}
+	}
+	for _, line := range []string{"", "ESTAB 0 0 192.0.2.10:80", "ESTAB 0 0 *:80 192.0.2.10:80", "ESTAB 0 0 192.0.2.10:80 192.0.2.10"} {
+		if c, err := parseConnection(line); err == nil {
+			t.Errorf("%q is read as %v", line, c)
+		}
+	}
+}
