@@ -21,6 +21,9 @@
 //   - What is configured of addresses is one immutable policy, swapped as a whole (reload.go); an Ensure that began under
 //     a former one is done again. A faulty configuration changes nothing. The ledger is written by compare-and-swap, and
 //     never over something that was not read or cannot be.
+//   - What we write to a Service is known as ours by the API server's managedFields (managedfields.go), also after another
+//     start, configuration or type: finalizer and status are taken off when the Service is ours no more, those of another
+//     controller are not. A status that somebody else overwrote is written again (2, level: patrolStatus).
 //   - 9, read-only: an object of an informer is never written; a view is a copy of what it changes.
 //   - Every error of EnsureLoadBalancer is an api.RetryError (5 s when gateways are at fault, 30 s when somebody has to
 //     change something), since the library backs off to 300 s otherwise. Who waits is woken when what it waits for
