@@ -24,7 +24,7 @@
 //     assigned stays assigned.
 //   - 7: who is named by a gateway, or found by bisection, falls back to the last good form. A gateway that refuses what
 //     the others serve well is itself left out; only when all refuse it is a served load balancer taken away. Who may
-//     connect is held apart from that: it does not wait until the rest of a spec is mended.
+//     connect, and which nodes serve, is held apart from that: it does not wait until the rest of a spec is mended.
 //   - 8: an address, or a port of a shared one, is free when every configured gateway confirmed a State that is at least as
 //     new as the first one without it (since). A last good form that is still served keeps it from being counted.
 //     What is kept for a deleted Service is written down (ledger.go) before Delete returns, and read before an address is

@@ -63,16 +63,47 @@ func (m *Manager) restrict(key desired.Key, sources *Sources) (changed bool) {
 		}
 		return false
 	}
-	form, request := entry.want, entry.request
-	if form == nil || entry.refused != nil {
-		if good == nil {
-			return false
-		}
-		form, request = good, requestToStay(good, entry.request.Sharing)
+	form, request := m.stays(key)
+	if form == nil {
+		return false
 	}
 	restricted := form.Clone()
 	restricted.AllowSources, restricted.DenySources = slices.Clone(sources.Allow), slices.Clone(sources.Deny)
 	return m.want(Service{LoadBalancer: restricted, Request: request})
+}
+
+// Refill gives the form that stays, if it has a pool of its own, other servers: nodes come and go also while the newest spec is
+// refused. The next round serves it. A form without a pool stays without.
+func (m *Manager) Refill(key desired.Key, servers []desired.Server) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.services[key] == nil {
+		return
+	}
+	form, request := m.stays(key)
+	// A pool that checks nothing has no servers: it closed a Service whose sources could not be held.
+	if form == nil || form.Pool == nil || form.Pool.Check.Kind == desired.CheckNone {
+		return
+	}
+	refilled := form.Clone()
+	refilled.Pool.Servers = slices.Clone(servers)
+	if !sameForm(*canonical(refilled), *form) && m.want(Service{LoadBalancer: refilled, Request: request}) {
+		signal(m.wake)
+	}
+}
+
+// stays gives the form that a Service keeps when its newest spec is refused, and what it asks for: the one that is wanted or,
+// when there is none or it was refused, the last good one. It is called with mu held.
+func (m *Manager) stays(key desired.Key) (*desired.LoadBalancer, ipam.Request) {
+	entry, good := m.services[key], m.goodBy[key]
+	switch {
+	case entry.want != nil && entry.refused == nil:
+		return entry.want, entry.request
+	case good != nil:
+		return good, requestToStay(good, entry.request.Sharing)
+	default:
+		return nil, ipam.Request{}
+	}
 }
 
 // requestToStay asks for the addresses that a load balancer has and for no other: what it holds comes first, and no pool is

@@ -74,6 +74,53 @@ func TestRefusedSpecHoldsItsSources(t *testing.T) {
 	})
 }
 
+// A pool of a Service's own follows the nodes also while its spec is refused, before and after a restart.
+func TestRefusedSpecGetsTodaysServers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "10.0.0.0/24", "gw1", "gw2")
+		c := s.start()
+		server := func(name, address string) desired.Server {
+			return desired.Server{Name: name, Address: netip.MustParseAddr(address), Weight: 1}
+		}
+		local, closed := web("local", 80), web("closed", 80)
+		local.LoadBalancer.Pool = &desired.Pool{Algorithm: desired.RoundRobin, Check: desired.Check{Kind: desired.CheckTCP, Port: 32000, IntervalMillis: 1000, Rise: 1, Fall: 1},
+			Servers: []desired.Server{server("old", "192.0.2.21")}}
+		closed.LoadBalancer.Pool = &desired.Pool{Algorithm: desired.RoundRobin, Check: desired.Check{Kind: desired.CheckNone}}
+		address := s.ensure(c, local).Addresses
+		s.ensure(c, closed)
+		s.ensure(c, web("plain", 80))
+		refill := func(servers ...desired.Server) {
+			t.Helper()
+			for _, name := range []string{"local", "closed", "plain", "stranger"} {
+				c.Refill(key(name), servers)
+			}
+			time.Sleep(time.Second)
+			for _, g := range s.gateways {
+				if lb := g.serves("local"); !slices.Equal(lb.Pool.Servers, servers) || !slices.Equal(lb.Addresses, address) {
+					t.Errorf("%s has servers %v at %v", g.name, lb.Pool.Servers, lb.Addresses)
+				}
+				if len(g.serves("closed").Pool.Servers) > 0 || g.serves("plain").Pool != nil || g.serves("stranger") != nil {
+					t.Errorf("%s: closed %+v, plain %+v", g.name, g.serves("closed").Pool, g.serves("plain").Pool)
+				}
+			}
+		}
+		refill(server("old", "192.0.2.21"), server("young", "192.0.2.22"))
+		refill() // the last node goes, another one comes
+		refill(server("young", "192.0.2.22"))
+		c.stop()
+
+		c = s.start(loadbalancer.Replay{Key: key("local"), Published: address}, loadbalancer.Replay{Key: key("closed")}, loadbalancer.Replay{Key: key("plain")})
+		defer c.stop()
+		time.Sleep(time.Second)
+		rounds, _, _ := s.observer.seen()
+		refill(server("young", "192.0.2.22"))
+		if after, _, _ := s.observer.seen(); len(after) != len(rounds) {
+			t.Error("what is so already made a round")
+		}
+		refill(server("newest", "192.0.2.23"))
+	})
+}
+
 // A form that was wanted and could not be served yet is not served later, when the sources of the newest spec cannot be
 // read; and to nobody else than these when they can.
 func TestRefusedSpecOfAPendingService(t *testing.T) {

@@ -18,8 +18,8 @@ type nodeAddresses struct{ config config.Nodes }
 // of gives at most one IPv4 and one IPv6 address, IPv4 first: those of the configuration, else of the kubelet's
 // --node-ip (annotation), else of the Node's status. The error names the node and what to do.
 func (n nodeAddresses) of(node *v1.Node) ([]netip.Addr, error) {
-	if configured := n.config.Addresses[node.Name]; len(configured) > 0 {
-		return pick(configured, nil), nil
+	if configured := pick(n.config.Addresses[node.Name], nil); len(configured) > 0 {
+		return configured, nil
 	}
 	kind := v1.NodeAddressType(n.config.AddressType)
 	var candidates []netip.Addr
@@ -49,17 +49,12 @@ func pick(candidates []netip.Addr, inside []netip.Prefix) []netip.Addr {
 	for _, a := range candidates {
 		isInside := len(inside) == 0 || slices.ContainsFunc(inside, func(p netip.Prefix) bool { return p.Contains(a) })
 		known := slices.ContainsFunc(found, func(f netip.Addr) bool { return f.Is4() == a.Is4() })
-		if isInside && !known && reachable(a) {
+		if isInside && !known && config.Reachable(a) {
 			found = append(found, a)
 		}
 	}
 	slices.SortFunc(found, netip.Addr.Compare) // IPv4 before IPv6
 	return found
-}
-
-// reachable says whether another machine can connect to the address without naming an interface.
-func reachable(a netip.Addr) bool {
-	return a.IsValid() && !a.IsUnspecified() && !a.IsLoopback() && !a.IsMulticast() && !a.IsLinkLocalUnicast() && a.Zone() == ""
 }
 
 // provided gives the addresses that the kubelet was told by --node-ip with --cloud-provider=external.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 
 	v1 "k8s.io/api/core/v1"
@@ -21,15 +22,17 @@ type Balancer interface {
 	Delete(ctx context.Context, key desired.Key, keep bool) error
 	// Refuse keeps the form that is served, open to whom sources say.
 	Refuse(ctx context.Context, key desired.Key, sources *loadbalancer.Sources) error
+	// Refill gives that form these servers if it has a pool of its own.
+	Refill(key desired.Key, servers []desired.Server)
 	Has(key desired.Key) (addresses []netip.Addr, ok bool)
-	// Loaded is closed when the State of the gateways is known.
-	Loaded() <-chan struct{}
 }
 
 // balancer implements cloudprovider.LoadBalancer. The Services that it gets are views (view.go); the nodes are not what
 // it uses, its own watch is.
 type balancer struct {
-	manager    Balancer
+	manager Balancer
+	// loaded is closed when the State of the gateways is known.
+	loaded     <-chan struct{}
 	translator translator
 	ipMode     v1.LoadBalancerIPMode
 	// nodes is the newest node set; never nil once the service controller runs. policy is never nil.
@@ -37,9 +40,11 @@ type balancer struct {
 	policy *atomic.Pointer[policy]
 	// namespace gives the labels of a namespace.
 	namespace func(name string) labels.Set
-	warnings  *warnings
-	waiting   *waiting
-	measures  *measures
+	// claimFinalizer makes the cleanup finalizer ours if it is another's.
+	claimFinalizer func(context.Context, *v1.Service) error
+	warnings       *warnings
+	waiting        *waiting
+	measures       *measures
 }
 
 // around gives the circumstances of a Service now.
@@ -51,7 +56,7 @@ func (b *balancer) around(svc *v1.Service) circumstances {
 // takes the finalizer off when it hears that nothing exists.
 func (b *balancer) GetLoadBalancer(_ context.Context, _ string, svc *v1.Service) (*v1.LoadBalancerStatus, bool, error) {
 	select {
-	case <-b.manager.Loaded():
+	case <-b.loaded:
 	default: // nobody knows yet, so it may exist
 		return statusOf(svc, published(svc), b.ipMode), true, nil
 	}
@@ -62,6 +67,29 @@ func (b *balancer) GetLoadBalancer(_ context.Context, _ string, svc *v1.Service)
 	return statusOf(svc, addresses, b.ipMode), true, nil
 }
 
+// mayServe says whether gateways serve the Service, as far as anybody knows.
+func (b *balancer) mayServe(key desired.Key) bool {
+	select {
+	case <-b.loaded:
+		_, serves := b.manager.Has(key)
+		return serves
+	default:
+		return true
+	}
+}
+
+// misses says that the status names other addresses than gateways serve. Whoever waits for something is tried again anyway.
+func (b *balancer) misses(svc *v1.Service) bool {
+	key := keyOf(svc)
+	addresses, _ := b.manager.Has(key)
+	if len(addresses) == 0 || b.waiting.has(key) {
+		return false
+	}
+	named := published(svc)
+	slices.SortFunc(named, netip.Addr.Compare)
+	return !slices.Equal(named, slices.SortedFunc(slices.Values(addresses), netip.Addr.Compare))
+}
+
 // GetLoadBalancerName gives namespace/name, by which HAProxy's map and every message name a Service.
 func (b *balancer) GetLoadBalancerName(_ context.Context, _ string, svc *v1.Service) string {
 	return keyOf(svc).String()
@@ -69,10 +97,21 @@ func (b *balancer) GetLoadBalancerName(_ context.Context, _ string, svc *v1.Serv
 
 // EnsureLoadBalancer returns when a gateway holds the Service's addresses.
 func (b *balancer) EnsureLoadBalancer(ctx context.Context, _ string, svc *v1.Service, _ []*v1.Node) (*v1.LoadBalancerStatus, error) {
+	if err := b.claimFinalizer(ctx, svc); err != nil {
+		return nil, retry(err)
+	}
 	status, err := b.ensure(ctx, svc)
 	b.measures.conflict(err, b.policy.Load().poolOf)
-	b.waiting.note(keyOf(svc), err)
+	b.note(svc, err)
 	return status, retry(err)
+}
+
+// note remembers what the Service waits for, and tells when that is something else than before. The library tells every
+// failure, but all with one reason: client-go drops these after 25, and lets one through in five minutes.
+func (b *balancer) note(svc *v1.Service, err error) {
+	if b.waiting.note(keyOf(svc), err) {
+		b.warnings.once(svc, causeOf(err).reason(), err.Error())
+	}
 }
 
 func (b *balancer) ensure(ctx context.Context, svc *v1.Service) (*v1.LoadBalancerStatus, error) {
@@ -107,9 +146,11 @@ func (b *balancer) ensure(ctx context.Context, svc *v1.Service) (*v1.LoadBalance
 	}
 }
 
-// refuse keeps what is served as it was, but for who may connect: that holds whatever else is wrong.
+// refuse keeps what is served as it was, but for who may connect, and for the nodes that there are: that holds whatever else
+// is wrong.
 func (b *balancer) refuse(ctx context.Context, svc *v1.Service, t translation, fault error) error {
 	b.warnings.now(svc, t.warnings)
+	b.manager.Refill(keyOf(svc), servers(svc, b.nodes.Load().eligible))
 	if err := b.manager.Refuse(ctx, keyOf(svc), t.sources); err != nil {
 		return fmt.Errorf("%w; who may connect stays as it was, too: %w", fault, err)
 	}
@@ -125,7 +166,7 @@ func (b *balancer) UpdateLoadBalancer(context.Context, string, *v1.Service, []*v
 // stay reserved for it if its annotation says so, also when it only changed its type.
 func (b *balancer) EnsureLoadBalancerDeleted(ctx context.Context, _ string, svc *v1.Service) error {
 	err := b.manager.Delete(ctx, keyOf(svc), keeps(svc))
-	b.waiting.note(keyOf(svc), err)
+	b.note(svc, err)
 	if err == nil {
 		b.warnings.forget(svc)
 	}

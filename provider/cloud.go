@@ -32,6 +32,8 @@ const ProviderName = "haproxy"
 type Manager interface {
 	Balancer
 	Load(ctx context.Context) error
+	// Loaded is closed when the State of the gateways is known.
+	Loaded() <-chan struct{}
 	Replay(services []loadbalancer.Replay)
 	SetNodes(nodes []desired.Node)
 	Run(ctx context.Context) error
@@ -120,13 +122,14 @@ func New(o Options) (*Cloud, error) {
 	}
 	c.balancer = &balancer{
 		manager:    manager,
+		loaded:     manager.Loaded(),
 		translator: translator{localCheck: o.Config.LocalCheck},
 		ipMode:     v1.LoadBalancerIPMode(o.Config.IPMode),
 		nodes:      &c.nodes,
 		policy:     &c.policy,
 		namespace:  c.namespaceLabels,
 		warnings:   newWarnings(c.recorder),
-		waiting:    &waiting{keys: map[desired.Key]cause{}},
+		waiting:    newWaiting(),
 		measures:   c.measures,
 	}
 	c.instances = &instances{config: o.Config.Nodes, resolver: net.DefaultResolver, recorder: c.recorder}
@@ -181,9 +184,12 @@ func (c *Cloud) SetInformers(factory informers.SharedInformerFactory) {
 				return held
 			},
 		},
-		real:  factory.Core().V1().Services(),
-		ready: c.replayed.Load,
+		real:     factory.Core().V1().Services(),
+		ready:    c.replayed.Load,
+		mayServe: c.balancer.mayServe,
+		vanished: map[desired.Key]*v1.Service{},
 	}
+	c.balancer.claimFinalizer = claimFinalizer(c.options.Client, c.services.ownership)
 	c.nodesOf = factory.Core().V1().Nodes()
 	c.namespaces = factory.Core().V1().Namespaces()
 	c.start()

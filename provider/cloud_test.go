@@ -71,12 +71,18 @@ func TestNothingForeignIsTouched(t *testing.T) {
 		"unclassed are not ours": {testConfig + "serveUnclassed: false\n", append(foreign, unclassed...)},
 	} {
 		t.Run(name, func(t *testing.T) {
-			inCluster(t, test.yaml, nil, test.objects, func(c *cluster) {
+			unknown := func(m *manager) { m.fail, m.loaded = errAway, make(chan struct{}) }
+			inCluster(t, test.yaml, unknown, test.objects, func(c *cluster) {
+				c.manager.failing(nil)
+				close(c.manager.loaded)
 				time.Sleep(10 * time.Minute) // several resyncs of the library
 				for _, action := range c.client.Actions() {
 					if action.GetResource().Resource == "services" && !slices.Contains([]string{"list", "watch"}, action.GetVerb()) {
 						t.Errorf("a foreign Service was written: %v", action)
 					}
+				}
+				if list, err := c.client.CoreV1().Events("").List(t.Context(), metav1.ListOptions{}); err != nil || len(list.Items) > 0 {
+					t.Errorf("a foreign Service was told of: %+v, %v", list.Items, err)
 				}
 				if ensures, _ := c.manager.counted(); ensures > 0 || len(c.manager.replays) > 0 {
 					t.Errorf("a foreign Service was served: %d calls, replayed %v", ensures, c.manager.replays)
@@ -90,10 +96,6 @@ func TestNothingForeignIsTouched(t *testing.T) {
 func TestTypeChangedAway(t *testing.T) {
 	held := func(m *manager) {
 		m.held[key("web")] = loadbalancer.Service{LoadBalancer: desired.LoadBalancer{Key: key("web")}}
-	}
-	byUs := func(svc *v1.Service) {
-		svc.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "haproxy-cloud-controller-manager", Operation: "Update", APIVersion: "v1", FieldsType: "FieldsV1",
-			FieldsV1: metav1.NewFieldsV1(`{"f:metadata":{"f:finalizers":{".":{},"v:\"service.kubernetes.io/load-balancer-cleanup\"":{}}}}`), Subresource: "status"}}
 	}
 	t.Run("while we run", func(t *testing.T) {
 		inCluster(t, testConfig, nil, []runtime.Object{worker("a", "192.0.2.21"), named("web", class("cloud-provider-haproxy/gateway"))}, func(c *cluster) {
@@ -115,7 +117,7 @@ func TestTypeChangedAway(t *testing.T) {
 		})
 	})
 	t.Run("never served", func(t *testing.T) {
-		inCluster(t, testConfig, nil, []runtime.Object{named("web", clusterIP, keeping(finalizer), byUs)}, func(c *cluster) {
+		inCluster(t, testConfig, nil, []runtime.Object{named("web", clusterIP, keeping(finalizer), addedBy(us))}, func(c *cluster) {
 			c.wantFinalizer("web", false)
 		})
 	})
@@ -287,6 +289,27 @@ func TestNodesMoveServers(t *testing.T) {
 }
 
 // A rule about who may connect that cannot be held closes the Service; it keeps its address.
+// A Service that is served in its last good form gets today's nodes all the same.
+func TestNodesMoveServersOfAFaultyService(t *testing.T) {
+	local := named("local", func(svc *v1.Service) {
+		svc.Spec.ExternalTrafficPolicy, svc.Spec.HealthCheckNodePort = v1.ServiceExternalTrafficPolicyLocal, 32000
+	})
+	inCluster(t, testConfig, nil, []runtime.Object{worker("old", "192.0.2.21"), local}, func(c *cluster) {
+		c.change("local", annotate(string(LoadBalancerIPs), "x"))
+		nodes := c.client.CoreV1().Nodes()
+		if _, err := nodes.Create(t.Context(), worker("new", "192.0.2.22"), metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		if err := nodes.Delete(t.Context(), "old", metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		c.settle()
+		if names, _ := c.manager.pool(key("local")); !slices.Equal(names, []string{"new"}) {
+			t.Errorf("servers %q, want those of today", names)
+		}
+	})
+}
+
 // An IPv6-only Service hears of it when the last node with an IPv6 address goes; other changes of nodes are none of its.
 func TestLastNodeWithIPv6Goes(t *testing.T) {
 	objects := []runtime.Object{worker("a", "192.0.2.21", "2001:db8::21"), worker("b", "192.0.2.22"), named("six", onlyIn(v1.IPv6Protocol)), named("web")}
@@ -307,6 +330,21 @@ func TestLastNodeWithIPv6Goes(t *testing.T) {
 		if ensures, _ := c.manager.counted(); ensures != 3 {
 			t.Errorf("%d calls after the last node with IPv6 went, want one more", ensures)
 		}
+	})
+}
+
+// So does an IPv4-only one when a node without an IPv4 address comes.
+func TestNodeWithoutIPv4Comes(t *testing.T) {
+	objects := []runtime.Object{worker("a", "192.0.2.21"), named("four", onlyIn(v1.IPv4Protocol)), named("two", onlyIn(v1.IPv4Protocol, v1.IPv6Protocol))}
+	inCluster(t, testConfig, nil, objects, func(c *cluster) {
+		for _, node := range []*v1.Node{worker("b", "192.0.2.22", "2001:db8::22"), worker("c", "2001:db8::23")} {
+			if _, err := c.client.CoreV1().Nodes().Create(t.Context(), node, metav1.CreateOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			c.settle()
+		}
+		c.wantEvent("four", "NodeWithoutIPv4: spec.ipFamilies is [IPv4] and 1 of 3 eligible nodes have no IPv4 address (c)")
+		c.wantEnsured([]int{2, 1}, "four", "two")
 	})
 }
 

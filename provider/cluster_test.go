@@ -97,6 +97,17 @@ func (m *manager) Ensure(_ context.Context, s loadbalancer.Service) (*loadbalanc
 	return &loadbalancer.Ensured{Addresses: s.LoadBalancer.Addresses}, nil
 }
 
+// Refill moves servers of what is served.
+func (m *manager) Refill(key desired.Key, servers []desired.Server) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if s, held := m.held[key]; held && s.LoadBalancer.Pool != nil {
+		s.LoadBalancer = s.LoadBalancer.Clone()
+		s.LoadBalancer.Pool.Servers = servers
+		m.held[key] = s
+	}
+}
+
 // Refuse holds who may connect for what is served.
 func (m *manager) Refuse(_ context.Context, key desired.Key, sources *loadbalancer.Sources) error {
 	m.mu.Lock()

@@ -29,12 +29,15 @@ func (s *subject) reference() *v1.ObjectReference {
 	return r
 }
 
+// gatewayAnnotation names on an Event the gateway that it is about.
+const gatewayAnnotation = Prefix + "gateway"
+
 // newBroadcaster makes what records Events. client-go drops all Events about an object after 25, until five minutes have
-// passed for each (EventSourceObjectSpamFilter); counted by reason, a gateway that comes and goes does not silence what is
-// told of the configuration.
+// passed for each (EventSourceObjectSpamFilter); counted by reason and gateway, a gateway that comes and goes silences
+// neither the others nor what is told of the configuration.
 func newBroadcaster() record.EventBroadcaster {
 	return record.NewBroadcaster(record.WithCorrelatorOptions(record.CorrelatorOptions{SpamKeyFunc: func(e *v1.Event) string {
 		about := e.InvolvedObject
-		return strings.Join([]string{about.Kind, about.Namespace, about.Name, string(about.UID), e.Type, e.Reason}, "/")
+		return strings.Join([]string{about.Kind, about.Namespace, about.Name, string(about.UID), e.Type, e.Reason, e.Annotations[gatewayAnnotation]}, "/")
 	}}))
 }

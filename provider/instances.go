@@ -43,8 +43,9 @@ func (i *instances) InstanceMetadata(ctx context.Context, node *v1.Node) (*cloud
 	if metadata.ProviderID == "" {
 		metadata.ProviderID = ProviderName + "://" + node.Name
 	}
-	if !uninitialized(node) && len(ips(node)) > 0 {
-		// Asked again every few minutes for every Node. A kubelet without the flag keeps its own list; do not fight it.
+	if known := ips(node); !uninitialized(node) && len(known) > 0 && containsAll(known, provided(node)) {
+		// Asked again every few minutes for every Node. A kubelet without the flag keeps its own list; do not fight it. One
+		// that came back with another --node-ip waits for us to say so.
 		metadata.NodeAddresses = node.Status.Addresses
 		return metadata, nil
 	}
@@ -62,8 +63,9 @@ func (i *instances) InstanceMetadata(ctx context.Context, node *v1.Node) (*cloud
 			metadata.NodeAddresses = append(metadata.NodeAddresses, v1.NodeAddress{Type: v1.NodeInternalIP, Address: a.String()})
 		}
 	}
+	answered := slices.Clone(metadata.NodeAddresses)
 	for _, address := range node.Status.Addresses { // host names, and addresses of the other type
-		if !slices.ContainsFunc(metadata.NodeAddresses, func(a v1.NodeAddress) bool { return a.Address == address.Address }) {
+		if !slices.ContainsFunc(answered, func(a v1.NodeAddress) bool { return a.Type == address.Type || a.Address == address.Address }) {
 			metadata.NodeAddresses = append(metadata.NodeAddresses, address)
 		}
 	}
@@ -110,4 +112,8 @@ func uninitialized(node *v1.Node) bool {
 // ips gives the addresses of a Node's status that are IP addresses.
 func ips(node *v1.Node) []netip.Addr {
 	return append(inStatus(node, v1.NodeInternalIP), inStatus(node, v1.NodeExternalIP)...)
+}
+
+func containsAll(list, wanted []netip.Addr) bool {
+	return !slices.ContainsFunc(wanted, func(a netip.Addr) bool { return !slices.Contains(list, a) })
 }

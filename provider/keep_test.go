@@ -46,15 +46,11 @@ func TestKeepIP(t *testing.T) {
 func TestKeepIPWhileWeWereAway(t *testing.T) {
 	keepIP := annotate(string(KeepIP), "true")
 	other := class("example.com/other")
-	byUs := func(svc *v1.Service) {
-		svc.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "haproxy-cloud-controller-manager", Operation: "Update", APIVersion: "v1", FieldsType: "FieldsV1",
-			FieldsV1: metav1.NewFieldsV1(`{"f:metadata":{"f:finalizers":{"v:\"service.kubernetes.io/load-balancer-cleanup\"":{}}}}`)}}
-	}
 	objects := []runtime.Object{
 		worker("a", "192.0.2.21"),
 		named("deleted", keepIP, keeping(finalizer), deleting, publishing("192.0.2.90")),
 		named("changed", keepIP, keeping(finalizer), clusterIP),
-		named("pending", keepIP, keeping(finalizer), clusterIP, byUs),
+		named("pending", keepIP, keeping(finalizer), clusterIP, addedBy(us)),
 		named("not-kept", keeping(finalizer), deleting, publishing("192.0.2.91")),
 		named("no-finalizer", keepIP, clusterIP),
 		named("foreign", keepIP, keeping(finalizer), clusterIP),

@@ -169,6 +169,20 @@ releasing:
 `, []string{`kept[0].address: "192.0.2.700" is not an IP address`, `kept[1].service: "web"; allowed is NAMESPACE/NAME`,
 			`quarantined[0].until: "tomorrow"; allowed is a time like 2026-01-31T14:00:00Z`, `releasing[0].address: "" is not an IP address`,
 			`releasing[0].ports[1]: "80/QUIC"; allowed is NUMBER/TCP`, `releasing[0].ports[2]: "99999/TCP"`}},
+		"what no State may have": {`
+kept:
+- {address: 224.0.0.1, service: Default/web}
+- {address: "fe80::1", service: default/web.v2}
+- {address: 192.0.2.70, service: default/web/2}
+- {address: 192.0.2.71, service: default/}
+quarantined:
+- {address: 127.0.0.1, by: x, until: 2026-11-23T15:00:00+01:00}
+releasing:
+- {address: 0.0.0.0, service: " default/web"}
+`, []string{`kept[0].address: 224.0.0.1 is`, `kept[0].service: "Default/web"; allowed is NAMESPACE/NAME: "Default" is no DNS label`,
+			`kept[1].address: fe80::1 is a link-local address`, `kept[1].service: "default/web.v2"; allowed is NAMESPACE/NAME: "web.v2" is no DNS label`,
+			`kept[2].service: "default/web/2"; allowed is NAMESPACE/NAME: "web/2" is no DNS label`, `kept[3].service: "default/"; allowed is NAMESPACE/NAME: "" is no DNS label`,
+			`quarantined[0].address: 127.0.0.1 is`, `releasing[0].address: 0.0.0.0 is`, `releasing[0].service: " default/web"; allowed`}},
 		"twice": {"kept:\n- {address: 192.0.2.70, service: default/a}\n- {address: 192.0.2.70, service: default/b}\n", []string{"kept: 192.0.2.70 is there twice"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -110,20 +110,26 @@ func (r *ledgerReader) wrong(format string, args ...any) {
 	r.faults = multierror.Append(r.faults, fmt.Errorf(format, args...))
 }
 
+// What would make every State invalid is refused here, where its place can be told.
 func (r *ledgerReader) address(at, text string) netip.Addr {
 	a, err := netip.ParseAddr(strings.TrimSpace(text))
 	if err != nil || a.Zone() != "" || a.Is4In6() {
 		r.wrong("%s.address: %q is not an IP address", at, text)
+	} else if problem := desired.AddressProblem(a); problem != "" {
+		r.wrong("%s.address: %s", at, problem)
 	}
 	return a
 }
 
 func (r *ledgerReader) service(at, text string) desired.Key {
 	namespace, name, found := strings.Cut(text, "/")
-	if !found || namespace == "" || name == "" || strings.Contains(name, "/") {
+	key := desired.Key{Namespace: namespace, Name: name}
+	if !found {
 		r.wrong("%s.service: %q; allowed is NAMESPACE/NAME", at, text)
+	} else if problem := desired.KeyProblem(key); problem != "" {
+		r.wrong("%s.service: %q; allowed is NAMESPACE/NAME: %s", at, text, problem)
 	}
-	return desired.Key{Namespace: namespace, Name: name}
+	return key
 }
 
 func (r *ledgerReader) until(at, text string) time.Time {

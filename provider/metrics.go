@@ -20,17 +20,19 @@ type measures struct {
 	outcomes      *metrics.CounterVec
 	confirming    *metrics.GaugeVec
 	inSync        *metrics.GaugeVec
-	loadBalancers *metrics.Gauge
-	vips          *metrics.Gauge
-	epoch         *metrics.Gauge
+	loadBalancers *metrics.GaugeVec
+	vips          *metrics.GaugeVec
+	epoch         *metrics.GaugeVec
 	pool          *metrics.GaugeVec
-	eligible      *metrics.Gauge
+	eligible      *metrics.GaugeVec
 	conflicts     *metrics.CounterVec
 	reloads       *metrics.CounterVec
 	valid         *metrics.Gauge
 
-	// pools are the label values of the series of pool that there are. Only round uses it.
-	pools map[[3]string]bool
+	// pools are the label values of the series of pool that there are, gateways the names of those that something was told
+	// of. Only round and gateway use them, one at a time.
+	pools    map[[3]string]bool
+	gateways map[string]bool
 }
 
 // newMeasures makes the metrics and hands them to register (legacyregistry.MustRegister in production).
@@ -41,6 +43,9 @@ func newMeasures(register func(...metrics.Registerable)) *measures {
 	gauge := func(name, help string) *metrics.GaugeOpts {
 		return &metrics.GaugeOpts{Subsystem: "cloud_provider_haproxy", Name: name, Help: help, StabilityLevel: metrics.ALPHA}
 	}
+	// A gauge without labels is 0 from the beginning; one of a vector is not there until it is set. Who waits for its turn to
+	// lead knows nothing, and must not look like a cluster without nodes.
+	alone := func(name, help string) *metrics.GaugeVec { return metrics.NewGaugeVec(gauge(name, help), nil) }
 	m := &measures{
 		rounds: metrics.NewCounterVec(counter("rounds_total",
 			"Rounds, in each of which one State was brought to the gateways, by reason (change, retry, resync, repair) and result (success, failure)."), []string{"reason", "result"}),
@@ -52,16 +57,16 @@ func newMeasures(register func(...metrics.Registerable)) *measures {
 			"Confirmations by gateway and outcome (Unchanged, Runtime, Reloaded, RolledBack, Refused, Stuck)."), []string{"gateway", "outcome"}),
 		confirming:    metrics.NewGaugeVec(gauge("gateway_confirming", "1 while a gateway confirms what it is told, 0 while it does not."), []string{"gateway"}),
 		inSync:        metrics.NewGaugeVec(gauge("gateway_in_sync", "1 while what runs on a gateway is what it was told, 0 when it is known to differ."), []string{"gateway"}),
-		loadBalancers: metrics.NewGauge(gauge("load_balancers", "Load balancers in the newest State.")),
-		vips:          metrics.NewGauge(gauge("vips", "Floating addresses in the newest State, the control plane's included.")),
-		epoch:         metrics.NewGauge(gauge("epoch", "Epoch of the newest State: it rises when a controller takes over.")),
+		loadBalancers: alone("load_balancers", "Load balancers in the newest State."),
+		vips:          alone("vips", "Floating addresses in the newest State, the control plane's included."),
+		epoch:         alone("epoch", "Epoch of the newest State: it rises when a controller takes over."),
 		pool:          metrics.NewGaugeVec(gauge("pool_addresses", "Addresses by pool, family and state (size, assigned, releasing, reserved, quarantined)."), []string{"pool", "family", "state"}),
-		eligible:      metrics.NewGauge(gauge("eligible_nodes", "Nodes that get connections.")),
+		eligible:      alone("eligible_nodes", "Nodes that get connections."),
 		conflicts: metrics.NewCounterVec(counter("conflicts_total",
 			"Addresses that a machine which is no gateway answered for, by pool and kind: new (another one was taken), requested (the Service waits), held (a Service has it and shares its connections with that machine)."), []string{"pool", "kind"}),
 		reloads: metrics.NewCounterVec(counter("config_reloads_total", "Changes of the configuration file, by result (success, failure)."), []string{"result"}),
 		valid:   metrics.NewGauge(gauge("config_valid", "1 while the configuration file is what is in effect, 0 while it is wrong and the former one stays in effect.")),
-		pools:   map[[3]string]bool{},
+		pools:   map[[3]string]bool{}, gateways: map[string]bool{},
 	}
 	register(m.rounds, m.duration, m.joined, m.attempts, m.outcomes, m.confirming, m.inSync, m.loadBalancers, m.vips, m.epoch, m.pool, m.eligible, m.conflicts, m.reloads, m.valid)
 	m.valid.Set(1) // the process has not begun without
@@ -79,10 +84,13 @@ func (m *measures) round(r loadbalancer.Round) {
 	m.attempts.Add(float64(r.Attempts))
 	for gateway, outcome := range r.Outcomes {
 		m.outcomes.WithLabelValues(gateway, string(outcome)).Inc()
+		if !m.gateways[gateway] { // Manager tells changes only, and that all is well in the beginning is none
+			m.gateway(loadbalancer.GatewayStatus{Name: gateway, InSync: true})
+		}
 	}
-	m.loadBalancers.Set(float64(r.LoadBalancers))
-	m.vips.Set(float64(r.VIPs))
-	m.epoch.Set(float64(r.Fence.Epoch))
+	m.loadBalancers.WithLabelValues().Set(float64(r.LoadBalancers))
+	m.vips.WithLabelValues().Set(float64(r.VIPs))
+	m.epoch.WithLabelValues().Set(float64(r.Fence.Epoch))
 	m.countPools(r.Pools)
 }
 
@@ -132,6 +140,7 @@ func (m *measures) reloaded(ok bool) {
 }
 
 func (m *measures) gateway(s loadbalancer.GatewayStatus) {
+	m.gateways[s.Name] = true
 	m.confirming.WithLabelValues(s.Name).Set(oneIf(s.Err == nil))
 	m.inSync.WithLabelValues(s.Name).Set(oneIf(s.InSync))
 }

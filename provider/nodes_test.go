@@ -57,6 +57,8 @@ func TestChoose(t *testing.T) {
 			return node
 		}()}, []desired.Node{{Name: "a", Addresses: []netip.Addr{addr("192.0.2.9")}}}, ""},
 		{"link-local only", internal, []*v1.Node{worker("a", "fe80::1", "127.0.0.1")}, nil, "node a has no InternalIP, only"},
+		{"configured link-local only", config.Nodes{AddressType: "InternalIP", Addresses: map[string][]netip.Addr{"a": {addr("169.254.7.7")}}},
+			[]*v1.Node{worker("a")}, nil, "node a has no InternalIP, only"},
 		{"no node", internal, nil, nil, "the cluster has no node"},
 		{"all labelled", internal, []*v1.Node{label("")}, nil,
 			"1 of 1 nodes carry the label node.kubernetes.io/exclude-from-external-load-balancers, which kubeadm sets on control-plane nodes; if they shall serve: kubectl label node NAME node.kubernetes.io/exclude-from-external-load-balancers-"},
@@ -139,6 +141,17 @@ func TestInstanceMetadata(t *testing.T) {
 		}()), []string{"InternalIP 192.0.2.9", "InternalIP 192.0.2.8", "Hostname a"}, ""},
 		{"a kubelet that keeps its own list", config.Nodes{AddressType: "InternalIP", Addresses: map[string][]netip.Addr{"a": {addr("192.0.2.9")}}}, worker("a", "192.0.2.1"),
 			[]string{"InternalIP 192.0.2.1", "Hostname a"}, ""},
+		{"another --node-ip than before", config.Nodes{AddressType: "InternalIP"}, func() *v1.Node {
+			node := worker("a", "192.0.2.1")
+			node.Annotations["alpha.kubernetes.io/provided-node-ip"] = "192.0.2.8"
+			node.Status.Addresses = append(node.Status.Addresses, v1.NodeAddress{Type: v1.NodeExternalIP, Address: "198.51.100.1"})
+			return node
+		}(), []string{"InternalIP 192.0.2.8", "Hostname a", "ExternalIP 198.51.100.1"}, ""},
+		{"the --node-ip of before", config.Nodes{AddressType: "InternalIP"}, func() *v1.Node {
+			node := worker("a", "192.0.2.1", "192.0.2.8")
+			node.Annotations["alpha.kubernetes.io/provided-node-ip"] = "192.0.2.8"
+			return node
+		}(), []string{"InternalIP 192.0.2.1", "InternalIP 192.0.2.8", "Hostname a"}, ""},
 		{"nothing known, no network named", config.Nodes{AddressType: "InternalIP"}, tainted(worker("known")), nil,
 			"node known has no InternalIP, only Hostname known; name its address in nodes.addresses of the cloud configuration, or start its kubelet with --node-ip, or name the node's network in nodes.cidrs, so that its host name may be looked up"},
 		{"unknown host", config.Nodes{AddressType: "InternalIP", CIDRs: inside}, tainted(worker("stranger")), nil, "looking up stranger: no such host"},

@@ -40,14 +40,16 @@ func (o *observer) RoundDone(r loadbalancer.Round) {
 
 func (o *observer) GatewayChanged(s loadbalancer.GatewayStatus) {
 	o.measures.gateway(s)
-	about := o.subject.reference()
+	tell := func(kind, reason, format string, args ...any) {
+		o.recorder.AnnotatedEventf(o.subject.reference(), map[string]string{gatewayAnnotation: s.Name}, kind, reason, format, args...)
+	}
 	switch {
 	case s.Err != nil:
-		o.recorder.Event(about, v1.EventTypeWarning, "GatewayAway", s.Err.Error())
+		tell(v1.EventTypeWarning, "GatewayAway", "%v", s.Err)
 	case !s.InSync:
-		o.recorder.Eventf(about, v1.EventTypeWarning, "GatewayDrifted", "gateway %s runs something else than it was told: %s", s.Name, strings.Join(s.Drift, "; "))
+		tell(v1.EventTypeWarning, "GatewayDrifted", "gateway %s runs something else than it was told: %s", s.Name, strings.Join(s.Drift, "; "))
 	default:
-		o.recorder.Eventf(about, v1.EventTypeNormal, "GatewayConfirms", "gateway %s confirms what it is told (%s)", s.Name, s.Confirmed)
+		tell(v1.EventTypeNormal, "GatewayConfirms", "gateway %s confirms what it is told (%s)", s.Name, s.Confirmed)
 		o.wake(gateways)
 	}
 }

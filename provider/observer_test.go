@@ -4,13 +4,16 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
+	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"cloud-provider-haproxy/ipam"
 	"cloud-provider-haproxy/loadbalancer"
+	"cloud-provider-haproxy/loadbalancer/desired"
 	"cloud-provider-haproxy/provider/config"
 )
 
@@ -67,6 +70,59 @@ func TestPoolMetrics(t *testing.T) {
 			t.Errorf("a pool that is gone has %v addresses", value)
 		}
 		c.wantMetric("pool_addresses", `family="IPv4",pool="main",state="assigned"`, 60)
+	})
+}
+
+// Manager tells how gateways change. That one is well from the beginning on the metrics tell all the same, and what was
+// told of it within the round is not undone by what it confirmed before.
+func TestGatewayMetrics(t *testing.T) {
+	inCluster(t, testConfig, nil, nil, func(c *cluster) {
+		want := func(gateway string, confirming, inSync float64) {
+			t.Helper()
+			c.wantMetric("gateway_confirming", fmt.Sprintf("gateway=%q", gateway), confirming)
+			c.wantMetric("gateway_in_sync", fmt.Sprintf("gateway=%q", gateway), inSync)
+		}
+		o := c.manager.observer
+		o.GatewayChanged(loadbalancer.GatewayStatus{Name: "gw2", Err: errAway, InSync: true})
+		o.RoundDone(confirmedBy("gw1", "gw2"))
+		want("gw1", 1, 1)
+		want("gw2", 0, 1)
+		o.GatewayChanged(loadbalancer.GatewayStatus{Name: "gw1", InSync: false})
+		o.RoundDone(confirmedBy("gw1"))
+		want("gw1", 1, 0)
+	})
+}
+
+func confirmedBy(gateways ...string) loadbalancer.Round {
+	round := loadbalancer.Round{Reason: "change"}
+	note(&round.Outcomes, "Runtime", gateways)
+	return round
+}
+
+// note spares this package the import of package wire, which is none of its business but for this type.
+func note[Outcome ~string](all *map[string]Outcome, outcome Outcome, gateways []string) {
+	*all = map[string]Outcome{}
+	for _, name := range gateways {
+		(*all)[name] = outcome
+	}
+}
+
+// Who does not lead tells nothing of a cluster that it does not look at.
+func TestMetricsOfAStandby(t *testing.T) {
+	names := []string{"eligible_nodes", "load_balancers", "vips", "epoch"}
+	before := func(c *cluster) {
+		for _, name := range names {
+			if value, found := c.series(name, ""); found {
+				t.Errorf("%s is %v before this process leads", name, value)
+			}
+		}
+		c.wantMetric("config_valid", "", 1)
+	}
+	inClusterAfter(t, testConfig, before, func(c *cluster) {
+		c.manager.observer.RoundDone(loadbalancer.Round{Fence: desired.Fence{Epoch: 4}, LoadBalancers: 3, VIPs: 2})
+		for name, want := range map[string]float64{"eligible_nodes": 1, "load_balancers": 3, "vips": 2, "epoch": 4} {
+			c.wantMetric(name, "", want)
+		}
 	})
 }
 
@@ -129,6 +185,45 @@ func TestOneReasonDoesNotSilenceAnother(t *testing.T) {
 		c.settle()
 		c.reload("kind: nonsense")
 		c.wantEvent(EpochName, "ConfigRefused: ")
+	})
+}
+
+// Nor does one gateway silence another.
+func TestOneGatewayDoesNotSilenceAnother(t *testing.T) {
+	inCluster(t, testConfig, nil, nil, func(c *cluster) {
+		for range 40 {
+			c.manager.observer.GatewayChanged(loadbalancer.GatewayStatus{Name: "gw1", Err: errAway})
+			c.manager.observer.GatewayChanged(loadbalancer.GatewayStatus{Name: "gw1", InSync: true})
+			c.settle()
+		}
+		c.manager.observer.GatewayChanged(loadbalancer.GatewayStatus{Name: "gw2", Err: errors.New("gateway gw2: no answer")})
+		c.settle()
+		c.wantEvent(EpochName, "GatewayAway: gateway gw2: no answer")
+	})
+}
+
+// A Service that has waited for long hears at once when it waits for something else.
+func TestOtherReasonIsToldAfterLong(t *testing.T) {
+	exhausted := &ipam.ExhaustedError{Family: ipam.IPv4}
+	inCluster(t, testConfig, func(m *manager) { m.fail = errAway }, []runtime.Object{worker("a", "192.0.2.21"), named("web")}, func(c *cluster) {
+		time.Sleep(10 * time.Minute)
+		for _, told := range c.events("web") {
+			if strings.HasPrefix(told, "WaitsForGateways") {
+				t.Errorf("told twice what the library tells: %s", told)
+			}
+		}
+		c.manager.failing(exhausted)
+		c.manager.observer.RoundDone(loadbalancer.Round{Reason: "repair"})
+		c.settle()
+		c.wantEvent("web", "WaitsForAddress: "+exhausted.Error())
+		c.manager.failing(nil)
+		c.change("web", annotate(string(LoadBalancerIPs), "x"))
+		c.wantEvent("web", "WaitsForCorrection: annotation cloud-provider-haproxy/load-balancer-ips \"x\"")
+		c.change("web", func(svc *v1.Service) { svc.Annotations = nil })
+		c.wantAddress("web", "192.0.2.64")
+		if len(c.cloud.balancer.waiting.last) != 0 {
+			t.Errorf("remembered %v", c.cloud.balancer.waiting.last)
+		}
 	})
 }
 

@@ -30,6 +30,20 @@ const (
 	patience         // that it passes by itself, which nobody tells
 )
 
+// reason is the cause as an Event's reason.
+func (c cause) reason() string {
+	switch c {
+	case gateways:
+		return "WaitsForGateways"
+	case address:
+		return "WaitsForAddress"
+	case correction:
+		return "WaitsForCorrection"
+	default:
+		return "Waits"
+	}
+}
+
 // causeOf sorts an error of the translation or of Manager.
 func causeOf(err error) cause {
 	var (
@@ -79,18 +93,34 @@ func retry(err error) error {
 type waiting struct {
 	mu   sync.Mutex
 	keys map[desired.Key]cause
+	// last is what went wrong at the last try of a Service that has not succeeded since.
+	last map[desired.Key]string
 }
 
-// note remembers what a failed call for the Service waits for.
-func (w *waiting) note(key desired.Key, err error) {
+func newWaiting() *waiting {
+	return &waiting{keys: map[desired.Key]cause{}, last: map[desired.Key]string{}}
+}
+
+// note remembers what a failed call for the Service waits for. It says whether the call failed for another reason than the one
+// before.
+func (w *waiting) note(key desired.Key, err error) (otherwise bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	switch c := causeOf(err); c {
-	case nothing:
+	if err == nil {
 		delete(w.keys, key)
-	default:
-		w.keys[key] = c
+		delete(w.last, key)
+		return false
 	}
+	before, failed := w.last[key]
+	w.keys[key], w.last[key] = causeOf(err), err.Error()
+	return failed && before != err.Error()
+}
+
+func (w *waiting) has(key desired.Key) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	_, waits := w.keys[key]
+	return waits
 }
 
 // take gives the Services for which woken is true and forgets them.

@@ -66,6 +66,7 @@ func (c *Cloud) run(nodesChanged <-chan struct{}, synced ...cache.InformerSynced
 	background.Go(func() { each(ctx, nodesChanged, c.look) })
 	background.Go(func() { each(ctx, c.wakeups.signal, c.wake) })
 	background.Go(func() { c.awaitLoaded(ctx) })
+	background.Go(func() { c.patrolStatus(ctx) })
 	return c.manager.Run(ctx)
 }
 
@@ -104,7 +105,7 @@ func (c *Cloud) look() {
 	}
 	c.nodes.Store(set)
 	c.excludeNodes()
-	c.measures.eligible.Set(float64(len(set.eligible)))
+	c.measures.eligible.WithLabelValues().Set(float64(len(set.eligible)))
 	if same {
 		return
 	}
@@ -113,13 +114,15 @@ func (c *Cloud) look() {
 	if before == nil {
 		return
 	}
+	reach4 := reachChanged(v1.IPv4Protocol, before.eligible, set.eligible)
+	reach6 := reachChanged(v1.IPv6Protocol, before.eligible, set.eligible)
 	c.eachService(func(svc *v1.Service) {
 		switch {
 		case !c.services.ours(svc) || svc.DeletionTimestamp != nil:
 		case len(set.eligible) == 0:
 			c.balancer.warnings.once(svc, "NoEligibleNode", set.noneEligible())
-		case onlyIPv6(svc) && anyIPv6(before.eligible) != anyIPv6(set.eligible):
-			c.services.wake(svc) // it is refused now, or no longer
+		case reach4 && hasOnly(svc, v1.IPv4Protocol), reach6 && hasOnly(svc, v1.IPv6Protocol):
+			c.services.wake(svc) // to be told
 		case svc.Spec.ExternalTrafficPolicy == v1.ServiceExternalTrafficPolicyLocal:
 			c.services.wake(svc) // it has servers of its own
 		}
@@ -149,16 +152,40 @@ func (c *Cloud) goesKeepingItsAddress(svc *v1.Service) bool {
 	return keeps(svc) && hasFinalizer(svc) && (c.services.ours(svc) || c.services.wasOurs(svc))
 }
 
-// awaitLoaded shows the service controller the finalizers that were hidden while nobody knew what the gateways serve.
+// awaitLoaded has cleaned up what was ours and is not any more: the service controller does not look at Services of another
+// class by itself, and finalizers were hidden from it while nobody knew what the gateways serve.
 func (c *Cloud) awaitLoaded(ctx context.Context) {
 	select {
 	case <-ctx.Done():
 	case <-c.manager.Loaded():
 		c.eachService(func(svc *v1.Service) {
-			if hasFinalizer(svc) && !c.services.ours(svc) {
+			if hasFinalizer(svc) && !c.services.ours(svc) && c.services.wasOurs(svc) {
 				c.services.wake(svc)
 			}
 		})
+	}
+}
+
+// statusPatrol is the time between two looks at every status. Another controller that writes the same ones, such as k3s'
+// servicelb, is not answered more often.
+const statusPatrol = 30 * time.Second
+
+// patrolStatus has a status written again that somebody else wiped or overwrote: the library writes it only after a change of
+// the spec (invariant 2: level, not edge).
+func (c *Cloud) patrolStatus(ctx context.Context) {
+	ticker := time.NewTicker(statusPatrol)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			c.eachService(func(svc *v1.Service) {
+				if c.services.ours(svc) && svc.DeletionTimestamp == nil && c.balancer.misses(svc) {
+					c.services.wake(svc)
+				}
+			})
+		}
 	}
 }
 

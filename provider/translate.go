@@ -76,9 +76,7 @@ func (t translator) translate(svc *v1.Service, around circumstances) (translatio
 		d.local(svc, around.nodes, t.localCheck)
 	}
 	d.access(svc)
-	if onlyIPv6(svc) && len(around.nodes) > 0 && !anyIPv6(around.nodes) {
-		d.warn("NoIPv6Node", noIPv6Node, len(around.nodes))
-	}
+	d.reach(svc, around.nodes)
 	if svc.Spec.SessionAffinity == v1.ServiceAffinityClientIP {
 		d.warn("UnsupportedSessionAffinity", "spec.sessionAffinity ClientIP is not honoured yet: a client's connections are spread over all nodes; None is")
 	}
@@ -131,41 +129,15 @@ func portName(port v1.ServicePort) string {
 	return fmt.Sprintf("%s %d/%s", port.Name, port.Port, protocol)
 }
 
-// onlyIPv6 says that kube-proxy opens the Service's NodePorts at IPv6 addresses only.
-func onlyIPv6(svc *v1.Service) bool {
-	return slices.Equal(svc.Spec.IPFamilies, []v1.IPFamily{v1.IPv6Protocol})
-}
-
-func anyIPv6(nodes []desired.Node) bool {
-	return slices.ContainsFunc(nodes, func(n desired.Node) bool {
-		_, ok := n.IPv6()
-		return ok
-	})
-}
-
-const noIPv6Node = "spec.ipFamilies is [IPv6] and none of %d eligible nodes has an IPv6 address, so connections are refused; " +
-	"give the kubelets one (--node-ip), name it in nodes.addresses of the cloud config, or make the Service dual-stack"
-
 // local makes a pool of the Service's own: only nodes with a ready endpoint answer the check with 200. It fails closed.
-// Of an IPv6-only Service, a node without an IPv6 address is none of its servers.
+// A node without an address of a single-stack Service's family is none of its servers.
 func (d *draft) local(svc *v1.Service, nodes []desired.Node, check func(uint16) desired.Check) {
 	port := svc.Spec.HealthCheckNodePort
 	if port == 0 {
 		d.wrong("spec.externalTrafficPolicy is Local but spec.healthCheckNodePort is not set, so that nodes with an endpoint cannot be told from others; the API server sets it for type LoadBalancer: remove the policy and set it again")
 		return
 	}
-	pool := &desired.Pool{Algorithm: desired.RoundRobin, Check: check(uint16(port))}
-	for _, node := range nodes {
-		address := node.Addresses[0]
-		if onlyIPv6(svc) {
-			var ok bool
-			if address, ok = node.IPv6(); !ok {
-				continue
-			}
-		}
-		pool.Servers = append(pool.Servers, desired.Server{Name: node.Name, Address: address, Weight: 1})
-	}
-	d.service.LoadBalancer.Pool = pool
+	d.service.LoadBalancer.Pool = &desired.Pool{Algorithm: desired.RoundRobin, Check: check(uint16(port)), Servers: servers(svc, nodes)}
 }
 
 // keyOf names a Service as a State does.

@@ -2,6 +2,7 @@ package provider
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -153,18 +154,28 @@ func TestTranslate(t *testing.T) {
 }
 
 // An IPv6-only Service that no node can serve is told to its owner, plain or local.
-func TestTranslateWithoutIPv6Nodes(t *testing.T) {
+func TestTranslateWithoutNodesOfItsFamily(t *testing.T) {
 	local := func(s *v1.Service) {
 		s.Spec.ExternalTrafficPolicy, s.Spec.HealthCheckNodePort = v1.ServiceExternalTrafficPolicyLocal, 32000
 	}
 	want := []warning{{"NoIPv6Node", "spec.ipFamilies is [IPv6] and none of 1 eligible nodes has an IPv6 address, so connections are refused; " +
 		"give the kubelets one (--node-ip), name it in nodes.addresses of the cloud config, or make the Service dual-stack"}}
+	six := []desired.Node{{Name: "c", Addresses: addrs("2001:db8::23")}}
+	mixed := append(twoNodes(), six...)
+	const mend = "; give the kubelets one (--node-ip), name it in nodes.addresses of the cloud config, or make the Service dual-stack"
+	noFour := []warning{{"NoIPv4Node", "spec.ipFamilies is [IPv4] and none of 1 eligible nodes has an IPv4 address, so connections are refused" + mend}}
+	someFour := []warning{{"NodeWithoutIPv4", "spec.ipFamilies is [IPv4] and 1 of 3 eligible nodes have no IPv4 address (c), so they refuse their share of the connections, which are tried again at other nodes" + mend}}
 	for _, test := range []struct {
 		name  string
 		svc   *v1.Service
 		nodes []desired.Node
 		want  []warning
 	}{
+		{"IPv4, nodes with IPv6 alone", web(), six, noFour},
+		{"local, IPv4, nodes with IPv6 alone", web(local), six, noFour},
+		{"IPv4, one of the nodes with IPv6 alone", web(), mixed, someFour},
+		{"local, IPv4, one of the nodes with IPv6 alone", web(local), mixed, nil},
+		{"both families, one of the nodes with IPv6 alone", web(onlyIn(v1.IPv4Protocol, v1.IPv6Protocol)), mixed, nil},
 		{"plain", web(onlyIn(v1.IPv6Protocol)), twoNodes()[1:], want},
 		{"local", web(onlyIn(v1.IPv6Protocol), local), twoNodes()[1:], want},
 		{"a node with IPv6", web(onlyIn(v1.IPv6Protocol)), twoNodes(), nil},
@@ -180,8 +191,14 @@ func TestTranslateWithoutIPv6Nodes(t *testing.T) {
 			if diff := cmp.Diff(test.want, got.warnings, cmp.AllowUnexported(warning{})); diff != "" {
 				t.Errorf("warnings (-want +got):\n%s", diff)
 			}
-			if pool := got.service.LoadBalancer.Pool; test.name == "local" && len(pool.Servers) > 0 {
-				t.Errorf("nodes without an IPv6 address are servers: %+v", pool.Servers)
+			pool := got.service.LoadBalancer.Pool
+			for i := 0; pool != nil && i < len(pool.Servers); i++ {
+				if a := pool.Servers[i].Address; a.Is6() != slices.Contains(test.svc.Spec.IPFamilies, v1.IPv6Protocol) {
+					t.Errorf("its NodePorts are not at %v", a)
+				}
+			}
+			if pool != nil && len(test.nodes) == 3 && len(pool.Servers) != 2 {
+				t.Errorf("servers %+v, want those of two nodes", pool.Servers)
 			}
 		})
 	}

@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"slices"
 	"sync"
 	"time"
 
@@ -42,13 +43,24 @@ func (o ownership) ours(svc *v1.Service) bool {
 	}
 }
 
-// wasOurs says whether a Service that is not ours now has been. A change of type clears the class, so what tells is
-// whether gateways still serve it, or who added the finalizer.
-func (o ownership) wasOurs(svc *v1.Service) bool { return o.addedFinalizer(svc) || o.held(keyOf(svc)) }
+// wasOurs says whether a Service that is not ours now has been: it was served under another configuration, or its type was
+// changed. That clears class and status, so that what tells then is who added the finalizer, or whether gateways serve it.
+func (o ownership) wasOurs(svc *v1.Service) bool {
+	switch {
+	case o.addedFinalizer(svc):
+		return true
+	case svc.Spec.Type == v1.ServiceTypeLoadBalancer: // perhaps another one of this name is what gateways serve
+		return o.wroteStatus(svc)
+	default:
+		return o.held(keyOf(svc))
+	}
+}
 
 // show gives the Service as the service controller is to see it; a shallow copy when anything differs.
 func (o ownership) show(svc *v1.Service) *v1.Service {
-	if o.ours(svc) {
+	// One that is being deleted and has not our finalizer is cleaned up, or never was ours. It waits for somebody else, and
+	// the API server allows no new finalizers then.
+	if o.ours(svc) && (svc.DeletionTimestamp == nil || hasFinalizer(svc)) {
 		if svc.Spec.LoadBalancerClass == nil {
 			return svc
 		}
@@ -63,14 +75,17 @@ func (o ownership) show(svc *v1.Service) *v1.Service {
 	}
 	// The finalizer of a Service that was ours must be taken off by us; anybody else's must not.
 	if hasFinalizer(svc) && !o.wasOurs(svc) {
-		view.Finalizers = nil
-		for _, f := range svc.Finalizers {
-			if f != servicehelper.LoadBalancerCleanupFinalizer {
-				view.Finalizers = append(view.Finalizers, f)
-			}
-		}
+		view.Finalizers = withoutOurs(svc.Finalizers)
+	}
+	// What is cleaned up loses its status. If another controller wrote it since, that is none of ours to clear.
+	if !o.wroteStatus(svc) {
+		view.Status.LoadBalancer = v1.LoadBalancerStatus{}
 	}
 	return &view
+}
+
+func withoutOurs(finalizers []string) []string {
+	return slices.DeleteFunc(slices.Clone(finalizers), func(f string) bool { return f == servicehelper.LoadBalancerCleanupFinalizer })
 }
 
 // serviceView is the informer of Services that the service controller gets.
@@ -79,9 +94,13 @@ type serviceView struct {
 	real coreinformers.ServiceInformer
 	// ready says that the service controller may start: Manager has replayed every Service.
 	ready func() bool
+	// mayServe says whether gateways serve a Service, as far as anybody knows.
+	mayServe func(desired.Key) bool
 
 	mu       sync.Mutex
 	handlers []cache.ResourceEventHandler
+	// vanished are the last known objects of Services that are to be cleaned up; see vanish.
+	vanished map[desired.Key]*v1.Service
 }
 
 func (v *serviceView) Informer() cache.SharedIndexInformer {
@@ -92,11 +111,16 @@ func (v *serviceView) Lister() corelisters.ServiceLister {
 	return serviceViewLister{v.real.Lister(), v}
 }
 
-// wake makes the service controller look at a Service again now, although nothing of it changed.
-func (v *serviceView) wake(svc *v1.Service) {
-	current := v.show(svc)
+// wake makes the service controller look at a Service again now, although nothing of it changed. It must be or have been
+// ours: the library says of any other that it deleted its load balancer.
+func (v *serviceView) wake(svc *v1.Service) { v.enqueue(v.show(svc)) }
+
+// enqueue hands the service controller an old object of another UID that wanted a load balancer: whether it wants one now or
+// not, that is a change to its needsUpdate.
+func (v *serviceView) enqueue(current *v1.Service) {
 	old := *current
 	old.UID = types.UID("before " + string(current.UID))
+	old.Spec.Type, old.Spec.LoadBalancerClass = v1.ServiceTypeLoadBalancer, nil
 	v.mu.Lock()
 	handlers := v.handlers
 	v.mu.Unlock()
@@ -155,12 +179,13 @@ func (l serviceViewLister) List(selector labels.Selector) ([]*v1.Service, error)
 }
 
 func (l serviceViewLister) Services(namespace string) corelisters.ServiceNamespaceLister {
-	return serviceViewNamespaceLister{l.real.Services(namespace), l.view}
+	return serviceViewNamespaceLister{l.real.Services(namespace), l.view, namespace}
 }
 
 type serviceViewNamespaceLister struct {
-	real corelisters.ServiceNamespaceLister
-	view *serviceView
+	real      corelisters.ServiceNamespaceLister
+	view      *serviceView
+	namespace string
 }
 
 func (l serviceViewNamespaceLister) List(selector labels.Selector) ([]*v1.Service, error) {
@@ -169,10 +194,13 @@ func (l serviceViewNamespaceLister) List(selector labels.Selector) ([]*v1.Servic
 
 func (l serviceViewNamespaceLister) Get(name string) (*v1.Service, error) {
 	svc, err := l.real.Get(name)
-	if err != nil {
-		return nil, err
+	if err == nil {
+		return l.view.show(svc), nil
 	}
-	return l.view.show(svc), nil
+	if remains := l.view.remains(desired.Key{Namespace: l.namespace, Name: name}); remains != nil {
+		return remains, nil
+	}
+	return nil, err
 }
 
 func (v *serviceView) showAll(services []*v1.Service, err error) ([]*v1.Service, error) {

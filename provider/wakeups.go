@@ -94,6 +94,7 @@ func (c *Cloud) watch() (registrations []cache.ResourceEventHandlerRegistration,
 			}
 			if svc, ok := object.(*v1.Service); ok {
 				c.balancer.forget(svc)
+				c.services.vanish(svc)
 			}
 		},
 	})
@@ -144,9 +145,7 @@ func (c *Cloud) wake() {
 		})
 	}
 	for key := range h.again { // in any order: the library's queue has none either
-		if svc, err := c.services.real.Lister().Services(key.Namespace).Get(key.Name); err == nil {
-			c.services.wake(svc)
-		}
+		c.services.wakeNamed(key)
 	}
 }
 

@@ -49,6 +49,16 @@ func labelProblem(s string) string {
 	return fmt.Sprintf("%q is no DNS label; allowed are 1 to 63 lower-case letters, digits and '-', not '-' at either end", s)
 }
 
+// KeyProblem says what keeps a State with this name of a Service in it from being valid; "" when nothing does.
+func KeyProblem(k Key) string {
+	for _, part := range []string{k.Namespace, k.Name} {
+		if problem := labelProblem(part); problem != "" {
+			return problem
+		}
+	}
+	return ""
+}
+
 // subdomainProblem judges a DNS subdomain (RFC 1123): node names.
 func subdomainProblem(s string) string {
 	if isSubdomain(s) {
@@ -145,6 +155,9 @@ func addressProblem(a netip.Addr) string {
 }
 
 const allowedAddress = "allowed is a unicast address, IPv4 or IPv6, without zone"
+
+// AddressProblem says what keeps a State with this address of a Service in it from being valid; "" when nothing does.
+func AddressProblem(a netip.Addr) string { return addressProblem(a) }
 
 // machineAddressProblem is addressProblem for a neighbour on a known interface, where IPv6 link-local is fine. IPv4
 // link-local is not: 169.254.0.0/16 is where the anchors of VRRP instances are.

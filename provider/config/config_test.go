@@ -153,6 +153,8 @@ func TestSingleFaults(t *testing.T) {
 		{"nonsense pool", [2]string{address, "[all]"}, `pools[0].addresses[0]: address range "all": "all" is not an IP address`},
 		{"pool of gateways", [2]string{address, "[192.0.2.2-192.0.2.3]"}, "pools[0].addresses: nothing is left for Services, the rest being: VRRP address of gateway gw1, VRRP address of gateway gw2; name further addresses"},
 		{"address type", [2]string{control, "nodes: {addressType: Hostname}\npools:"}, `nodes.addressType: "Hostname"; allowed is InternalIP, ExternalIP`},
+		{"link-local node", [2]string{control, "nodes: {addresses: {a: [169.254.7.7]}}\npools:"}, "nodes.addresses.a: 169.254.7.7; an address that other machines can connect to is allowed: unicast, neither loopback nor link-local, without a zone"},
+		{"link-local node, IPv6", [2]string{control, "nodes: {addresses: {a: ['fe80::7']}}\npools:"}, "nodes.addresses.a: fe80::7; an address that other machines can connect to is allowed: unicast, neither loopback nor link-local, without a zone"},
 		{"node addresses", [2]string{control, "nodes: {addresses: {a: [192.0.2.8, 192.0.2.9]}}\npools:"}, "nodes.addresses.a: holds 2 IPv4 and 0 IPv6 addresses; at most one of each is allowed, and at least one in all"},
 		{"check type", [2]string{control, "nodes: {healthCheck: {type: http}}\npools:"}, `nodes.healthCheck.type: "http"; allowed is kube-proxy, tcp, none`},
 		{"tcp check without port", [2]string{control, "nodes: {healthCheck: {type: tcp}}\npools:"}, "nodes.healthCheck.port: is missing; type tcp needs a port that every worker listens on, for example 10250 (kubelet)"},

@@ -120,8 +120,8 @@ func (n *Nodes) validate(f *faults) {
 		path := "nodes.addresses." + name
 		v4, v6 := 0, 0
 		for _, a := range n.Addresses[name] {
-			if !hostAddress(a) {
-				f.add(path, "%s; the unicast address of a machine is allowed", a)
+			if !Reachable(a) {
+				f.add(path, "%s; an address that other machines can connect to is allowed: unicast, neither loopback nor link-local, without a zone", a)
 			}
 			if a.Is4() {
 				v4++
@@ -246,6 +246,9 @@ func hostAddress(a netip.Addr) bool {
 	return a.IsValid() && !a.Is4In6() && !a.IsUnspecified() && !a.IsLoopback() && !a.IsMulticast() && a.Zone() == "" &&
 		a != netip.AddrFrom4([4]byte{255, 255, 255, 255})
 }
+
+// Reachable says whether another machine can connect to a node's address without naming an interface.
+func Reachable(a netip.Addr) bool { return hostAddress(a) && !a.IsLinkLocalUnicast() }
 
 func interfaceName(f *faults, path, name string, needed bool) {
 	switch {

@@ -43,6 +43,8 @@ func testMetrics(t *testing.T, s *site) {
 			expectMetric(metrics, `load_balancers`, 1, 190),
 			expectMetric(metrics, `epoch`, 1, 1e6),
 			expectMetric(metrics, `eligible_nodes`, 3, 3),
+			expectMetric(metrics, `gateway_confirming{gateway="gw1"}`, 1, 1),
+			expectMetric(metrics, `gateway_in_sync{gateway="gw1"}`, 1, 1),
 		)
 	})
 }

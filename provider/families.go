@@ -1,0 +1,91 @@
+package provider
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	v1 "k8s.io/api/core/v1"
+
+	"cloud-provider-haproxy/loadbalancer/desired"
+)
+
+// hasOnly says that kube-proxy opens the Service's NodePorts at addresses of this family only.
+func hasOnly(svc *v1.Service, family v1.IPFamily) bool {
+	return slices.Equal(svc.Spec.IPFamilies, []v1.IPFamily{family})
+}
+
+// addressIn gives a node's address of a family.
+func addressIn(node desired.Node, family v1.IPFamily) (address netip.Addr, ok bool) {
+	i := slices.IndexFunc(node.Addresses, func(a netip.Addr) bool { return a.Is6() == (family == v1.IPv6Protocol) })
+	if i < 0 {
+		return netip.Addr{}, false
+	}
+	return node.Addresses[i], true
+}
+
+// reachedAt gives the address where a node has the Service's NodePorts, if it has them.
+func reachedAt(svc *v1.Service, node desired.Node) (address netip.Addr, ok bool) {
+	for _, family := range []v1.IPFamily{v1.IPv4Protocol, v1.IPv6Protocol} {
+		if hasOnly(svc, family) {
+			return addressIn(node, family)
+		}
+	}
+	return node.Addresses[0], true
+}
+
+// servers are the nodes that have the Service's NodePorts.
+func servers(svc *v1.Service, nodes []desired.Node) (all []desired.Server) {
+	for _, node := range nodes {
+		if address, ok := reachedAt(svc, node); ok {
+			all = append(all, desired.Server{Name: node.Name, Address: address, Weight: 1})
+		}
+	}
+	return all
+}
+
+// without names the nodes that have no address of a family.
+func without(family v1.IPFamily, nodes []desired.Node) (names []string) {
+	for _, node := range nodes {
+		if _, ok := addressIn(node, family); !ok {
+			names = append(names, node.Name)
+		}
+	}
+	return names
+}
+
+const mendFamily = "give the kubelets one (--node-ip), name it in nodes.addresses of the cloud config, or make the Service dual-stack"
+
+// reach warns when nodes have none of a single-stack Service's NodePorts. Those of a Service with a pool of its own are none
+// of its servers then, nor are they of an IPv6-only Service. But the shared pool has all nodes, those with IPv6 alone too.
+func (d *draft) reach(svc *v1.Service, nodes []desired.Node) {
+	for _, family := range []v1.IPFamily{v1.IPv4Protocol, v1.IPv6Protocol} {
+		lacking := without(family, nodes)
+		switch {
+		case !hasOnly(svc, family) || len(lacking) == 0:
+		case len(lacking) == len(nodes):
+			d.warn("No"+string(family)+"Node", "spec.ipFamilies is [%s] and none of %d eligible nodes has an %s address, so connections are refused; %s",
+				family, len(nodes), family, mendFamily)
+		case family == v1.IPv4Protocol && d.service.LoadBalancer.Pool == nil:
+			d.warn("NodeWithoutIPv4", "spec.ipFamilies is [IPv4] and %d of %d eligible nodes have no IPv4 address (%s), so they refuse their share of the connections, which are tried again at other nodes; %s",
+				len(lacking), len(nodes), few(lacking), mendFamily)
+		}
+	}
+}
+
+// reachChanged says that Services of this family alone are to be told something else than before.
+func reachChanged(family v1.IPFamily, before, after []desired.Node) bool {
+	then, now := without(family, before), without(family, after)
+	none := (len(then) == len(before)) != (len(now) == len(after))
+	return none || family == v1.IPv4Protocol && !slices.Equal(then, now)
+}
+
+// few names some of many.
+func few(names []string) string {
+	const most = 5
+	if more := len(names) - most; more > 0 {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), more)
+	}
+	return strings.Join(names, ", ")
+}
