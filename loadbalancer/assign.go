@@ -51,7 +51,7 @@ func (m *Manager) retarget(state *desired.State) (*target, error) {
 		return nil, err
 	}
 	if m.target != nil && m.target.digest == digest && m.target.fence() == m.fence {
-		m.markDepartures()
+		m.markDepartures(m.target.state)
 		return m.target, nil
 	}
 	canonical, err := state.Canonical()
@@ -68,7 +68,7 @@ func (m *Manager) retarget(state *desired.State) (*target, error) {
 		m.proven[vip.Address] = true // ours from now on, whoever answers for it later
 	}
 	m.settlePlaces(state)
-	m.markDepartures()
+	m.markDepartures(state)
 	return m.target, nil
 }
 
@@ -170,11 +170,7 @@ func (m *Manager) build(forms []*desired.LoadBalancer) *desired.State {
 			s.Nodes = append(s.Nodes, node)
 		}
 	}
-	served := byKey(s)
-	s.Releasing = slices.DeleteFunc(m.departures(served, fence), func(r desired.Releasing) bool {
-		lb := served[r.Owner]
-		return len(r.Ports) == 0 && lb != nil && slices.Contains(lb.Addresses, r.Address) // it begins to share the address
-	})
+	s.Releasing = m.departures(byKey(s), fence)
 	m.summarize(s)
 	// The clone owns every slice: the wanted forms change while the State is on its way.
 	s = s.Clone()

@@ -283,12 +283,19 @@ func (l *life) restart() {
 		replays = append(replays, r)
 	}
 	l.note("restart with %d", len(replays))
+	newest := desired.Fence{}
 	for _, g := range l.site.gateways {
-		g.change(func(g *fakeGateway) { g.dead, g.cut = false, false })
+		if state, _ := g.snapshot(); state != nil && state.Fence.Compare(newest) > 0 {
+			newest = state.Fence
+		}
+	}
+	for _, g := range l.site.gateways {
+		if state, _ := g.snapshot(); state != nil && state.Fence == newest { // doc.go: what only this one knows would be lost
+			g.change(func(g *fakeGateway) { g.dead, g.cut = false, false })
+		}
 	}
 	l.site.ledger.fail(nil)
 	l.c = l.site.start(replays...)
-	<-l.c.Loaded()
 }
 
 // oneOwner looks at what all gateways serve at this moment, also those that nobody can reach.

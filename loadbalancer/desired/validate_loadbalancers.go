@@ -79,7 +79,7 @@ func (j *judgement) addresses() {
 			problem = returning(address, j.v.returns.addresses[address])
 		case f == nil:
 			problem = fmt.Sprintf("%s is not one of the vips", address)
-		case f.problem != "":
+		case f.problem != "" && f.former != j.lb.Key:
 			problem = f.problem
 		case j.v.state.ControlPlane != nil && j.v.state.ControlPlane.Address == address:
 			problem = fmt.Sprintf("%s is the control plane's address, which no Service shares", address)

@@ -20,6 +20,9 @@ func TestValidStates(t *testing.T) {
 		"no UID":       func(s *desired.State) { s.LoadBalancers[0].UID = "" },
 		"no nodes":     func(s *desired.State) { s.Nodes = nil },
 		"no releasing": func(s *desired.State) { s.Releasing = nil },
+		"begins to share": func(s *desired.State) {
+			s.Releasing[0].Address, s.Releasing[0].Owner = s.LoadBalancers[0].Addresses[0], s.LoadBalancers[0].Key
+		},
 		"IPv6 VRRP": func(s *desired.State) {
 			s.Gateways[0].VRRPAddress, s.Gateways[1].VRRPAddress = addr("fe80::1"), addr("fe80::2")
 		},
