@@ -41,7 +41,10 @@ type life struct {
 	services map[string]*lived
 	kept     map[string]netip.Addr
 	busy     map[string]bool
-	log      []string
+
+	// story is what happened, for whoever has to find out why.
+	telling sync.Mutex
+	story   []string
 }
 
 // lived is a Service as its owner sees it.
@@ -90,6 +93,7 @@ func (l *life) run() {
 	_ = l.c.stop()
 }
 
+// dump tells what every gateway has and what happened before.
 func (l *life) dump() {
 	for _, g := range l.site.gateways {
 		state, _ := g.snapshot()
@@ -101,15 +105,20 @@ func (l *life) dump() {
 			}
 		}
 	}
-	for _, line := range l.log[max(0, len(l.log)-250):] {
+	l.telling.Lock()
+	defer l.telling.Unlock()
+	for _, line := range l.story {
 		l.t.Log(line)
 	}
 }
 
 func (l *life) note(format string, args ...any) {
-	l.log = append(l.log, time.Now().Format("04:05.000 ")+fmt.Sprintf(format, args...))
+	l.telling.Lock()
+	defer l.telling.Unlock()
+	l.story = append(l.story, time.Now().Format("04:05.000 ")+fmt.Sprintf(format, args...))
 }
 
+// happen lets one thing happen.
 func (l *life) happen() {
 	gateway := l.site.gateways[l.random.IntN(2)]
 	address := fmt.Sprintf("10.0.0.%d", 1+l.random.IntN(8))
