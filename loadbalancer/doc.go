@@ -33,8 +33,9 @@
 //   - 10: Services are assigned and built in the order of keys; a State equal but for its fence is not made anew.
 //
 // A new address is looked for on the network before a State has it (prove.go). That takes half a second, so that it happens
-// outside of rounds: the Service joins the round after, and nobody else waits. Once a State has it, no answer takes it away. When no gateway can look, the address is
-// taken: a probe protects from somebody's mistake and must not stop everybody.
+// outside of rounds: the Service joins the round after, and nobody else waits. Once a State has it, no answer takes it
+// away. When no gateway can look, the address is taken: a probe protects from somebody's mistake and must not stop
+// everybody.
 //
 // Push: strictly one gateway after the other, the one that holds the fewest affected VIPs first (11), because nobody
 // knows before whether a change reloads HAProxy there. Before that all are asked at once whether they are there: a
