@@ -51,7 +51,7 @@ func (m *Manager) retarget(state *desired.State) (*target, error) {
 		return nil, err
 	}
 	if m.target != nil && m.target.digest == digest && m.target.fence() == m.fence {
-		m.markDepartures()
+		m.markDepartures(m.target.state)
 		return m.target, nil
 	}
 	canonical, err := state.Canonical()
@@ -68,7 +68,7 @@ func (m *Manager) retarget(state *desired.State) (*target, error) {
 		m.proven[vip.Address] = true // ours from now on, whoever answers for it later
 	}
 	m.settlePlaces(state)
-	m.markDepartures()
+	m.markDepartures(state)
 	return m.target, nil
 }
 

@@ -32,40 +32,77 @@ type released struct {
 }
 
 // same says whether a hold is given up as it was before: who gives up more has to be confirmed again.
-func (r released) same(ports, held []desired.Port) bool {
-	return slices.Equal(r.ports, ports) && (len(ports) > 0 || slices.Equal(r.held, held))
+func (r released) same(now released) bool {
+	return slices.Equal(r.ports, now.ports) && (len(now.ports) > 0 || slices.Equal(r.held, now.held))
 }
 
 // departures are the holds that are given up and that these load balancers are without, as a State with this fence tells
-// them. A last good form may still have one: then it has not departed.
+// them. A last good form may still have one: then it has not departed. An owner that took one back and is not served yet
+// has it on its way back still: the next controller would know of neither.
 func (m *Manager) departures(served map[desired.Key]*desired.LoadBalancer, fence desired.Fence) (all []desired.Releasing) {
+	tell := func(h hold, r released) {
+		all = append(all, desired.Releasing{Address: h.address, Owner: h.owner, Ports: r.ports,
+			SinceEpoch: r.since.Epoch, SinceSequence: r.since.Sequence})
+	}
+	given := map[hold]bool{}
 	for _, r := range m.addresses.Releasing() {
-		owner, ports := desired.Key(r.Owner), portsOf(r.Ports)
-		if m.serves(served[owner], r) {
+		h, now := hold{r.Address, desired.Key(r.Owner)}, released{since: fence, ports: portsOf(r.Ports)}
+		given[h] = true
+		if m.serves(served[h.owner], h, now.ports) {
 			continue
 		}
 		// Ports that were given up later count from their own State on, and so does the rest then.
-		h := hold{r.Address, owner}
-		before, ok := m.since[h]
-		if !ok || !before.same(ports, m.heldPorts(h)) {
-			before = released{since: fence}
+		now.held = m.heldPorts(h)
+		if before, ok := m.since[h]; ok && before.same(now) {
+			now.since = before.since
 		}
-		all = append(all, desired.Releasing{Address: r.Address, Owner: owner, Ports: ports,
-			SinceEpoch: before.since.Epoch, SinceSequence: before.since.Sequence})
+		tell(h, now)
 	}
+	for h, r := range m.unserved(served, fence) {
+		if !given[h] && m.addresses.Has(ipam.Owner(h.owner), h.address) && !m.serves(served[h.owner], h, r.ports) {
+			tell(h, r)
+		}
+	}
+	slices.SortFunc(all, func(a, b desired.Releasing) int {
+		return cmp.Or(a.Address.Compare(b.Address), a.Owner.Compare(b.Owner))
+	})
 	return all
 }
 
-// serves says whether a load balancer has something that its owner gives up.
-func (m *Manager) serves(lb *desired.LoadBalancer, r ipam.Released) bool {
-	if lb == nil || !slices.Contains(lb.Addresses, r.Address) {
+// unserved are the holds that gateways may have although these load balancers are without them.
+func (m *Manager) unserved(served map[desired.Key]*desired.LoadBalancer, fence desired.Fence) map[hold]released {
+	holds, before := maps.Clone(m.since), m.goodBy
+	if m.target != nil {
+		before = m.target.byKey
+	}
+	for key, lb := range before {
+		for _, address := range lb.Addresses {
+			h := hold{address, key}
+			if now := served[key]; now != nil && slices.Contains(now.Addresses, address) {
+				continue
+			}
+			if _, known := holds[h]; !known {
+				r := released{since: fence}
+				if m.heldPorts(h) != nil { // others may have the rest
+					r.ports = portsOf(frontendPorts(lb.Frontends))
+				}
+				holds[h] = r
+			}
+		}
+	}
+	return holds
+}
+
+// serves says whether a load balancer has something of a hold of which its owner gives up these ports, or all.
+func (m *Manager) serves(lb *desired.LoadBalancer, h hold, ports []desired.Port) bool {
+	if lb == nil || !slices.Contains(lb.Addresses, h.address) {
 		return false
 	}
-	has, ports := portsOf(frontendPorts(lb.Frontends)), portsOf(r.Ports)
+	has := portsOf(frontendPorts(lb.Frontends))
 	if len(ports) > 0 {
 		return slices.ContainsFunc(has, func(p desired.Port) bool { return slices.Contains(ports, p) })
 	}
-	held := m.heldPorts(hold{r.Address, lb.Key})
+	held := m.heldPorts(h)
 	return held == nil || slices.ContainsFunc(has, func(p desired.Port) bool { return !slices.Contains(held, p) })
 }
 
@@ -97,12 +134,11 @@ func ipamPorts(ports []desired.Port) (all []ipam.Port) {
 	return all
 }
 
-// markDepartures notes from which fence on holds and load balancers are gone, for those that go now. What the target has
+// markDepartures notes from which fence on holds and load balancers are gone, for those that go now. What a State has
 // again has not departed, and counts from anew when it goes again (invariant 8).
-func (m *Manager) markDepartures() {
-	departures := m.departures(m.target.byKey, m.target.fence())
+func (m *Manager) markDepartures(s *desired.State) {
 	clear(m.since)
-	for _, r := range departures {
+	for _, r := range s.Releasing {
 		h := hold{r.Address, r.Owner}
 		m.since[h] = released{
 			since: desired.Fence{Epoch: r.SinceEpoch, Sequence: r.SinceSequence}, ports: r.Ports, held: m.heldPorts(h),
@@ -110,7 +146,7 @@ func (m *Manager) markDepartures() {
 	}
 	for key, going := range m.leaving {
 		if going.since.Epoch == 0 {
-			going.since = m.target.fence()
+			going.since = s.Fence
 			m.leaving[key] = going
 		}
 	}
@@ -140,23 +176,33 @@ func (m *Manager) depart(key desired.Key) {
 
 // free gives holds back that every configured gateway confirmed to be without.
 func (m *Manager) free() (freed []netip.Addr) {
+	gone := func(r released) bool {
+		return !slices.ContainsFunc(m.members, func(g *member) bool { return g.confirmed.Compare(r.since) < 0 })
+	}
 	for _, r := range m.addresses.Releasing() {
-		h := hold{r.Address, desired.Key(r.Owner)}
-		gone, ok := m.since[h]
+		h, now := hold{r.Address, desired.Key(r.Owner)}, released{ports: portsOf(r.Ports)}
+		now.held = m.heldPorts(h)
+		before, ok := m.since[h]
 		// While the round ran the owner may have given up more, which the target has still.
-		ok = ok && gone.same(portsOf(r.Ports), m.heldPorts(h)) && !m.serves(m.target.byKey[h.owner], r)
-		if !ok || slices.ContainsFunc(m.members, func(g *member) bool { return g.confirmed.Compare(gone.since) < 0 }) {
+		if !ok || !gone(before) || !before.same(now) || m.serves(m.target.byKey[h.owner], h, now.ports) {
 			continue
 		}
 		m.addresses.Free(r.Address, r.Owner)
-		delete(m.since, h)
 		if len(m.addresses.Holders(r.Address)) == 0 {
 			delete(m.proven, r.Address)
 			delete(m.contested, r.Address)
 		}
 		freed = append(freed, r.Address)
 	}
+	maps.DeleteFunc(m.since, func(h hold, r released) bool { return gone(r) && !m.releases(h) })
 	return freed
+}
+
+// releases says whether the owner still gives up something of a hold.
+func (m *Manager) releases(h hold) bool {
+	return slices.ContainsFunc(m.addresses.Holders(h.address), func(o ipam.Holder) bool {
+		return o.Releasing && o.Owner == ipam.Owner(h.owner)
+	})
 }
 
 // forget drops the load balancers that the target is without. Every gateway that is not left out has confirmed it: a

@@ -26,14 +26,17 @@
 //     the others serve well is itself left out; only when all refuse it is a served load balancer taken away. Who may
 //     connect, and which nodes serve, is held apart from that: it does not wait until the rest of a spec is mended.
 //   - 8: an address, or a port of a shared one, is free when every configured gateway confirmed a State that is at least as
-//     new as the first one without it (since). A last good form that is still served keeps it from being counted.
-//     What is kept for a deleted Service is written down (ledger.go) before Delete returns, and read before an address is
-//     given.
+//     new as the first one without it (since). A last good form that is still served keeps it from being counted. State
+//     tells all of it, also what a Service took back and is not served with, so that the next controller knows as much. What
+//     the gateways serve is claimed on the terms on which they serve it; what Services ask for now is a change of that.
+//     What is kept for a deleted Service is written down (ledger.go) before Delete returns or Has says that it is gone, and
+//     read before an address is given.
 //   - 10: Services are assigned and built in the order of keys; a State equal but for its fence is not made anew.
 //
 // A new address is looked for on the network before a State has it (prove.go). That takes half a second, so that it happens
-// outside of rounds: the Service joins the round after, and nobody else waits. When no gateway can look, the address is
-// taken: a probe protects from somebody's mistake and must not stop everybody.
+// outside of rounds: the Service joins the round after, and nobody else waits. Once a State has it, no answer takes it
+// away. When no gateway can look, the address is taken: a probe protects from somebody's mistake and must not stop
+// everybody.
 //
 // Push: strictly one gateway after the other, the one that holds the fewest affected VIPs first (11), because nobody
 // knows before whether a change reloads HAProxy there. Before that all are asked at once whether they are there: a

@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"cloud-provider-haproxy/ipam"
 	"cloud-provider-haproxy/loadbalancer"
 	"cloud-provider-haproxy/loadbalancer/desired"
 	"cloud-provider-haproxy/loadbalancer/wire"
@@ -347,6 +348,29 @@ func TestRefusedByAllIsNoStorm(t *testing.T) {
 		_, after := s.gateways[0].snapshot()
 		if n := len(after) - len(before); n > 20 {
 			t.Errorf("gw1 was offered %d States within a minute", n)
+		}
+	})
+}
+
+// TestReleasedAddressTakenBackAndNotServed: the State without it has to tell the next controller that gw2 may have it.
+func TestReleasedAddressTakenBackAndNotServed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "10.0.0.1", "gw1", "gw2")
+		c := s.start()
+		s.ensure(c, web("a", 80))
+		s.gateway("gw2").change(func(g *fakeGateway) { g.dead = true })
+		if err := c.Delete(t.Context(), key("a"), false); err != nil {
+			t.Fatal(err)
+		}
+		s.gateway("gw1").change(func(g *fakeGateway) { g.judge = naming })
+		if _, err := c.Ensure(t.Context(), web("a", badPort)); !isA[*loadbalancer.ServiceFaultError](err) {
+			t.Fatalf("got %v", err)
+		}
+		_ = c.stop()
+		c = s.start()
+		defer c.stop()
+		if _, err := c.Ensure(t.Context(), web("b", 80)); !isA[*ipam.ExhaustedError](err) {
+			t.Errorf("the address that gw2 may hold was given away, or: %v", err)
 		}
 	})
 }

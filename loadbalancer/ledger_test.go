@@ -9,7 +9,6 @@ import (
 
 	"cloud-provider-haproxy/ipam"
 	"cloud-provider-haproxy/loadbalancer"
-	"cloud-provider-haproxy/loadbalancer/desired"
 )
 
 // TestKeptAddressWaitsForItsService, over restarts and while gateways are away.
@@ -150,28 +149,6 @@ func TestDeletingWritesNothing(t *testing.T) {
 	})
 }
 
-// TestQuarantineIsProlonged by a person.
-func TestQuarantineIsProlonged(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := newProbedSite(t, "10.0.0.1-10.0.0.9", "gw1")
-		s.network.has("10.0.0.1", stranger)
-		c := s.start()
-		defer c.stop()
-		s.ensure(c, web("a", 80))
-		s.network.has("10.0.0.1")
-		time.Sleep(time.Second)
-		s.ledger.edit(func(l *loadbalancer.Ledger) { l.Quarantined[0].Until = time.Now().Add(24 * time.Hour) })
-		time.Sleep(time.Hour)
-		if got := s.ledger.read().Quarantined; len(got) != 1 {
-			t.Errorf("quarantined %v", got)
-		}
-		time.Sleep(24 * time.Hour)
-		if got := s.ledger.read().Quarantined; len(got) != 0 {
-			t.Errorf("quarantined %v", got)
-		}
-	})
-}
-
 // TestKeptAddressThatOnlyTheGatewaysKnow: the ledger could not be written, or somebody removed it while nobody looked.
 func TestKeptAddressThatOnlyTheGatewaysKnow(t *testing.T) {
 	for name, removed := range map[string]bool{"not written": false, "removed": true} {
@@ -212,49 +189,6 @@ func TestKeptAddressThatOnlyTheGatewaysKnow(t *testing.T) {
 			})
 		})
 	}
-}
-
-// TestLedgerIsEdited: a person releases by removing, and reserves by adding.
-func TestLedgerIsEdited(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := newSite(t, "10.0.0.1-10.0.0.3", "gw1")
-		c := s.start()
-		defer c.stop()
-		first := s.ensure(c, web("a", 80)).Addresses[0]
-		s.ensure(c, web("b", 80))
-		for _, name := range []string{"a", "b"} {
-			if err := c.Delete(t.Context(), key(name), true); err != nil {
-				t.Fatal(err)
-			}
-		}
-		s.ledger.edit(func(l *loadbalancer.Ledger) {
-			l.Kept[0] = ipam.Reservation{Address: addresses("10.0.0.3")[0], Owner: ipam.Owner(key("vip"))}
-		})
-		time.Sleep(61 * time.Second)
-		if got := s.ensure(c, web("c", 80)).Addresses[0]; got != first {
-			t.Errorf("c has %s, want the released %s", got, first)
-		}
-		if _, err := c.Ensure(t.Context(), web("d", 80)); err == nil {
-			t.Error("d got an address that is reserved")
-		}
-		if got := s.ensure(c, web("vip", 80)).Addresses[0].String(); got != "10.0.0.3" {
-			t.Errorf("vip has %s", got)
-		}
-		// Removed as a whole it was not edited.
-		s.ledger.remove()
-		time.Sleep(61 * time.Second)
-		if got := s.ledger.read().Kept; len(got) != 1 || got[0].Owner != ipam.Owner(key("b")) {
-			t.Errorf("after the object was removed it says %v", got)
-		}
-		// Between two looks of ours: neither change is lost.
-		s.ledger.edit(func(l *loadbalancer.Ledger) { l.Kept = nil })
-		if err := c.Delete(t.Context(), key("vip"), true); err != nil {
-			t.Fatal(err)
-		}
-		if got := s.ledger.read().Kept; len(got) != 1 || got[0].Owner != ipam.Owner(key("vip")) {
-			t.Errorf("after both changed it says %v", got)
-		}
-	})
 }
 
 // TestLedgerThatCannotBeRead: what is kept would be given away, so nothing is given before.
@@ -303,35 +237,6 @@ func TestLedgerThatCannotBeWritten(t *testing.T) {
 	})
 }
 
-// TestLedgerThatSomebodySpoils is told once, and while it lasts no State is made of it.
-func TestLedgerThatSomebodySpoils(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := newSite(t, "10.0.0.1-10.0.0.2", "gw1")
-		c := s.start()
-		defer c.stop()
-		s.ensure(c, web("a", 80))
-		s.ledger.fail(errors.New("addresses.yaml line 3: no address"))
-		_, before := s.gateways[0].snapshot()
-		for range 20 {
-			if err := c.Delete(t.Context(), key("a"), true); err == nil {
-				t.Error("Delete succeeded although nothing was written down")
-			}
-			time.Sleep(20 * time.Second)
-		}
-		_, after := s.gateways[0].snapshot()
-		states := map[desired.Fence]bool{}
-		for _, fence := range after[len(before):] {
-			states[fence] = true
-		}
-		if len(states) > 3 {
-			t.Errorf("%d States", len(states))
-		}
-		if told := s.observer.toldOf(); len(told) != 1 {
-			t.Errorf("told %d times: %v", len(told), told)
-		}
-	})
-}
-
 // TestReleasingSurvivesNewGateways: every gateway that knew of it was made anew while one is away.
 func TestReleasingSurvivesNewGateways(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -350,66 +255,5 @@ func TestReleasingSurvivesNewGateways(t *testing.T) {
 		if _, err := c.Ensure(t.Context(), web("b", 80)); !isA[*ipam.ExhaustedError](err) {
 			t.Errorf("the address that gw2 may hold was given away, or: %v", err)
 		}
-	})
-}
-
-// TestLedgerWithNonsense: what no State can carry is no ledger. It is told, and stops no round.
-func TestLedgerWithNonsense(t *testing.T) {
-	some := ipam.Reservation{Address: addresses("10.0.0.2")[0], Owner: ipam.Owner(key("vip"))}
-	for name, edit := range map[string]func(*loadbalancer.Ledger){
-		"kept for no Service":  func(l *loadbalancer.Ledger) { l.Kept[0].Owner = ipam.Owner{Namespace: "Default", Name: "my web"} },
-		"kept, but no address": func(l *loadbalancer.Ledger) { l.Kept[0].Address = addresses("224.0.0.18")[0] },
-		"kept twice":           func(l *loadbalancer.Ledger) { l.Kept = append(l.Kept, some) },
-		"quarantined, everybody": func(l *loadbalancer.Ledger) {
-			l.Quarantined = []loadbalancer.Quarantine{{Address: addresses("0.0.0.0")[0]}}
-		},
-		"releasing, no Service": func(l *loadbalancer.Ledger) { l.Releasing = []desired.Releasing{{Address: addresses("10.0.0.3")[0]}} },
-	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				s := newSite(t, "10.0.0.1-10.0.0.9", "gw1")
-				c := s.start()
-				s.ensure(c, web("a", 80))
-				time.Sleep(time.Second)
-				spoil := func(l *loadbalancer.Ledger) {
-					l.Kept = []ipam.Reservation{some}
-					edit(l)
-				}
-				s.ledger.edit(spoil)
-				time.Sleep(3 * time.Minute)
-				s.ensure(c, web("b", 80))
-				if told := s.observer.toldOf(); len(told) != 1 || !isA[*loadbalancer.LedgerError](told[0]) {
-					t.Errorf("told %v", told)
-				}
-				_ = c.stop()
-				c = s.start(replayed(web("a", 80)), replayed(web("b", 80)))
-				defer c.stop()
-				if _, err := c.Ensure(t.Context(), web("c", 80)); err == nil {
-					t.Error("c got an address although nobody knows what is kept")
-				}
-				s.ledger.edit(func(l *loadbalancer.Ledger) { *l = loadbalancer.Ledger{} })
-				time.Sleep(35 * time.Second)
-				s.ensure(c, web("c", 80))
-			})
-		})
-	}
-}
-
-// TestPublishedNonsense: an address that nobody can have is not the Service's, and hurts no other.
-func TestPublishedNonsense(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := newSite(t, "10.0.0.1-10.0.0.9", "gw1")
-		c := s.start(replayed(web("a", 80), "127.0.0.1"))
-		defer c.stop()
-		if got := s.ensure(c, web("a", 80)).Addresses[0].String(); got != "10.0.0.1" {
-			t.Errorf("a has %s", got)
-		}
-		if _, _, notices := s.observer.seen(); notices[key("a")] == nil {
-			t.Error("a was not told")
-		}
-		if err := c.Delete(t.Context(), key("a"), true); err != nil {
-			t.Error(err)
-		}
-		s.ensure(c, web("b", 80))
 	})
 }

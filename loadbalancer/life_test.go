@@ -41,7 +41,10 @@ type life struct {
 	services map[string]*lived
 	kept     map[string]netip.Addr
 	busy     map[string]bool
-	log      []string
+
+	// story is what happened, for whoever has to find out why.
+	telling sync.Mutex
+	story   []string
 }
 
 // lived is a Service as its owner sees it.
@@ -90,6 +93,7 @@ func (l *life) run() {
 	_ = l.c.stop()
 }
 
+// dump tells what every gateway has and what happened before.
 func (l *life) dump() {
 	for _, g := range l.site.gateways {
 		state, _ := g.snapshot()
@@ -101,15 +105,20 @@ func (l *life) dump() {
 			}
 		}
 	}
-	for _, line := range l.log[max(0, len(l.log)-250):] {
+	l.telling.Lock()
+	defer l.telling.Unlock()
+	for _, line := range l.story {
 		l.t.Log(line)
 	}
 }
 
 func (l *life) note(format string, args ...any) {
-	l.log = append(l.log, time.Now().Format("04:05.000 ")+fmt.Sprintf(format, args...))
+	l.telling.Lock()
+	defer l.telling.Unlock()
+	l.story = append(l.story, time.Now().Format("04:05.000 ")+fmt.Sprintf(format, args...))
 }
 
+// happen lets one thing happen.
 func (l *life) happen() {
 	gateway := l.site.gateways[l.random.IntN(2)]
 	address := fmt.Sprintf("10.0.0.%d", 1+l.random.IntN(8))
@@ -283,12 +292,19 @@ func (l *life) restart() {
 		replays = append(replays, r)
 	}
 	l.note("restart with %d", len(replays))
+	newest := desired.Fence{}
 	for _, g := range l.site.gateways {
-		g.change(func(g *fakeGateway) { g.dead, g.cut = false, false })
+		if state, _ := g.snapshot(); state != nil && state.Fence.Compare(newest) > 0 {
+			newest = state.Fence
+		}
+	}
+	for _, g := range l.site.gateways {
+		if state, _ := g.snapshot(); state != nil && state.Fence == newest { // doc.go: what only this one knows would be lost
+			g.change(func(g *fakeGateway) { g.dead, g.cut = false, false })
+		}
 	}
 	l.site.ledger.fail(nil)
 	l.c = l.site.start(replays...)
-	<-l.c.Loaded()
 }
 
 // oneOwner looks at what all gateways serve at this moment, also those that nobody can reach.

@@ -285,6 +285,7 @@ func frontendPorts(frontends []desired.Frontend) (ports []ipam.Port) {
 func (m *Manager) claimReleasing(releasing []desired.Releasing) {
 	for _, r := range releasing {
 		if m.addresses.ClaimReleasing(ipam.Owner(r.Owner), r.Address, ipamPorts(r.Ports)) == nil {
+			m.proven[r.Address] = true
 			m.since[hold{r.Address, r.Owner}] = released{
 				since: desired.Fence{Epoch: r.SinceEpoch, Sequence: r.SinceSequence}, ports: r.Ports,
 			}

@@ -112,3 +112,23 @@ func TestSharerThatAsksForAnothersPortWhileDown(t *testing.T) {
 		}
 	})
 }
+
+// TestControllerDiesAfterAServiceBeganToShare: which ports it had alone the gateway that is away knows best.
+func TestControllerDiesAfterAServiceBeganToShare(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "10.0.0.1", "gw1", "gw2")
+		c := s.start()
+		s.ensure(c, web("a", 80))
+		s.gateway("gw2").change(func(g *fakeGateway) { g.dead = true })
+		s.ensure(c, sharing(web("a", 81), "k"))
+		_ = c.stop()
+		c = s.start(replayed(sharing(web("a", 81), "k"), "10.0.0.1"))
+		defer c.stop()
+		if _, err := c.Ensure(t.Context(), sharing(web("b", 80), "k")); err == nil {
+			t.Error("port 80 was given away while gw2 may serve it for a")
+		}
+		s.gateway("gw2").change(func(g *fakeGateway) { g.dead = false })
+		time.Sleep(20 * time.Second)
+		s.ensure(c, sharing(web("b", 80), "k"))
+	})
+}

@@ -202,7 +202,8 @@ type Releasing struct {
 	Address netip.Addr `json:"address"`
 	// Owner is the Service that had it.
 	Owner Key `json:"owner"`
-	// Ports are those that Owner had of an address that it shared, sorted by Protocol and Port; none: the address was its own.
+	// Ports are those that Owner had of an address that it shared, sorted by Protocol and Port; none: the address was its own,
+	// and all of it but what Owner has in this State is on its way back.
 	Ports []Port `json:"ports,omitempty"`
 	// Since is the fence of the first State without the address: every configured gateway has to confirm it, or a newer one.
 	SinceEpoch    uint64 `json:"sinceEpoch"`

@@ -62,7 +62,9 @@ type floating struct {
 	// problem is a fault of the address itself. It is told of the load balancers that have it, because leaving them
 	// out cures the State, else of the VIP.
 	problem string
-	owned   bool
+	// former is whose return to the pool the problem is: that one may have begun to share what it had alone.
+	former Key
+	owned  bool
 }
 
 // add notes a fault of the whole State.

@@ -44,13 +44,8 @@ func (v *validation) vipProblem(vip VIP) string {
 // unowned tells the problems of VIPs that no load balancer was told of.
 func (v *validation) unowned() {
 	for i, vip := range v.state.VIPs {
-		f := v.vips[vip.Address]
-		problem := f.problem
-		if owner, whole := v.returns.addresses[vip.Address]; problem == "" && whole {
-			problem = returning(vip.Address, owner)
-		}
-		if problem != "" && !f.owned {
-			v.add(fmt.Sprintf("vips[%d].address", i), problem)
+		if f := v.vips[vip.Address]; f.problem != "" && !f.owned {
+			v.add(fmt.Sprintf("vips[%d].address", i), f.problem)
 		}
 	}
 }

@@ -75,12 +75,12 @@ func (j *judgement) addresses() {
 	for i, address := range j.lb.Addresses {
 		f := j.v.vips[address]
 		problem := ""
-		switch owner, whole := j.v.returns.addresses[address]; {
-		case whole && (f == nil || owner != j.lb.Key):
-			problem = returning(address, owner)
+		switch {
+		case f == nil && j.v.returns.addresses[address] != Key{}:
+			problem = returning(address, j.v.returns.addresses[address])
 		case f == nil:
 			problem = fmt.Sprintf("%s is not one of the vips", address)
-		case f.problem != "":
+		case f.problem != "" && f.former != j.lb.Key:
 			problem = f.problem
 		case j.v.state.ControlPlane != nil && j.v.state.ControlPlane.Address == address:
 			problem = fmt.Sprintf("%s is the control plane's address, which no Service shares", address)

@@ -13,9 +13,9 @@ type returns struct {
 
 // releasing judges what is on its way back, before the load balancers: none may have it.
 //
-// An address without ports was its owner's alone and conflicts with whatever floats there, but for the owner itself: it
-// may have it again, with ports that it shares. Ports of a shared address conflict with the same ports of another owner
-// only: others may serve theirs on it, or give up theirs too.
+// An address without ports was its owner's alone and conflicts with whatever floats there, but for its owner, who shares
+// it from now on: nobody else joins before every gateway knows which ports it has. Ports of a shared address
+// conflict with the same ports of another owner only: others may serve theirs on it, or give up theirs too.
 func (v *validation) releasing() {
 	type hold struct {
 		address netip.Addr
@@ -41,9 +41,9 @@ func (v *validation) releasing() {
 			v.returns.addresses[r.Address] = r.Owner
 		}
 		// The control plane shares its address with nobody.
-		alone := v.state.ControlPlane != nil && v.state.ControlPlane.Address == r.Address
+		alone := len(r.Ports) == 0 || v.state.ControlPlane != nil && v.state.ControlPlane.Address == r.Address
 		if f := v.vips[r.Address]; f != nil && f.problem == "" && alone {
-			f.problem = returning(r.Address, r.Owner)
+			f.problem, f.former = returning(r.Address, r.Owner), r.Owner
 		}
 	}
 }

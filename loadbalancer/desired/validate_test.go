@@ -20,6 +20,9 @@ func TestValidStates(t *testing.T) {
 		"no UID":       func(s *desired.State) { s.LoadBalancers[0].UID = "" },
 		"no nodes":     func(s *desired.State) { s.Nodes = nil },
 		"no releasing": func(s *desired.State) { s.Releasing = nil },
+		"begins to share": func(s *desired.State) {
+			s.Releasing[0].Address, s.Releasing[0].Owner = s.LoadBalancers[0].Addresses[0], s.LoadBalancers[0].Key
+		},
 		"IPv6 VRRP": func(s *desired.State) {
 			s.Gateways[0].VRRPAddress, s.Gateways[1].VRRPAddress = addr("fe80::1"), addr("fe80::2")
 		},
@@ -42,9 +45,6 @@ func TestValidStates(t *testing.T) {
 		},
 		"departed ports that their owner has again": func(s *desired.State) {
 			s.Releasing[2].Owner, s.Releasing[2].Ports = key("api"), []desired.Port{{Protocol: desired.TCP, Port: 80}}
-		},
-		"an address that its owner begins to share": func(s *desired.State) {
-			s.Releasing[2].Owner, s.Releasing[2].Ports = key("api"), nil
 		},
 		"departed ports beside a whole address": func(s *desired.State) { s.Releasing[2].Address = addr("192.0.2.20") },
 		"kept and quarantined":                  func(s *desired.State) { s.Quarantined[0].Address = s.Reserved[1].Address },
