@@ -2,6 +2,7 @@ package loadbalancer_test
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -11,6 +12,7 @@ import (
 	"cloud-provider-haproxy/ipam"
 	"cloud-provider-haproxy/loadbalancer"
 	"cloud-provider-haproxy/loadbalancer/desired"
+	"cloud-provider-haproxy/loadbalancer/wire"
 )
 
 func poolsOf(t *testing.T, named map[string]string) loadbalancer.PoolSettings {
@@ -117,6 +119,26 @@ func TestReservedByTheConfiguration(t *testing.T) {
 		}
 		if got := s.ledger.read().Kept; len(got) != 0 {
 			t.Errorf("the ledger has the configuration's: %v", got)
+		}
+	})
+}
+
+// TestRoutersAndBroadcastAreNotGiven: the gateways know their networks.
+func TestRoutersAndBroadcastAreNotGiven(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "10.0.0.0-10.0.0.3", "gw1")
+		s.gateways[0].links = []wire.Link{{Interface: "eth0", Prefixes: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/30")},
+			Routers: addresses("10.0.0.1")}}
+		c := s.start()
+		defer c.stop()
+		if got := s.ensure(c, web("a", 80)).Addresses[0].String(); got != "10.0.0.2" {
+			t.Errorf("a has %s", got)
+		}
+		for address, word := range map[string]string{"10.0.0.0": "network", "10.0.0.1": "router", "10.0.0.3": "broadcast"} {
+			_, err := c.Ensure(t.Context(), requesting(web("b", 80), address))
+			if !isA[*ipam.ExcludedError](err) || !strings.Contains(err.Error(), word) {
+				t.Errorf("%s: %v", address, err)
+			}
 		}
 	})
 }
