@@ -38,6 +38,7 @@ func well(name string, change func(*wire.Status)) toldStatus {
 		Applied: time.Date(2026, 3, 1, 10, 5, 0, 0, time.FixedZone("CET", 3600)),
 		InSync:  true, HAProxyUp: time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC), KeepalivedUp: true,
 		Held:    addrs("192.0.2.10", "192.0.2.12"),
+		Current: true,
 		Reloads: map[string]uint64{"first start": 1, "slots refilled": 2}, RuntimeUpdates: 112,
 		Rounds:      map[wire.Outcome]uint64{wire.Runtime: 112, wire.Unchanged: 40, wire.Reloaded: 3},
 		Nodes:       []wire.NodeStatus{{Name: "w1", State: "UP", Sessions: 100}, {Name: "w2", State: "NOCHECK", Sessions: 99}},
