@@ -45,6 +45,10 @@ func TestPair(t *testing.T) {
 		{"agent", testAgentRestarts},
 		{"holder", testHolderDies},
 		{"stale", testStaleGateway},
+		{"slept", testSleptThrough},
+		{"forged", testForgedState},
+		{"power", testPowerFailure},
+		{"relay", testRelay},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, p) })
 	}

@@ -165,16 +165,17 @@ func testClusterRebuilt(t *testing.T, p *pair) {
 		state := p.state(p.Workers, web())
 		state.Fence.ClusterUID = uid
 		_, err := p.tryPush(t, state)
-		for _, words := range []string{"belongs to the cluster", "stop gatewayctl-agent, remove /var/lib/gatewayctl/state.json"} {
+		for _, words := range []string{"belongs to the cluster", "stop gatewayctl-agent, remove /var/lib/gatewayctl/state.json", "only then"} {
 			if err == nil || !strings.Contains(err.Error(), words) {
 				t.Fatalf("a State of cluster %s: %v, want %q", uid, err, words)
 			}
 		}
 		for _, g := range p.Gateways {
 			end(t, g, "-TERM", "gatewayctl")
-			_, err := g.Run(t.Context(), "rm", "/var/lib/gatewayctl/state.json")
-			must(t, err)
-			_, err = g.StartAgent(t.Context())
+			mustRun(t, g, "rm", stateFile)
+		}
+		for _, g := range p.Gateways {
+			_, err := g.StartAgent(t.Context())
 			must(t, err)
 		}
 		p.push(t, state)
