@@ -99,6 +99,8 @@ func instance(name string) func(*desired.State) {
 	return func(s *desired.State) { s.Fence.Instance = name }
 }
 
+func noNodes(s *desired.State) { s.Nodes = nil }
+
 func cluster(uid string) func(*desired.State) {
 	return func(s *desired.State) { s.Fence.ClusterUID = uid }
 }
@@ -129,7 +131,7 @@ func TestAfterABoot(t *testing.T) {
 		{name: "a newer epoch of another controller", held: mine, west: tells(t, sample(1, web, epoch(4), instance("next"))),
 			want: sample(1, web, epoch(4), instance("next")), current: true},
 		{name: "a State, and we none", held: nil, west: tells(t, newer), want: newer, current: true},
-		{name: "a State, and ours is from before the cluster", held: sample(1, web, cluster(""), epoch(0), instance("")), west: tells(t, newer), want: newer, current: true},
+		{name: "a State, and ours is from before the cluster", held: sample(1, controlPlane, noNodes, cluster(""), epoch(0), instance("")), west: tells(t, newer), want: newer, current: true},
 		{name: "none, and neither have we", held: nil, west: func(*fakePeer) {}, want: nil},
 		{name: "it does not answer", held: mine, west: func(p *fakePeer) { p.err = errDown }, want: mine, problem: "no route"},
 		{name: "it hangs", held: mine, west: func(p *fakePeer) { p.hangs = true }, want: mine, problem: "deadline"},
