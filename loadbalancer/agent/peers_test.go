@@ -440,3 +440,17 @@ func TestBothBoot(t *testing.T) {
 		}
 	})
 }
+
+// A peer asks every two seconds: answering runs no program, and tells no more than it needs.
+func TestHelloToAPeerIsCheap(t *testing.T) {
+	m := holding(t, sample(5, web))
+	a := started(t, m)
+	before := m.operations
+	hello := a.hello(t.Context(), wire.RolePeer)
+	if m.operations != before || len(hello.Links) != 0 {
+		t.Errorf("%d operations on the machine, links %v", m.operations-before, hello.Links)
+	}
+	if hello.Fence == nil || *hello.Fence != sample(5).Fence {
+		t.Errorf("fence %v", hello.Fence)
+	}
+}
