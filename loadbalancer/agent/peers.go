@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -134,30 +135,28 @@ func (p *peers) tell(ctx context.Context, before, after *peer) {
 
 // takeNewest takes the newest State of those that peers hold and we do not, and says whether ours is newer now.
 func (a *Agent) takeNewest(ctx context.Context, interval time.Duration) bool {
-	newest := a.peers.newest(a.heldFence(), a.patience())
-	if newest == nil {
+	from := a.peers.newest(a.heldFence(), a.patience())
+	if from == nil {
 		return false
 	}
-	signed, err := newest.handOver(ctx)
-	a.peers.mu.Lock()
+	log := a.log.With("peer", from.address.Name, "fence", from.fence.String())
+	signed, err := from.handOver(ctx)
 	if err != nil {
-		newest.failed(err, interval)
-	}
-	a.peers.mu.Unlock()
-	if err != nil {
-		a.log.Warn("asking a peer for its newer State", "peer", newest.address.Name, "error", err)
+		log.Warn("asking a peer for its newer State", "error", err)
+		a.peers.mu.Lock()
+		defer a.peers.mu.Unlock()
+		from.failed(err, interval)
 		return false
 	}
-	err = a.take(ctx, signed)
-	if err == nil {
-		a.log.Info("took a newer State", "peer", newest.address.Name, "fence", a.heldFence())
-		return true
+	if err := a.take(ctx, signed); err != nil {
+		log.Warn("a peer's newer State cannot be taken", "error", err)
+		a.peers.mu.Lock()
+		defer a.peers.mu.Unlock()
+		from.fruitless(err)
+		return false
 	}
-	a.log.Warn("a peer's newer State cannot be taken", "peer", newest.address.Name, "fence", newest.fence, "error", err)
-	a.peers.mu.Lock()
-	defer a.peers.mu.Unlock()
-	newest.fruitless(err)
-	return false
+	log.Info("took a newer State from a peer")
+	return true
 }
 
 // patience is how long a peer may be ahead before its State is taken. A gateway that is not current holds nothing that it
@@ -237,29 +236,33 @@ func (a *Agent) heldFence() *desired.Fence {
 	return nil
 }
 
-// judgeFreshness confirms the State that is held when a peer was reached and none that was holds a newer one. Who holds
-// another cluster's, or a State that is not believed, says nothing either way; whom nobody can reach cannot be asked.
+// judgeFreshness confirms the State that is held when the peers say that it is the newest.
 func (a *Agent) judgeFreshness() {
 	held := a.heldFence()
 	if held == nil || a.isCurrent() {
 		return
 	}
-	a.peers.mu.Lock()
+	if agree := a.peers.agreeing(held); len(agree) > 0 {
+		a.confirm(fmt.Sprintf("no peer that answers holds a newer State: %s", strings.Join(agree, ", ")))
+	}
+}
+
+// agreeing are the peers that were reached and hold nothing newer, none as soon as one holds something newer. Who holds
+// another cluster's State, or one that is not believed, says nothing either way; whom nobody reaches cannot be asked.
+func (p *peers) agreeing(held *desired.Fence) []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	var agree []string
-	for _, one := range a.peers.all {
+	for _, one := range p.all {
 		if !one.answered {
 			continue
 		}
 		switch one.compare(held) {
 		case ahead:
-			a.peers.mu.Unlock()
-			return
+			return nil
 		case noNewer:
 			agree = append(agree, one.address.Name)
 		}
 	}
-	a.peers.mu.Unlock()
-	if len(agree) > 0 {
-		a.confirm(fmt.Sprintf("no peer that answers holds a newer State: %q", agree))
-	}
+	return agree
 }
