@@ -43,7 +43,7 @@ func (a *Agent) peerWarnings() []wire.Warning {
 			// The same for all of them: told once, below.
 		case one.untaken != nil:
 			warnings = append(warnings, wire.Warning{Reason: "NewerStateNotTaken", Message: fmt.Sprintf(
-				"peer %s holds a newer State (%s), which cannot be taken: %v", one.address.Name, one.fence, one.untaken)})
+				"peer %s holds a newer State, which cannot be taken: %v", one.address.Name, one.untaken)})
 		}
 	}
 	if unarmed != nil {

@@ -226,6 +226,22 @@ func TestThreeGateways(t *testing.T) {
 	}
 }
 
+// Of two that are newer the newest alone is asked for its State: each one costs a transaction.
+func TestTheNewestIsTakenAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		west, other := &fakePeer{}, &fakePeer{}
+		a, _ := peered(t, sample(5, north, web), west, other)
+		west.holds(t, sample(6, north, web))
+		other.holds(t, sample(7, north, web, db))
+		watching(t, a.followPeers)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if west.handed != 0 || other.handed != 1 {
+			t.Errorf("west was asked for its State %d times, north %d times", west.handed, other.handed)
+		}
+	})
+}
+
 // It is current only when nobody is newer, not when something newer was taken: the second may be newer still.
 func TestNotCurrentBetweenTwoNewer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -247,162 +263,6 @@ func TestNotCurrentBetweenTwoNewer(t *testing.T) {
 		synctest.Wait()
 		if a.heldFence().Sequence != 7 || m.file(ready) != "50\n" || handedThen != 2 {
 			t.Errorf("it holds %v, ready is %q, written after it was handed %d States", a.heldFence(), m.file(ready), handedThen)
-		}
-	})
-}
-
-// A gateway that is current leaves a rollout to the controller: it helps itself later, and later still while one has a session.
-func TestPatience(t *testing.T) {
-	for _, test := range []struct {
-		name    string
-		visited bool
-		least   time.Duration
-	}{{"nobody is here", false, patience}, {"a controller is here", true, patienceVisited}} {
-		t.Run(test.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				west := &fakePeer{}
-				a, _ := peered(t, sample(5, web), west)
-				west.holds(t, sample(5, web))
-				watching(t, a.followPeers)
-				synctest.Wait() // current
-				if test.visited {
-					a.places[wire.RoleController] <- struct{}{}
-				}
-				// More comes all the time, as in a busy cluster: it must not put us off for ever.
-				begun, sequence := time.Now(), uint64(5)
-				for a.heldFence().Sequence == 5 && time.Since(begun) < time.Hour {
-					sequence++
-					west.holds(t, sample(sequence, web))
-					time.Sleep(time.Second)
-					synctest.Wait()
-				}
-				interval := time.Duration(a.config.Peers.Interval)
-				if took := time.Since(begun); took < test.least || took > test.least+2*interval {
-					t.Errorf("it helped itself after %v, want %v", took, test.least)
-				}
-			})
-		})
-	}
-}
-
-// What cannot be taken is tried again, ever more seldom; what was only refused more often than what was rolled back.
-func TestNewerStateIsTriedAgain(t *testing.T) {
-	for _, test := range []struct {
-		name  string
-		fault func(*machine)
-		most  int // in an hour
-		least int
-	}{
-		{"refused", func(m *machine) { m.files["/etc/gatewayctl/limits.yaml"] = "vipPrefixes: []\n" }, 65, 50},
-		{"rolled back", func(m *machine) {
-			m.strike = func(_ int, operation string) strike {
-				if operation == "run /keepalived reload" {
-					return failsBefore
-				}
-				return passes
-			}
-		}, 9, 6},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				west := &fakePeer{}
-				a, m := peered(t, sample(5, web), west)
-				west.holds(t, sample(6, web, db))
-				limits := m.file("/etc/gatewayctl/limits.yaml")
-				m.meanwhile(func() { test.fault(m) })
-				watching(t, a.followPeers)
-				time.Sleep(time.Hour)
-				synctest.Wait()
-				if west.handed > test.most || west.handed < test.least {
-					t.Errorf("tried %d times in an hour", west.handed)
-				}
-				if m.file(ready) == "50\n" || a.heldFence().Sequence != 5 {
-					t.Errorf("ready is %q, it holds %v", m.file(ready), a.heldFence())
-				}
-				if w := a.peerWarnings(); len(w) != 2 || w[0].Reason != "NotCurrent" || w[1].Reason != "NewerStateNotTaken" {
-					t.Errorf("warnings %+v", w)
-				}
-				m.meanwhile(func() {
-					m.files["/etc/gatewayctl/limits.yaml"] = limits
-					m.strike = func(int, string) strike { return passes }
-				})
-				time.Sleep(failedLast + time.Minute)
-				synctest.Wait()
-				if m.file(ready) != "50\n" || a.heldFence().Sequence != 6 || len(a.peerWarnings()) != 0 {
-					t.Errorf("after the repair ready is %q, it holds %v, it warns %v", m.file(ready), a.heldFence(), a.peerWarnings())
-				}
-			})
-		})
-	}
-}
-
-// A peer that does not answer is dialed anew, not too often, and asked at every interval once it does.
-func TestSilentPeer(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		west := &fakePeer{err: errDown}
-		a, m := peered(t, sample(5, web), west)
-		watching(t, a.followPeers)
-		time.Sleep(10 * time.Minute)
-		synctest.Wait()
-		if west.hellos < 35 || west.hellos > 45 || west.dialed != west.hellos || west.closed != west.dialed {
-			t.Errorf("asked %d times in ten minutes, dialed %d, closed %d", west.hellos, west.dialed, west.closed)
-		}
-		west.holds(t, sample(5, web))
-		time.Sleep(unreachedLast + time.Duration(a.config.Peers.Interval))
-		synctest.Wait()
-		if m.file(ready) != "50\n" {
-			t.Errorf("it answers, ready is %q", m.file(ready))
-		}
-		before := west.hellos
-		time.Sleep(time.Minute)
-		synctest.Wait()
-		if asked := west.hellos - before; asked != 30 || west.dialed != west.closed+1 || west.handed != 0 {
-			t.Errorf("asked %d times in a minute, dialed %d, closed %d, State handed over %d times", asked, west.dialed, west.closed, west.handed)
-		}
-	})
-}
-
-// Nobody is left open: not who is gone from the State, nor anybody at the end.
-func TestPeersAreClosed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		west, other := &fakePeer{}, &fakePeer{}
-		a, _ := peered(t, sample(5, north, web), west, other)
-		west.holds(t, sample(6, web)) // without north
-		ctx, cancel := context.WithCancel(t.Context())
-		ended := make(chan struct{})
-		go func() { defer close(ended); a.followPeers(ctx) }()
-		time.Sleep(time.Second)
-		synctest.Wait()
-		if other.dialed != 1 || other.closed != 1 || west.closed != 0 {
-			t.Errorf("north dialed %d times, closed %d times; west closed %d times", other.dialed, other.closed, west.closed)
-		}
-		cancel()
-		<-ended
-		if west.closed != west.dialed {
-			t.Errorf("west dialed %d times, closed %d times", west.dialed, west.closed)
-		}
-	})
-}
-
-// Without a key nobody is asked, and status says so once, whatever the number of peers.
-func TestWithoutAKey(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		a, m := peered(t, sample(5, north, web))
-		watching(t, a.followPeers) // dial knows nobody
-		time.Sleep(time.Minute)
-		synctest.Wait()
-		w := a.peerWarnings()
-		if len(w) != 2 || w[0].Reason != "NotCurrent" || w[1].Reason != "NoSelfConfiguration" || !strings.Contains(w[1].Message, "nobody is at") {
-			t.Errorf("warnings %+v", w)
-		}
-		if m.file(ready) != "0\n" {
-			t.Errorf("ready is %q", m.file(ready))
-		}
-		if result, refusal := a.apply(t.Context(), sign(t, sample(5, north, web))); refusal != nil || result.Outcome != wire.Unchanged {
-			t.Fatalf("apply: %+v %v", result, refusal)
-		}
-		if m.file(ready) != "50\n" {
-			t.Errorf("after the controller ready is %q", m.file(ready))
 		}
 	})
 }
