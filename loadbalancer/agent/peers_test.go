@@ -231,12 +231,12 @@ func TestTheNewestIsTakenAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		west, other := &fakePeer{}, &fakePeer{}
 		a, _ := peered(t, sample(5, north, web), west, other)
-		west.holds(t, sample(6, north, web))
-		other.holds(t, sample(7, north, web, db))
+		west.holds(t, sample(7, north, web, db))
+		other.holds(t, sample(6, north, web)) // comes first in the alphabet
 		watching(t, a.followPeers)
 		time.Sleep(time.Second)
 		synctest.Wait()
-		if west.handed != 0 || other.handed != 1 {
+		if west.handed != 1 || other.handed != 0 {
 			t.Errorf("west was asked for its State %d times, north %d times", west.handed, other.handed)
 		}
 	})
