@@ -82,6 +82,11 @@ func TestStatus(t *testing.T) {
 		{"new gateway", []statusSource{toldStatus{name: "gw1", status: &wire.Status{Hello: wire.Hello{Gateway: "gw1", Schema: desired.Schema}, KeepalivedUp: true}}},
 			"out of sync: gw1"},
 		{"other schema", []statusSource{well("gw1", func(s *wire.Status) { s.Hello.Schema = 2 })}, "out of sync: gw1"},
+		{"alone since it booted", []statusSource{well("gw1", func(s *wire.Status) {
+			s.Current = false
+			s.Peers = []wire.PeerStatus{{Gateway: "gw2", Problem: unreachable.Error()}, {Gateway: "gw3", Answers: true, Fence: &s.Fence}}
+			s.Warnings = []wire.Warning{{Reason: "NotCurrent", Message: "since it booted nobody has confirmed"}}
+		})}, ""},
 		{"many VIPs", []statusSource{well("gw1", func(s *wire.Status) {
 			s.Held = addrs("192.0.2.10", "192.0.2.11", "192.0.2.12", "192.0.2.13", "2001:db8::10")
 		})}, ""},

@@ -47,6 +47,9 @@ type peer struct {
 	askAt   time.Time
 	pause   time.Duration
 
+	// returned is true when it has just begun to answer: while it was silent we may have missed anything, so a State that it
+	// has ahead of us is no rollout's that comes to us next.
+	returned bool
 	// ahead is since when it has held a newer State than we; zero when it has not.
 	ahead time.Time
 	// untaken is why its newer State could not be taken, takeAt and takePause when that is tried again.
@@ -61,11 +64,12 @@ type peer struct {
 func (p *peer) ask(ctx context.Context, dial func(PeerAddress) (Peer, error), interval time.Duration) {
 	hello, err := p.hello(ctx, dial)
 	now := time.Now()
-	if p.answered = err == nil; p.answered {
-		p.fence, p.heard, p.failure, p.pause = hello.Fence, now, nil, 0
+	if err != nil {
+		p.failed(err, interval)
 		return
 	}
-	p.failed(err, interval)
+	p.returned = p.returned || !p.answered
+	p.answered, p.fence, p.heard, p.failure, p.pause = true, hello.Fence, now, nil, 0
 }
 
 func (p *peer) hello(ctx context.Context, dial func(PeerAddress) (Peer, error)) (*wire.Hello, error) {
@@ -105,7 +109,7 @@ func (p *peer) close() {
 func (p *peer) compare(held *desired.Fence) standing {
 	s := compareFences(held, p.fence)
 	if s != ahead {
-		p.ahead, p.untaken, p.takeAt, p.takePause = time.Time{}, nil, time.Time{}, 0
+		p.returned, p.ahead, p.untaken, p.takeAt, p.takePause = false, time.Time{}, nil, time.Time{}, 0
 		return s
 	}
 	if p.ahead.IsZero() {

@@ -181,7 +181,7 @@ func (p *peers) newest(held *desired.Fence, patience time.Duration) *peer {
 		if !one.answered {
 			continue
 		}
-		if one.compare(held) != ahead || now.Sub(one.ahead) < patience || now.Before(one.takeAt) {
+		if one.compare(held) != ahead || now.Before(one.takeAt) || !one.returned && now.Sub(one.ahead) < patience {
 			continue
 		}
 		if newest == nil || one.fence.Compare(*newest.fence) > 0 {

@@ -44,6 +44,26 @@ func TestPatience(t *testing.T) {
 	}
 }
 
+// After a silence there is no rollout to wait for: a gateway that was cut off, and ran on, helps itself at once.
+func TestNoPatienceAfterASilence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		west := &fakePeer{}
+		a, _ := peered(t, sample(5, web), west)
+		west.holds(t, sample(5, web))
+		watching(t, a.followPeers)
+		synctest.Wait() // current
+		a.places[wire.RoleController] <- struct{}{}
+		west.do(func(p *fakePeer) { p.err = errDown })
+		time.Sleep(10 * time.Minute)
+		west.holds(t, sample(55, web, db))
+		time.Sleep(unreachedLast + time.Duration(a.config.Peers.Interval))
+		synctest.Wait()
+		if a.heldFence().Sequence != 55 {
+			t.Errorf("it holds %v", a.heldFence())
+		}
+	})
+}
+
 // What cannot be taken is tried again, ever more seldom; what was only refused more often than what was rolled back.
 func TestNewerStateIsTriedAgain(t *testing.T) {
 	for _, test := range []struct {

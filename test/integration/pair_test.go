@@ -49,6 +49,7 @@ func TestPair(t *testing.T) {
 		{"forged", testForgedState},
 		{"power", testPowerFailure},
 		{"relay", testRelay},
+		{"peers-key", testPeersKey},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, p) })
 	}

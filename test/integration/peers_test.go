@@ -3,6 +3,7 @@ package integration
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -11,6 +12,7 @@ import (
 
 	"cloud-provider-haproxy/loadbalancer/desired"
 	"cloud-provider-haproxy/loadbalancer/gateway"
+	"cloud-provider-haproxy/loadbalancer/wire"
 	"cloud-provider-haproxy/test/lab"
 	"cloud-provider-haproxy/test/lab/traffic"
 )
@@ -262,6 +264,36 @@ func each(hosts []*lab.Host, do func(*lab.Host) error) error {
 		}
 	}
 	return first
+}
+
+// testPeersKey: the key with which a gateway asks another one reads the State there, and does nothing else.
+func testPeersKey(t *testing.T, p *pair) {
+	p.begin(t)
+	from, to := p.Gateways[0], p.Gateways[1]
+	client := p.clientOf(t, from, lab.PeerKeyFile, lab.PeerHostsFile, to)
+	signed, err := client.State(t.Context())
+	must(t, err)
+	want, _ := held(t, to)
+	if !bytes.Equal(signed.State, want.State) {
+		t.Error("the State that is handed over is not the one that is held")
+	}
+	_, applying := client.Apply(t.Context(), *signed)
+	_, planning := client.Plan(t.Context(), *signed)
+	_, asking := client.Status(t.Context())
+	_, probing := client.Probe(t.Context(), []wire.ProbeTarget{{Address: web4}})
+	for verb, err := range map[string]error{"plan": planning, "status": asking, "probe": probing} {
+		var refusal *wire.Refusal
+		if !errors.As(err, &refusal) || refusal.Code != wire.CodeRole {
+			t.Errorf("%s: %v, want a refusal with code %s", verb, err, wire.CodeRole)
+		}
+	}
+	if applying == nil {
+		t.Error("apply with a peer's key succeeded")
+	}
+	if _, err := from.Run(t.Context(), "ssh", "-i", lab.PeerKeyFile, "-o", "UserKnownHostsFile="+lab.PeerHostsFile, "-o", "BatchMode=yes",
+		"gatewayctl@"+to.Addr4.String(), "id"); err == nil {
+		t.Error("a peer's key ran a command of its choice")
+	}
 }
 
 // testRelay: a controller that reaches one gateway alone gets its State to the other through it, and a gateway that lost its State

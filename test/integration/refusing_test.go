@@ -188,9 +188,11 @@ func testClusterRebuilt(t *testing.T, p *pair) {
 }
 
 // key is the controller's.
-func (p *pair) key(t *testing.T) ssh.Signer {
+func (p *pair) key(t *testing.T) ssh.Signer { return keyOf(t, p.Controller, lab.KeyFile) }
+
+func keyOf(t *testing.T, h *lab.Host, file string) ssh.Signer {
 	t.Helper()
-	text, err := p.Controller.ReadFile(lab.KeyFile)
+	text, err := h.ReadFile(file)
 	must(t, err)
 	key, err := ssh.ParsePrivateKey(text)
 	must(t, err)
@@ -199,7 +201,13 @@ func (p *pair) key(t *testing.T) ssh.Signer {
 
 func (p *pair) client(t *testing.T, g *lab.Host) *gateway.Client {
 	t.Helper()
-	known, err := p.Controller.ReadFile(lab.KnownHostsFile)
+	return p.clientOf(t, p.Controller, lab.KeyFile, lab.KnownHostsFile, g)
+}
+
+// clientOf gives a client of g with the keys of a host, and from there.
+func (p *pair) clientOf(t *testing.T, from *lab.Host, keyFile, knownHosts string, g *lab.Host) *gateway.Client {
+	t.Helper()
+	known, err := from.ReadFile(knownHosts)
 	must(t, err)
 	file := filepath.Join(t.TempDir(), "known_hosts")
 	must(t, os.WriteFile(file, known, 0o600))
@@ -207,7 +215,7 @@ func (p *pair) client(t *testing.T, g *lab.Host) *gateway.Client {
 	must(t, err)
 	client, err := gateway.New(gateway.Config{
 		Name: g.Name, Address: port(g.Addr4, 22), User: "gatewayctl",
-		Signers: []ssh.Signer{p.key(t)}, KnownHosts: hosts, Dial: p.Controller.Dial,
+		Signers: []ssh.Signer{keyOf(t, from, keyFile)}, KnownHosts: hosts, Dial: from.Dial,
 	})
 	must(t, err)
 	t.Cleanup(func() { must(t, client.Close()) })
