@@ -45,6 +45,7 @@
 //   - A gateway that is ready lets a peer be ahead for 5 s, and for a minute while a controller has a session here: a rollout
 //     goes from gateway to gateway and stops at the first failure (invariant 11), and helping oneself at once would
 //     defeat that. One that has booted holds nothing and does not wait; nor does one whose peer was silent until now.
+//     So a controller's State reaches a gateway that it cannot reach after 7 s, 20 s when it vanished there without a word.
 //   - What could not be taken is tried again after 5 s to a minute when it was refused, a minute to ten when it was rolled back.
 //
 // # The verbs beside it

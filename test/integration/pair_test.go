@@ -314,6 +314,12 @@ const limit = 20 * time.Second
 // eventually tries until there is no fault.
 func eventually(t *testing.T, what string, fault func() error) {
 	t.Helper()
+	within(t, limit, what, fault)
+}
+
+// within is eventually with a limit of its own.
+func within(t *testing.T, limit time.Duration, what string, fault func() error) {
+	t.Helper()
 	deadline := time.After(limit)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()

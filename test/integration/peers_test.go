@@ -32,7 +32,7 @@ func held(t *testing.T, g *lab.Host) (desired.Signed, *desired.State) {
 	return signed, s
 }
 
-// holdsAll says which gateway does not hold the State with this fence.
+// holdAll says which gateway does not hold the State with this fence.
 func (p *pair) holdAll(t *testing.T, want desired.Fence) error {
 	t.Helper()
 	for _, g := range p.Gateways {
@@ -307,13 +307,16 @@ func testPeersKey(t *testing.T, p *pair) {
 func testRelay(t *testing.T, p *pair) {
 	p.begin(t)
 	near, far := p.Gateways[0], p.Gateways[1]
+	// The controller has a session there, as a running one has; it is cut without a word, so sshd has to notice.
+	_, err := p.client(t, far).Hello(t.Context())
+	must(t, err)
 	must(t, p.Cut(t.Context(), p.Controller, far))
 	defer func() { must(t, p.Mend(t.Context(), p.Controller, far)) }()
 	late := service("late", desired.Frontend{Protocol: desired.TCP, Port: 82, NodePort: firstNodePort + 1}, web4, web6)
 	p.push(t, p.state(p.Workers, web(), late), "--gateway", near.Name)
 	begun := time.Now()
 	_, newest := held(t, near)
-	eventually(t, "the far gateway has the State", func() error { return p.holdAll(t, newest.Fence) })
+	within(t, 45*time.Second, "the far gateway has the State", func() error { return p.holdAll(t, newest.Fence) })
 	t.Logf("handed on %v after it was pushed", time.Since(begun).Round(10*time.Millisecond))
 	must(t, p.reaches(port(web4, 82), port(web6, 82)))
 	eventually(t, "the near gateway tells what the far one holds", func() error {
