@@ -22,7 +22,16 @@ type fakePeer struct {
 	err    error
 	hangs  bool // says nothing until it is given up
 
-	dialed, closed, hellos, handed int
+	counts
+}
+
+// counts are how often something was done to a peer.
+type counts struct{ dialed, closed, hellos, handed int }
+
+func (p *fakePeer) count() counts {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.counts
 }
 
 func (p *fakePeer) do(change func(*fakePeer)) {
@@ -236,8 +245,8 @@ func TestTheNewestIsTakenAtOnce(t *testing.T) {
 		watching(t, a.followPeers)
 		time.Sleep(time.Second)
 		synctest.Wait()
-		if west.handed != 1 || other.handed != 0 {
-			t.Errorf("west was asked for its State %d times, north %d times", west.handed, other.handed)
+		if west.count().handed != 1 || other.count().handed != 0 {
+			t.Errorf("west was asked for its State %d times, north %d times", west.count().handed, other.count().handed)
 		}
 	})
 }

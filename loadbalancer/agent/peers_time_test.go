@@ -7,6 +7,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"cloud-provider-haproxy/loadbalancer/wire"
 )
 
@@ -92,8 +94,8 @@ func TestNewerStateIsTriedAgain(t *testing.T) {
 				watching(t, a.followPeers)
 				time.Sleep(time.Hour)
 				synctest.Wait()
-				if west.handed > test.most || west.handed < test.least {
-					t.Errorf("tried %d times in an hour", west.handed)
+				if west.count().handed > test.most || west.count().handed < test.least {
+					t.Errorf("tried %d times in an hour", west.count().handed)
 				}
 				if m.file(ready) == "50\n" || a.heldFence().Sequence != 5 {
 					t.Errorf("ready is %q, it holds %v", m.file(ready), a.heldFence())
@@ -123,8 +125,8 @@ func TestSilentPeer(t *testing.T) {
 		watching(t, a.followPeers)
 		time.Sleep(10 * time.Minute)
 		synctest.Wait()
-		if west.hellos < 35 || west.hellos > 45 || west.dialed != west.hellos || west.closed != west.dialed {
-			t.Errorf("asked %d times in ten minutes, dialed %d, closed %d", west.hellos, west.dialed, west.closed)
+		if west.count().hellos < 35 || west.count().hellos > 45 || west.count().dialed != west.count().hellos || west.count().closed != west.count().dialed {
+			t.Errorf("asked %d times in ten minutes, dialed %d, closed %d", west.count().hellos, west.count().dialed, west.count().closed)
 		}
 		west.holds(t, sample(5, web))
 		time.Sleep(unreachedLast + time.Duration(a.config.Peers.Interval))
@@ -132,11 +134,11 @@ func TestSilentPeer(t *testing.T) {
 		if m.file(ready) != "50\n" {
 			t.Errorf("it answers, ready is %q", m.file(ready))
 		}
-		before := west.hellos
+		before := west.count().hellos
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if asked := west.hellos - before; asked != 30 || west.dialed != west.closed+1 || west.handed != 0 {
-			t.Errorf("asked %d times in a minute, dialed %d, closed %d, State handed over %d times", asked, west.dialed, west.closed, west.handed)
+		if asked := west.count().hellos - before; asked != 30 || west.count().dialed != west.count().closed+1 || west.count().handed != 0 {
+			t.Errorf("asked %d times in a minute, dialed %d, closed %d, State handed over %d times", asked, west.count().dialed, west.count().closed, west.count().handed)
 		}
 	})
 }
@@ -152,13 +154,13 @@ func TestPeersAreClosed(t *testing.T) {
 		go func() { defer close(ended); a.followPeers(ctx) }()
 		time.Sleep(time.Second)
 		synctest.Wait()
-		if other.dialed != 1 || other.closed != 1 || west.closed != 0 {
-			t.Errorf("north dialed %d times, closed %d times; west closed %d times", other.dialed, other.closed, west.closed)
+		if other.count().dialed != 1 || other.count().closed != 1 || west.count().closed != 0 {
+			t.Errorf("north dialed %d times, closed %d times; west closed %d times", other.count().dialed, other.count().closed, west.count().closed)
 		}
 		cancel()
 		<-ended
-		if west.closed != west.dialed {
-			t.Errorf("west dialed %d times, closed %d times", west.dialed, west.closed)
+		if west.count().closed != west.count().dialed {
+			t.Errorf("west dialed %d times, closed %d times", west.count().dialed, west.count().closed)
 		}
 	})
 }
@@ -182,6 +184,33 @@ func TestWithoutAKey(t *testing.T) {
 		}
 		if m.file(ready) != "50\n" {
 			t.Errorf("after the controller ready is %q", m.file(ready))
+		}
+	})
+}
+
+// Status may be asked at any moment, and tells what each peer answered last.
+func TestStatusOfPeers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		west, other := &fakePeer{}, &fakePeer{err: errDown}
+		a, _ := peered(t, sample(5, north, web), west, other)
+		west.holds(t, sample(6, north, web, db))
+		watching(t, a.followPeers)
+		for range 5000 {
+			a.peers.status()
+			a.peerWarnings()
+			time.Sleep(time.Millisecond)
+		}
+		synctest.Wait()
+		fence := sample(6).Fence
+		want := []wire.PeerStatus{
+			{Gateway: "north", Problem: errDown.Error()},
+			{Gateway: "west", Answers: true, Heard: time.Now().Add(-time.Second), Fence: &fence},
+		}
+		if diff := cmp.Diff(want, a.status(t.Context(), wire.RoleController).Peers); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+		if !a.status(t.Context(), wire.RoleController).Current {
+			t.Error("status says that it is not current")
 		}
 	})
 }
