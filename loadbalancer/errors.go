@@ -176,8 +176,9 @@ type ClusterError struct {
 }
 
 func (e *ClusterError) Error() string {
-	return fmt.Sprintf("gateway %s serves cluster %s and this is cluster %s; if the gateway shall leave that cluster, "+
-		"stop gatewayctl-agent on it, remove /var/lib/gatewayctl/state.json and start it again", e.Gateway, e.Got, e.Want)
+	return fmt.Sprintf("gateway %s serves cluster %s and this is cluster %s; if the gateways shall leave that cluster, stop "+
+		"gatewayctl-agent and remove /var/lib/gatewayctl/state.json on all of them, and only then start the agents again",
+		e.Gateway, e.Got, e.Want)
 }
 
 // DeposedError ends Run: another controller has claimed the gateways.

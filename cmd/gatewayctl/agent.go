@@ -41,6 +41,7 @@ func newAgentRunCommand(logs *logFlags) *cobra.Command {
 				TryBind:        agent.TryBind,
 				Ask:            neighbor.Ask,
 				Verifier:       signersFile(config.Paths.Signers),
+				DialPeer:       dialPeer(config.Peers),
 				Log:            logs.logger(),
 				FirewallEvents: agent.FirewallEvents,
 				NotifySocket:   os.Getenv("NOTIFY_SOCKET"),

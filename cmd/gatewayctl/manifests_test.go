@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"strings"
 	"syscall"
@@ -50,7 +51,7 @@ func TestGatewayExamples(t *testing.T) {
 			t.Fatal(err)
 		}
 		if !sameDaemon(config.HAProxy, byName.HAProxy) || !sameDaemon(config.Keepalived, byName.Keepalived) ||
-			config.ServicesPort != byName.ServicesPort || config.ControlPlanePort != byName.ControlPlanePort || config.Group != byName.Group {
+			!reflect.DeepEqual(config.Peers, byName.Peers) || config.ServicesPort != byName.ServicesPort || config.ControlPlanePort != byName.ControlPlanePort || config.Group != byName.Group {
 			t.Error("agent.yaml shows defaults that are not the agent's")
 		}
 	}

@@ -233,6 +233,11 @@ func statusTable(list []gatewayStatus, wide bool) string {
 		if differ := differOverIPv6(st.Nodes); len(differ) > 0 {
 			below.add(s.Gateway, "nodes whose IPv6 address, which IPv6-only Services use, is in another state: %s", strings.Join(differ, ", "))
 		}
+		for _, peer := range st.Peers {
+			if !peer.Answers && peer.Problem != "" {
+				below.add(s.Gateway, "its peer %s does not answer it: %s", peer.Gateway, peer.Problem)
+			}
+		}
 		below.warnings(s.Gateway, st.Warnings)
 	}
 	return below.under(t)

@@ -38,6 +38,7 @@ func well(name string, change func(*wire.Status)) toldStatus {
 		Applied: time.Date(2026, 3, 1, 10, 5, 0, 0, time.FixedZone("CET", 3600)),
 		InSync:  true, HAProxyUp: time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC), KeepalivedUp: true,
 		Held:    addrs("192.0.2.10", "192.0.2.12"),
+		Current: true,
 		Reloads: map[string]uint64{"first start": 1, "slots refilled": 2}, RuntimeUpdates: 112,
 		Rounds:      map[wire.Outcome]uint64{wire.Runtime: 112, wire.Unchanged: 40, wire.Reloaded: 3},
 		Nodes:       []wire.NodeStatus{{Name: "w1", State: "UP", Sessions: 100}, {Name: "w2", State: "NOCHECK", Sessions: 99}},
@@ -81,6 +82,11 @@ func TestStatus(t *testing.T) {
 		{"new gateway", []statusSource{toldStatus{name: "gw1", status: &wire.Status{Hello: wire.Hello{Gateway: "gw1", Schema: desired.Schema}, KeepalivedUp: true}}},
 			"out of sync: gw1"},
 		{"other schema", []statusSource{well("gw1", func(s *wire.Status) { s.Hello.Schema = 2 })}, "out of sync: gw1"},
+		{"alone since it booted", []statusSource{well("gw1", func(s *wire.Status) {
+			s.Current = false
+			s.Peers = []wire.PeerStatus{{Gateway: "gw2", Problem: unreachable.Error()}, {Gateway: "gw3", Answers: true, Fence: &s.Fence}}
+			s.Warnings = []wire.Warning{{Reason: "NotCurrent", Message: "since it booted nobody has confirmed"}}
+		})}, ""},
 		{"many VIPs", []statusSource{well("gw1", func(s *wire.Status) {
 			s.Held = addrs("192.0.2.10", "192.0.2.11", "192.0.2.12", "192.0.2.13", "2001:db8::10")
 		})}, ""},

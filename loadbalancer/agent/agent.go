@@ -33,6 +33,8 @@ type Parts struct {
 	TryBind  func(netip.AddrPort) error
 	Ask      Asker
 	Verifier Verifier
+	// DialPeer gives a client of another gateway's agent; it need not connect. nil: this gateway asks nobody.
+	DialPeer func(PeerAddress) (Peer, error)
 	Log      *slog.Logger
 	// FirewallEvents sends whenever the kernel's nftables change; nil: nobody can tell.
 	FirewallEvents func(context.Context) (<-chan struct{}, error)
@@ -59,6 +61,7 @@ type Agent struct {
 	// probing has room for one, too: whoever fills it may ask on the networks.
 	probing  chan struct{}
 	counters counters
+	peers    *peers
 	// places has room for the sessions of each role.
 	places map[wire.Role]chan struct{}
 	// admission has room for one: it is full when who may connect may have changed.
@@ -101,6 +104,7 @@ func New(p Parts) (*Agent, error) {
 		writing:        make(chan struct{}, 1),
 		admission:      make(chan struct{}, 1),
 		probing:        make(chan struct{}, 1),
+		peers:          &peers{dial: p.DialPeer, log: p.Log},
 		places: map[wire.Role]chan struct{}{
 			wire.RoleController: make(chan struct{}, maxOfRole),
 			wire.RolePeer:       make(chan struct{}, maxOfRole),
@@ -137,7 +141,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	group.Go(func() error { a.watchDaemons(ctx); return nil })
 	group.Go(func() error { a.watchFirewall(ctx); return nil })
 	group.Go(func() error { a.expelUnwelcome(ctx); return nil })
-	group.Go(func() error { a.confirmInTime(ctx); return nil })
+	group.Go(func() error { a.followPeers(ctx); return nil })
 	if err := notify(a.notify, "READY=1"); err != nil {
 		a.log.Warn("telling systemd that the agent is ready", "error", err)
 	}

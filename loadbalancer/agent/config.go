@@ -3,6 +3,7 @@ package agent
 import (
 	"fmt"
 	"path/filepath"
+	"time"
 
 	"github.com/hashicorp/go-multierror"
 	"sigs.k8s.io/yaml"
@@ -31,6 +32,9 @@ type Config struct {
 	MaxConn int `json:"maxConn"`
 
 	Paths Paths `json:"paths"`
+
+	// Peers says how the other gateways are asked for a newer State.
+	Peers Peers `json:"peers"`
 
 	// HAProxy and Keepalived say how the daemons are driven.
 	HAProxy    Daemon `json:"haproxy"`
@@ -96,6 +100,12 @@ func defaults() Config {
 			HAProxySocket: debian.StatsSocket,
 			ServerState:   debian.ServerState,
 		},
+		Peers: Peers{
+			PrivateKeyFile: "/etc/gatewayctl/peer_ed25519",
+			KnownHostsFile: "/etc/gatewayctl/known_hosts",
+			User:           "gatewayctl",
+			Interval:       Duration(2 * time.Second),
+		},
 		HAProxy:    systemd("haproxy", "/run/haproxy.pid"),
 		Keepalived: systemd("keepalived", "/run/keepalived.pid"),
 	}
@@ -133,6 +143,7 @@ func (c Config) validate() error {
 	if c.MaxConn < 0 {
 		fault("maxConn", fmt.Sprintf("%d is negative; give 0 for HAProxy's own choice", c.MaxConn))
 	}
+	c.Peers.validate(fault)
 	for _, p := range c.absolutePaths() {
 		if !filepath.IsAbs(p.path) {
 			fault(p.field, fmt.Sprintf("%q is no absolute path", p.path))
@@ -156,6 +167,8 @@ func (c Config) absolutePaths() []namedPath {
 		{"paths.checksMap", c.Paths.ChecksMap},
 		{"paths.haproxySocket", c.Paths.HAProxySocket},
 		{"paths.serverState", c.Paths.ServerState},
+		{"peers.privateKeyFile", c.Peers.PrivateKeyFile},
+		{"peers.knownHostsFile", c.Peers.KnownHostsFile},
 	}
 	for _, d := range []struct {
 		name string

@@ -3,9 +3,9 @@
 // configuration, of HAProxy's runtime and of our nftables table.
 //
 // It owns the unix socket with its roles, the fence, the limits file, the State that is committed, which slot serves
-// whom, the daemons' lives, keepalived's track files, and the end of connections whose client may not connect any more. It must not know Kubernetes, SSH (the pipe is a copy of bytes,
-// the signature a [Verifier]), how files look (haproxy, keepalived and nftables render and read back) or how a neighbor
-// is asked.
+// whom, the daemons' lives, keepalived's track files, and the end of connections whose client may not connect any more.
+// It must not know Kubernetes, SSH (the pipe is a copy of bytes, the signature a [Verifier], another gateway's agent a
+// [Peer]), how files look (haproxy, keepalived and nftables render and read back) or how a neighbor is asked.
 //
 // # The transaction
 //
@@ -20,8 +20,8 @@
 //     after a crash, leads to the State that state.json holds: render it, compare, apply. Only the first State of a
 //     machine needs a journal (before.json) of what stood there. TestFaultAtEveryOperation strikes every operation.
 //   - 4, fenced, also against itself: one transaction at a time, not tied to the session that asked for it.
-//   - 6, freshness: at boot ready is 0, until a controller's apply shows that the State is the newest, or until 30 s pass
-//     without anybody telling a newer one. A restart of the agent alone keeps ready: an upgrade must move no VIP. Without
+//   - 6, freshness: at boot ready is 0, until a controller's apply or the peers show that the State is the newest (see
+//     below). Time alone shows nothing. A restart of the agent alone keeps ready: an upgrade must move no VIP. Without
 //     a State nothing is started, so nothing is held. An apply that fails changes ready neither way.
 //     keepalived waits for our readiness, and by then the nftables table of before the boot is there.
 //   - 11, no reload without a reason: reasons are told in the result, logged, and counted by class in counters.json. Each
@@ -34,6 +34,25 @@
 // The front door lets no new connection in. Those that are established when a client's range is taken away end a drain time
 // later, by ss --kill, which closes exactly these sockets (expel.go); shutting HAProxy's sessions down would need a walk through
 // all of them at every worker, old ones too. It looks when the State changes who may connect, and until none is left.
+//
+// # The peers
+//
+// Every two seconds hello is asked of all other gateways at once, over sessions that stay open: the fence alone, and no
+// child process (2 ms of CPU on both sides together, a thousandth of a core). State is asked for only of the peer whose
+// fence is the newest, and goes through the same transaction as a controller's, with one check more: an epoch over 2^20
+// above ours, a takeover every half minute for a year, is refused, so that one near the end of the numbers cannot spread
+// and lock all controllers out. A fence in a hello is a hint, never believed: what counts is the signed State.
+//
+//   - Confirmed: a peer was reached, and none that was holds a newer State. Who is silent, holds another cluster's State, or
+//     tells of a newer one and shows none that we believe, counts for nothing; a newer one that is only refused here
+//     (limits) counts against us. Taking a State confirms nothing; the next round does.
+//   - Two gateways back from a power failure are both not ready, so priorities alone decide and they serve; a gateway that
+//     reaches nobody serves alone in the same way.
+//   - A gateway that is ready lets a peer be ahead for 5 s, and for a minute while a controller has a session here: a rollout
+//     goes from gateway to gateway and stops at the first failure (invariant 11), and helping oneself at once would
+//     defeat that. One that has booted holds nothing and does not wait; nor does one whose peer was silent until now.
+//     So a controller's State reaches a gateway that it cannot reach after 7 s, 20 s when it vanished there without a word.
+//   - What could not be taken is tried again after 5 s to a minute when it was refused, a minute to ten when it was rolled back.
 //
 // # The verbs beside it
 //
@@ -49,5 +68,8 @@
 //   - Believing a reload: HAProxy 2.6 gives no verdict and loses a SIGUSR2 that comes while its master is busy, so the new
 //     worker must tell its generation, and a reload without one is repeated.
 //   - Rolling back when ports are taken: they are tried before the swap, so such a State is Refused and nothing moves.
+//   - Ready after 30 s in which nobody told a newer State: with the controller down an old State took VIPs from a new one.
+//   - Telling peers that there is something newer: the role peer would have to say something, not only to read, and whoever
+//     was away would have to ask all the same.
 //   - One context for session and transaction: a cut connection would leave work half done.
 package agent

@@ -50,9 +50,63 @@ func refuseCluster(have, got desired.Fence) *wire.Refusal {
 		message = fmt.Sprintf("this gateway belongs to the cluster %s, and the State was made before any cluster existed", have.ClusterUID)
 	}
 	return fenced(wire.CodeCluster, have, message,
-		"if the cluster was rebuilt, hand the gateway over as root on it: stop gatewayctl-agent, remove /var/lib/gatewayctl/state.json, start it again")
+		"if the cluster was rebuilt, hand all gateways over, as root on them: on each stop gatewayctl-agent, remove /var/lib/gatewayctl/state.json; "+
+			"only then start the agents again (a gateway without a State takes the one of its peers)")
 }
 
 func fenced(code wire.Code, have desired.Fence, message, remedy string) *wire.Refusal {
 	return &wire.Refusal{Code: code, Message: message, Remedy: remedy, Fence: &have}
+}
+
+// standing is how the State that a peer tells of stands to ours.
+type standing int
+
+const (
+	noNewer standing = iota // older than ours, ours, or none
+	ahead                   // newer: it would replace ours
+	apart                   // another cluster's, or of a controller that claimed the same epoch: it says nothing about ours
+)
+
+// compareFences is checkFence without the contents: a fence is all that hello tells.
+func compareFences(held, told *desired.Fence) standing {
+	switch {
+	case told == nil:
+		return noNewer
+	case held == nil:
+		return ahead
+	case held.ClusterUID == "" && told.ClusterUID != "":
+		return ahead
+	case held.ClusterUID != told.ClusterUID:
+		return apart
+	case held.Epoch == told.Epoch && held.Instance != told.Instance:
+		return apart
+	case told.Compare(*held) > 0:
+		return ahead
+	}
+	return noNewer
+}
+
+// maxEpochJump is the farthest that an epoch may lie above ours when a peer hands the State on: a takeover every half
+// minute for a year. Controllers have to claim above the highest epoch that they find, so one that is near the end of the
+// numbers, by a bug or by malice, would lock every later controller out of each gateway that has it. Who is told it by a
+// controller has to believe it; that it spreads from there by itself is what this stops.
+const maxEpochJump = 1 << 20
+
+// checkHandedOver refuses a State that a peer hands on although it is not newer than ours, or newer than any cluster can
+// have become meanwhile.
+func checkHandedOver(held, offered *revision) *wire.Refusal {
+	have, got := desired.Fence{}, offered.state.Fence
+	if held != nil {
+		have = held.state.Fence
+		if compareFences(&have, &got) != ahead {
+			return fenced(wire.CodeSequence, have, fmt.Sprintf("the peer told of a newer State than ours (%s) and handed over %s", have, got),
+				"nothing, unless it stays so: then look at the peer's agent")
+		}
+	}
+	if got.Epoch > have.Epoch && got.Epoch-have.Epoch > maxEpochJump {
+		return fenced(wire.CodeEpoch, have, fmt.Sprintf("the State is of epoch %d and this gateway is at epoch %d: no cluster claims more than %d epochs "+
+			"while a gateway is away", got.Epoch, have.Epoch, maxEpochJump),
+			"if that epoch is real, let the controller send the State itself; if not, find out who pushed it")
+	}
+	return nil
 }

@@ -37,6 +37,7 @@ func (a *Agent) status(ctx context.Context, role wire.Role) *wire.Status {
 	}
 	s.Drift = a.faults()
 	held := a.held()
+	s.Current, s.Peers = a.isCurrent(), a.peers.status()
 	if held != nil {
 		s.Fence, s.Digest = held.state.Fence, held.digest
 		s.Held = a.heldVIPs(seen.addresses, held.state)
@@ -44,7 +45,8 @@ func (a *Agent) status(ctx context.Context, role wire.Role) *wire.Status {
 			s.Drift = append(s.Drift, a.drift(seen, nil)...)
 		}
 		s.Nodes = nodeStatus(seen.running, held.state)
-		s.Warnings = append(a.warnings(seen.running, held.state), a.doubts(held)...)
+		s.Warnings = append(s.Warnings, a.warnings(seen.running, held.state)...)
+		s.Warnings = append(s.Warnings, a.doubts(held)...)
 		s.Warnings = append(s.Warnings, a.misplaced(seen.addresses, held.state)...)
 	}
 	s.InSync = held != nil && len(s.Drift) == 0
@@ -56,6 +58,7 @@ func (a *Agent) status(ctx context.Context, role wire.Role) *wire.Status {
 	if seen.haproxy != nil {
 		s.OldWorkers = max(0, a.children(seen.haproxy)-1)
 	}
+	s.Warnings = append(s.Warnings, a.peerWarnings()...)
 	s.Warnings = append(s.Warnings, a.sysctls()...)
 	return s
 }

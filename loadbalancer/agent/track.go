@@ -1,13 +1,11 @@
 package agent
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"strconv"
 	"strings"
-	"time"
 )
 
 // The numbers that keepalived adds to its priority (DESIGN.md section 7).
@@ -15,9 +13,6 @@ const (
 	aliveWeight = 100
 	readyWeight = 50
 )
-
-// confirmLimit is how long after a boot a State that nobody contradicts counts as current.
-const confirmLimit = 30 * time.Second
 
 // openTrack makes the track files, on tmpfs, before keepalived needs them. What an agent before this one wrote since the
 // boot stands: to restart the agent, for an upgrade, must move no VIP.
@@ -80,11 +75,9 @@ func (a *Agent) confirm(why string) {
 	a.log.Info("this gateway is current", "because", why)
 }
 
-// confirmInTime counts the State as current when nobody has told a newer one for a while.
-func (a *Agent) confirmInTime(ctx context.Context) {
-	select {
-	case <-time.After(confirmLimit):
-		a.confirm(fmt.Sprintf("nobody told a newer State for %s", confirmLimit))
-	case <-ctx.Done():
-	}
+// isCurrent is false from a boot until the State that is held was confirmed.
+func (a *Agent) isCurrent() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.ready
 }

@@ -102,12 +102,15 @@ func logResult(log *slog.Logger, verb wire.Verb, result *wire.Result) {
 // hello tells what runs here.
 func (a *Agent) hello(ctx context.Context, role wire.Role) *wire.Hello {
 	versions := a.programs()
-	links, err := a.helloLinks(ctx)
-	if err != nil {
-		a.log.Warn("telling the networks that this gateway is on", "error", err) // the rest of hello is worth more
-	}
 	hello := &wire.Hello{Gateway: a.config.Gateway, Agent: a.version, Role: role, Schema: desired.Schema,
-		HAProxy: versions.haproxy, Keepalived: versions.keepalived, NFTables: versions.nftables, Links: links}
+		HAProxy: versions.haproxy, Keepalived: versions.keepalived, NFTables: versions.nftables}
+	if role != wire.RolePeer { // who asks every two seconds and needs the fence alone; links take three programs to find
+		links, err := a.helloLinks(ctx)
+		if err != nil {
+			a.log.Warn("telling the networks that this gateway is on", "error", err) // the rest of hello is worth more
+		}
+		hello.Links = links
+	}
 	if held := a.held(); held != nil {
 		fence := held.state.Fence
 		hello.Fence = &fence

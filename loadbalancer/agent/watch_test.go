@@ -121,30 +121,13 @@ func TestReady(t *testing.T) {
 			}
 		})
 	})
-	t.Run("when nobody tells a newer State", func(t *testing.T) {
+	t.Run("not because time passes", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			m := holding(t, s)
 			boot(m)
 			a := started(t, m)
-			watching(t, a.confirmInTime)
-			time.Sleep(confirmLimit - time.Second)
-			synctest.Wait()
-			if m.file(ready) != "0\n" {
-				t.Errorf("too early, ready is %q", m.file(ready))
-			}
-			time.Sleep(2 * time.Second)
-			synctest.Wait()
-			if m.file(ready) != "50\n" {
-				t.Errorf("after %s ready is %q", confirmLimit, m.file(ready))
-			}
-		})
-	})
-	t.Run("never without a State", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
-			m := newMachine()
-			a := started(t, m)
-			watching(t, a.confirmInTime)
-			time.Sleep(confirmLimit + time.Second)
+			watching(t, a.followPeers)
+			time.Sleep(time.Hour)
 			synctest.Wait()
 			if m.file(ready) != "0\n" {
 				t.Errorf("ready is %q", m.file(ready))

@@ -140,7 +140,7 @@ func (e *AgentMissingError) Error() string {
 // Remedy is what a person can do.
 func (e *AgentMissingError) Remedy() string {
 	return "on the gateway, check `systemctl status gatewayctl-agent`, and that the key's line in the authorized_keys file of " +
-		e.User + ` begins with restrict,command="/usr/local/sbin/gatewayctl agent pipe --role=controller"`
+		e.User + ` begins with restrict,command="/usr/local/sbin/gatewayctl agent pipe --role=controller" (--role=peer for another gateway's key)`
 }
 
 func (e *AgentMissingError) Unwrap() error { return e.Err }

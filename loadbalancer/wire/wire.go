@@ -214,6 +214,11 @@ type Status struct {
 	InSync bool         `json:"inSync"`
 	Drift  []string     `json:"drift,omitempty"`
 	Held   []netip.Addr `json:"held,omitempty"`
+	// Current is false from a boot until the State was confirmed to be the newest, by the controller or by the peers. Such a
+	// gateway takes no VIP from one that is.
+	Current bool `json:"current"`
+	// Peers are the other gateways, as this one sees them, in the State's order.
+	Peers []PeerStatus `json:"peers,omitempty"`
 	// HAProxyUp is since when HAProxy's present worker runs; zero when none answers.
 	HAProxyUp    time.Time `json:"haproxyUp,omitzero"`
 	KeepalivedUp bool      `json:"keepalivedUp"`
@@ -237,4 +242,17 @@ type NodeStatus struct {
 	// when the node has none.
 	StateIPv6 string `json:"stateIPv6,omitempty"`
 	Sessions  uint64 `json:"sessions"` // total since the worker started, at either address, passing its check or not
+}
+
+// PeerStatus is what a gateway knows of another one. It asks every few seconds.
+type PeerStatus struct {
+	Gateway string `json:"gateway"`
+	// Answers says whether the last question was answered, Heard when the last answer came; zero: never.
+	Answers bool      `json:"answers"`
+	Heard   time.Time `json:"heard,omitzero"`
+	// Fence is of the State that it said then that it holds; nil when it held none, and when it never answered. It is not
+	// signed: it is what the machine at the peer's address, known by its host key, says.
+	Fence *desired.Fence `json:"fence,omitempty"`
+	// Problem says why it does not answer, or why its newer State could not be taken.
+	Problem string `json:"problem,omitempty"`
 }

@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"cloud-provider-haproxy/loadbalancer/desired"
 	"cloud-provider-haproxy/test/lab"
 	"cloud-provider-haproxy/test/lab/traffic"
 )
@@ -180,31 +179,6 @@ func testHolderDies(t *testing.T, p *pair) {
 			t.Errorf("nobody answered for %v when the gateway returned", report.LongestGap)
 		}
 	}
-}
-
-// testStaleGateway: a gateway that slept through a change does not take a VIP from the one that knows it (DESIGN.md invariant 6).
-func testStaleGateway(t *testing.T, p *pair) {
-	p.begin(t)
-	sleeper := p.home(t, web4)
-	awake := p.other(sleeper)
-	must(t, sleeper.PowerOff())
-	late := service("late", desired.Frontend{Protocol: desired.TCP, Port: 82, NodePort: firstNodePort + 1}, web4, web6)
-	p.push(t, p.state(p.Workers, web(), late), "--gateway", awake.Name)
-	must(t, sleeper.Boot(t.Context()))
-	eventually(t, "the gateway that slept runs what it knew", func() error { return p.inSync(t) })
-	stays(t, 3*time.Second, func() error {
-		if holders := p.holders(t, web4); len(holders) != 1 || holders[0] != awake {
-			return fmt.Errorf("%s is held by %s", web4, names(holders))
-		}
-		return p.reaches(port(web4, 82))
-	})
-	p.push(t, p.state(p.Workers, web(), late))
-	eventually(t, "once told, it takes its address back", func() error {
-		if err := p.atHome(t); err != nil {
-			return err
-		}
-		return p.reaches(port(web4, 82), port(web6, 82))
-	})
 }
 
 // stays looks again and again that something does not happen.

@@ -45,6 +45,11 @@ func TestPair(t *testing.T) {
 		{"agent", testAgentRestarts},
 		{"holder", testHolderDies},
 		{"stale", testStaleGateway},
+		{"slept", testSleptThrough},
+		{"forged", testForgedState},
+		{"power", testPowerFailure},
+		{"relay", testRelay},
+		{"peers-key", testPeersKey},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, p) })
 	}
@@ -308,6 +313,12 @@ const limit = 20 * time.Second
 
 // eventually tries until there is no fault.
 func eventually(t *testing.T, what string, fault func() error) {
+	t.Helper()
+	within(t, limit, what, fault)
+}
+
+// within is eventually with a limit of its own.
+func within(t *testing.T, limit time.Duration, what string, fault func() error) {
 	t.Helper()
 	deadline := time.After(limit)
 	tick := time.NewTicker(20 * time.Millisecond)

@@ -165,16 +165,17 @@ func testClusterRebuilt(t *testing.T, p *pair) {
 		state := p.state(p.Workers, web())
 		state.Fence.ClusterUID = uid
 		_, err := p.tryPush(t, state)
-		for _, words := range []string{"belongs to the cluster", "stop gatewayctl-agent, remove /var/lib/gatewayctl/state.json"} {
+		for _, words := range []string{"belongs to the cluster", "stop gatewayctl-agent, remove /var/lib/gatewayctl/state.json", "only then"} {
 			if err == nil || !strings.Contains(err.Error(), words) {
 				t.Fatalf("a State of cluster %s: %v, want %q", uid, err, words)
 			}
 		}
 		for _, g := range p.Gateways {
 			end(t, g, "-TERM", "gatewayctl")
-			_, err := g.Run(t.Context(), "rm", "/var/lib/gatewayctl/state.json")
-			must(t, err)
-			_, err = g.StartAgent(t.Context())
+			mustRun(t, g, "rm", stateFile)
+		}
+		for _, g := range p.Gateways {
+			_, err := g.StartAgent(t.Context())
 			must(t, err)
 		}
 		p.push(t, state)
@@ -187,9 +188,11 @@ func testClusterRebuilt(t *testing.T, p *pair) {
 }
 
 // key is the controller's.
-func (p *pair) key(t *testing.T) ssh.Signer {
+func (p *pair) key(t *testing.T) ssh.Signer { return keyOf(t, p.Controller, lab.KeyFile) }
+
+func keyOf(t *testing.T, h *lab.Host, file string) ssh.Signer {
 	t.Helper()
-	text, err := p.Controller.ReadFile(lab.KeyFile)
+	text, err := h.ReadFile(file)
 	must(t, err)
 	key, err := ssh.ParsePrivateKey(text)
 	must(t, err)
@@ -198,7 +201,13 @@ func (p *pair) key(t *testing.T) ssh.Signer {
 
 func (p *pair) client(t *testing.T, g *lab.Host) *gateway.Client {
 	t.Helper()
-	known, err := p.Controller.ReadFile(lab.KnownHostsFile)
+	return p.clientOf(t, p.Controller, lab.KeyFile, lab.KnownHostsFile, g)
+}
+
+// clientOf gives a client of g with the keys of a host, and from there.
+func (p *pair) clientOf(t *testing.T, from *lab.Host, keyFile, knownHosts string, g *lab.Host) *gateway.Client {
+	t.Helper()
+	known, err := from.ReadFile(knownHosts)
 	must(t, err)
 	file := filepath.Join(t.TempDir(), "known_hosts")
 	must(t, os.WriteFile(file, known, 0o600))
@@ -206,7 +215,7 @@ func (p *pair) client(t *testing.T, g *lab.Host) *gateway.Client {
 	must(t, err)
 	client, err := gateway.New(gateway.Config{
 		Name: g.Name, Address: port(g.Addr4, 22), User: "gatewayctl",
-		Signers: []ssh.Signer{p.key(t)}, KnownHosts: hosts, Dial: p.Controller.Dial,
+		Signers: []ssh.Signer{keyOf(t, from, keyFile)}, KnownHosts: hosts, Dial: from.Dial,
 	})
 	must(t, err)
 	t.Cleanup(func() { must(t, client.Close()) })

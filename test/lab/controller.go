@@ -32,15 +32,11 @@ func (l *Lab) installController(ctx context.Context) error {
 	if err := h.WriteFile(KeyFile, key, 0o600); err != nil {
 		return err
 	}
-	var known strings.Builder
-	for _, g := range l.Gateways {
-		public, err := g.ReadFile("/etc/ssh/ssh_host_ed25519_key.pub")
-		if err != nil {
-			return err
-		}
-		fmt.Fprintf(&known, "%s %s", g.Addr4, public)
+	known, err := l.gatewayHostKeys()
+	if err != nil {
+		return err
 	}
-	if err := h.WriteFile(KnownHostsFile, []byte(known.String()), 0o644); err != nil {
+	if err := h.WriteFile(KnownHostsFile, []byte(known), 0o644); err != nil {
 		return err
 	}
 	if err := h.WriteFile(CloudConfigFile, []byte(l.CloudConfig()), 0o644); err != nil {

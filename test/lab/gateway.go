@@ -15,6 +15,8 @@ const (
 	SignersFile        = "/etc/gatewayctl/signers"
 	AuthorizedKeysFile = "/etc/gatewayctl/authorized_keys"
 	AgentFile          = "/etc/gatewayctl/agent.yaml"
+	PeerKeyFile        = "/etc/gatewayctl/peer_ed25519"
+	PeerHostsFile      = "/etc/gatewayctl/known_hosts"
 )
 
 // installGateway does what manifests/gateway asks of a gateway's owner. It runs once; the disk keeps it.
@@ -45,6 +47,7 @@ func (h *Host) installGateway(ctx context.Context) error {
 		// The machine's own host keys show through from below; this host has one of its own.
 		{"find", "/etc/ssh", "-name", "ssh_host_*", "-delete"},
 		{"ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "/etc/ssh/ssh_host_ed25519_key"},
+		{"ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", h.Name, "-f", PeerKeyFile},
 		{"ln", "-s", h.lab.bin("gatewayctl"), "/usr/local/sbin/gatewayctl"},
 	} {
 		if _, err := h.Run(ctx, argv...); err != nil {
@@ -54,11 +57,63 @@ func (h *Host) installGateway(ctx context.Context) error {
 	return nil
 }
 
+// introduceGateways lets every gateway ask every other one which State it holds, once all have their keys.
+func (l *Lab) introduceGateways() error {
+	hosts, err := l.gatewayHostKeys()
+	if err != nil {
+		return err
+	}
+	for _, g := range l.Gateways {
+		if err := g.WriteFile(PeerHostsFile, []byte(hosts), 0o644); err != nil {
+			return err
+		}
+		authorized, err := g.ReadFile(AuthorizedKeysFile)
+		if err != nil {
+			return err
+		}
+		for _, other := range l.Gateways {
+			if other == g {
+				continue
+			}
+			key, err := other.ReadFile(PeerKeyFile + ".pub")
+			if err != nil {
+				return err
+			}
+			authorized = fmt.Appendf(authorized, `restrict,command="/usr/local/sbin/gatewayctl agent pipe --role=peer" %s`, key)
+		}
+		if err := g.WriteFile(AuthorizedKeysFile, authorized, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// gatewayHostKeys are the lines of a known_hosts file for all gateways.
+func (l *Lab) gatewayHostKeys() (string, error) {
+	var known strings.Builder
+	for _, g := range l.Gateways {
+		public, err := g.ReadFile("/etc/ssh/ssh_host_ed25519_key.pub")
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintf(&known, "%s %s", g.Addr4, public)
+	}
+	return known.String(), nil
+}
+
 // agentConfig is agent.yaml for a machine without systemd: the daemons put themselves into the background, as they did
 // before it. Everything that is not said here is Debian's default, as on a real gateway.
 func (h *Host) agentConfig() string {
+	var peers strings.Builder
+	for _, g := range h.lab.Gateways {
+		if g != h {
+			fmt.Fprintf(&peers, "  - {name: %s, sshAddress: %s}\n", g.Name, g.Addr4)
+		}
+	}
 	return `gateway: ` + h.Name + `
-haproxy:
+peers:
+  gateways:
+` + peers.String() + `haproxy:
   program: /usr/sbin/haproxy
   start: [` + strings.Join(startHAProxy, ", ") + `]
   reload: [/usr/bin/pkill, -USR2, -F, /run/haproxy.pid]

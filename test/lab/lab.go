@@ -120,6 +120,9 @@ func (l *Lab) furnish(ctx context.Context) error {
 	if err := each(ctx, l.Gateways, (*Host).installGateway); err != nil {
 		return err
 	}
+	if err := l.introduceGateways(); err != nil {
+		return err
+	}
 	if err := l.installController(ctx); err != nil {
 		return err
 	}
