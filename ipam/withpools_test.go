@@ -2,6 +2,7 @@ package ipam_test
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"reflect"
 	"strings"
@@ -143,6 +144,38 @@ func TestSample(t *testing.T) {
 	}
 	if a.Sample("b", ipam.IPv4, 2) != nil || a.Sample("a", 5, 2) != nil {
 		t.Error("a sample of no pool")
+	}
+}
+
+// TestNext: what Allocate takes one after the other.
+func TestNext(t *testing.T) {
+	a := newAllocator(t, nil, pool(t, "a", "192.0.2.1-192.0.2.6", "2001:db8::/64"))
+	for _, name := range []string{"one", "two", "three"} {
+		allocate(t, a, name, ipam.Request{})
+	}
+	allocate(t, a, "asked", ipam.Request{Addresses: []netip.Addr{addr("192.0.2.5")}})
+	for _, name := range []string{"two", "one"} {
+		address := a.Addresses(owner(name))[0]
+		a.Release(owner(name))
+		a.Free(address, owner(name))
+	}
+	next := a.Next("a", ipam.IPv4, 9)
+	if got := join(next); got != "192.0.2.4 192.0.2.6 192.0.2.2 192.0.2.1" {
+		t.Errorf("next are %s", got)
+	}
+	if got := join(a.Next("a", ipam.IPv4, 3)); got != join(next[:3]) {
+		t.Errorf("the next three are %s", got)
+	}
+	for i, want := range next {
+		if got := allocate(t, a, fmt.Sprint("new", i), ipam.Request{}); got != want.String() {
+			t.Errorf("number %d was %s, want %s", i, got, want)
+		}
+	}
+	if got := join(a.Next("a", ipam.IPv6, 2)); got != "2001:db8:: 2001:db8::1" {
+		t.Errorf("next are %s", got)
+	}
+	if len(a.Next("a", ipam.IPv4, 9)) != 0 || a.Next("b", ipam.IPv4, 2) != nil || a.Next("a", 5, 2) != nil {
+		t.Error("something is next where nothing is")
 	}
 }
 

@@ -49,6 +49,8 @@ type Manager struct {
 	proven map[netip.Addr]bool
 	// proxied are the pools whose addresses all have one answer (proxy ARP), with its MAC.
 	proxied map[string]string
+	// ahead is how many addresses after the ones that Services wait for are looked for too.
+	ahead map[poolFamily]int
 	// contested are the VIPs that a stranger answers for although a gateway holds them, with his MAC.
 	contested map[netip.Addr]string
 	// kept and quarantined are the ledger's; keeping are Services to be kept whose addresses are not known yet, unwritten
@@ -135,6 +137,7 @@ func New(settings Settings, gateways []Gateway, signer Signer, epochs EpochStore
 		since:       map[hold]released{},
 		proven:      map[netip.Addr]bool{},
 		proxied:     map[string]string{},
+		ahead:       map[poolFamily]int{},
 		contested:   map[netip.Addr]string{},
 		kept:        map[netip.Addr]desired.Key{},
 		quarantined: map[netip.Addr]Quarantine{},

@@ -153,18 +153,13 @@ func sortedAddresses[V any](byAddress map[netip.Addr]V) []netip.Addr {
 // summarize writes into a State what an operator may want to know of the addresses. Those that nobody was told of yet are
 // not counted, so that looking for them on the network makes no State of its own.
 func (m *Manager) summarize(s *desired.State) {
-	type counted struct {
-		pool   string
-		family ipam.Family
-	}
-	unproven := map[counted]uint64{}
+	unproven := map[poolFamily]uint64{}
 	for _, address := range m.toProve() {
-		pool, _ := m.addresses.PoolOf(address)
-		unproven[counted{pool, ipam.FamilyOf(address)}]++
+		unproven[m.poolFamily(address)]++
 	}
 	for _, c := range m.addresses.Counts() {
 		s.Pools = append(s.Pools, desired.PoolSummary{
-			Name: c.Pool, Family: int(c.Family), Size: c.Size, Assigned: c.Assigned - unproven[counted{c.Pool, c.Family}],
+			Name: c.Pool, Family: int(c.Family), Size: c.Size, Assigned: c.Assigned - unproven[poolFamily{c.Pool, c.Family}],
 			Releasing: c.Releasing, Reserved: c.Reserved, Quarantined: c.Quarantined,
 		})
 	}

@@ -48,6 +48,31 @@ func (m *Manager) toProve() []netip.Addr {
 	return sortedAddresses(waited)
 }
 
+// withNext adds the addresses that would come next in pools where strangers answered just now, the more the longer that
+// goes on: a Service does not ask for the leases of a whole DHCP range one after the other. It is called with mu held.
+func (m *Manager) withNext(addresses []netip.Addr) []netip.Addr {
+	asked := map[poolFamily]bool{}
+	all := slices.Clone(addresses)
+	for _, address := range addresses {
+		if p := m.poolFamily(address); !asked[p] {
+			asked[p] = true
+			all = append(all, m.addresses.Next(p.pool, p.family, m.ahead[p])...)
+		}
+	}
+	return all
+}
+
+// poolFamily is one kind of address of one pool.
+type poolFamily struct {
+	pool   string
+	family ipam.Family
+}
+
+func (m *Manager) poolFamily(address netip.Addr) poolFamily {
+	pool, _ := m.addresses.PoolOf(address)
+	return poolFamily{pool, ipam.FamilyOf(address)}
+}
+
 // proveAddresses looks for new addresses on the network, until ctx ends.
 func (m *Manager) proveAddresses(ctx context.Context) {
 	for {
@@ -57,7 +82,7 @@ func (m *Manager) proveAddresses(ctx context.Context) {
 		case <-m.prove:
 		}
 		m.mu.Lock()
-		addresses := m.toProve()
+		addresses := m.withNext(m.toProve())
 		m.mu.Unlock()
 		for batch := range slices.Chunk(addresses, wire.MaxProbeTargets) {
 			conflicts := m.inspect(ctx, m.membersWhere(func(g *member) bool { return g.away == nil }), batch)
@@ -74,6 +99,7 @@ func (m *Manager) proveAddresses(ctx context.Context) {
 func (m *Manager) settleProof(asked []netip.Addr, conflicts map[netip.Addr]*ConflictError) {
 	m.mu.Lock()
 	var notices []notice
+	m.lookAhead(asked, conflicts)
 	for _, address := range asked {
 		holders, c := m.addresses.Holders(address), conflicts[address]
 		switch {
@@ -97,6 +123,17 @@ func (m *Manager) settleProof(asked []netip.Addr, conflicts map[netip.Addr]*Conf
 	m.mu.Unlock()
 	m.tellNotices(notices)
 	signal(m.wake)
+}
+
+// lookAhead notes where to ask for more addresses the next time. It is called with mu held.
+func (m *Manager) lookAhead(asked []netip.Addr, conflicts map[netip.Addr]*ConflictError) {
+	ahead := map[poolFamily]int{}
+	for _, address := range asked {
+		if p := m.poolFamily(address); conflicts[address] != nil {
+			ahead[p] = min(4*max(1, m.ahead[p]), wire.MaxProbeTargets/4)
+		}
+	}
+	m.ahead = ahead
 }
 
 func (m *Manager) quarantine(c *ConflictError) {
@@ -184,19 +221,14 @@ func strangers(gateway string, answers []wire.ProbeAnswer) map[netip.Addr]*Confl
 // leaveOutProxies takes away the conflicts of pools in which one machine answers for free addresses that nobody can have
 // at once.
 func (m *Manager) leaveOutProxies(ctx context.Context, g *member, conflicts map[netip.Addr]*ConflictError) {
-	type question struct {
-		pool   string
-		family ipam.Family
-	}
-	var questions []question
-	suspects, samples := map[question][]*ConflictError{}, map[question][]netip.Addr{}
+	var questions []poolFamily
+	suspects, samples := map[poolFamily][]*ConflictError{}, map[poolFamily][]netip.Addr{}
 	m.mu.Lock()
 	for _, address := range sortedAddresses(conflicts) {
-		pool, _ := m.addresses.PoolOf(address)
-		q := question{pool, ipam.FamilyOf(address)}
+		q := m.poolFamily(address)
 		if suspects[q] == nil {
 			questions = append(questions, q)
-			samples[q] = m.addresses.Sample(pool, q.family, proxySample)
+			samples[q] = m.addresses.Sample(q.pool, q.family, proxySample)
 		}
 		suspects[q] = append(suspects[q], conflicts[address])
 	}
