@@ -191,7 +191,9 @@ func TestWorkerPing(t *testing.T) {
 			if err != nil {
 				return
 			}
-			_, _ = conn.Write([]byte("2.6.12\n")) // fails for those who gave up waiting
+			// Both fail for those who gave up waiting. Who is not listened to could not ask.
+			_, _ = conn.Read(make([]byte, 64))
+			_, _ = conn.Write([]byte("2.6.12\n"))
 			conn.Close()
 		}
 	}()
