@@ -92,10 +92,11 @@ func (m *Manager) want(s Service) bool {
 }
 
 // keepPublished lets a Service that comes while we run, from another class or controller, keep the addresses in its
-// status when they are free and in a pool. Those of Services that were there at the start were claimed before.
+// status when they are free, in a pool and nobody else's by reservation. Those of Services that were there at the start were
+// claimed before.
 func (m *Manager) keepPublished(key desired.Key, published []netip.Addr, sharing ipam.Sharing) {
 	for _, address := range published {
-		if !m.replayed || m.addresses.Check(address) != nil {
+		if !m.replayed || m.addresses.Check(address) != nil || m.reservedForAnother(key, address) {
 			continue
 		}
 		if m.addresses.Claim(ipam.Owner(key), address, sharing) == nil { // else it is taken, and the Service gets another one

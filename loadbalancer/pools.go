@@ -146,6 +146,16 @@ func (m *Manager) reservations() []ipam.Reservation {
 	return all
 }
 
+// reservedForAnother says whether only Services other than this one can get the address.
+func (m *Manager) reservedForAnother(key desired.Key, address netip.Addr) bool {
+	var reserved, ours bool
+	for _, r := range m.reservations() {
+		reserved = reserved || r.Address == address
+		ours = ours || r.Address == address && r.Owner == ipam.Owner(key)
+	}
+	return reserved && !ours
+}
+
 func sortedAddresses[V any](byAddress map[netip.Addr]V) []netip.Addr {
 	return slices.SortedFunc(maps.Keys(byAddress), netip.Addr.Compare)
 }

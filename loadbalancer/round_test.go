@@ -162,6 +162,17 @@ func TestPublishedAddressOfAServiceThatComesLater(t *testing.T) {
 		if got := s.ensure(c, comes).Addresses[0].String(); got != "10.0.0.99" {
 			t.Errorf("got %s", got)
 		}
+		s.settings.Reservations = []ipam.Reservation{{Address: netip.MustParseAddr("10.0.0.98"), Owner: ipam.Owner(key("vip"))}}
+		if err := c.SetPools(s.settings.PoolSettings); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"d", "vip"} {
+			service := web(name, 80)
+			service.Published = []netip.Addr{netip.MustParseAddr("10.0.0.98")}
+			if got := s.ensure(c, service).Addresses[0].String(); (got == "10.0.0.98") != (name == "vip") {
+				t.Errorf("%s has %s, which is reserved for vip", name, got)
+			}
+		}
 		outside := web("c", 80)
 		outside.Published = []netip.Addr{netip.MustParseAddr("192.0.2.1")}
 		if got := s.ensure(c, outside).Addresses[0].String(); got == "192.0.2.1" {
