@@ -219,3 +219,30 @@ func testFamiliesChange(t *testing.T, s *site) {
 	policy(corev1.IPFamilyPolicyRequireDualStack, 2)
 	uncut(t, held)
 }
+
+// testTwoClaims: somebody wrote the address of one Service into the status of another while no controller ran. The elder
+// keeps it, the other is told and served elsewhere.
+func testTwoClaims(t *testing.T, s *site) {
+	s.create(t, service("elder"))
+	address := s.addresses(t, "elder")[0]
+	s.create(t, service("younger")) // within the same second the name decides
+	s.addresses(t, "younger")
+	held := s.hold(t, 10, target(address, 80))
+	must(t, s.controller.Stop())
+	_, err := s.Kubectl(t.Context(), "patch", "service", "younger", "--subresource=status", "--type=merge", "-p",
+		fmt.Sprintf(`{"status":{"loadBalancer":{"ingress":[{"ip":%q}]}}}`, address))
+	must(t, err)
+	s.start(t)
+	t.Log(s.expectEvent(t, "Service", "younger", "Warning", "AddressTaken", address.String(), namespace+"/elder"))
+	s.await(t, "the younger Service to have an address of its own", func(context.Context) error {
+		if got := s.addresses(t, "younger")[0]; got == address {
+			return fmt.Errorf("it has %s", got)
+		}
+		return nil
+	})
+	s.reaches(t, target(s.addresses(t, "younger")[0], 80))
+	if got := s.addresses(t, "elder")[0]; got != address {
+		t.Errorf("the elder has %s, want %s", got, address)
+	}
+	uncut(t, held)
+}

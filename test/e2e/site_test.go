@@ -40,6 +40,7 @@ func TestSite(t *testing.T) {
 		{"node-answers", testNodeAnswers},
 		{"sharing", testSharing},
 		{"kept-address", testKeptAddress},
+		{"two-claims", testTwoClaims},
 		{"families-change", testFamiliesChange},
 		{"pools-change", testPoolsChange},
 		{"who-may-take", testWhoMayTake},
