@@ -297,30 +297,6 @@ func TestTwoAddressesOfOneStranger(t *testing.T) {
 	})
 }
 
-// TestPoolFullOfStrangers: a range that a DHCP server gives away too costs some seconds, once.
-func TestPoolFullOfStrangers(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := newProbedSite(t, "10.0.0.1-10.0.0.250", "gw1")
-		for i := range 200 {
-			s.network.has(fmt.Sprintf("10.0.0.%d", i+1), wire.Neighbor{MAC: fmt.Sprintf("52:54:00:00:00:%02x", i)})
-		}
-		c := s.start()
-		defer c.stop()
-		begun := time.Now()
-		if got := s.ensure(c, web("a", 80)).Addresses[0].String(); got != "10.0.0.201" {
-			t.Errorf("a has %s", got)
-		}
-		if took := time.Since(begun); took > 10*time.Second {
-			t.Errorf("served after %s", took)
-		}
-		asked := len(s.network.questions())
-		s.ensure(c, web("b", 80))
-		if again := s.network.questions()[asked:]; len(again) != 1 || len(again[0]) != 1 {
-			t.Errorf("the next Service asks for %v", again)
-		}
-	})
-}
-
 // TestNobodyCanLook: a gateway that cannot probe delays and stops nothing.
 func TestNobodyCanLook(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -1,6 +1,7 @@
 package loadbalancer_test
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -9,6 +10,7 @@ import (
 	"cloud-provider-haproxy/ipam"
 	"cloud-provider-haproxy/loadbalancer"
 	"cloud-provider-haproxy/loadbalancer/desired"
+	"cloud-provider-haproxy/loadbalancer/wire"
 )
 
 // keepsItsAddress says whether a Service is still served where it was, after some time and another Ensure.
@@ -198,6 +200,30 @@ func TestContestedVIPIsForgottenWithIt(t *testing.T) {
 		time.Sleep(2 * time.Minute)
 		if _, _, notices := s.observer.seen(); !isA[*loadbalancer.ConflictError](notices[key("b")]) {
 			t.Errorf("b was told %v", notices)
+		}
+	})
+}
+
+// TestPoolFullOfStrangers: a range that a DHCP server gives away too costs some seconds, once.
+func TestPoolFullOfStrangers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newProbedSite(t, "10.0.0.1-10.0.0.250", "gw1")
+		for i := range 200 {
+			s.network.has(fmt.Sprintf("10.0.0.%d", i+1), wire.Neighbor{MAC: fmt.Sprintf("52:54:00:00:00:%02x", i)})
+		}
+		c := s.start()
+		defer c.stop()
+		begun := time.Now()
+		if got := s.ensure(c, web("a", 80)).Addresses[0].String(); got != "10.0.0.201" {
+			t.Errorf("a has %s", got)
+		}
+		if took := time.Since(begun); took > 10*time.Second {
+			t.Errorf("served after %s", took)
+		}
+		asked := len(s.network.questions())
+		s.ensure(c, web("b", 80))
+		if again := s.network.questions()[asked:]; len(again) != 1 || len(again[0]) != 1 {
+			t.Errorf("the next Service asks for %v", again)
 		}
 	})
 }
