@@ -58,7 +58,7 @@ func (m *machine) endConnections(argv []string, output *Output) bool {
 		return true
 	}
 	filter := strings.Join(argv, " ")
-	m.connections = slices.DeleteFunc(m.connections, func(c string) bool {
+	m.connections = slices.DeleteFunc(slices.Clone(m.connections), func(c string) bool { // clones of the machine share the list
 		vip, client, _ := strings.Cut(c, " ")
 		ended := strings.Contains(filter, "( src "+vip+" and dst "+client+" )")
 		if ended {
