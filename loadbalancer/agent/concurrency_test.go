@@ -95,6 +95,7 @@ func TestEndInTheMiddle(t *testing.T) {
 	go func() { served <- a.serve(ctx, listener) }()
 	c := dial(t, a.config.Paths.Socket, wire.RoleController)
 	idle := dial(t, a.config.Paths.Socket, wire.RoleController)
+	idle.ask(request(t, wire.VerbHello, nil)) // the agent has read all that we sent: else its end would be a reset
 	s := stallAt(m, "run /keepalived reload")
 	c.send(request(t, wire.VerbApply, sample(2, service("db", "192.0.2.11", 51))))
 	<-s.reached
