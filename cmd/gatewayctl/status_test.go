@@ -175,7 +175,7 @@ func TestStatusLocal(t *testing.T) {
 	if err := showStatus(t.Context(), statusFlags{local: true, socket: socket}, out); err != nil || !strings.Contains(out.String(), "gw1      yes        3/17       yes") {
 		t.Errorf("%v\n%s", err, out)
 	}
-	for _, words := range []string{"operators are root", "something else than its status"} {
+	for _, words := range []string{"operators are root", "something else than status"} {
 		out.Reset()
 		if err := showStatus(t.Context(), statusFlags{local: true, socket: socket}, out); err == nil || !strings.Contains(out.String(), words) {
 			t.Errorf("%v, want %q\n%s", err, words, out)
