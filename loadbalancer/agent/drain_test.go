@@ -198,40 +198,86 @@ func TestDrainLasts(t *testing.T) {
 	}
 }
 
-// Whatever one operation does, a drain is done or refused; when it is asked for again without the fault it is done, and undrain
-// leaves nothing.
-func TestDrainWithAFaultAtEveryOperation(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		struck := 0
-		for k := 1; ; k++ {
-			a, m := drainable(t, fit(t, sample(5, web, db)), true)
-			obey := m.strike
-			m.operations = 0
-			m.strike = func(n int, operation string) strike {
-				obey(n, operation)
-				if n == k {
-					struck++
-					return failsBefore
-				}
-				return passes
-			}
-			_, refusal := a.drain(t.Context(), wire.RoleController, &wire.Drain{})
-			reached := m.operations >= k
-			m.strike = obey
-			if refusal == nil && a.drainMark() == nil {
-				t.Errorf("operation %d: granted, and not drained", k)
-			}
-			if _, refusal := a.drain(t.Context(), wire.RoleController, &wire.Drain{}); refusal != nil || m.file(ready) != keepalived.ReadyDrained || m.file(drainFile) == "" {
-				t.Errorf("operation %d: once more: %v, ready %q, mark %q", k, refusal, m.file(ready), m.file(drainFile))
-			}
-			if _, refusal := a.undrain(t.Context()); refusal != nil || m.file(ready) != keepalived.Ready || m.file(drainFile) != "" {
-				t.Errorf("operation %d: undrain: %v, ready %q, mark %q", k, refusal, m.file(ready), m.file(drainFile))
-			}
-			if !reached {
-				break
-			}
+// struckFrom fails the operations from k to last; what obey does goes on.
+func struckFrom(k, last int, obey func(int, string) strike) func(int, string) strike {
+	return func(n int, operation string) strike {
+		obey(n, operation)
+		if n >= k && n <= last {
+			return failsBefore
 		}
-		t.Logf("struck at %d operations", struck)
+		return passes
+	}
+}
+
+// agree says that disk, track file and memory tell the same.
+func agree(t *testing.T, a *Agent, m *machine, when string) {
+	t.Helper()
+	drained := a.drainMark() != nil
+	if want := fmt.Sprintf("%d\n", readiness(true, drained)); m.file(ready) != want || (m.file(drainFile) != "") != drained {
+		t.Errorf("%s: drained is %t, ready %q, the mark %q", when, drained, m.file(ready), m.file(drainFile))
+	}
+}
+
+// Whatever one operation does, a drain is done or not done; when all fail from there on, nothing is left by what comes after.
+func TestDrainWithAFaultAtEveryOperation(t *testing.T) {
+	const all = 1 << 30
+	for _, test := range []struct {
+		faults int
+		repeat bool
+	}{{1, false}, {1, true}, {all, false}, {all, true}} {
+		synctest.Test(t, func(t *testing.T) {
+			for k, reached := 1, true; reached; k++ {
+				a, m := drainable(t, fit(t, sample(5, web, db)), true)
+				obey, when := m.strike, fmt.Sprintf("operation %d, %+v", k, test)
+				m.operations, m.strike = 0, struckFrom(k, k+test.faults-1, obey)
+				_, refusal := a.drain(t.Context(), wire.RoleController, &wire.Drain{})
+				reached = m.operations >= k
+				m.strike = obey
+				if refusal == nil && a.drainMark() == nil {
+					t.Errorf("%s: granted, and not drained", when)
+				}
+				if test.faults == 1 {
+					agree(t, a, m, when)
+				}
+				if test.repeat {
+					if _, refusal := a.drain(t.Context(), wire.RoleController, &wire.Drain{}); refusal != nil || a.drainMark() == nil {
+						t.Errorf("%s: once more: %v", when, refusal)
+					}
+					agree(t, a, m, when+", once more")
+				}
+				if _, refusal := a.undrain(t.Context()); refusal != nil || a.drainMark() != nil {
+					t.Errorf("%s: undrain: %v", when, refusal)
+				}
+				agree(t, a, m, when+", undrained")
+				if !reached {
+					t.Logf("%d operations", k-1)
+				}
+			}
+		})
+	}
+}
+
+// An undrain that failed is told as such, and what stands is told as drained, until one has not failed.
+func TestUndrainWithAFaultAtEveryOperation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for k, reached := 1, true; reached; k++ {
+			a, m := drainable(t, fit(t, sample(5, web, db)), true)
+			if _, refusal := a.drain(t.Context(), wire.RoleController, &wire.Drain{}); refusal != nil {
+				t.Fatal(refusal)
+			}
+			obey := m.strike
+			m.operations, m.strike = 0, struckFrom(k, k, obey)
+			_, refusal := a.undrain(t.Context())
+			reached = m.operations >= k
+			m.strike = obey
+			if told, is := a.drainMark() != nil, m.file(ready) != keepalived.Ready; told != is || told && refusal == nil {
+				t.Errorf("operation %d: refused with %v; drained is told %t, and keepalived %t", k, refusal, told, is)
+			}
+			if _, refusal := a.undrain(t.Context()); refusal != nil || a.drainMark() != nil {
+				t.Errorf("operation %d: once more: %v", k, refusal)
+			}
+			agree(t, a, m, fmt.Sprintf("operation %d, once more", k))
+		}
 	})
 }
 
