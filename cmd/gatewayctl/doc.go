@@ -8,7 +8,8 @@
 //   - clients.go, local.go: how an agent is reached, over SSH as the cloud config says, or as root on the gateway itself.
 //   - push.go, handwritten.go: a State that a person wrote, made whole and signed; for development and disasters.
 //   - status.go, table.go: what the gateways say, for people. Their text is golden (testdata); scripts take -o json.
-//   - drain.go: a gateway's addresses handed to the others, and back. The agent decides whether that may be.
+//   - drain.go, drain_run.go: a gateway's addresses handed to the others, and back; around a command, when it is to be restarted.
+//     The agent decides whether that may be.
 //   - pools.go, pool_report.go: who has which address, out of the newest State that the gateways hold. Not out of the
 //     cluster: it answers while the API server does not. A State names no pool of an address; the configuration does.
 //

@@ -42,8 +42,8 @@ func (w *whichGateway) with(names []string, use func(drainable) error) error {
 		return fmt.Errorf("--local is this machine: give no name beside it")
 	case w.local:
 		return use(localAgent{w.socket})
-	case len(names) == 0:
-		return fmt.Errorf("name the gateway, as it is called in %s", w.cloudConfig)
+	case len(names) != 1:
+		return fmt.Errorf("name one gateway, as it is called in %s", w.cloudConfig)
 	}
 	c, err := loadController(w.cloudConfig)
 	if err != nil {
@@ -62,7 +62,7 @@ func newDrainCommand() *cobra.Command {
 	var drain wire.Drain
 	var wait bool
 	command := &cobra.Command{
-		Use:   "drain --local | --cloud-config FILE GATEWAY",
+		Use:   "drain (--local | --cloud-config FILE GATEWAY) [-- COMMAND...]",
 		Short: "Hand a gateway's addresses to the others, before it is restarted, upgraded or switched off",
 		Long: `Hand all addresses of one gateway to the others, and keep it away from them, over reboots too, until undrain. It is refused
 when no other gateway can take over. The command returns when the addresses have moved, which takes a second.
@@ -71,12 +71,25 @@ New connections go to the other gateways at once. A connection that is establish
 address: it is reset when its client sends next, and after --grace in any case, so that nobody waits for it in vain.
 A drained gateway serves all the same when no other one is left.
 
+With a COMMAND, which runs on this machine, the gateway is drained while it runs, and undrained when it has succeeded and the
+gateway is well again: HAProxy answers, keepalived runs, everything is in sync. Else it stays drained.
+
 Who drained it, since when, why, and how many connections are left, stands in gatewayctl status.`,
 		Example: `  gatewayctl drain --cloud-config cloud.yaml gw1 --reason 'new kernel'
-  gatewayctl drain --local --wait && apt-get upgrade && gatewayctl undrain --local`,
-		Args: cobra.MaximumNArgs(1),
+  gatewayctl drain --local --wait -- apt-get --yes upgrade
+  gatewayctl drain --cloud-config cloud.yaml gw1 -- ssh root@gw1 systemctl restart haproxy keepalived`,
 		RunE: func(cmd *cobra.Command, names []string) error {
-			return which.with(names, func(g drainable) error { return drainGateway(cmd.Context(), g, drain, wait, cmd.OutOrStdout()) })
+			var argv []string
+			if dash := cmd.ArgsLenAtDash(); dash >= 0 {
+				names, argv = names[:dash], names[dash:]
+			}
+			return which.with(names, func(g drainable) error {
+				if len(argv) > 0 {
+					return whileDrained(cmd.Context(), g, drain, wait, running(argv, cmd.OutOrStdout()), cmd.OutOrStdout())
+				}
+				_, err := startDrain(cmd.Context(), g, drain, wait, cmd.OutOrStdout())
+				return err
+			})
 		},
 	}
 	which.register(command)
@@ -95,7 +108,6 @@ func newUndrainCommand() *cobra.Command {
 		Long: `Take away what drain has set. The gateway takes its addresses back within seconds, once its HAProxy answers and its State is
 known to be the newest. What is established through the other gateways to these addresses is reset then.`,
 		Example: `  gatewayctl undrain --cloud-config cloud.yaml gw1`,
-		Args:    cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, names []string) error {
 			return which.with(names, func(g drainable) error {
 				drained, err := g.Undrain(cmd.Context())
@@ -114,10 +126,11 @@ known to be the newest. What is established through the other gateways to these 
 	return command
 }
 
-func drainGateway(ctx context.Context, g drainable, drain wire.Drain, wait bool, out io.Writer) error {
+// startDrain drains a gateway and says so.
+func startDrain(ctx context.Context, g drainable, drain wire.Drain, wait bool, out io.Writer) (*wire.Drained, error) {
 	drained, err := g.Drain(ctx, drain)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	verb := "drained"
 	if !drained.Changed {
@@ -128,9 +141,9 @@ func drainGateway(ctx context.Context, g drainable, drain wire.Drain, wait bool,
 		text = fmt.Sprintf("nobody took %d of its addresses, which it goes on serving", n)
 	}
 	if err := say(out, "%s: %s; %s\n%s: %s\n", g.Name(), verb, text, g.Name(), drainText(drained.Drain)); err != nil || !wait {
-		return err
+		return drained, err
 	}
-	return awaitConnections(ctx, g, drained.Drain, out)
+	return drained, awaitConnections(ctx, g, drained.Drain, out)
 }
 
 // waitEvery is how often --wait looks, waitLonger how long it does so after the agent should have ended the last connection.

@@ -17,7 +17,9 @@ type toldDrain struct {
 	drained     wire.Drained
 	err         error
 	connections []int
-	undrained   bool // by somebody, when the connections are told
+	undrained   bool           // by somebody, when the connections are told
+	states      []*wire.Status // told instead, one after the other; nil: the agent does not answer
+	given       int            // undrains
 	asked       wire.Drain
 }
 
@@ -28,9 +30,22 @@ func (g *toldDrain) Drain(_ context.Context, d wire.Drain) (*wire.Drained, error
 	return &g.drained, g.err
 }
 
-func (g *toldDrain) Undrain(context.Context) (*wire.Drained, error) { return &g.drained, g.err }
+func (g *toldDrain) Undrain(context.Context) (*wire.Drained, error) {
+	g.given++
+	return &g.drained, g.err
+}
 
 func (g *toldDrain) Status(context.Context) (*wire.Status, error) {
+	if len(g.states) > 0 {
+		state := g.states[0]
+		if len(g.states) > 1 {
+			g.states = g.states[1:]
+		}
+		if state == nil {
+			return nil, errors.New("no agent runs here")
+		}
+		return state, nil
+	}
 	if g.undrained {
 		return &wire.Status{}, nil
 	}
@@ -72,7 +87,7 @@ func TestDrain(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			out, begun := new(bytes.Buffer), time.Now()
-			err := drainGateway(t.Context(), &test.gateway, wire.Drain{Reason: "new kernel"}, test.wait, out)
+			_, err := startDrain(t.Context(), &test.gateway, wire.Drain{Reason: "new kernel"}, test.wait, out)
 			if took := time.Since(begun); took != test.took {
 				t.Errorf("%s: took %v, want %v", test.name, took, test.took)
 			}
@@ -91,7 +106,7 @@ func TestDrainWaitInterrupted(t *testing.T) {
 	ctx, stop := context.WithCancelCause(t.Context())
 	stop(errors.New("interrupted"))
 	g := &toldDrain{drained: wire.Drained{Changed: true, Drain: &wire.DrainStatus{Connections: 2}}}
-	if err := drainGateway(ctx, g, wire.Drain{}, true, new(bytes.Buffer)); err == nil || !strings.Contains(err.Error(), "stays drained: interrupted") {
+	if _, err := startDrain(ctx, g, wire.Drain{}, true, new(bytes.Buffer)); err == nil || !strings.Contains(err.Error(), "stays drained: interrupted") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -101,8 +116,8 @@ func TestDrainFlags(t *testing.T) {
 		"":                            "cloud-config local",
 		"--local --cloud-config x":    "none of the others can be",
 		"--local gw1":                 "give no name beside it",
-		"--cloud-config x":            "name the gateway",
-		"--cloud-config x gw1 gw2":    "accepts at most 1",
+		"--cloud-config x":            "name one gateway",
+		"--cloud-config x gw1 gw2":    "name one gateway",
 		"--cloud-config /absent gw1":  "no such file",
 		"--local --socket /absent/so": "no agent runs here",
 	} {
@@ -117,5 +132,59 @@ func TestDrainFlags(t *testing.T) {
 				t.Errorf("%s %q: got %v, want %q", command.Name(), args, err, words)
 			}
 		}
+	}
+}
+
+// A gateway gets its addresses back only when what was done has succeeded, it is well again, and nobody else had drained it.
+func TestWhileDrained(t *testing.T) {
+	fine := well("gw1", nil).status
+	lacking := func(change func(*wire.Status)) *wire.Status { return well("gw1", change).status }
+	dead := lacking(func(s *wire.Status) { s.HAProxyUp = time.Time{} })
+	unheld := lacking(func(s *wire.Status) { s.KeepalivedUp = false })
+	apart := lacking(func(s *wire.Status) { s.InSync, s.Drift = false, []string{"a map entry is missing"} })
+	stale := lacking(func(s *wire.Status) { s.Current = false })
+	for _, test := range []struct {
+		name    string
+		changed bool
+		err     error // of what is done
+		states  []*wire.Status
+		given   bool
+		took    time.Duration
+		want    string
+	}{
+		{name: "well", changed: true, states: []*wire.Status{fine}, given: true},
+		{name: "well in the end", changed: true, states: []*wire.Status{nil, dead, unheld, apart, stale, fine}, given: true, took: 5 * waitEvery},
+		{name: "failed", changed: true, err: errors.New("no such package"), states: []*wire.Status{fine}, want: "gw1 stays drained: no such package"},
+		{name: "never well", changed: true, states: []*wire.Status{apart}, took: wellLimit, want: "a map entry is missing"},
+		{name: "drained before", states: []*wire.Status{fine}},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			g := &toldDrain{drained: wire.Drained{Changed: test.changed, Drain: &wire.DrainStatus{}}, states: test.states}
+			begun, done := time.Now(), false
+			err := whileDrained(t.Context(), g, wire.Drain{}, false, func(context.Context) error { done = true; return test.err }, new(bytes.Buffer))
+			if took := time.Since(begun); !done || (g.given > 0) != test.given || took != test.took {
+				t.Errorf("%s: done %t, undrained %d times, after %v", test.name, done, g.given, took)
+			}
+			if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
+				t.Errorf("%s: got %v, want %q", test.name, err, test.want)
+			}
+		})
+	}
+	t.Run("refused", func(t *testing.T) {
+		g := &toldDrain{err: &wire.Refusal{Code: wire.CodeNoHeir, Message: "no other gateway"}}
+		err := whileDrained(t.Context(), g, wire.Drain{}, false, func(context.Context) error { t.Error("it is done all the same"); return nil }, new(bytes.Buffer))
+		if err == nil || g.given > 0 {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+func TestDrainRuns(t *testing.T) {
+	out := new(bytes.Buffer)
+	if err := running([]string{"echo", "done", "it"}, out)(t.Context()); err != nil || out.String() != "done it\n" {
+		t.Errorf("%q, %v", out, err)
+	}
+	if err := running([]string{"false", "x"}, out)(t.Context()); err == nil || !strings.Contains(err.Error(), "false x: exit status 1") {
+		t.Errorf("got %v", err)
 	}
 }

@@ -149,7 +149,10 @@ func (c *Client) Probe(ctx context.Context, targets []wire.ProbeTarget) (*wire.P
 
 // Drain has the gateway hand its VIPs to the others, and keep away from them until Undrain, over reboots too. It returns when
 // they are gone. A *wire.Refusal with wire.CodeNoHeir says that nothing was changed because nobody else can hold them.
-// A rollout that drains for a while calls Undrain only when Drained.Changed said that the mark is its own.
+//
+// A rollout that must restart something on every gateway goes: Drain; restart; Status until the gateway is well; Undrain, but only
+// when Drained.Changed said that the mark is its own; and on to the next one, whose Drain is refused as long as this one could
+// not take over. What fails stops it with this gateway drained and the others untouched.
 func (c *Client) Drain(ctx context.Context, drain wire.Drain) (*wire.Drained, error) {
 	reply, err := c.call(ctx, wire.Request{Verb: wire.VerbDrain, Drain: &drain})
 	if err != nil {

@@ -191,3 +191,27 @@ func testDrainRefused(t *testing.T, p *pair) {
 	must(t, p.reaches(webTargets()...))
 	p.undrain(t, drained)
 }
+
+// testDrainRestart: what must restart HAProxy on both gateways, one after the other, drains each meanwhile; clients do not notice.
+func testDrainRestart(t *testing.T, p *pair) {
+	p.beginDrain(t)
+	flow, err := p.Client.StartFlow(t.Context(), traffic.Flow{Targets: webTargets(), Rate: 200, Timeout: 5 * time.Second})
+	must(t, err)
+	for _, g := range p.Gateways {
+		before := p.status(t)[g.Name].HAProxyUp
+		eventually(t, "the gateway is drained, HAProxy restarted, and all is back", func() error { // the peer may not be fit yet
+			_, err := g.Run(t.Context(), "gatewayctl", "drain", "--local", "--reason", "restart", "--", "pkill", "-KILL", "-x", "haproxy")
+			return err
+		})
+		s := p.status(t)[g.Name]
+		if s.Drain != nil || !s.HAProxyUp.After(before) {
+			t.Errorf("%s: drained %+v, HAProxy runs since %v, before since %v", g.Name, s.Drain, s.HAProxyUp, before)
+		}
+		eventually(t, "the addresses are at home", func() error { return p.atHome(t) })
+	}
+	report := stop(t, flow)
+	t.Logf("HAProxy killed on both gateways in turn, each drained meanwhile: %v", report)
+	if report.Failed > 4 || report.LongestGap > 500*time.Millisecond { // 4 moves, and what is under way at one of them
+		t.Errorf("%d of %d new connections failed, longest gap %v", report.Failed, report.Opened, report.LongestGap)
+	}
+}

@@ -47,6 +47,7 @@ func TestPair(t *testing.T) {
 		{"drain", testDrain},
 		{"drain-lasts", testDrainLasts},
 		{"drain-refused", testDrainRefused},
+		{"drain-restart", testDrainRestart},
 		{"stale", testStaleGateway},
 		{"slept", testSleptThrough},
 		{"forged", testForgedState},
