@@ -1,5 +1,5 @@
 // Command gatewayctl is the one static binary of a gateway, and the operator's command line: `agent run` is the only writer
-// of the gateway's configuration, `agent pipe` the forced command that leads to it, `push`, `status` and `pools` speak to a
+// of the gateway's configuration, `agent pipe` the forced command that leads to it, `push`, `status`, `drain` and `pools` speak to a
 // pair.
 //
 // This package is wiring and what people read:
@@ -8,6 +8,8 @@
 //   - clients.go, local.go: how an agent is reached, over SSH as the cloud config says, or as root on the gateway itself.
 //   - push.go, handwritten.go: a State that a person wrote, made whole and signed; for development and disasters.
 //   - status.go, table.go: what the gateways say, for people. Their text is golden (testdata); scripts take -o json.
+//   - drain.go, drain_run.go: a gateway's addresses handed to the others, and back; around a command, when it is to be restarted.
+//     The agent decides whether that may be.
 //   - pools.go, pool_report.go: who has which address, out of the newest State that the gateways hold. Not out of the
 //     cluster: it answers while the API server does not. A State names no pool of an address; the configuration does.
 //

@@ -29,9 +29,39 @@ const localPatience = time.Minute
 
 // Status asks the agent.
 func (l localAgent) Status(ctx context.Context) (*wire.Status, error) {
+	reply, err := l.answer(ctx, wire.Request{Verb: wire.VerbStatus}, func(r *wire.Reply) bool { return r.Status != nil })
+	if err != nil {
+		return nil, err
+	}
+	return reply.Status, nil
+}
+
+// Drain asks the agent to hand its VIPs over.
+func (l localAgent) Drain(ctx context.Context, drain wire.Drain) (*wire.Drained, error) {
+	return l.drained(ctx, wire.Request{Verb: wire.VerbDrain, Drain: &drain})
+}
+
+// Undrain asks the agent to take them back.
+func (l localAgent) Undrain(ctx context.Context) (*wire.Drained, error) {
+	return l.drained(ctx, wire.Request{Verb: wire.VerbUndrain})
+}
+
+func (l localAgent) drained(ctx context.Context, request wire.Request) (*wire.Drained, error) {
+	reply, err := l.answer(ctx, request, func(r *wire.Reply) bool {
+		return r.Drained != nil && (r.Drained.Drain != nil) == (request.Verb == wire.VerbDrain)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return reply.Drained, nil
+}
+
+// answer gives the reply to a request, when it is one.
+func (l localAgent) answer(ctx context.Context, request wire.Request, answers func(*wire.Reply) bool) (*wire.Reply, error) {
 	ctx, cancel := context.WithTimeout(ctx, localPatience)
 	defer cancel()
-	reply, err := l.ask(ctx, wire.Request{Version: wire.Version, Verb: wire.VerbStatus})
+	request.Version = wire.Version
+	reply, err := l.ask(ctx, request)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("%w: no agent runs here; see `systemctl status gatewayctl-agent`, or give --cloud-config to ask the gateways of a cluster", err)
@@ -41,10 +71,10 @@ func (l localAgent) Status(ctx context.Context) (*wire.Status, error) {
 		return nil, err
 	case reply.Refusal != nil:
 		return nil, reply.Refusal
-	case reply.Status == nil:
-		return nil, errors.New("the agent answered something else than its status: is it of this binary's version? restart gatewayctl-agent")
+	case !answers(reply):
+		return nil, fmt.Errorf("the agent answered something else than %s: is it of this binary's version? restart gatewayctl-agent", request.Verb)
 	}
-	return reply.Status, nil
+	return reply, nil
 }
 
 func (l localAgent) ask(ctx context.Context, request wire.Request) (*wire.Reply, error) {

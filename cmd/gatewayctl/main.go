@@ -32,9 +32,11 @@ func newRootCommand() *cobra.Command {
 	logs := newLogFlags(root)
 	root.AddCommand(
 		newAgentCommand(logs),
+		newDrainCommand(),
 		newPoolsCommand(),
 		newPushCommand(),
 		newStatusCommand(),
+		newUndrainCommand(),
 		newVersionCommand(),
 	)
 	return root

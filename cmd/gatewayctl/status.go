@@ -221,6 +221,9 @@ func statusTable(list []gatewayStatus, wide bool) string {
 				st.Hello.Agent, st.Hello.HAProxy, st.Hello.Keepalived, st.Hello.NFTables)
 		}
 		t.AppendRow(row)
+		if st.Drain != nil {
+			below.add(s.Gateway, "%s", drainText(st.Drain))
+		}
 		for _, drift := range s.Drift {
 			below.add(s.Gateway, "out of sync: %s", drift)
 		}

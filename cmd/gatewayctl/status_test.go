@@ -87,6 +87,10 @@ func TestStatus(t *testing.T) {
 			s.Peers = []wire.PeerStatus{{Gateway: "gw2", Problem: unreachable.Error()}, {Gateway: "gw3", Answers: true, Fence: &s.Fence}}
 			s.Warnings = []wire.Warning{{Reason: "NotCurrent", Message: "since it booted nobody has confirmed"}}
 		})}, ""},
+		{"drained", []statusSource{well("gw1", func(s *wire.Status) {
+			s.Held = nil
+			s.Drain = &wire.DrainStatus{Since: s.Applied, Until: s.Applied.Add(30 * time.Second), By: wire.RoleOperator, Reason: "new kernel", Connections: 25}
+		}), well("gw2", func(s *wire.Status) { s.Held, s.Drain = nil, &wire.DrainStatus{Reason: "the mark cannot be read"} })}, ""},
 		{"many VIPs", []statusSource{well("gw1", func(s *wire.Status) {
 			s.Held = addrs("192.0.2.10", "192.0.2.11", "192.0.2.12", "192.0.2.13", "2001:db8::10")
 		})}, ""},
@@ -175,7 +179,7 @@ func TestStatusLocal(t *testing.T) {
 	if err := showStatus(t.Context(), statusFlags{local: true, socket: socket}, out); err != nil || !strings.Contains(out.String(), "gw1      yes        3/17       yes") {
 		t.Errorf("%v\n%s", err, out)
 	}
-	for _, words := range []string{"operators are root", "something else than its status"} {
+	for _, words := range []string{"operators are root", "something else than status"} {
 		out.Reset()
 		if err := showStatus(t.Context(), statusFlags{local: true, socket: socket}, out); err == nil || !strings.Contains(out.String(), words) {
 			t.Errorf("%v, want %q\n%s", err, words, out)

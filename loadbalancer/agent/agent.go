@@ -60,6 +60,9 @@ type Agent struct {
 	writing chan struct{}
 	// probing has room for one, too: whoever fills it may ask on the networks.
 	probing  chan struct{}
+	draining chan struct{}
+	// drains is full when the mark may have changed.
+	drains   chan struct{}
 	counters counters
 	peers    *peers
 	// places has room for the sessions of each role.
@@ -80,6 +83,9 @@ type Agent struct {
 	// fault is why what runs is known to differ from the State that is held; nil when it does not.
 	fault error
 	ready bool
+	// drained is the mark that this gateway has handed its VIPs over; nil: it has not. draining guards it beside mu: it is held
+	// from the decision to the end of the move.
+	drained *mark
 	// leftover is true while servers that were removed wait for their last connections.
 	leftover bool
 }
@@ -104,6 +110,8 @@ func New(p Parts) (*Agent, error) {
 		writing:        make(chan struct{}, 1),
 		admission:      make(chan struct{}, 1),
 		probing:        make(chan struct{}, 1),
+		draining:       make(chan struct{}, 1),
+		drains:         make(chan struct{}, 1),
 		peers:          &peers{dial: p.DialPeer, log: p.Log},
 		places: map[wire.Role]chan struct{}{
 			wire.RoleController: make(chan struct{}, maxOfRole),
@@ -141,6 +149,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	group.Go(func() error { a.watchDaemons(ctx); return nil })
 	group.Go(func() error { a.watchFirewall(ctx); return nil })
 	group.Go(func() error { a.expelUnwelcome(ctx); return nil })
+	group.Go(func() error { a.endStranded(ctx); return nil })
 	group.Go(func() error { a.followPeers(ctx); return nil })
 	if err := notify(a.notify, "READY=1"); err != nil {
 		a.log.Warn("telling systemd that the agent is ready", "error", err)
@@ -166,6 +175,7 @@ func (a *Agent) open(ctx context.Context) error {
 	a.committed, a.fault = held, errUnseen
 	a.mu.Unlock()
 	a.guard(ctx)
+	a.readMark()
 	return a.openTrack()
 }
 

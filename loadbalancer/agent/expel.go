@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -77,10 +78,8 @@ func (a *Agent) expel(ctx context.Context, since map[connection]time.Time) (agai
 			since[c] = now // should it survive, it is tried again
 		}
 	}
-	for some := range slices.Chunk(due, expelAtOnce) {
-		if err := a.end(ctx, some); err != nil {
-			a.log.Warn("ending connections whose client may not connect any more", "error", err)
-		}
+	if err := a.endAll(ctx, due, "their client may not connect any more"); err != nil {
+		a.log.Warn("ending connections whose client may not connect any more", "error", err)
 	}
 	if len(since) == 0 {
 		return 0
@@ -135,6 +134,14 @@ func (a *Agent) unwelcome(ctx context.Context) ([]connection, error) {
 	if len(restricted) == 0 {
 		return nil, nil
 	}
+	return a.connections(ctx, func(c connection) bool {
+		g, known := restricted[c.vip]
+		return known && !g.welcome(c.client.Addr())
+	})
+}
+
+// connections lists those of this machine that count, sorted.
+func (a *Agent) connections(ctx context.Context, counts func(connection) bool) ([]connection, error) {
 	output, err := a.host.Run(ctx, connectionsArgv(), nil)
 	if err != nil {
 		return nil, err
@@ -145,7 +152,7 @@ func (a *Agent) unwelcome(ctx context.Context) ([]connection, error) {
 		if err != nil {
 			return nil, err
 		}
-		if g, known := restricted[c.vip]; known && !g.welcome(c.client.Addr()) {
+		if counts(c) {
 			found = append(found, c)
 		}
 	}
@@ -201,7 +208,16 @@ func endArgv(all []connection) []string {
 	return argv
 }
 
-func (a *Agent) end(ctx context.Context, all []connection) error {
+// endAll goes on with the rest when some cannot be ended.
+func (a *Agent) endAll(ctx context.Context, all []connection, why string) error {
+	var faults []error
+	for some := range slices.Chunk(all, expelAtOnce) {
+		faults = append(faults, a.end(ctx, some, why))
+	}
+	return errors.Join(faults...)
+}
+
+func (a *Agent) end(ctx context.Context, all []connection, why string) error {
 	output, err := a.host.Run(ctx, endArgv(all), nil)
 	if err != nil {
 		return err
@@ -210,6 +226,6 @@ func (a *Agent) end(ctx context.Context, all []connection) error {
 	if ended == 0 {
 		return fmt.Errorf("ss ended none of %d; the kernel needs CONFIG_INET_DIAG_DESTROY for it", len(all))
 	}
-	a.log.Info("ended connections whose client may not connect any more", "connections", ended, "first", all[0].client, "at", all[0].vip)
+	a.log.Info("ended connections", "because", why, "connections", ended, "first", all[0].client, "at", all[0].vip)
 	return nil
 }

@@ -99,10 +99,11 @@ func request(t *testing.T, verb wire.Verb, s *desired.State) wire.Request {
 }
 
 func TestRoles(t *testing.T) {
-	verbs := []wire.Verb{wire.VerbHello, wire.VerbState, wire.VerbApply, wire.VerbPlan, wire.VerbStatus, wire.VerbProbe, "drain"}
+	verbs := []wire.Verb{wire.VerbHello, wire.VerbState, wire.VerbApply, wire.VerbPlan, wire.VerbStatus, wire.VerbProbe,
+		wire.VerbDrain, wire.VerbUndrain, "adopt"}
 	may := map[wire.Role]string{
-		wire.RoleController: "hello state apply plan status probe",
-		wire.RoleOperator:   "hello state apply plan status probe",
+		wire.RoleController: "hello state apply plan status probe drain undrain",
+		wire.RoleOperator:   "hello state apply plan status probe drain undrain",
 		wire.RolePeer:       "hello state",
 		"":                  "",
 		"root":              "",

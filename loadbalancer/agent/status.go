@@ -37,7 +37,7 @@ func (a *Agent) status(ctx context.Context, role wire.Role) *wire.Status {
 	}
 	s.Drift = a.faults()
 	held := a.held()
-	s.Current, s.Peers = a.isCurrent(), a.peers.status()
+	s.Current, s.Peers, s.Drain = a.isCurrent(), a.peers.status(), a.drainStatus(ctx, seen.addresses)
 	if held != nil {
 		s.Fence, s.Digest = held.state.Fence, held.digest
 		s.Held = a.heldVIPs(seen.addresses, held.state)

@@ -12,44 +12,58 @@ import (
 const (
 	aliveWeight = 100
 	readyWeight = 50
+	// drainWeight is taken from what the ready file says: one file more would be one reload of keepalived more.
+	drainWeight = -25
 )
 
 // openTrack makes the track files, on tmpfs, before keepalived needs them. What an agent before this one wrote since the
-// boot stands: to restart the agent, for an upgrade, must move no VIP.
+// boot stands: to restart the agent, for an upgrade, must move no VIP. The mark of a drain is known already.
 func (a *Agent) openTrack() error {
-	value, err := a.readTrack(a.config.Paths.readyFile())
+	value, found, err := a.readTrack(a.config.Paths.readyFile())
 	if err != nil {
 		return err
 	}
 	a.mu.Lock()
-	a.ready = value == readyWeight
-	a.mu.Unlock()
-	if value < 0 {
-		if err := a.writeTrack(a.config.Paths.readyFile(), 0); err != nil {
+	defer a.mu.Unlock()
+	a.ready = value >= readyWeight+drainWeight
+	if want := readiness(a.ready, a.drained != nil); !found || value != want {
+		if err := a.writeTrack(a.config.Paths.readyFile(), want); err != nil {
 			return err
 		}
 	}
-	value, err = a.readTrack(a.config.Paths.aliveFile())
-	if err == nil && value < 0 {
+	_, found, err = a.readTrack(a.config.Paths.aliveFile())
+	if err == nil && !found {
 		err = a.writeTrack(a.config.Paths.aliveFile(), 0)
 	}
 	return err
 }
 
-// readTrack gives -1 when there is no such file, or no number in it.
-func (a *Agent) readTrack(path string) (int, error) {
+// readiness is what the ready file says.
+func readiness(ready, drained bool) int {
+	value := 0
+	if ready {
+		value += readyWeight
+	}
+	if drained {
+		value += drainWeight
+	}
+	return value
+}
+
+// readTrack finds nothing when there is no such file, or no number in it.
+func (a *Agent) readTrack(path string) (value int, found bool, err error) {
 	text, err := a.host.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return -1, nil
+		return 0, false, nil
 	}
 	if err != nil {
-		return 0, fmt.Errorf("reading a track file: %w", err)
+		return 0, false, fmt.Errorf("reading a track file: %w", err)
 	}
-	value, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	value, err = strconv.Atoi(strings.TrimSpace(string(text)))
 	if err != nil {
-		return -1, nil
+		return 0, false, nil
 	}
-	return value, nil
+	return value, true, nil
 }
 
 func (a *Agent) writeTrack(path string, value int) error {
@@ -67,7 +81,7 @@ func (a *Agent) confirm(why string) {
 	if a.ready || a.committed == nil {
 		return
 	}
-	if err := a.writeTrack(a.config.Paths.readyFile(), readyWeight); err != nil {
+	if err := a.writeTrack(a.config.Paths.readyFile(), readiness(true, a.drained != nil)); err != nil {
 		a.log.Error("telling keepalived that this gateway is current", "error", err)
 		return
 	}

@@ -16,7 +16,7 @@ func allowed(role wire.Role, verb wire.Verb) bool {
 	switch role {
 	case wire.RoleController, wire.RoleOperator:
 		return slices.Contains([]wire.Verb{wire.VerbHello, wire.VerbState, wire.VerbApply, wire.VerbPlan,
-			wire.VerbStatus, wire.VerbProbe}, verb)
+			wire.VerbStatus, wire.VerbProbe, wire.VerbDrain, wire.VerbUndrain}, verb)
 	case wire.RolePeer:
 		return verb == wire.VerbHello || verb == wire.VerbState
 	}
@@ -63,6 +63,12 @@ func (a *Agent) reply(ctx context.Context, log *slog.Logger, role wire.Role, req
 	case wire.VerbProbe:
 		probed, refusal := a.probe(ctx, request.Probe)
 		return &wire.Reply{Probed: probed, Refusal: refusal}
+	case wire.VerbDrain:
+		drained, refusal := a.drain(ctx, role, request.Drain)
+		return &wire.Reply{Drained: drained, Refusal: refusal}
+	case wire.VerbUndrain:
+		drained, refusal := a.undrain(ctx)
+		return &wire.Reply{Drained: drained, Refusal: refusal}
 	}
 	return a.replyToState(ctx, log, request)
 }
@@ -111,6 +117,7 @@ func (a *Agent) hello(ctx context.Context, role wire.Role) *wire.Hello {
 		}
 		hello.Links = links
 	}
+	hello.Heir = a.heir()
 	if held := a.held(); held != nil {
 		fence := held.state.Fence
 		hello.Fence = &fence

@@ -30,9 +30,9 @@ func (a *Agent) watchHAProxy(ctx context.Context) {
 	ticker := time.NewTicker(lookEvery)
 	defer ticker.Stop()
 	path := a.config.Paths.aliveFile()
-	told, err := a.readTrack(path)
-	if err != nil {
-		told = -1
+	told, found, err := a.readTrack(path)
+	if err != nil || !found {
+		told = -1 // neither value: it is written
 	}
 	for {
 		value := 0

@@ -147,6 +147,29 @@ func (c *Client) Probe(ctx context.Context, targets []wire.ProbeTarget) (*wire.P
 	return reply.Probed, nil
 }
 
+// Drain has the gateway hand its VIPs to the others, and keep away from them until Undrain, over reboots too. It returns when
+// they are gone. A *wire.Refusal with wire.CodeNoHeir says that nothing was changed because nobody else can hold them.
+//
+// A rollout that must restart something on every gateway goes: Drain; restart; Status until the gateway is well; Undrain, but only
+// when Drained.Changed said that the mark is its own; and on to the next one, whose Drain is refused as long as this one could
+// not take over. What fails stops it with this gateway drained and the others untouched.
+func (c *Client) Drain(ctx context.Context, drain wire.Drain) (*wire.Drained, error) {
+	reply, err := c.call(ctx, wire.Request{Verb: wire.VerbDrain, Drain: &drain})
+	if err != nil {
+		return nil, err
+	}
+	return reply.Drained, nil
+}
+
+// Undrain takes the mark of Drain away, whoever made it. The VIPs return within seconds.
+func (c *Client) Undrain(ctx context.Context) (*wire.Drained, error) {
+	reply, err := c.call(ctx, wire.Request{Verb: wire.VerbUndrain})
+	if err != nil {
+		return nil, err
+	}
+	return reply.Drained, nil
+}
+
 // Close ends a running call, closes the connection and waits until nothing of the client runs any more. Later calls
 // fail with ErrClosed.
 func (c *Client) Close() error {
@@ -216,6 +239,10 @@ func (c *Client) read(request wire.Request, reply *wire.Reply) (*wire.Reply, err
 		answered = reply.Result != nil
 	case wire.VerbStatus:
 		answered = reply.Status != nil
+	case wire.VerbDrain:
+		answered = reply.Drained != nil && reply.Drained.Drain != nil
+	case wire.VerbUndrain:
+		answered = reply.Drained != nil && reply.Drained.Drain == nil
 	case wire.VerbProbe:
 		answered = reply.Probed != nil && slices.EqualFunc(request.Probe.Targets, reply.Probed.Answers,
 			func(t wire.ProbeTarget, a wire.ProbeAnswer) bool { return t.Address == a.Address })

@@ -51,8 +51,14 @@ func TestVerbsShareOneConnection(t *testing.T) {
 		if probed, err := c.Probe(ctx, nil); err != nil || len(probed.Answers) != 0 {
 			t.Fatalf("probe of nothing: %+v, %v", probed, err)
 		}
+		if drained, err := c.Drain(ctx, wire.Drain{Reason: "new kernel"}); err != nil || !drained.Changed || drained.Drain.Reason != "new kernel" {
+			t.Fatalf("drain: %+v, %v", drained, err)
+		}
+		if drained, err := c.Undrain(ctx); err != nil || !drained.Changed {
+			t.Fatalf("undrain: %+v, %v", drained, err)
+		}
 		if m.dials() != 1 {
-			t.Errorf("7 calls made %d connections, want 1", m.dials())
+			t.Errorf("9 calls made %d connections, want 1", m.dials())
 		}
 	})
 }
@@ -78,6 +84,33 @@ func TestProbeAnswersMustFit(t *testing.T) {
 			}
 			if probed, err := c.Probe(t.Context(), targets); err != nil || len(probed.Answers) != 2 || m.dials() != 2 {
 				t.Errorf("%s: the next call: %+v, %v, %d connections", name, probed, err, m.dials())
+			}
+		})
+	}
+}
+
+// Nobody restarts a gateway because of an answer that does not say that it is drained.
+func TestDrainAnswerMustSayDrained(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		ask  func(context.Context, *Client) (*wire.Drained, error)
+		says wire.Reply
+	}{
+		{"drain: no mark", func(ctx context.Context, c *Client) (*wire.Drained, error) { return c.Drain(ctx, wire.Drain{}) }, wire.Reply{Drained: &wire.Drained{}}},
+		{"drain: a status", func(ctx context.Context, c *Client) (*wire.Drained, error) { return c.Drain(ctx, wire.Drain{}) }, wire.Reply{Status: &wire.Status{}}},
+		{"undrain: a mark", func(ctx context.Context, c *Client) (*wire.Drained, error) { return c.Undrain(ctx) },
+			wire.Reply{Drained: &wire.Drained{Drain: &wire.DrainStatus{}}}},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			m, config := newMachine(t)
+			m.command = agent(func(request wire.Request, reply *wire.Reply) {
+				if request.Verb != wire.VerbHello {
+					*reply = test.says
+					reply.Version = wire.Version
+				}
+			})
+			if drained, err := test.ask(t.Context(), newClient(t, config)); err == nil || !strings.Contains(err.Error(), "answers something else") {
+				t.Errorf("%s: got %+v, %v", test.name, drained, err)
 			}
 		})
 	}

@@ -143,6 +143,10 @@ func answer(request wire.Request) wire.Reply {
 		reply.Result = &wire.Result{Outcome: wire.Runtime, Digest: string(request.Apply.Signed.State)}
 	case wire.VerbStatus:
 		reply.Status = &wire.Status{Hello: hello, InSync: true}
+	case wire.VerbDrain:
+		reply.Drained = &wire.Drained{Changed: true, Drain: &wire.DrainStatus{Reason: request.Drain.Reason}}
+	case wire.VerbUndrain:
+		reply.Drained = &wire.Drained{Changed: true}
 	case wire.VerbProbe:
 		reply.Probed = &wire.Probed{}
 		for _, target := range request.Probe.Targets {

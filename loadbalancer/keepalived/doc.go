@@ -17,7 +17,10 @@
 //     FAULT and another gateway takes it. -t no longer sees a wrong interface: Holding.Missing does.
 //   - Track files need no init_file: an absent file counts 0 and is watched. But their DIRECTORY must exist when keepalived
 //     starts or reloads, else it forgets the file until the next reload.
-//   - A lower priority hands over only after three adverts (0.6 s at 0.2 s). Leave does it in 20 to 36 ms.
+//   - A lower priority hands over only after three adverts (0.6 s at 0.2 s), during which the old holder serves on: the heir
+//     has the addresses before they are taken off, so this is what a drain uses. Leave does it in 20 to 36 ms, in which
+//     nobody has them: for a gateway that serves no more.
+//   - A drain is a smaller number in the ready file, not a file of its own: the same configuration, so no reload.
 //   - vrrp_strict refuses unicast; nopreempt would leave all VIPs on one gateway; vrrp_rt_priority got the child killed.
 //
 // Traps for whoever runs it: -t exits with 0 when the file does not exist (see CheckArgv). A keepalived that is started while

@@ -133,6 +133,42 @@ func TestPairFollowsTrackFiles(t *testing.T) {
 	p.settle(t)
 }
 
+// A drained gateway yields to one that serves, keeps what it has from a stale one, and serves when nobody else does.
+func TestPairDrained(t *testing.T) {
+	t.Parallel()
+	p := startPair(t, crossed("10.0.0.0"))
+	all := []string{first, first6, second}
+	expect := func(what string, a, b []string) {
+		t.Helper()
+		t.Logf("%s after %v", what, eventually(t, what, func() bool { return p.holds(t, a, b) }))
+	}
+	stays := func(what string, a, b []string) { // a change takes three adverts of 0.2 s
+		t.Helper()
+		tick := time.NewTicker(50 * time.Millisecond)
+		defer tick.Stop()
+		for end := time.Now().Add(1500 * time.Millisecond); time.Now().Before(end); <-tick.C {
+			if !p.holds(t, a, b) {
+				t.Fatalf("%s: not so", what)
+			}
+		}
+	}
+	p.a.write(t, p.a.local().ReadyFile, ReadyDrained)
+	expect("a is drained: b has all", nil, all)
+	p.b.write(t, p.b.local().ReadyFile, Not)
+	expect("b is stale: the drained a has all", all, nil)
+	p.b.write(t, p.b.local().AliveFile, Not)
+	p.b.write(t, p.b.local().ReadyFile, Ready)
+	stays("b is current and its HAProxy dead: a keeps all", all, nil)
+	p.b.write(t, p.b.local().AliveFile, Alive)
+	expect("b serves: it has all", nil, all)
+	p.a.write(t, p.a.local().ReadyFile, NotDrained)
+	p.b.write(t, p.b.local().ReadyFile, Not)
+	stays("a is stale and drained, b stale: b keeps all", nil, all)
+	p.b.write(t, p.b.local().ReadyFile, Ready)
+	p.a.write(t, p.a.local().ReadyFile, Ready)
+	p.settle(t)
+}
+
 // Leave hands over at once. The next heir need not miss adverts, and the gateway is there again when its file says so.
 func TestPairLeavesAtOnce(t *testing.T) {
 	t.Parallel()

@@ -20,7 +20,7 @@ type Local struct {
 	Gateway    string // its name in State.Gateways
 	ConfigFile string // where the rendered configuration is installed
 	AliveFile  string // track file: 100 while HAProxy answers, else 0
-	ReadyFile  string // track file: 50 while the State is confirmed current, else 0
+	ReadyFile  string // track file: 50 while the State is confirmed current, else 0; 25 less while the gateway is drained
 	Version    string // of keepalived, "2.2.7"
 }
 
@@ -42,6 +42,9 @@ const (
 	Ready = "50\n"  // ReadyFile: the State is confirmed current
 	Not   = "0\n"   // either file: it is not so; a file that is absent counts the same
 
+	ReadyDrained = "25\n"  // ReadyFile instead of Ready: confirmed current, and asked to hand its VIPs to the others
+	NotDrained   = "-25\n" // ReadyFile instead of Not: drained, and not confirmed current
+
 	// Leave makes every instance FAULT: it says goodbye (priority 0) and the next heir takes over after a sixteenth of the
 	// advert interval (skew time), instead of after three adverts, which is what a sunken priority takes. In FAULT a gateway
 	// takes nothing, even when it is the last: write Not as soon as its VIPs are gone.
@@ -51,13 +54,15 @@ const (
 //go:embed keepalived.conf.tmpl
 var configText string
 
-// The priorities of one instance. AliveFile adds 100 and ReadyFile 50, so a base must stay below 105 (254 is VRRP's
-// highest), and two bases less than 50 apart: being ready then outweighs the order of heirs, and being alive outweighs both.
+// The priorities of one instance. AliveFile adds 100, ReadyFile 50 and a drain takes 25, so a base must stay below 105 (254 is
+// VRRP's highest), and two bases less than 25 apart: a drain then outweighs the order of heirs, being ready outweighs a drain
+// (a stale gateway takes nothing from a fresh one that is drained), and being alive outweighs all three: a drained gateway
+// still serves when nobody else does.
 // The distance of 10 keeps two heirs from timing out in the same moment (skew time, RFC 9568 section 6.1).
 const (
 	highestBase = 100
 	widestStep  = 10
-	widestSpan  = 49
+	widestSpan  = 24
 )
 
 type config struct {

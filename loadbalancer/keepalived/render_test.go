@@ -133,36 +133,47 @@ func TestRenderRefuses(t *testing.T) {
 }
 
 // What keeps a stale or dead gateway from taking a VIP (invariant 6) is arithmetic.
+// Every standing of a gateway outweighs the order of heirs, so that the worst heir of a better standing beats the first of the
+// next one (DESIGN.md invariant 6; a drain).
 func TestPriorities(t *testing.T) {
-	alive, ready := number(t, Alive), number(t, Ready)
-	for n := 1; n <= 50; n++ {
-		first, err := base(0, n)
-		if err != nil {
-			t.Fatal(err)
-		}
-		previous := 1000
+	alive, not := number(t, Alive), number(t, Not)
+	standings := []struct {
+		what  string
+		bonus int
+	}{
+		{"serving", alive + number(t, Ready)},
+		{"drained", alive + number(t, ReadyDrained)},
+		{"stale", alive + not},
+		{"stale and drained", alive + number(t, NotDrained)},
+		{"without HAProxy", not + number(t, Ready)},
+		{"drained, without HAProxy", not + number(t, ReadyDrained)},
+		{"stale, without HAProxy", not + not},
+		{"stale and drained, without HAProxy", not + number(t, NotDrained)},
+	}
+	for n := 1; n <= 25; n++ {
+		var bases []int
 		for position := range n {
 			p, err := base(position, n)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if p >= previous {
-				t.Errorf("%d gateways: heir %d has priority %d, the one before it %d", n, position, p, previous)
+			if position > 0 && p >= bases[position-1] {
+				t.Errorf("%d gateways: heir %d has priority %d, the one before it %d", n, position, p, bases[position-1])
 			}
-			previous = p
+			bases = append(bases, p)
 		}
-		if previous < 1 || first+alive+ready > 254 {
-			t.Errorf("%d gateways: priorities %d to %d leave VRRP's range", n, previous, first+alive+ready)
-		}
-		if previous+alive <= first+ready {
-			t.Errorf("%d gateways: a first heir without HAProxy beats a last heir with it", n)
-		}
-		if previous+alive+ready <= first+alive {
-			t.Errorf("%d gateways: a stale first heir beats a fresh last heir", n)
+		first, last := bases[0], bases[n-1]
+		for i, s := range standings {
+			if low, high := last+s.bonus, first+s.bonus; low < 1 || high > 254 {
+				t.Errorf("%d gateways, %s: priorities %d to %d leave VRRP's range", n, s.what, low, high)
+			}
+			if i > 0 && first+s.bonus >= last+standings[i-1].bonus {
+				t.Errorf("%d gateways: the first heir, %s, beats the last one, %s", n, s.what, standings[i-1].what)
+			}
 		}
 	}
-	if _, err := base(0, 51); err == nil {
-		t.Error("51 gateways were given priorities")
+	if _, err := base(0, 26); err == nil {
+		t.Error("26 gateways were given priorities")
 	}
 }
 

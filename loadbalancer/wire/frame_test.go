@@ -70,6 +70,11 @@ var messages = []any{
 	}}},
 	&wire.Reply{Version: 1, Hello: &wire.Hello{Gateway: "gw1", Links: []wire.Link{{Interface: "eth0",
 		Prefixes: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}, Routers: []netip.Addr{netip.MustParseAddr("192.0.2.254")}}}}},
+	&wire.Request{Version: 1, Verb: wire.VerbDrain, Drain: &wire.Drain{Reason: "new kernel", Grace: time.Minute, Force: true}},
+	&wire.Reply{Version: 1, Hello: &wire.Hello{Gateway: "gw1", Heir: &wire.Heir{Problem: "is drained itself"}}},
+	&wire.Reply{Version: 1, Drained: &wire.Drained{Changed: true, Held: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, Drain: &wire.DrainStatus{
+		Since: time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC), By: wire.RoleOperator, Reason: "new kernel",
+		Until: time.Date(2026, 1, 2, 3, 5, 5, 6, time.UTC), Connections: 25}}},
 	&wire.Reply{Version: 1, Probed: &wire.Probed{Answers: []wire.ProbeAnswer{
 		{Address: netip.MustParseAddr("192.0.2.70"), Asked: true, Neighbors: []wire.Neighbor{{MAC: "02:00:00:00:00:30", Gateway: "gw2"}}},
 		{Address: netip.MustParseAddr("2001:db8::70"), Problem: "interface eth1 is down"},

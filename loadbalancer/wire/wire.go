@@ -24,6 +24,9 @@ const (
 	VerbPlan   Verb = "plan"   // what would apply do (controller, operator)
 	VerbStatus Verb = "status" // what is true now
 	VerbProbe  Verb = "probe"  // who on the network answers for these addresses (controller, operator)
+	// drain hands this gateway's VIPs to the others until undrain (controller, operator)
+	VerbDrain   Verb = "drain"
+	VerbUndrain Verb = "undrain"
 )
 
 // Role is what the sender may do. It comes from the forced command in authorized_keys, never from a request.
@@ -43,6 +46,8 @@ type Request struct {
 	Apply *Apply `json:"apply,omitempty"`
 	// Probe is set for VerbProbe.
 	Probe *Probe `json:"probe,omitempty"`
+	// Drain is set for VerbDrain.
+	Drain *Drain `json:"drain,omitempty"`
 }
 
 // Apply hands over a State.
@@ -61,6 +66,8 @@ type Reply struct {
 	Result *Result         `json:"result,omitempty"`
 	Status *Status         `json:"status,omitempty"`
 	Probed *Probed         `json:"probed,omitempty"`
+	// Drained answers drain and undrain.
+	Drained *Drained `json:"drained,omitempty"`
 }
 
 // Code says why a request was refused, for the asker's decisions; Message is for people.
@@ -76,6 +83,7 @@ const (
 	CodeSequence  Code = "sequence"  // same epoch and instance, older sequence
 	CodeInvalid   Code = "invalid"   // Validate found faults (Faults are told)
 	CodeLimits    Code = "limits"    // outside /etc/gatewayctl/limits.yaml
+	CodeNoHeir    Code = "heir"      // drain: no other gateway can take the VIPs, or none did
 	CodeInternal  Code = "internal"  // the gateway could not even try
 )
 
@@ -110,6 +118,8 @@ type Hello struct {
 	Fence      *desired.Fence `json:"fence,omitempty"` // of the State it holds
 	// Links are the networks that the gateway is on, sorted by Interface; loopback is left out.
 	Links []Link `json:"links,omitempty"`
+	// Heir says whether this gateway could take VIPs over from another one now; nil: its agent is too old to tell.
+	Heir *Heir `json:"heir,omitempty"`
 }
 
 // Link is one network interface of a gateway, as far as it matters for which addresses can float there.
@@ -217,6 +227,8 @@ type Status struct {
 	// Current is false from a boot until the State was confirmed to be the newest, by the controller or by the peers. Such a
 	// gateway takes no VIP from one that is.
 	Current bool `json:"current"`
+	// Drain is set while this gateway has handed its VIPs to the others and takes none that another one can hold.
+	Drain *DrainStatus `json:"drain,omitempty"`
 	// Peers are the other gateways, as this one sees them, in the State's order.
 	Peers []PeerStatus `json:"peers,omitempty"`
 	// HAProxyUp is since when HAProxy's present worker runs; zero when none answers.
