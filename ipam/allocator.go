@@ -49,6 +49,8 @@ type asking struct {
 	record  *record
 	request Request
 	sharing Sharing
+	// repeats says that owner had the address before: the namespace rule decides who may join, not who may stay.
+	repeats bool
 }
 
 // Allocate gives owner addresses, one for each family of the request, in the order of its families. An owner that has

@@ -85,7 +85,7 @@ func (a *Allocator) against(q *asking, held bool, s seat, t tenant) problem {
 			return keyStays
 		case t.sharing.Key != q.sharing.Key:
 			return otherKey
-		case !held && t.record.owner.Namespace != q.owner.Namespace && !s.sharedAcrossNamespaces():
+		case !held && !q.repeats && t.record.owner.Namespace != q.owner.Namespace && !s.sharedAcrossNamespaces():
 			return otherNamespace
 		case overlap(q.sharing.Ports, t.sharing.Ports):
 			return samePorts

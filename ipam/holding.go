@@ -33,7 +33,8 @@ type Released struct {
 }
 
 // Claim repeats, after a restart, that owner holds address. It is kept also when it lies outside every pool, is
-// excluded, reserved or quarantined, for a Service in use must not lose it; Check tells the first two. An address that
+// excluded, reserved or quarantined, or when its pool shares no address across namespaces any more, for a Service in use
+// must not lose it; Check tells the first two. An address that
 // owner holds already is held on the terms of sharing from now on. Errors: *TakenError, *SharingError, *HoldsError
 // (owner holds another address of this family), *RequestError. On an error nothing changes.
 func (a *Allocator) Claim(owner Owner, address netip.Addr, sharing Sharing) error {
@@ -42,7 +43,7 @@ func (a *Allocator) Claim(owner Owner, address netip.Addr, sharing Sharing) erro
 	}
 	hash := a.owners.hash(owner)
 	r, s := a.owners.get(owner, hash), a.seat(address)
-	q := asking{owner: owner, record: r, sharing: sharing.normal()}
+	q := asking{owner: owner, record: r, sharing: sharing.normal(), repeats: true}
 	if err := a.conflict(&q, s); err != nil {
 		return err
 	}

@@ -7,8 +7,9 @@ import (
 	"cloud-provider-haproxy/ipam"
 )
 
-// conflicts gives the kinds of errors that other owners' parts of address are reason for; none: owner can have it.
-func (m *model) conflicts(owner ipam.Owner, address netip.Addr, sharing ipam.Sharing) (kinds []string) {
+// conflicts gives the kinds of errors that other owners' parts of address are reason for; none: owner can have it. What it
+// repeats to have, the namespace rule does not keep from it.
+func (m *model) conflicts(owner ipam.Owner, address netip.Addr, sharing ipam.Sharing, repeats bool) (kinds []string) {
 	own, held := m.find(owner, address, false)
 	if held && own.key == sharing.Key && slices.Equal(own.ports, sharing.Ports) {
 		return nil
@@ -21,7 +22,7 @@ func (m *model) conflicts(owner ipam.Owner, address netip.Addr, sharing ipam.Sha
 			kinds = append(kinds, "TakenError")
 		case sharing.Key == "",
 			!other.releasing && other.key != sharing.Key,
-			!other.releasing && !held && other.owner.Namespace != owner.Namespace && (pool == nil || !pool.shares),
+			!other.releasing && !held && !repeats && other.owner.Namespace != owner.Namespace && (pool == nil || !pool.shares),
 			overlap(other.ports, sharing.Ports):
 			kinds = append(kinds, "SharingError")
 		}
@@ -31,7 +32,7 @@ func (m *model) conflicts(owner ipam.Owner, address netip.Addr, sharing ipam.Sha
 
 // refusals gives the kinds of errors with which owner may be refused an address that it does not hold.
 func (m *model) refusals(owner ipam.Owner, address netip.Addr, sharing ipam.Sharing) []string {
-	if kinds := m.conflicts(owner, address, sharing); kinds != nil {
+	if kinds := m.conflicts(owner, address, sharing, false); kinds != nil {
 		return kinds
 	}
 	_, excluded := m.excluded[address]
@@ -57,7 +58,7 @@ func (m *model) choose(owner ipam.Owner, family ipam.Family, r ipam.Request) (ne
 		switch {
 		case ipam.FamilyOf(address) != family:
 		case address == held:
-			return held, m.conflicts(owner, held, r.Sharing)
+			return held, m.conflicts(owner, held, r.Sharing, false)
 		default:
 			return address, m.refusals(owner, address, r.Sharing)
 		}
@@ -67,7 +68,7 @@ func (m *model) choose(owner ipam.Owner, family ipam.Family, r ipam.Request) (ne
 		return pool != nil && (r.Pools == nil || slices.Contains(r.Pools, pool.name))
 	}
 	if held.IsValid() && (!r.Moves || m.poolOf(held) == nil || admitted(held) || slices.Contains(m.reservers(held), owner)) {
-		return held, m.conflicts(owner, held, r.Sharing)
+		return held, m.conflicts(owner, held, r.Sharing, false)
 	}
 	may := func(address netip.Addr) bool {
 		return ipam.FamilyOf(address) == family && address != held && m.refusals(owner, address, r.Sharing) == nil
@@ -202,7 +203,7 @@ func (m *model) withdraw(owner ipam.Owner, address netip.Addr) bool {
 
 // claim repeats that owner holds address.
 func (m *model) claim(owner ipam.Owner, address netip.Addr, sharing ipam.Sharing) []string {
-	if kinds := m.conflicts(owner, address, sharing); kinds != nil {
+	if kinds := m.conflicts(owner, address, sharing, true); kinds != nil {
 		return kinds
 	}
 	if held := m.held(owner, ipam.FamilyOf(address)); held.IsValid() && held != address {

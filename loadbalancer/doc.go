@@ -34,7 +34,8 @@
 //   - 10: Services are assigned and built in the order of keys; a State equal but for its fence is not made anew.
 //
 // A new address is looked for on the network before a State has it (prove.go). That takes half a second, so that it happens
-// outside of rounds: the Service joins the round after, and nobody else waits. Once a State has it, no answer takes it
+// outside of rounds (and cmd gives it a session of its own): the Service joins the round after, and nobody else waits.
+// Known limit: a gateway that dies just then is waited for, AskTimeout. Once a State has it, no answer takes it
 // away. When no gateway can look, the address is taken: a probe protects from somebody's mistake and must not stop
 // everybody.
 //

@@ -132,3 +132,25 @@ func TestControllerDiesAfterAServiceBeganToShare(t *testing.T) {
 		s.ensure(c, sharing(web("b", 80), "k"))
 	})
 }
+
+// TestSharersOfTwoNamespacesStay: the pool lets no others join across namespaces any more, or never did: the Services come
+// from another controller. Who is published keeps its address.
+func TestSharersOfTwoNamespacesStay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "10.0.0.1-10.0.0.3", "gw1")
+		theirs := sharing(web("theirs", 443), "k")
+		theirs.LoadBalancer.Key.Namespace = "other"
+		c := s.start(replayed(sharing(web("ours", 80), "k"), "10.0.0.1"), replayed(theirs, "10.0.0.1"))
+		defer c.stop()
+		for _, service := range []loadbalancer.Service{sharing(web("ours", 80), "k"), theirs} {
+			if got := s.ensure(c, service).Addresses[0].String(); got != "10.0.0.1" {
+				t.Errorf("%s has %s", service.LoadBalancer.Key, got)
+			}
+		}
+		joins := sharing(web("joins", 22), "k")
+		joins.LoadBalancer.Key.Namespace = "third"
+		if got := s.ensure(c, joins).Addresses[0].String(); got == "10.0.0.1" {
+			t.Error("a Service of a third namespace joined")
+		}
+	})
+}
