@@ -49,9 +49,11 @@ func TestValidStates(t *testing.T) {
 		"departed ports beside a whole address": func(s *desired.State) { s.Releasing[2].Address = addr("192.0.2.20") },
 		"kept and quarantined":                  func(s *desired.State) { s.Quarantined[0].Address = s.Reserved[1].Address },
 		"UDP and TCP":                           func(s *desired.State) { s.LoadBalancers[0].Frontends[2].Port = 443 },
-		"before":                                func(s *desired.State) { s.Fence, s.LoadBalancers = desired.Fence{Sequence: 4}, nil },
-		"single":                                func(s *desired.State) { single(s) },
-		"no floating":                           func(s *desired.State) { s.VIPs, s.LoadBalancers, s.ControlPlane, s.Instances = nil, nil, nil, nil },
+		"before": func(s *desired.State) {
+			s.Fence, s.Nodes, s.LoadBalancers, s.Releasing = desired.Fence{Sequence: 4}, nil, nil, nil
+		},
+		"single":      func(s *desired.State) { single(s) },
+		"no floating": func(s *desired.State) { s.VIPs, s.LoadBalancers, s.ControlPlane, s.Instances = nil, nil, nil, nil },
 		"largest ports": func(s *desired.State) {
 			s.LoadBalancers[0].Frontends[0] = desired.Frontend{Protocol: desired.SCTP, Port: 65535, NodePort: 65535}
 		},
@@ -133,7 +135,8 @@ func TestValidateFenceAndGateways(t *testing.T) {
 		{"no cluster", func(s *desired.State) { s.Fence.ClusterUID = "" }, []string{"fence.clusterUID: is missing"}},
 		{"no instance", func(s *desired.State) { s.Fence.Instance = "" }, []string{"fence.instance: is missing"}},
 		{"epoch 0", func(s *desired.State) { s.Fence.Epoch = 0 },
-			[]string{"fence.clusterUID: is set, but the epoch is 0", "fence.instance: is set, but the epoch is 0", "loadBalancers: are 2, but the epoch is 0"}},
+			[]string{"fence.clusterUID: is set, but the epoch is 0", "fence.instance: is set, but the epoch is 0", "nodes: are 2, but the epoch is 0", "loadBalancers: are 2, but the epoch is 0",
+				"releasing: are 3, but the epoch is 0"}},
 		{"strange UID", func(s *desired.State) { s.Fence.ClusterUID = "a b" }, []string{`fence.clusterUID: "a b" is no identifier`}},
 		{"no gateway", func(s *desired.State) { s.Gateways = nil },
 			[]string{"gateways: are missing", `instances[0].gateways: are ["east" "west"]`, `instances[1].gateways: are ["west" "east"]`}},
