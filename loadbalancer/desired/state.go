@@ -105,7 +105,9 @@ const (
 	CheckTCP CheckKind = "tcp"
 	// CheckHTTP sends GET Path to Port and wants a 2xx or 3xx status.
 	CheckHTTP CheckKind = "http"
-	// CheckHTTPS is CheckHTTP over TLS. The certificate is verified when the configuration names a CA.
+	// CheckTLS opens a TCP connection to Port and wants the TLS handshake to be completed. It verifies no certificate.
+	CheckTLS CheckKind = "tls"
+	// CheckHTTPS is CheckHTTP over TLS. The control plane's verifies the certificate with ControlPlane.CA.
 	CheckHTTPS CheckKind = "https"
 )
 
@@ -195,6 +197,8 @@ type ControlPlane struct {
 	// Endpoints are the API servers, sorted.
 	Endpoints []netip.AddrPort `json:"endpoints"`
 	Check     Check            `json:"check"`
+	// CA are the certificates, in PEM, that an API server's has to come from to pass a CheckHTTPS; empty with other checks.
+	CA string `json:"ca,omitempty"`
 }
 
 // Releasing is an address on its way back to its pool.

@@ -80,6 +80,14 @@ func (v *validation) controlPlane() {
 		}
 	}
 	v.check("controlPlane.check", c.Check)
+	switch web := c.Check.Kind == CheckHTTPS; {
+	case web && c.CA == "":
+		v.add("controlPlane.ca", "is missing; check https needs it, tls does without")
+	case !web && c.CA != "":
+		v.add("controlPlane.ca", fmt.Sprintf("is set, but check %s verifies no certificate", c.Check.Kind))
+	case web:
+		v.judge("controlPlane.ca", certificatesProblem(c.CA))
+	}
 }
 
 func (v *validation) pools() {

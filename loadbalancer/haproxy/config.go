@@ -35,6 +35,9 @@ type Config struct {
 	Servers map[string][]Server
 	// Entries and Checks are the entries of the two maps, sorted by key.
 	Entries, Checks []Entry
+	// CA is the content of CAFile, certificates in PEM; both are empty when no check verifies.
+	CA     []byte
+	CAFile string
 	// Local is what the configuration was rendered for.
 	Local Local
 

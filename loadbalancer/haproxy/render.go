@@ -3,11 +3,15 @@ package haproxy
 import (
 	"bytes"
 	"cmp"
+	"crypto/sha256"
 	"embed"
+	"encoding/hex"
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"text/template"
 
 	"cloud-provider-haproxy/loadbalancer/desired"
@@ -107,15 +111,26 @@ func (c *Config) controlPlane(s *desired.State, v *view) {
 		return
 	}
 	v.ControlPlane = true
+	server := Server{Weight: 1, Check: s.ControlPlane.Check}
+	if ca := s.ControlPlane.CA; ca != "" {
+		c.CA, c.CAFile = []byte(ca), c.Local.caFile([]byte(ca))
+		server.CAFile = c.CAFile
+	}
+	v.EndpointServer = server.words()
 	for _, e := range s.ControlPlane.Endpoints {
-		v.Endpoints = append(v.Endpoints, Server{
-			Name: fmt.Sprintf("%s-%d", e.Addr(), e.Port()), Addr: e.Addr(), Port: e.Port(), Weight: 1, Check: s.ControlPlane.Check,
-		})
+		server.Name, server.Addr, server.Port = fmt.Sprintf("%s-%d", e.Addr(), e.Port()), e.Addr(), e.Port()
+		v.Endpoints = append(v.Endpoints, server)
 	}
 	v.Endpoints, v.EndpointsOpen = twins(v.Endpoints)
-	v.EndpointServer = Server{Weight: 1, Check: s.ControlPlane.Check}.words()
 	v.EndpointPath = path(s.ControlPlane.Check)
 	c.Servers[controlPlaneBackend], c.Servers[controlPlaneOpenBackend] = v.Endpoints, v.EndpointsOpen
+}
+
+// caFile names the file of these certificates.
+func (l Local) caFile(ca []byte) string {
+	sum := sha256.Sum256(ca)
+	extension := filepath.Ext(l.ControlPlaneCA)
+	return strings.TrimSuffix(l.ControlPlaneCA, extension) + "-" + hex.EncodeToString(sum[:8]) + extension
 }
 
 // twins sorts servers by name and gives them once more without a check.
