@@ -11,35 +11,43 @@ import (
 // maxCABytes bounds the certificates in a State: each gateway keeps and sends all of it.
 const maxCABytes = 64 << 10
 
-// CheckCertificates judges the PEM of certificates: every block is one that can be read, there is at least one, and there
-// is nothing else. A private key does not belong there, and a daemon would pass over what it does not understand.
-func CheckCertificates(text string) error {
-	if problem := certificatesProblem(text); problem != "" {
-		return errors.New(problem)
+// Certificates reads the PEM of certificates and gives the one form that a State has them in: a block for each, without the
+// comments and headers that such files have for people. Anything else that is not a certificate is an error; a private key
+// has no business on a gateway.
+func Certificates(text string) (string, error) {
+	var all strings.Builder
+	rest := []byte(text)
+	for {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		if block.Type != "CERTIFICATE" {
+			return "", fmt.Errorf("holds a %s; certificates alone are allowed", block.Type)
+		}
+		if _, err := x509.ParseCertificate(block.Bytes); err != nil {
+			return "", fmt.Errorf("holds a certificate that cannot be read: %w", err)
+		}
+		all.Write(pem.EncodeToMemory(&pem.Block{Type: block.Type, Bytes: block.Bytes}))
 	}
-	return nil
+	switch n := all.Len(); {
+	case strings.Contains(string(rest), "-----BEGIN"):
+		return "", errors.New("ends in a block of PEM that cannot be read")
+	case n == 0:
+		return "", errors.New("holds no certificate in PEM (BEGIN CERTIFICATE)")
+	case n > maxCABytes:
+		return "", fmt.Errorf("holds certificates of %d bytes; at most %d are allowed", n, maxCABytes)
+	}
+	return all.String(), nil
 }
 
 func certificatesProblem(text string) string {
-	if len(text) > maxCABytes {
-		return fmt.Sprintf("has %d bytes; at most %d are allowed", len(text), maxCABytes)
+	canonical, err := Certificates(text)
+	if err != nil {
+		return err.Error()
 	}
-	rest, count := []byte(text), 0
-	for strings.TrimSpace(string(rest)) != "" {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			return "is not PEM; certificates (BEGIN CERTIFICATE) are allowed"
-		}
-		if block.Type != "CERTIFICATE" {
-			return fmt.Sprintf("holds a %s; certificates alone are allowed", block.Type)
-		}
-		count++
-		if _, err := x509.ParseCertificate(block.Bytes); err != nil {
-			return fmt.Sprintf("certificate %d cannot be read: %v", count, err)
-		}
-	}
-	if count == 0 {
-		return "holds no certificate"
+	if canonical != text {
+		return "holds more than certificates in PEM; comments, headers and other line breaks are not allowed"
 	}
 	return ""
 }

@@ -21,6 +21,7 @@ const (
 	controlPlaneBackend     = "control-plane"
 	controlPlaneOpenBackend = "control-plane-open"
 	servicesFrontend        = "services"
+	openSuffix              = "-open"
 )
 
 // Config is everything that one gateway's HAProxy runs from.
