@@ -77,7 +77,8 @@ func node(name, address string) func(*desired.State) {
 func controlPlane(s *desired.State) {
 	s.VIPs = append(s.VIPs, desired.VIP{Address: addr("192.0.2.1"), RouterID: 51})
 	s.ControlPlane = &desired.ControlPlane{Address: addr("192.0.2.1"), Port: 6443,
-		Endpoints: []netip.AddrPort{netip.MustParseAddrPort("10.0.1.1:6443")}, Check: desired.Check{Kind: desired.CheckNone}}
+		Endpoints: []netip.AddrPort{netip.MustParseAddrPort("10.0.1.1:6443")}, Check: desired.Check{Kind: desired.CheckNone},
+		ExtraPorts: []desired.ExtraPort{{Port: 8132, EndpointPort: 18132}}}
 }
 
 // The two CAs of the tests.

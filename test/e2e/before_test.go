@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"cloud-provider-haproxy/loadbalancer/haproxy"
 	"cloud-provider-haproxy/test/lab"
 	"cloud-provider-haproxy/test/lab/cluster"
 )
@@ -47,6 +48,22 @@ func TestBeforeTheCluster(t *testing.T) {
 	must(t, err)
 	s.announces(t, watch, "before")
 	asking := s.keepAsking(t, target(api, 6443))
+
+	// Now there is a CA to verify with; and another port, which leads to the API server too.
+	config = strings.Replace(config, "interval: 250ms}", "interval: 250ms, caFile: /etc/kubernetes/pki/ca.crt}, extraPorts: [{port: 9345, endpointPort: 6443}]", 1)
+	must(t, l.Controller.WriteFile(lab.CloudConfigFile, []byte(config), 0o644))
+	said, err = l.Controller.Run(t.Context(), push...)
+	must(t, err)
+	if strings.Count(said, "Reloaded") != 2 {
+		t.Errorf("other checks and ports:\n%s", said)
+	}
+	for _, g := range l.Gateways {
+		s.awaitServerUp(t, g, "control-plane")
+		s.awaitServerUp(t, g, "control-plane-9345")
+	}
+	if nodes, err = c.Kubectl(t.Context(), "--server=https://"+target(api, 9345), "get", "nodes", "--no-headers"); err != nil {
+		t.Errorf("through the extra port: %v\n%s", err, nodes)
+	}
 	before := s.count(t)
 
 	s.start(t)
@@ -55,7 +72,7 @@ func TestBeforeTheCluster(t *testing.T) {
 	s.reaches(t, target(s.addresses(t, "web")[0], 80))
 	s.awaitInSync(t)
 	asked, failed := asking()
-	t.Logf("while the controller claimed the gateways: %d requests to the address, failed %v; on each gateway %+v",
+	t.Logf("while HAProxy was reloaded and the controller claimed the gateways: %d requests to the address, failed %v; on each gateway %+v",
 		asked, failed, s.count(t).since(before, len(l.Gateways)))
 	if asked < 20 || len(failed) > 0 {
 		t.Errorf("%d requests to the address, failed: %v", asked, failed)
@@ -74,6 +91,28 @@ func TestBeforeTheCluster(t *testing.T) {
 	if _, err := l.Controller.Run(t.Context(), push...); err == nil || !strings.Contains(err.Error(), "belongs to the cluster") {
 		t.Errorf("pushed to gateways of a cluster: %v", err)
 	}
+}
+
+// awaitServerUp waits until a backend's one server has passed its check.
+func (s *site) awaitServerUp(t *testing.T, g *lab.Host, backend string) {
+	t.Helper()
+	worker := haproxy.NewRuntime(fmt.Sprintf("/proc/%d/root/run/haproxy/admin.sock", g.PID()))
+	s.await(t, backend+" of "+g.Name+" to have its server up", func(ctx context.Context) error {
+		running, err := worker.Read(ctx)
+		if err != nil {
+			return err
+		}
+		b := running.Backends[backend]
+		if b == nil || len(b.Servers) != 1 {
+			return fmt.Errorf("it is %+v", b)
+		}
+		for _, server := range b.Servers {
+			if server.State != "UP" {
+				return fmt.Errorf("it is %+v", server)
+			}
+		}
+		return nil
+	})
 }
 
 // keepAsking asks the API server at an address, on a connection of its own each time, until what it returns is called.
