@@ -7,6 +7,7 @@
 //     a restart. `agent pipe` reads no file at all: its user may do nothing but connect to the socket.
 //   - clients.go, local.go: how an agent is reached, over SSH as the cloud config says, or as root on the gateway itself.
 //   - push.go, handwritten.go: a State that a person wrote, made whole and signed; for development and disasters.
+//   - control_plane.go: the State before the cluster exists, made of the cloud configuration alone.
 //   - status.go, table.go: what the gateways say, for people. Their text is golden (testdata); scripts take -o json.
 //   - pools.go, pool_report.go: who has which address, out of the newest State that the gateways hold. Not out of the
 //     cluster: it answers while the API server does not. A State names no pool of an address; the configuration does.
