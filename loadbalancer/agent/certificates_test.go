@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"cloud-provider-haproxy/loadbalancer/desired"
 	"cloud-provider-haproxy/loadbalancer/wire"
@@ -19,39 +20,41 @@ func (m *machine) certificates() []string {
 
 // A machine has the certificates that its configuration names and no others: after a change, a look, a refusal and a way back.
 func TestNoCertificatesAreLeft(t *testing.T) {
-	web := service("web", "192.0.2.10", 51)
-	m := holding(t, sample(1, web, controlPlane, verifies(ca)))
-	a := started(t, m)
-	first := m.certificates()
-	if len(first) != 1 || m.files[first[0]] != ca {
-		t.Fatalf("certificates %q", first)
-	}
-	renewed := sample(2, web, controlPlane, verifies(renewedCA))
-	if _, refusal := a.plan(t.Context(), sign(t, renewed)); refusal != nil {
-		t.Fatal(refusal)
-	}
-	if got := m.certificates(); !slices.Equal(got, first) {
-		t.Errorf("after a plan: %q", got)
-	}
-	m.lostReloads = 100
-	if result, _ := a.apply(t.Context(), sign(t, renewed)); result == nil || result.Outcome != wire.RolledBack {
-		t.Fatalf("HAProxy does not reload: %+v", result)
-	}
-	if got := m.certificates(); !slices.Equal(got, first) {
-		t.Errorf("after a way back: %q", got)
-	}
-	m.lostReloads = 0
-	for _, next := range []struct {
-		state *desired.State
-		want  int
-	}{{renewed, 1}, {sample(3, web, controlPlane), 0}} {
-		if result, refusal := a.apply(t.Context(), sign(t, next.state)); refusal != nil || result.Outcome != wire.Reloaded {
-			t.Fatalf("%+v %v", result, refusal)
+	synctest.Test(t, func(t *testing.T) {
+		web := service("web", "192.0.2.10", 51)
+		m := holding(t, sample(1, web, controlPlane, verifies(ca)))
+		a := started(t, m)
+		first := m.certificates()
+		if len(first) != 1 || m.files[first[0]] != ca {
+			t.Fatalf("certificates %q", first)
 		}
-		if got := m.certificates(); len(got) != next.want || slices.Equal(got, first) {
-			t.Errorf("after sequence %d: %q", next.state.Fence.Sequence, got)
+		renewed := sample(2, web, controlPlane, verifies(renewedCA))
+		if _, refusal := a.plan(t.Context(), sign(t, renewed)); refusal != nil {
+			t.Fatal(refusal)
 		}
-	}
+		if got := m.certificates(); !slices.Equal(got, first) {
+			t.Errorf("after a plan: %q", got)
+		}
+		m.lostReloads = 100
+		if result, _ := a.apply(t.Context(), sign(t, renewed)); result == nil || result.Outcome != wire.RolledBack {
+			t.Fatalf("HAProxy does not reload: %+v", result)
+		}
+		if got := m.certificates(); !slices.Equal(got, first) {
+			t.Errorf("after a way back: %q", got)
+		}
+		m.lostReloads = 0
+		for _, next := range []struct {
+			state *desired.State
+			want  int
+		}{{renewed, 1}, {sample(3, web, controlPlane), 0}} {
+			if result, refusal := a.apply(t.Context(), sign(t, next.state)); refusal != nil || result.Outcome != wire.Reloaded {
+				t.Fatalf("%+v %v", result, refusal)
+			}
+			if got := m.certificates(); len(got) != next.want || slices.Equal(got, first) {
+				t.Errorf("after sequence %d: %q", next.state.Fence.Sequence, got)
+			}
+		}
+	})
 }
 
 // Certificates that somebody edits or deletes are put back without a reload: HAProxy has read the right ones.

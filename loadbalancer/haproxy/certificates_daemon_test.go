@@ -97,6 +97,7 @@ func TestControlPlaneVerifiesTheAPIServer(t *testing.T) {
 	state := withControlPlane(twoNodes(), check)
 	state.ControlPlane.CA = ours.pem
 	d := startDaemon(t, state, []string{endpoint1, endpoint2, endpoint3, node1}, vips())
+	d.wantState(endpoint1+"-6443", "DOWN") // servers begin as up
 	d.startAPIServer(t, ours, endpoint1+":31991", true)
 	d.startAPIServer(t, foreign, endpoint2+":31991", true)
 	d.startAPIServer(t, ours, endpoint3+":31991", false)
@@ -123,12 +124,12 @@ func TestControlPlaneVerifiesTheAPIServer(t *testing.T) {
 
 // Without a CA an API server is used that completes the handshake, whoever it is; nothing is asked of it.
 func TestControlPlaneShakesHands(t *testing.T) {
-	check := health(31991, "")
-	check.Kind = desired.CheckTLS
+	check := health(31991, "/readyz")
 	for name, kind := range map[string]desired.CheckKind{"tls": desired.CheckTLS, "https of an old State": desired.CheckHTTPS} {
 		t.Run(name, func(t *testing.T) {
 			check.Kind = kind
 			d := startDaemon(t, withControlPlane(twoNodes(), check), []string{endpoint1, endpoint2}, vips())
+			d.wantState(endpoint1+"-6443", "DOWN") // servers begin as up
 			d.startAPIServer(t, newAuthority(t), endpoint1+":31991", false)
 			d.nodePorts(endpoint2 + ":31991") // accepts, and speaks no TLS
 			d.wantState(endpoint1+"-6443", "UP")
