@@ -1,7 +1,6 @@
 package desired_test
 
 import (
-	_ "embed"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -13,9 +12,6 @@ import (
 
 	"cloud-provider-haproxy/loadbalancer/desired"
 )
-
-//go:embed testdata/ca.pem
-var ca string
 
 func TestValidStates(t *testing.T) {
 	tests := map[string]func(s *desired.State){
@@ -246,21 +242,6 @@ func TestValidateAddresses(t *testing.T) {
 			"controlPlane.endpoints[0]: 10.0.1.1:0 has port 0", "controlPlane.endpoints[1]: 192.0.2.1:6443 is one of the vips",
 			"controlPlane.endpoints[2]: is missing", "controlPlane.endpoints[4]: 10.0.1.1:1 stands there twice",
 		}},
-		{"certificates without https", func(s *desired.State) {
-			s.ControlPlane.Check.Kind, s.ControlPlane.Check.Path, s.ControlPlane.CA = desired.CheckTLS, "", ca
-		},
-			[]string{"controlPlane.ca: is set, but check tls verifies no certificate"}},
-		{"no certificates", func(s *desired.State) { s.ControlPlane.CA = "kubernetes" }, []string{"controlPlane.ca: holds no certificate"}},
-		{"blank certificates", func(s *desired.State) { s.ControlPlane.CA = "\n" }, []string{"controlPlane.ca: holds no certificate"}},
-		{"more than certificates", func(s *desired.State) { s.ControlPlane.CA = ca + "\nserver evil" }, []string{"controlPlane.ca: holds more than certificates"}},
-		{"private key", func(s *desired.State) { s.ControlPlane.CA = strings.ReplaceAll(ca, "CERTIFICATE", "PRIVATE KEY") }, []string{"controlPlane.ca: holds a PRIVATE KEY"}},
-		{"garbled certificate", func(s *desired.State) { s.ControlPlane.CA = strings.Replace(ca, "MII", "AAA", 1) }, []string{"controlPlane.ca: holds a certificate that cannot be read"}},
-		{"endless certificates", func(s *desired.State) { s.ControlPlane.CA = strings.Repeat(ca, 200) }, []string{"controlPlane.ca: holds certificates of"}},
-		{"extra ports", func(s *desired.State) {
-			s.ControlPlane.ExtraPorts = []desired.ExtraPort{{Port: 6443, EndpointPort: 1}, {Port: 0, EndpointPort: 2}, {Port: 8132}, {Port: 8132, EndpointPort: 3}}
-		},
-			[]string{"controlPlane.extraPorts[0].port: 6443 is another port", "controlPlane.extraPorts[1].port: is 0",
-				"controlPlane.extraPorts[2].endpointPort: is 0", "controlPlane.extraPorts[3].port: 8132 is another port"}},
 		{"control plane's check", func(s *desired.State) { s.ControlPlane.Check.Kind = "ping" }, []string{`controlPlane.check.kind: is "ping"`, "controlPlane.ca: is set, but check ping"}},
 		{"control plane shared", func(s *desired.State) { s.LoadBalancers[1].Addresses[0] = addr("192.0.2.1") }, []string{owner + "192.0.2.1 is the control plane's address"}},
 		{"control plane releasing", func(s *desired.State) { s.Releasing[0].Address = addr("192.0.2.1") }, []string{"vips[0].address: 192.0.2.1 was default/gone's"}},
