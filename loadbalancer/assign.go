@@ -149,9 +149,13 @@ func (m *Manager) build(forms []*desired.LoadBalancer) *desired.State {
 		}
 		vips[address] = true
 		pool, _ := m.addresses.PoolOf(address)
+		device := m.pools.PoolInterface[pool]
+		if s.ControlPlane != nil && s.ControlPlane.Address == address {
+			device = m.settings.ControlPlaneInterface // whatever pool it lies in: it served before the cluster did
+		}
 		s.VIPs = append(s.VIPs, desired.VIP{
 			Address:   address,
-			Interface: m.pools.PoolInterface[pool],
+			Interface: device,
 			RouterID:  m.placeFor(address),
 		})
 	}

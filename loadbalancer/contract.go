@@ -109,6 +109,8 @@ type Settings struct {
 	FirstRouterID int
 	NodeCheck     desired.Check
 	ControlPlane  *desired.ControlPlane
+	// ControlPlaneInterface holds the control plane's address; empty: each gateway's own interface.
+	ControlPlaneInterface string
 	// Resync is the time between two comparisons of every gateway with the State; 0: 60 s.
 	Resync time.Duration
 	// ApplyTimeout bounds one Apply, 0: 15 s (a gateway whose daemons are slow rolls back by itself before that);

@@ -2,7 +2,6 @@ package loadbalancer_test
 
 import (
 	"errors"
-	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -299,29 +298,6 @@ func TestWarningsOfGatewaysReachTheService(t *testing.T) {
 		want := wire.Warning{Reason: "AllNodesDown", Message: "gateway gw1: all nodes fail the check"}
 		if got := s.ensure(c, web("a", 80)).Warnings; !slices.Contains(got, want) {
 			t.Errorf("warnings: %v", got)
-		}
-	})
-}
-
-func TestControlPlaneStandsInTheState(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := newSite(t, "10.0.0.1-10.0.0.2", "gw1")
-		s.settings.ControlPlane = &desired.ControlPlane{
-			Address: netip.MustParseAddr("10.0.0.1"), Port: 6443,
-			Endpoints: []netip.AddrPort{netip.MustParseAddrPort("203.0.113.7:6443")}, Check: desired.Check{Kind: desired.CheckNone},
-		}
-		s.settings.PoolInterface = map[string]string{"default": "vlan7"}
-		c := s.start()
-		defer c.stop()
-		if got := s.ensure(c, web("a", 80)).Addresses[0].String(); got != "10.0.0.2" {
-			t.Errorf("a got %s, 10.0.0.1 is the control plane's", got)
-		}
-		state, _ := s.gateways[0].snapshot()
-		if len(state.VIPs) != 2 || state.VIPs[0].Address.String() != "10.0.0.1" || state.VIPs[1].Interface != "vlan7" {
-			t.Errorf("VIPs: %+v", state.VIPs)
-		}
-		if p := state.Pools; len(p) != 1 || p[0].Size != 1 || p[0].Assigned != 1 {
-			t.Errorf("pools: %+v", p)
 		}
 	})
 }

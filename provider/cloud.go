@@ -137,7 +137,7 @@ func New(o Options) (*Cloud, error) {
 }
 
 func settings(o Options) loadbalancer.Settings {
-	return loadbalancer.Settings{
+	s := loadbalancer.Settings{
 		PoolSettings:  poolSettings(o.Config),
 		ClusterUID:    clusterUID(o.Client),
 		Gateways:      o.Config.DesiredGateways(),
@@ -147,6 +147,10 @@ func settings(o Options) loadbalancer.Settings {
 		ControlPlane:  o.Config.DesiredControlPlane(),
 		Resync:        o.Config.Resync(),
 	}
+	if c := o.Config.ControlPlane; c != nil {
+		s.ControlPlaneInterface = c.Interface
+	}
+	return s
 }
 
 // Initialize is called once this process leads. Everything here ends with Shutdown or when stop is closed.

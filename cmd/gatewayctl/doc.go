@@ -7,6 +7,7 @@
 //     a restart. `agent pipe` reads no file at all: its user may do nothing but connect to the socket.
 //   - clients.go, local.go: how an agent is reached, over SSH as the cloud config says, or as root on the gateway itself.
 //   - push.go, handwritten.go: a State that a person wrote, made whole and signed; for development and disasters.
+//   - control_plane.go: the State before the cluster exists, made of the cloud configuration alone.
 //   - status.go, table.go: what the gateways say, for people. Their text is golden (testdata); scripts take -o json.
 //   - drain.go, drain_run.go: a gateway's addresses handed to the others, and back; around a command, when it is to be restarted.
 //     The agent decides whether that may be.

@@ -26,6 +26,11 @@ func handwritten(text []byte, c *config.Config) (*desired.State, error) {
 	if err := yaml.UnmarshalStrict(text, state); err != nil {
 		return nil, fmt.Errorf("reading the State: %w", err)
 	}
+	return complete(state, c)
+}
+
+// complete fills in, from the cloud configuration, what the State leaves out.
+func complete(state *desired.State, c *config.Config) (*desired.State, error) {
 	if state.Schema == 0 {
 		state.Schema = desired.Schema
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -16,30 +17,33 @@ import (
 	"cloud-provider-haproxy/loadbalancer/desired"
 	"cloud-provider-haproxy/loadbalancer/gateway"
 	"cloud-provider-haproxy/loadbalancer/wire"
+	"cloud-provider-haproxy/provider/config"
 )
 
 // pushTarget is a gateway that can be given a State.
 type pushTarget interface {
 	Name() string
 	Hello(ctx context.Context) (*wire.Hello, error)
+	State(ctx context.Context) (*desired.Signed, error) // nil: it holds none
 	Apply(ctx context.Context, signed desired.Signed) (*wire.Result, error)
 	Plan(ctx context.Context, signed desired.Signed) (*wire.Result, error)
 }
 
 type pushFlags struct {
-	file        string
-	cloudConfig string
-	epoch       uint64
-	forced      bool // --force-epoch was given
-	gateways    []string
-	dryRun      bool
+	file         string
+	controlPlane bool
+	cloudConfig  string
+	epoch        uint64
+	forced       bool // --force-epoch was given
+	gateways     []string
+	dryRun       bool
 }
 
 func newPushCommand() *cobra.Command {
 	flags := pushFlags{}
 	command := &cobra.Command{
-		Use:   "push -f STATE.yaml --cloud-config FILE --force-epoch N",
-		Short: "Send a State written by hand to the gateways",
+		Use:   "push {-f STATE.yaml --force-epoch N | --control-plane} --cloud-config FILE",
+		Short: "Send a State written by hand, or the control plane alone, to the gateways",
 		Long: `Send a State that was written by hand to the gateways, one after the other, and stop at the first failure. This is a tool
 for development and for the day on which no controller can run; in daily work the controller does it.
 
@@ -55,9 +59,16 @@ sent and the least number that will do is told. An epoch is how gateways know th
 A RUNNING CONTROLLER WILL UNDO THIS: its next State is refused as older, so it claims a still higher epoch and replaces
 yours with what the cluster's Services say. To keep what you push, stop the controller first; when it starts again it takes over again.
 
+--control-plane needs no file and no epoch: it is for bare gateways, BEFORE THE CLUSTER EXISTS. It sends what controlPlane of
+the cloud configuration says and nothing else, so that kubeadm init and join find the API server's address served. It may be
+given again, also with other endpoints; what is held already is left alone. The cluster's first controller takes the gateways
+over without touching the address. From then on --control-plane is refused: the controller reads the same configuration.
+
 The private key of the cloud configuration signs the State, so its public key must stand in each gateway's
 /etc/gatewayctl/signers. The exit status is 1 unless every gateway made the State true.`,
-		Example: `  # What would change, on each gateway?
+		Example: `  # Serve the API server's address before there is a cluster.
+  gatewayctl push --control-plane --cloud-config cloud.yaml
+  # What would change, on each gateway?
   gatewayctl push -f state.yaml --cloud-config cloud.yaml --dry-run
   # Do it on one gateway, look, then on the other.
   gatewayctl push -f state.yaml --cloud-config cloud.yaml --force-epoch 8 --gateway gw1
@@ -69,29 +80,27 @@ The private key of the cloud configuration signs the State, so its public key mu
 		},
 	}
 	command.Flags().StringVarP(&flags.file, "filename", "f", "", "the State, in YAML")
+	command.Flags().BoolVar(&flags.controlPlane, "control-plane", false, "send the control plane of the cloud configuration alone, before the cluster exists")
 	command.Flags().StringVar(&flags.cloudConfig, "cloud-config", "", "the controller's configuration")
 	command.Flags().Uint64Var(&flags.epoch, "force-epoch", 0, "the State's epoch, higher than that of every gateway")
 	command.Flags().StringSliceVar(&flags.gateways, "gateway", nil, "send to these gateways only, in this order (default all)")
 	command.Flags().BoolVar(&flags.dryRun, "dry-run", false, "tell what would change, and change nothing")
-	for _, required := range []string{"filename", "cloud-config"} {
-		_ = command.MarkFlagRequired(required) // it fails for a flag that is not defined above, and a test would see that
-	}
+	_ = command.MarkFlagRequired("cloud-config") // it fails for a flag that is not defined above, and a test would see that
+	command.MarkFlagsOneRequired("filename", "control-plane")
+	command.MarkFlagsMutuallyExclusive("filename", "control-plane")
+	command.MarkFlagsMutuallyExclusive("force-epoch", "control-plane")
 	return command
 }
 
 func runPush(ctx context.Context, flags pushFlags, out io.Writer) error {
-	text, err := os.ReadFile(flags.file)
-	if err != nil {
-		return fmt.Errorf("reading the State: %w", err)
-	}
 	c, err := loadController(flags.cloudConfig)
 	if err != nil {
 		return err
 	}
 	defer c.close()
-	state, err := handwritten(text, c.config)
+	state, err := toPush(flags, c.config)
 	if err != nil {
-		return fmt.Errorf("%s: %w", flags.file, err)
+		return err
 	}
 	clients, err := c.named(flags.gateways)
 	if err != nil {
@@ -104,17 +113,29 @@ func runPush(ctx context.Context, flags pushFlags, out io.Writer) error {
 	return push(ctx, state, c.key, targets, flags, out)
 }
 
+// toPush is the State that the flags ask for, without its fence.
+func toPush(flags pushFlags, c *config.Config) (*desired.State, error) {
+	if flags.controlPlane {
+		return controlPlaneOnly(c)
+	}
+	text, err := os.ReadFile(flags.file)
+	if err != nil {
+		return nil, fmt.Errorf("reading the State: %w", err)
+	}
+	state, err := handwritten(text, c)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", flags.file, err)
+	}
+	return state, nil
+}
+
 // push gives state its fence, signs it and hands it to the targets.
 func push(ctx context.Context, state *desired.State, key ssh.Signer, targets []pushTarget, flags pushFlags, out io.Writer) error {
-	held, err := askFences(ctx, targets)
-	if err != nil {
-		return err
-	}
-	if err := held.mark(state, flags); err != nil {
+	if err := mark(ctx, state, targets, flags); err != nil {
 		return err
 	}
 	if err := state.Validate(); err != nil {
-		return fmt.Errorf("%s is not sent: %w", flags.file, err)
+		return fmt.Errorf("%s is not sent: %w", cmp.Or(flags.file, "the control plane"), err)
 	}
 	bytes, err := state.Canonical()
 	if err != nil {
@@ -129,6 +150,18 @@ func push(ctx context.Context, state *desired.State, key ssh.Signer, targets []p
 		return fmt.Errorf("printing the outcomes: %w", err)
 	}
 	return verdict(outcomes)
+}
+
+// mark gives state a fence that the targets accept. Nothing is changed there.
+func mark(ctx context.Context, state *desired.State, targets []pushTarget, flags pushFlags) error {
+	if flags.controlPlane {
+		return markBeforeCluster(ctx, state, targets)
+	}
+	held, err := askFences(ctx, targets)
+	if err != nil {
+		return err
+	}
+	return held.mark(state, flags)
 }
 
 // fences is what the targets hold before the push.
@@ -165,10 +198,15 @@ func askFences(ctx context.Context, targets []pushTarget) (*fences, error) {
 				owner, held.clusterUID, target.Name(), f.ClusterUID))
 		}
 	}
-	if len(faults) > 0 {
-		return nil, fmt.Errorf("nothing was changed; push to the other gateways with --gateway NAME, if you must: %w", errors.Join(faults...))
+	return held, unasked(faults)
+}
+
+// unasked tells of gateways that did not answer, or not as they should, before anything was sent; nil for none.
+func unasked(faults []error) error {
+	if len(faults) == 0 {
+		return nil
 	}
-	return held, nil
+	return fmt.Errorf("nothing was changed; push to the other gateways with --gateway NAME, if you must: %w", errors.Join(faults...))
 }
 
 // mark makes state the first of a forced epoch. A dry run without one takes the least that would do.

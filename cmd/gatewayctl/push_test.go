@@ -131,7 +131,8 @@ func TestHandwrittenIsStrict(t *testing.T) {
 type target struct {
 	name   string
 	fence  *desired.Fence
-	hello  error
+	held   *desired.Signed
+	hello  error // of State, too
 	result *wire.Result
 	err    error
 
@@ -144,6 +145,8 @@ func (g *target) Name() string { return g.name }
 func (g *target) Hello(context.Context) (*wire.Hello, error) {
 	return &wire.Hello{Gateway: g.name, Fence: g.fence}, g.hello
 }
+
+func (g *target) State(context.Context) (*desired.Signed, error) { return g.held, g.hello }
 
 func (g *target) Apply(_ context.Context, signed desired.Signed) (*wire.Result, error) {
 	g.applied++
@@ -277,8 +280,10 @@ func TestPushFlags(t *testing.T) {
 	cloud := write("cloud.yaml", strings.NewReplacer("/key", "key", "/known_hosts", "known_hosts").Replace(cloudConfig))
 	web, faulty := write("web.yaml", webState), write("faulty.yaml", "loadBalancer: []")
 	for args, words := range map[string]string{
-		"-f " + web:                                                       `required flag(s) "cloud-config" not set`,
-		"--cloud-config " + cloud:                                         `required flag(s) "filename" not set`,
+		"-f " + web:               `required flag(s) "cloud-config" not set`,
+		"--cloud-config " + cloud: "at least one of the flags in the group [filename control-plane] is required",
+		"--cloud-config " + cloud + " --control-plane -f " + web:          "none of the others can be",
+		"--cloud-config " + cloud + " --control-plane --force-epoch 1":    "none of the others can be",
 		"--cloud-config " + cloud + " -f /absent":                         "reading the State",
 		"--cloud-config " + cloud + " -f " + faulty:                       faulty + ": reading the State",
 		"--cloud-config " + cloud + " -f " + web + " --gateway gw1,gw9":   "--gateway gw9: no such gateway in the cloud configuration; it has gw1, gw2",

@@ -55,6 +55,9 @@ type Paths struct {
 	ChecksMap     string `json:"checksMap"`     // default /etc/haproxy/checks.map
 	HAProxySocket string `json:"haproxySocket"` // stats socket, default /run/haproxy/admin.sock
 	ServerState   string `json:"serverState"`   // default /var/lib/haproxy/server-state
+
+	// ControlPlaneCA is put with a digest before the extension; default /etc/haproxy/control-plane-ca.pem
+	ControlPlaneCA string `json:"controlPlaneCA"`
 }
 
 // Daemon says how a daemon is driven. Every command is an argv; no shell ever sees it.
@@ -99,6 +102,8 @@ func defaults() Config {
 			ChecksMap:     debian.ChecksMap,
 			HAProxySocket: debian.StatsSocket,
 			ServerState:   debian.ServerState,
+
+			ControlPlaneCA: debian.ControlPlaneCA,
 		},
 		Peers: Peers{
 			PrivateKeyFile: "/etc/gatewayctl/peer_ed25519",
@@ -167,6 +172,7 @@ func (c Config) absolutePaths() []namedPath {
 		{"paths.checksMap", c.Paths.ChecksMap},
 		{"paths.haproxySocket", c.Paths.HAProxySocket},
 		{"paths.serverState", c.Paths.ServerState},
+		{"paths.controlPlaneCA", c.Paths.ControlPlaneCA},
 		{"peers.privateKeyFile", c.Peers.PrivateKeyFile},
 		{"peers.knownHostsFile", c.Peers.KnownHostsFile},
 	}

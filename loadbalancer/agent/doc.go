@@ -19,6 +19,9 @@
 //   - 3, wholly old, wholly new or loudly Stuck: state.json is written last. Until then every way back, from an error or
 //     after a crash, leads to the State that state.json holds: render it, compare, apply. Only the first State of a
 //     machine needs a journal (before.json) of what stood there. TestFaultAtEveryOperation strikes every operation.
+//     The control plane's certificates are a file whose name has their digest: HAProxy's check opens it by the name that it
+//     will have, so it is made before the check, and removed when the State that named it is replaced or not taken. A crash in
+//     between can leave one behind, which nothing names.
 //   - 4, fenced, also against itself: one transaction at a time, not tied to the session that asked for it.
 //   - 6, freshness: at boot ready is 0, until a controller's apply or the peers show that the State is the newest (see
 //     below). Time alone shows nothing. A restart of the agent alone keeps ready: an upgrade must move no VIP. Without

@@ -3,6 +3,7 @@ package agent
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"maps"
@@ -39,6 +40,9 @@ func (m *machine) loadHAProxy(start bool) error {
 	if start {
 		m.begin("/run/haproxy.pid", "haproxy")
 	}
+	if err := m.namesFiles(cmp.Or(m.loads, m.files["/etc/haproxy/haproxy.cfg"])); err != nil {
+		return err
+	}
 	m.pids++
 	worker := &fakeHAProxy{pid: m.pids, config: parseConfig(cmp.Or(m.loads, m.files["/etc/haproxy/haproxy.cfg"])), maps: map[string]map[string]string{}}
 	if worker.config.generation != "" {
@@ -51,6 +55,22 @@ func (m *machine) loadHAProxy(start bool) error {
 		}
 	}
 	m.haproxy = worker
+	return nil
+}
+
+// namesFiles refuses a configuration that verifies with certificates which are not there, as HAProxy does, or are others than
+// their name says.
+func (m *machine) namesFiles(config string) error {
+	words := strings.Fields(config)
+	for i, word := range words {
+		if word != "ca-file" {
+			continue
+		}
+		text, ok := m.files[words[i+1]]
+		if sum := fmt.Sprintf("%x", sha256.Sum256([]byte(text))); !ok || !strings.Contains(words[i+1], sum[:16]) {
+			return fmt.Errorf("unable to load CA file: %s", words[i+1])
+		}
+	}
 	return nil
 }
 
@@ -81,6 +101,12 @@ func parseConfig(text string) parsedConfig {
 				server.Addr, server.Port = to.Addr(), to.Port()
 			} else {
 				server.Addr = netip.MustParseAddr(strings.Trim(words[2], "[]"))
+			}
+			if i := slices.Index(words, "check"); i > 0 {
+				server.State, server.Checked, server.Checking = "UP", true, true
+				if _, err := fmt.Sscan(words[i+2], &server.CheckPort); err != nil {
+					panic(err)
+				}
 			}
 			c.backends[backend][server.Name] = server
 		}

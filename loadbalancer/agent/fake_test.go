@@ -268,6 +268,9 @@ func (m *machine) Run(ctx context.Context, argv []string, stdin []byte) (output 
 			if _, ok := m.files[argv[len(argv)-1]]; !ok {
 				return &CommandError{Argv: argv, Code: 1, Err: errors.New("no such file")}
 			}
+			if err := m.namesFiles(m.files[argv[len(argv)-1]]); err != nil {
+				return &CommandError{Argv: argv, Code: 1, Err: err}
+			}
 		}
 		return nil
 	})

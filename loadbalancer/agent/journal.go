@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
+	"slices"
 
 	"cloud-provider-haproxy/loadbalancer/haproxy"
 )
@@ -25,14 +27,14 @@ const dropFront = "table inet cloud_provider_haproxy\ndelete table inet cloud_pr
 
 // writeJournal remembers what the first transaction replaces, unless an earlier try has done so. A configuration that
 // somebody else wrote is also saved aside for good, once, where its owner finds it.
-func (a *Agent) writeJournal(seen *observation) error {
+func (a *Agent) writeJournal(seen *observation, want *rendering) error {
 	earlier, err := a.readJournal()
 	if err != nil || earlier != nil {
 		return err
 	}
 	j := journal{Files: make(map[string][]byte), HAProxy: seen.haproxy != nil, Keepalived: seen.keepalived != nil}
-	for _, path := range a.swapped() {
-		j.Files[path] = seen.files[path]
+	for _, f := range want.files {
+		j.Files[f.path] = seen.files[f.path]
 	}
 	for _, path := range []string{a.config.Paths.HAProxy, a.config.Paths.Keepalived} {
 		if err := a.saveAside(path, seen.files[path]); err != nil {
@@ -83,7 +85,7 @@ func (a *Agent) readJournal() (*journal, error) {
 // restore puts the machine back to what the journal says, in the order of a deletion, and forgets the journal.
 func (a *Agent) restore(ctx context.Context, j *journal) error {
 	var faults []error
-	for _, path := range a.swapped() {
+	for _, path := range append(a.swapped(), j.more(a.swapped())...) {
 		faults = append(faults, a.restoreFile(path, j.Files[path]))
 	}
 	faults = append(faults,
@@ -103,6 +105,11 @@ func (a *Agent) restore(ctx context.Context, j *journal) error {
 		return fmt.Errorf("forgetting what ran before the first State: %w", err)
 	}
 	return nil
+}
+
+// more are the files of the journal besides these, sorted.
+func (j *journal) more(besides []string) []string {
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(j.Files)), func(path string) bool { return slices.Contains(besides, path) })
 }
 
 func (a *Agent) restoreFile(path string, content []byte) error {

@@ -148,6 +148,9 @@ func (l *Limits) check(s *desired.State, gateway string) []wire.Fault {
 	}
 	if cp := s.ControlPlane; cp != nil {
 		c.port(nil, "controlPlane.port", cp.Port)
+		for n, e := range cp.ExtraPorts {
+			c.port(nil, fmt.Sprintf("controlPlane.extraPorts[%d].port", n), e.Port)
+		}
 		for n, e := range cp.Endpoints {
 			c.address(nil, fmt.Sprintf("controlPlane.endpoints[%d]", n), e.Addr(), "serverPrefixes", l.ServerPrefixes)
 		}

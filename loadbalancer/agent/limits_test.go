@@ -41,6 +41,7 @@ ports: ["1-79", 6443]
 			`- instances[1].routerID: 52 is not in routerIDs of the gateway's limits.yaml (51)`,
 			`default/db loadBalancers[0].frontends[0].port: 80 is not in ports of the gateway's limits.yaml (1-79, 6443)`,
 			`default/web loadBalancers[1].frontends[0].port: 80 is not in ports of the gateway's limits.yaml (1-79, 6443)`,
+			`- controlPlane.extraPorts[0].port: 8132 is not in ports of the gateway's limits.yaml (1-79, 6443)`,
 			`- controlPlane.endpoints[0]: 10.0.1.1 is not in serverPrefixes of the gateway's limits.yaml (10.0.2.0/24)`,
 		}},
 	} {

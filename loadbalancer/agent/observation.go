@@ -25,10 +25,10 @@ type observation struct {
 	haproxy    *process         // nil: does not run
 	running    *haproxy.Running // nil: does not answer
 	table      *nftables.Table
-	keepalived *process // nil: does not run
-	loaded     string   // digest of the configuration that keepalived has read; "" when not known
-	addresses  []byte   // of the machine, for keepalived.Held
-	files      map[string][]byte
+	keepalived *process          // nil: does not run
+	loaded     string            // digest of the configuration that keepalived has read; "" when not known
+	addresses  []byte            // of the machine, for keepalived.Held
+	files      map[string][]byte // nil: there is none
 }
 
 // readLimit bounds the wait for an HAProxy that hangs, readAgain is the time between two tries.
@@ -60,18 +60,31 @@ func (a *Agent) observe(ctx context.Context) (*observation, error) {
 		return nil, err
 	}
 	for _, path := range a.swapped() {
-		content, err := a.host.ReadFile(path)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("reading what is installed: %w", err)
-		}
-		if err == nil {
-			seen.files[path] = content
+		if err := a.look(seen, path); err != nil {
+			return nil, err
 		}
 	}
 	return seen, nil
 }
 
-// swapped are the files that a transaction swaps.
+// look reads a file that was not read yet. A rendering may have one that no other has (the control plane's certificates).
+func (a *Agent) look(seen *observation, path string) error {
+	if _, known := seen.files[path]; known {
+		return nil
+	}
+	content, err := a.host.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		seen.files[path] = nil
+	case err != nil:
+		return fmt.Errorf("reading what is installed: %w", err)
+	default:
+		seen.files[path] = append([]byte{}, content...) // never nil: that is a file that does not exist
+	}
+	return nil
+}
+
+// swapped are the files that every transaction swaps.
 func (a *Agent) swapped() []string {
 	p := a.config.Paths
 	return []string{p.slotsFile(), p.ServicesMap, p.ChecksMap, p.HAProxy, p.frontFile(), p.Keepalived}
@@ -229,6 +242,6 @@ func (a *Agent) misplaced(addresses []byte, s *desired.State) []wire.Warning {
 }
 
 func same(files map[string][]byte, f file) bool {
-	content, exists := files[f.path]
-	return exists && bytes.Equal(content, f.content)
+	content := files[f.path]
+	return content != nil && bytes.Equal(content, f.content)
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 
 	"cloud-provider-haproxy/loadbalancer/desired"
 	"cloud-provider-haproxy/loadbalancer/haproxy"
@@ -44,6 +45,11 @@ func (r *rendering) content(path string) []byte {
 	return nil
 }
 
+// has tells whether the file at path is one of them.
+func (r *rendering) has(path string) bool {
+	return slices.ContainsFunc(r.files, func(f file) bool { return f.path == path })
+}
+
 // render makes all files of a State. running is nil when HAProxy does not answer: then every slot is free.
 func (a *Agent) render(ctx context.Context, r *revision, running *haproxy.Running) (*rendering, error) {
 	local := a.haproxyLocal()
@@ -74,14 +80,18 @@ func (a *Agent) render(ctx context.Context, r *revision, running *haproxy.Runnin
 		return nil, err
 	}
 	paths := a.config.Paths
-	return &rendering{revision: r, slots: slots, config: config, table: table, files: []file{
+	files := []file{
 		{paths.slotsFile(), 0o600, kept},
 		{paths.ServicesMap, 0o644, config.ServicesMap},
 		{paths.ChecksMap, 0o644, config.ChecksMap},
 		{paths.HAProxy, 0o644, config.File},
 		{paths.frontFile(), 0o644, front},
 		{paths.Keepalived, 0o644, vrrp},
-	}}, nil
+	}
+	if config.CAFile != "" {
+		files = slices.Insert(files, 0, file{config.CAFile, 0o644, config.CA}) // before the file that names it
+	}
+	return &rendering{revision: r, slots: slots, config: config, table: table, files: files}, nil
 }
 
 func (a *Agent) renderFront(ctx context.Context, s *desired.State) ([]byte, *nftables.Table, error) {
@@ -149,6 +159,7 @@ func (a *Agent) haproxyLocal() haproxy.Local {
 	l.ServicesPort, l.ControlPlanePort = a.config.ServicesPort, a.config.ControlPlanePort
 	l.StatsSocket, l.ServerState = a.config.Paths.HAProxySocket, a.config.Paths.ServerState
 	l.ConfigFile, l.ServicesMap, l.ChecksMap = a.config.Paths.HAProxy, a.config.Paths.ServicesMap, a.config.Paths.ChecksMap
+	l.ControlPlaneCA = a.config.Paths.ControlPlaneCA
 	l.MaxConn = a.config.MaxConn
 	return l
 }

@@ -42,6 +42,22 @@ func (a *Agent) unstage(w *work) error {
 	return errors.Join(faults...)
 }
 
+// discard removes the files of a rendering that another one has no use for. What a crash leaves behind stays: certificates,
+// which no configuration names.
+func (a *Agent) discard(old, kept *rendering) {
+	if old == nil || kept == nil {
+		return
+	}
+	for _, f := range old.files {
+		if kept.has(f.path) {
+			continue
+		}
+		if err := a.host.Remove(f.path); err != nil {
+			a.log.Warn("removing a file that is used no more", "path", f.path, "error", err)
+		}
+	}
+}
+
 // check lets each daemon whose bytes change read exactly the bytes that it will run. Faults are the daemons' own words;
 // an error means that a daemon could not be asked.
 func (a *Agent) check(ctx context.Context, w *work, seen *observation, want *rendering) ([]wire.Fault, error) {
@@ -81,8 +97,8 @@ func (a *Agent) check(ctx context.Context, w *work, seen *observation, want *ren
 	return faults, nil
 }
 
-// checkHAProxy checks the staged file. It names its maps by their final paths: a missing one is made first, which
-// nobody notices, because no configuration names it yet.
+// checkHAProxy checks the staged file. It names its maps and its certificates by their final paths: what is missing is made
+// first, which nobody notices, because no configuration names it yet. The certificates' name has their digest.
 func (a *Agent) checkHAProxy(ctx context.Context, w *work, want *rendering) ([]wire.Fault, error) {
 	p := a.config.Paths
 	for _, path := range []string{p.ServicesMap, p.ChecksMap} {
@@ -93,6 +109,14 @@ func (a *Agent) checkHAProxy(ctx context.Context, w *work, want *rendering) ([]w
 		}
 		if err != nil {
 			return nil, fmt.Errorf("making the map %s: %w", path, err)
+		}
+	}
+	if ca := want.config.CAFile; w.swaps(ca) {
+		if _, err := a.host.ReadFile(ca); errors.Is(err, fs.ErrNotExist) {
+			w.made = append(w.made, ca)
+		}
+		if err := a.host.WriteFile(ca, want.config.CA, 0o644); err != nil {
+			return nil, fmt.Errorf("making %s: %w", ca, err)
 		}
 	}
 	output, refused, err := a.ask(ctx, a.program(a.config.HAProxy, haproxy.CheckArgv(p.HAProxy+".staged")), nil)

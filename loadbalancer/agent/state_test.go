@@ -2,6 +2,7 @@ package agent
 
 import (
 	"crypto/sha256"
+	_ "embed"
 	"encoding/hex"
 	"fmt"
 	"net/netip"
@@ -76,7 +77,24 @@ func node(name, address string) func(*desired.State) {
 func controlPlane(s *desired.State) {
 	s.VIPs = append(s.VIPs, desired.VIP{Address: addr("192.0.2.1"), RouterID: 51})
 	s.ControlPlane = &desired.ControlPlane{Address: addr("192.0.2.1"), Port: 6443,
-		Endpoints: []netip.AddrPort{netip.MustParseAddrPort("10.0.1.1:6443")}, Check: desired.Check{Kind: desired.CheckNone}}
+		Endpoints: []netip.AddrPort{netip.MustParseAddrPort("10.0.1.1:6443")}, Check: desired.Check{Kind: desired.CheckNone},
+		ExtraPorts: []desired.ExtraPort{{Port: 8132, EndpointPort: 18132}}}
+}
+
+// The two CAs of the tests.
+//
+//go:embed testdata/ca.pem
+var ca string
+
+//go:embed testdata/renewed.pem
+var renewedCA string
+
+// verifies lets the control plane's check verify its servers.
+func verifies(ca string) func(*desired.State) {
+	return func(s *desired.State) {
+		s.ControlPlane.Check = desired.Check{Kind: desired.CheckHTTPS, Port: 6443, Path: "/readyz", IntervalMillis: 1000, Rise: 1, Fall: 2}
+		s.ControlPlane.CA = ca
+	}
 }
 
 // sign gives what believe believes.

@@ -87,7 +87,7 @@ func (t *transaction) run(ctx context.Context) (*wire.Result, *wire.Refusal) {
 		return result, refusal
 	}
 	if t.held == nil {
-		if err := a.writeJournal(t.seen); err != nil {
+		if err := a.writeJournal(t.seen, t.want); err != nil {
 			return nil, internal(errors.Join(err, a.host.Remove(a.config.Paths.journalFile()), a.unstage(t.work)))
 		}
 	}
@@ -164,6 +164,7 @@ func (t *transaction) keep() error {
 // finish tells what is true after success.
 func (t *transaction) finish(result *wire.Result, seen *observation) {
 	a := t.agent
+	a.discard(a.rendered(), t.want)
 	a.hold(t.want, nil)
 	if t.held == nil {
 		// A journal beside a committed State means nothing; the next start removes it if this does not.
@@ -199,7 +200,9 @@ func (t *transaction) back(ctx context.Context, result *wire.Result, cause error
 		if t.held == nil {
 			return a.restoreFirst(ctx)
 		}
-		seen, err = a.reestablish(ctx, t.held, t.offered.state)
+		if seen, err = a.reestablish(ctx, t.held, t.offered.state); err == nil {
+			a.discard(t.want, a.rendered())
+		}
 		return err
 	})
 	result.Faults = []wire.Fault{{Message: cause.Error()}}

@@ -38,6 +38,9 @@ type work struct {
 func (a *Agent) compare(seen *observation, want *rendering, before *desired.State) (*work, error) {
 	w := &work{}
 	for _, f := range want.files {
+		if err := a.look(seen, f.path); err != nil {
+			return nil, err
+		}
 		if !same(seen.files, f) {
 			w.files = append(w.files, f)
 		}

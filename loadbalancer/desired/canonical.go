@@ -26,6 +26,7 @@ func (s *State) Clone() *State {
 	if s.ControlPlane != nil {
 		controlPlane := *s.ControlPlane
 		controlPlane.Endpoints = slices.Clone(controlPlane.Endpoints)
+		controlPlane.ExtraPorts = slices.Clone(controlPlane.ExtraPorts)
 		c.ControlPlane = &controlPlane
 	}
 	c.Nodes = slices.Clone(s.Nodes)
@@ -72,6 +73,7 @@ func (s *State) Normalize() {
 	sortList(&s.VIPs, func(a, b VIP) int { return a.Address.Compare(b.Address) })
 	if s.ControlPlane != nil {
 		sortList(&s.ControlPlane.Endpoints, netip.AddrPort.Compare)
+		sortList(&s.ControlPlane.ExtraPorts, ExtraPort.Compare)
 	}
 	sortList(&s.Nodes, func(a, b Node) int { return strings.Compare(a.Name, b.Name) })
 	for i := range s.Nodes {

@@ -26,8 +26,9 @@
 //   - What is only for people (Pools, Reserved, Quarantined) is judged like the rest; Description makes any text fit, so
 //     that a person's words in an object of the API server cannot stop a round.
 //   - No value that passed Validate can end a line, a word or a quoted string in a configuration file or a runtime
-//     command. A test walks all string fields by reflection, so that a new field is judged too.
-//   - Fence (4): epoch 0 means "before the cluster", with neither cluster UID nor instance nor load balancers.
+//     command; certificates stand in a file of their own, in the one form that Certificates gives. A test walks all string fields by reflection, so that a new field is judged too.
+//   - Fence (4): epoch 0 means "before the cluster", with neither cluster UID nor instance, and with the control plane only:
+//     no nodes, no load balancers, nothing on its way back.
 //
 // Tried and rejected:
 //   - Protocol buffers or gob: canonical bytes are not promised by either, and an operator reads state.json with less.

@@ -36,8 +36,10 @@ func valid() *desired.State {
 		},
 		ControlPlane: &desired.ControlPlane{
 			Address: addr("192.0.2.1"), Port: 6443,
-			Endpoints: []netip.AddrPort{netip.MustParseAddrPort("10.0.1.1:6443"), netip.MustParseAddrPort("10.0.1.2:6443")},
-			Check:     desired.Check{Kind: desired.CheckHTTPS, Port: 6443, Path: "/readyz", IntervalMillis: 2000, Rise: 2, Fall: 3},
+			Endpoints:  []netip.AddrPort{netip.MustParseAddrPort("10.0.1.1:6443"), netip.MustParseAddrPort("10.0.1.2:6443")},
+			Check:      desired.Check{Kind: desired.CheckHTTPS, Port: 6443, Path: "/readyz", IntervalMillis: 2000, Rise: 2, Fall: 3},
+			ExtraPorts: []desired.ExtraPort{{Port: 8132, EndpointPort: 18132}, {Port: 9345, EndpointPort: 9345}},
+			CA:         ca,
 		},
 		Nodes: []desired.Node{
 			{Name: "worker-1", Addresses: []netip.Addr{addr("10.0.2.1"), addr("2001:db8:2::1")}},

@@ -1,6 +1,9 @@
 package desired
 
-import "net/netip"
+import (
+	"cmp"
+	"net/netip"
+)
 
 // Schema is the version of the State's form that this build writes and reads. A State of another schema is refused as a
 // whole: half-understood configuration is worse than old configuration.
@@ -105,7 +108,9 @@ const (
 	CheckTCP CheckKind = "tcp"
 	// CheckHTTP sends GET Path to Port and wants a 2xx or 3xx status.
 	CheckHTTP CheckKind = "http"
-	// CheckHTTPS is CheckHTTP over TLS. The certificate is verified when the configuration names a CA.
+	// CheckTLS opens a TCP connection to Port and wants the TLS handshake to be completed. It verifies no certificate.
+	CheckTLS CheckKind = "tls"
+	// CheckHTTPS is CheckHTTP over TLS. The control plane's verifies the certificate with ControlPlane.CA.
 	CheckHTTPS CheckKind = "https"
 )
 
@@ -195,7 +200,23 @@ type ControlPlane struct {
 	// Endpoints are the API servers, sorted.
 	Endpoints []netip.AddrPort `json:"endpoints"`
 	Check     Check            `json:"check"`
+	// ExtraPorts are further ports of the same machines, sorted by Port.
+	ExtraPorts []ExtraPort `json:"extraPorts,omitempty"`
+	// CA are the certificates, in PEM, that an API server's has to come from to pass a CheckHTTPS; empty with other checks. A
+	// CheckHTTPS without them is a CheckTLS: nothing is sent to a server that is not known to be the right one.
+	CA string `json:"ca,omitempty"`
 }
+
+// ExtraPort is one more port of the control plane (konnectivity, a join API), with servers of its own. Check's kind none
+// leaves them unchecked, any other makes it a TCP connection to EndpointPort with the same times.
+type ExtraPort struct {
+	// Port is open at ControlPlane.Address; EndpointPort at the address of each of Endpoints.
+	Port         uint16 `json:"port"`
+	EndpointPort uint16 `json:"endpointPort"`
+}
+
+// Compare orders by Port.
+func (e ExtraPort) Compare(other ExtraPort) int { return cmp.Compare(e.Port, other.Port) }
 
 // Releasing is an address on its way back to its pool.
 type Releasing struct {

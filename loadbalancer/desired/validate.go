@@ -95,8 +95,13 @@ func (v *validation) fence() {
 		if f.Instance != "" {
 			v.add("fence.instance", "is set, but the epoch is 0"+before)
 		}
-		if n := len(s.LoadBalancers); n > 0 {
-			v.add("loadBalancers", fmt.Sprintf("are %d, but the epoch is 0%s", n, before))
+		for _, list := range []struct {
+			field  string
+			length int
+		}{{"nodes", len(s.Nodes)}, {"loadBalancers", len(s.LoadBalancers)}, {"releasing", len(s.Releasing)}} {
+			if list.length > 0 {
+				v.add(list.field, fmt.Sprintf("are %d, but the epoch is 0%s", list.length, before))
+			}
 		}
 		return
 	}

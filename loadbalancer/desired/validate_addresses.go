@@ -79,7 +79,32 @@ func (v *validation) controlPlane() {
 			v.add(fmt.Sprintf("controlPlane.endpoints[%d]", i), problem)
 		}
 	}
+	v.extraPorts(c)
 	v.check("controlPlane.check", c.Check)
+	switch {
+	case c.CA == "": // an https check of a State from before there were CAs; it is rendered as tls
+	case c.Check.Kind != CheckHTTPS:
+		v.add("controlPlane.ca", fmt.Sprintf("is set, but check %s verifies no certificate", c.Check.Kind))
+	default:
+		v.judge("controlPlane.ca", certificatesProblem(c.CA))
+	}
+}
+
+func (v *validation) extraPorts(c *ControlPlane) {
+	taken := map[uint16]bool{c.Port: true}
+	for i, e := range c.ExtraPorts {
+		field := fmt.Sprintf("controlPlane.extraPorts[%d]", i)
+		switch {
+		case e.Port == 0:
+			v.add(field+".port", "is 0; allowed are 1 to 65535")
+		case taken[e.Port]:
+			v.add(field+".port", fmt.Sprintf("%d is another port of the control plane; ports are unique", e.Port))
+		}
+		taken[e.Port] = true
+		if e.EndpointPort == 0 {
+			v.add(field+".endpointPort", "is 0; allowed are 1 to 65535")
+		}
+	}
 }
 
 func (v *validation) pools() {

@@ -21,11 +21,11 @@ func (c Check) faults() []Fault {
 	}
 	web := false
 	switch c.Kind {
-	case CheckNone, CheckTCP:
+	case CheckNone, CheckTCP, CheckTLS:
 	case CheckHTTP, CheckHTTPS:
 		web = true
 	default:
-		add("kind", fmt.Sprintf("is %q; allowed are none, tcp, http and https", c.Kind))
+		add("kind", fmt.Sprintf("is %q; allowed are none, tcp, tls, http and https", c.Kind))
 	}
 	if set && c.Port == 0 {
 		add("port", "is 0; allowed are 1 to 65535")

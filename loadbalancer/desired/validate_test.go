@@ -49,9 +49,11 @@ func TestValidStates(t *testing.T) {
 		"departed ports beside a whole address": func(s *desired.State) { s.Releasing[2].Address = addr("192.0.2.20") },
 		"kept and quarantined":                  func(s *desired.State) { s.Quarantined[0].Address = s.Reserved[1].Address },
 		"UDP and TCP":                           func(s *desired.State) { s.LoadBalancers[0].Frontends[2].Port = 443 },
-		"before":                                func(s *desired.State) { s.Fence, s.LoadBalancers = desired.Fence{Sequence: 4}, nil },
-		"single":                                func(s *desired.State) { single(s) },
-		"no floating":                           func(s *desired.State) { s.VIPs, s.LoadBalancers, s.ControlPlane, s.Instances = nil, nil, nil, nil },
+		"before": func(s *desired.State) {
+			s.Fence, s.Nodes, s.LoadBalancers, s.Releasing = desired.Fence{Sequence: 4}, nil, nil, nil
+		},
+		"single":      func(s *desired.State) { single(s) },
+		"no floating": func(s *desired.State) { s.VIPs, s.LoadBalancers, s.ControlPlane, s.Instances = nil, nil, nil, nil },
 		"largest ports": func(s *desired.State) {
 			s.LoadBalancers[0].Frontends[0] = desired.Frontend{Protocol: desired.SCTP, Port: 65535, NodePort: 65535}
 		},
@@ -133,7 +135,8 @@ func TestValidateFenceAndGateways(t *testing.T) {
 		{"no cluster", func(s *desired.State) { s.Fence.ClusterUID = "" }, []string{"fence.clusterUID: is missing"}},
 		{"no instance", func(s *desired.State) { s.Fence.Instance = "" }, []string{"fence.instance: is missing"}},
 		{"epoch 0", func(s *desired.State) { s.Fence.Epoch = 0 },
-			[]string{"fence.clusterUID: is set, but the epoch is 0", "fence.instance: is set, but the epoch is 0", "loadBalancers: are 2, but the epoch is 0"}},
+			[]string{"fence.clusterUID: is set, but the epoch is 0", "fence.instance: is set, but the epoch is 0", "nodes: are 2, but the epoch is 0", "loadBalancers: are 2, but the epoch is 0",
+				"releasing: are 3, but the epoch is 0"}},
 		{"strange UID", func(s *desired.State) { s.Fence.ClusterUID = "a b" }, []string{`fence.clusterUID: "a b" is no identifier`}},
 		{"no gateway", func(s *desired.State) { s.Gateways = nil },
 			[]string{"gateways: are missing", `instances[0].gateways: are ["east" "west"]`, `instances[1].gateways: are ["west" "east"]`}},
@@ -186,7 +189,7 @@ func TestValidateNodesAndChecks(t *testing.T) {
 		{"node's address twice", func(s *desired.State) { s.Nodes[1].Addresses[0] = addr("10.0.2.1") }, []string{"nodes[1].addresses[0]: 10.0.2.1 is the address of node worker-1"}},
 		{"node is a gateway", func(s *desired.State) { s.Nodes[1].Addresses[0] = addr("10.0.0.3") }, []string{"nodes[1].addresses[0]: 10.0.0.3 is the address of gateway west"}},
 		{"node's link-local", func(s *desired.State) { s.Nodes[1].Addresses[0] = addr("fe80::1") }, []string{"nodes[1].addresses[0]: fe80::1 is a link-local address"}},
-		{"kind", check(desired.Check{}), []string{`nodeCheck.kind: is ""; allowed are none, tcp, http and https`, "nodeCheck.port: is 0",
+		{"kind", check(desired.Check{}), []string{`nodeCheck.kind: is ""; allowed are none, tcp, tls, http and https`, "nodeCheck.port: is 0",
 			"nodeCheck.intervalMillis: is 0; allowed are 100 to 3600000", "nodeCheck.rise: is 0; allowed are 1 to 100", "nodeCheck.fall: is 0; allowed are 1 to 100"}},
 		{"no path", check(desired.Check{Kind: desired.CheckHTTP, Port: 1, IntervalMillis: 100, Rise: 1, Fall: 1}), []string{`nodeCheck.path: "" is no path`}},
 		{"path with space", check(desired.Check{Kind: desired.CheckHTTPS, Port: 1, Path: "/a b", IntervalMillis: 100, Rise: 1, Fall: 1}), []string{`nodeCheck.path: "/a b" is no path`}},
@@ -239,7 +242,7 @@ func TestValidateAddresses(t *testing.T) {
 			"controlPlane.endpoints[0]: 10.0.1.1:0 has port 0", "controlPlane.endpoints[1]: 192.0.2.1:6443 is one of the vips",
 			"controlPlane.endpoints[2]: is missing", "controlPlane.endpoints[4]: 10.0.1.1:1 stands there twice",
 		}},
-		{"control plane's check", func(s *desired.State) { s.ControlPlane.Check.Kind = "ping" }, []string{`controlPlane.check.kind: is "ping"`}},
+		{"control plane's check", func(s *desired.State) { s.ControlPlane.Check.Kind = "ping" }, []string{`controlPlane.check.kind: is "ping"`, "controlPlane.ca: is set, but check ping"}},
 		{"control plane shared", func(s *desired.State) { s.LoadBalancers[1].Addresses[0] = addr("192.0.2.1") }, []string{owner + "192.0.2.1 is the control plane's address"}},
 		{"control plane releasing", func(s *desired.State) { s.Releasing[0].Address = addr("192.0.2.1") }, []string{"vips[0].address: 192.0.2.1 was default/gone's"}},
 		{"releasing and floating", func(s *desired.State) { s.Releasing[0].Address = addr("192.0.2.11") }, []string{owner + "192.0.2.11 was default/gone's and is still on its way back"}},

@@ -111,7 +111,7 @@ func (d *Diff) removal(id string, has RunningServer) {
 // server repairs a server that runs. Its check's rise, fall and inter are not compared: HAProxy 2.6 can neither tell nor
 // change them. Where all servers of a backend share them they are part of Generation.
 func (d *Diff) server(id string, has RunningServer, want Server) {
-	if has.checkConfigured != want.checked() || !has.Addr.IsValid() || (has.Port == 0) != (want.Port == 0) {
+	if has.Checked != want.checked() || !has.Addr.IsValid() || (has.Port == 0) != (want.Port == 0) {
 		d.replace(id, has, want)
 		return
 	}
@@ -155,7 +155,7 @@ func revive(id string, has RunningServer, want Server, moved bool) []string {
 	if has.maint || has.drain || moved {
 		commands = append(commands, "set server "+id+" state ready")
 	}
-	if want.checked() && !has.checking {
+	if want.checked() && !has.Checking {
 		commands = append(commands, "enable health "+id)
 	}
 	switch {

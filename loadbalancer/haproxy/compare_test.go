@@ -201,11 +201,11 @@ func TestCompareReloadsForeignConfiguration(t *testing.T) {
 // A server that comes, comes back or moves must pass a check before it gets a connection: the order is all there is.
 func TestServerCommandsAskTheCheckFirst(t *testing.T) {
 	want := Server{Name: "a", Addr: netip.MustParseAddr("fd00::1"), Weight: 1, Check: kubeProxyCheck()}
-	runs := RunningServer{Name: "a", Addr: want.Addr, CheckPort: want.Check.Port, Weight: 1, checkConfigured: true, checking: true}
+	runs := RunningServer{Name: "a", Addr: want.Addr, CheckPort: want.Check.Port, Weight: 1, Checked: true, Checking: true}
 	moved, away, open := runs, runs, runs
 	moved.Addr = netip.MustParseAddr("10.0.0.1")
-	away.maint, away.checking = true, false
-	open.maint, open.checkConfigured, open.checking, open.CheckPort = true, false, false, 0
+	away.maint, away.Checking = true, false
+	open.maint, open.Checked, open.Checking, open.CheckPort = true, false, false, 0
 	for name, test := range map[string]struct {
 		running map[string]RunningServer
 		server  Server
@@ -287,7 +287,7 @@ func asRunning(c *Config) *Running {
 	for name, servers := range c.Servers {
 		for _, s := range servers {
 			r.backend(name).Servers[s.Name] = RunningServer{Name: s.Name, Addr: s.Addr, Port: s.Port, CheckPort: s.Check.Port,
-				Weight: s.Weight, checkConfigured: s.checked(), checking: s.checked()}
+				Weight: s.Weight, Checked: s.checked(), Checking: s.checked()}
 		}
 		r.backend(name)
 	}

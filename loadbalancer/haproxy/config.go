@@ -21,6 +21,7 @@ const (
 	controlPlaneBackend     = "control-plane"
 	controlPlaneOpenBackend = "control-plane-open"
 	servicesFrontend        = "services"
+	openSuffix              = "-open"
 )
 
 // Config is everything that one gateway's HAProxy runs from.
@@ -35,6 +36,9 @@ type Config struct {
 	Servers map[string][]Server
 	// Entries and Checks are the entries of the two maps, sorted by key.
 	Entries, Checks []Entry
+	// CA is the content of CAFile, certificates in PEM; both are empty when no check verifies.
+	CA     []byte
+	CAFile string
 	// Local is what the configuration was rendered for.
 	Local Local
 

@@ -80,3 +80,28 @@ func TestReserveOfAComputedMaxConn(t *testing.T) {
 		t.Errorf("the Services may hold %d of %d connections, the reserve being %d", running.ServicesMaxConn, running.MaxConn, d.local.Reserve)
 	}
 }
+
+// Each extra port has servers of its own, and fails open by itself.
+func TestControlPlaneExtraPorts(t *testing.T) {
+	check := health(31991, "/31991")
+	check.Rise = 20 // two seconds
+	state := withControlPlane(twoNodes(), check)
+	state.ControlPlane.ExtraPorts = []desired.ExtraPort{{Port: 8132, EndpointPort: 18132}, {Port: 9345, EndpointPort: 9345}}
+	d := startDaemon(t, state, []string{endpoint1, endpoint2}, vips())
+	d.inside("nft", "insert", "rule", "inet", "front", "front", "ip", "daddr", vip4, "tcp", "dport", "{ 6443, 8132, 9345 }",
+		"tproxy", "ip", "to", fmt.Sprintf("127.0.0.1:%d", d.local.ControlPlanePort), "accept")
+	d.nodePorts(endpoint1+":6443", endpoint1+":31991", endpoint1+":18132", endpoint2+":6443", endpoint2+":31991")
+	d.up("control-plane-8132", endpoint1+"-18132")
+	d.up("control-plane", endpoint2+"-6443")
+	d.eventually("endpoint 2 to fail at the extra ports, and endpoint 1 at one", func() bool {
+		b := d.read().Backends
+		return b["control-plane-8132"].Servers[endpoint2+"-18132"].State == "DOWN" &&
+			b["control-plane-9345"].Servers[endpoint1+"-9345"].State == "DOWN" && b["control-plane-9345"].Servers[endpoint2+"-9345"].State == "DOWN"
+	})
+	d.wantReach(vip4+":6443", endpoint1+":6443", endpoint2+":6443")
+	for range 4 {
+		d.wantReach(vip4+":8132", endpoint1+":18132")
+	}
+	d.nodePorts(endpoint2 + ":9345") // its check has not noticed yet: only the backend that fails open leads there
+	d.wantReach(vip4+":9345", endpoint2+":9345")
+}

@@ -47,6 +47,7 @@ func startDaemon(t testing.TB, state *desired.State, addresses, vips []string, c
 	d := &daemon{t: t, namespace: filepath.Base(dir), local: testLocal()}
 	d.local.StatsSocket, d.local.ServerState = dir+"/admin.sock", dir+"/server-state"
 	d.local.ConfigFile, d.local.ServicesMap, d.local.ChecksMap = dir+"/haproxy.cfg", dir+"/services.map", dir+"/checks.map"
+	d.local.ControlPlaneCA = dir + "/ca.pem"
 	d.local.Chroot, d.local.Log = dir, ""
 	for _, c := range change {
 		c(&d.local)
@@ -227,7 +228,10 @@ func (d *daemon) render(state *desired.State) *Config {
 
 func (d *daemon) write(c *Config) {
 	d.t.Helper()
-	for file, content := range map[string][]byte{d.local.ConfigFile: c.File, d.local.ServicesMap: c.ServicesMap, d.local.ChecksMap: c.ChecksMap} {
+	for file, content := range map[string][]byte{d.local.ConfigFile: c.File, d.local.ServicesMap: c.ServicesMap, d.local.ChecksMap: c.ChecksMap, c.CAFile: c.CA} {
+		if file == "" {
+			continue
+		}
 		if err := os.WriteFile(file, content, 0o600); err != nil {
 			d.t.Fatal(err)
 		}

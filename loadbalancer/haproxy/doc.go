@@ -22,6 +22,12 @@
 // with the first such Service instead would let that one's first connections go, unchecked, to dead nodes too; following
 // the check of nodes (`track`) keeps a server from being deleted, and tells nothing about IPv6.
 //
+// The control plane's extra ports share its frontend, which tells them apart by dst_port: a frontend for each would need loopback
+// ports that the agent has to configure, try and tell to nftables, and every one of them can be taken by another daemon. What an
+// API server's check verifies with is a file named by the digest of its content: `haproxy -c` opens it by the name that stands in the
+// new haproxy.cfg, while the running one still needs the old file. verifyhost is not used: it compares DNS names only, and an
+// API server of another cluster under the same CA is not what a check has to find.
+//
 // Facts of HAProxy 2.6.12, each held by a test against the daemon:
 //   - Keys of the map are as netip writes addresses, IPv6 without brackets; a server's IPv6 address needs brackets, or its
 //     last group is taken for a port and the rest for a hostname.
@@ -37,6 +43,7 @@
 //   - Whether a server is checked cannot be changed either: it is made anew, after its last connection. So a pool that
 //     changes between check none and tcp while its slot serves refuses new connections until the old ones ended (the
 //     controller never asks for that); between http and https it keeps the old scheme until a reload.
+//   - `add server` takes a ca-file that a server of the file names; with another CA all of them change, by a reload.
 //   - `show info` quotes a description that has a comma.
 //
 // Measured with 5000 Services and 100 nodes on two busy cores: Render 42 ms, Compare 1 to 4 ms, Read 6 ms, Apply of everything

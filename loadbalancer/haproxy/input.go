@@ -112,7 +112,8 @@ func (l Local) check() error {
 	}
 	for _, f := range []struct{ field, value string }{
 		{"stats socket", l.StatsSocket}, {"file of the servers' state", l.ServerState}, {"map of Services", l.ServicesMap},
-		{"map of checks", l.ChecksMap}, {"user", l.User}, {"group", l.Group}, {"chroot", l.Chroot},
+		{"map of checks", l.ChecksMap}, {"file of the control plane's certificates", l.ControlPlaneCA},
+		{"user", l.User}, {"group", l.Group}, {"chroot", l.Chroot},
 		{"log target", strings.ReplaceAll(l.Log, " ", "_")},
 	} {
 		if !isWord(f.value) && (f.value != "" || f.field != "log target") {

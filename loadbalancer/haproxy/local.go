@@ -14,6 +14,11 @@ type Local struct {
 	// the other three are the files that Render makes. All are absolute paths.
 	StatsSocket, ServerState, ConfigFile, ServicesMap, ChecksMap string
 
+	// ControlPlaneCA is where the control plane's certificates are put, with their digest before the extension: a file of
+	// other certificates has another name, so that a check of a new haproxy.cfg reads the new ones, and the running one
+	// keeps its own until the swap.
+	ControlPlaneCA string
+
 	// User, Group and Chroot are what the worker confines itself to.
 	User, Group, Chroot string
 
@@ -42,6 +47,7 @@ func DebianLocal() Local {
 		ConfigFile:       "/etc/haproxy/haproxy.cfg",
 		ServicesMap:      "/etc/haproxy/services.map",
 		ChecksMap:        "/etc/haproxy/checks.map",
+		ControlPlaneCA:   "/etc/haproxy/control-plane-ca.pem",
 		User:             "haproxy",
 		Group:            "haproxy",
 		Chroot:           "/var/lib/haproxy",

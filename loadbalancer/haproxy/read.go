@@ -169,15 +169,15 @@ func (r *Running) parseServers(block string) error {
 		admin := n.int(values[column["srv_admin_state"]])
 		check := n.int(values[column["srv_check_state"]])
 		server := RunningServer{
-			Name:            values[column["srv_name"]],
-			Port:            uint16(n.int(values[column["srv_port"]])),
-			CheckPort:       uint16(n.int(values[column["srv_check_port"]])),
-			Weight:          n.int(values[column["srv_uweight"]]),
-			stopped:         values[column["srv_op_state"]] == "0",
-			maint:           admin&adminMaint != 0,
-			drain:           admin&adminDrain != 0,
-			checkConfigured: check&checkConfigured != 0,
-			checking:        check&checkEnabled != 0,
+			Name:      values[column["srv_name"]],
+			Port:      uint16(n.int(values[column["srv_port"]])),
+			CheckPort: uint16(n.int(values[column["srv_check_port"]])),
+			Weight:    n.int(values[column["srv_uweight"]]),
+			stopped:   values[column["srv_op_state"]] == "0",
+			maint:     admin&adminMaint != 0,
+			drain:     admin&adminDrain != 0,
+			Checked:   check&checkConfigured != 0,
+			Checking:  check&checkEnabled != 0,
 		}
 		if n.err != nil {
 			return n.err
@@ -199,7 +199,7 @@ func (s RunningServer) state() string {
 		return "DRAIN"
 	case s.stopped:
 		return "DOWN"
-	case !s.checkConfigured:
+	case !s.Checked:
 		return "NOCHECK"
 	}
 	return "UP"

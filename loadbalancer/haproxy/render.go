@@ -3,11 +3,15 @@ package haproxy
 import (
 	"bytes"
 	"cmp"
+	"crypto/sha256"
 	"embed"
+	"encoding/hex"
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"text/template"
 
 	"cloud-provider-haproxy/loadbalancer/desired"
@@ -31,7 +35,16 @@ type view struct {
 	Nodes6, Nodes6Open         []Server
 	ControlPlane               bool
 	Endpoints, EndpointsOpen   []Server
+	ExtraPorts                 []extraPort
 	Slots                      []slotView
+}
+
+// extraPort is one more port of the control plane.
+type extraPort struct {
+	Backend       string
+	Port          uint16
+	ServerWords   string // of all servers
+	Servers, Open []Server
 }
 
 // slotView is one slot, taken or not.
@@ -107,15 +120,53 @@ func (c *Config) controlPlane(s *desired.State, v *view) {
 		return
 	}
 	v.ControlPlane = true
+	server := Server{Weight: 1, Check: s.ControlPlane.Check}
+	switch ca := s.ControlPlane.CA; {
+	case ca != "":
+		c.CA, c.CAFile = []byte(ca), c.Local.caFile([]byte(ca))
+		server.CAFile = c.CAFile
+	case server.Check.Kind == desired.CheckHTTPS:
+		server.Check.Kind = desired.CheckTLS
+	}
+	v.EndpointServer = server.words()
 	for _, e := range s.ControlPlane.Endpoints {
-		v.Endpoints = append(v.Endpoints, Server{
-			Name: fmt.Sprintf("%s-%d", e.Addr(), e.Port()), Addr: e.Addr(), Port: e.Port(), Weight: 1, Check: s.ControlPlane.Check,
-		})
+		server.Name, server.Addr, server.Port = fmt.Sprintf("%s-%d", e.Addr(), e.Port()), e.Addr(), e.Port()
+		v.Endpoints = append(v.Endpoints, server)
 	}
 	v.Endpoints, v.EndpointsOpen = twins(v.Endpoints)
-	v.EndpointServer = Server{Weight: 1, Check: s.ControlPlane.Check}.words()
-	v.EndpointPath = path(s.ControlPlane.Check)
+	v.EndpointPath = path(server.Check)
 	c.Servers[controlPlaneBackend], c.Servers[controlPlaneOpenBackend] = v.Endpoints, v.EndpointsOpen
+	for _, e := range s.ControlPlane.ExtraPorts {
+		c.extraPort(s.ControlPlane, e, v)
+	}
+}
+
+// extraPort makes servers of the same machines for another port of theirs. Who answers there is not known, so a check
+// connects and no more; machines that serve twice at one port are one server.
+func (c *Config) extraPort(p *desired.ControlPlane, e desired.ExtraPort, v *view) {
+	check := p.Check
+	if check.Kind != desired.CheckNone {
+		check.Kind, check.Port, check.Path = desired.CheckTCP, e.EndpointPort, ""
+	}
+	x := extraPort{Backend: fmt.Sprintf("%s-%d", controlPlaneBackend, e.Port), Port: e.Port}
+	server := Server{Weight: 1, Check: check}
+	x.ServerWords = server.words()
+	for _, endpoint := range p.Endpoints {
+		server.Name, server.Addr, server.Port = fmt.Sprintf("%s-%d", endpoint.Addr(), e.EndpointPort), endpoint.Addr(), e.EndpointPort
+		if !slices.Contains(x.Servers, server) {
+			x.Servers = append(x.Servers, server)
+		}
+	}
+	x.Servers, x.Open = twins(x.Servers)
+	c.Servers[x.Backend], c.Servers[x.Backend+openSuffix] = x.Servers, x.Open
+	v.ExtraPorts = append(v.ExtraPorts, x)
+}
+
+// caFile names the file of these certificates.
+func (l Local) caFile(ca []byte) string {
+	sum := sha256.Sum256(ca)
+	extension := filepath.Ext(l.ControlPlaneCA)
+	return strings.TrimSuffix(l.ControlPlaneCA, extension) + "-" + hex.EncodeToString(sum[:8]) + extension
 }
 
 // twins sorts servers by name and gives them once more without a check.

@@ -2,6 +2,7 @@ package haproxy
 
 import (
 	"bytes"
+	_ "embed"
 	"errors"
 	"flag"
 	"net/netip"
@@ -75,6 +76,9 @@ func testLocal() Local {
 	return l
 }
 
+//go:embed testdata/ca.pem
+var ca string
+
 type scenario struct {
 	name  string
 	local Local
@@ -139,7 +143,14 @@ func scenarios() []scenario {
 			s.Releasing = []desired.Releasing{{Address: netip.MustParseAddr("192.0.2.10"), Owner: desired.Key{Namespace: "default", Name: "gone"},
 				Ports: []desired.Port{{Protocol: desired.TCP, Port: 22}}, SinceEpoch: 3, SinceSequence: 1}}
 		}),
-		make("control-plane-https", func(s *desired.State, _ *Local) { s.ControlPlane = controlPlane(apiCheck) }),
+		make("control-plane-https", func(s *desired.State, _ *Local) {
+			s.ControlPlane = controlPlane(apiCheck)
+			s.ControlPlane.CA = ca
+		}),
+		make("control-plane-extra-ports", func(s *desired.State, _ *Local) {
+			s.ControlPlane = controlPlane(apiCheck)
+			s.ControlPlane.ExtraPorts = []desired.ExtraPort{{Port: 8132, EndpointPort: 8132}, {Port: 9345, EndpointPort: 19345}}
+		}),
 		make("control-plane-tcp", func(s *desired.State, _ *Local) {
 			check := tcpCheck
 			check.Port = 6443
@@ -207,6 +218,7 @@ func checkFile(t *testing.T, file, services, checks []byte) []Message {
 	file = bytes.ReplaceAll(file, []byte("/var/lib/haproxy/server-state"), []byte(dir+"/server-state"))
 	for name, content := range map[string][]byte{
 		"haproxy.cfg": file, "services.map": services, "checks.map": checks, "server-state": []byte("1\n"),
+		filepath.Base(testLocal().caFile([]byte(ca))): []byte(ca),
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), content, 0o644); err != nil {
 			t.Fatal(err)

@@ -46,8 +46,10 @@ type RunningServer struct {
 	Sessions int
 	Total    uint64
 
-	stopped, maint, drain     bool
-	checkConfigured, checking bool
+	// Checked says that the server has a check, Checking that it runs.
+	Checked, Checking bool
+
+	stopped, maint, drain bool
 }
 
 // Free says whether a slot may be given to a load balancer: no server is left in it, no connection, and no map entry

@@ -18,6 +18,8 @@ type Server struct {
 	// Weight is the server's share, 1 to 256.
 	Weight int
 	Check  desired.Check
+	// CAFile has the certificates that a CheckHTTPS verifies with; empty: it verifies nothing.
+	CAFile string
 }
 
 // String is the server as it follows the keyword server of a file and, with the backend in front, `add server`.
@@ -42,9 +44,14 @@ func (s Server) words() string {
 		return b.String()
 	}
 	fmt.Fprintf(&b, " check port %d inter %d rise %d fall %d", s.Check.Port, s.Check.IntervalMillis, s.Check.Rise, s.Check.Fall)
-	if s.Check.Kind == desired.CheckHTTPS {
-		// State names no CA, so there is nothing to verify with. The check decides whether an endpoint is used, not
-		// whether it is trusted: clients verify the API server themselves.
+	switch {
+	case s.Check.Kind == desired.CheckTLS:
+		// Completing the handshake is the whole check, it sends nothing to a stranger. It decides whether an endpoint is
+		// used, not whether it is trusted: clients verify the API server themselves.
+		b.WriteString(" check-ssl verify none")
+	case s.Check.Kind == desired.CheckHTTPS && s.CAFile != "":
+		b.WriteString(" check-ssl verify required ca-file " + s.CAFile)
+	case s.Check.Kind == desired.CheckHTTPS:
 		b.WriteString(" check-ssl verify none")
 	}
 	return b.String()
@@ -54,6 +61,6 @@ func (s Server) checked() bool { return s.Check.Kind != desired.CheckNone }
 
 // unchecked is the server's twin in the backend that fails open.
 func (s Server) unchecked() Server {
-	s.Check = desired.Check{Kind: desired.CheckNone}
+	s.Check, s.CAFile = desired.Check{Kind: desired.CheckNone}, ""
 	return s
 }

@@ -40,10 +40,10 @@ func kindOf(p *desired.Pool) (slotKind, error) {
 	switch p.Check.Kind {
 	case desired.CheckHTTP, desired.CheckHTTPS:
 		kind.check = desired.CheckHTTP
-	case desired.CheckTCP, desired.CheckNone:
+	case desired.CheckTCP, desired.CheckTLS, desired.CheckNone:
 		kind.check = desired.CheckTCP
 	default:
-		return kind, fmt.Errorf("pool with check %q: there are no slots of that kind; none, tcp, http and https have some", p.Check.Kind)
+		return kind, fmt.Errorf("pool with check %q: there are no slots of that kind; none, tcp, tls, http and https have some", p.Check.Kind)
 	}
 	if !slices.Contains(slotKinds(), kind) {
 		return kind, fmt.Errorf("pool with algorithm %q: there are no slots of that kind; %s has some", p.Algorithm, desired.RoundRobin)

@@ -29,7 +29,7 @@ func pair() *desired.State {
 		Nodes: []desired.Node{{Name: "w1", Addresses: []netip.Addr{addr("10.0.0.11")}},
 			{Name: "w2", Addresses: []netip.Addr{addr("10.0.0.12"), addr("2001:db8:0:1::12")}}},
 		ControlPlane: &desired.ControlPlane{Address: addr(apiVIP4), Port: 6443,
-			Endpoints: []netip.AddrPort{netip.MustParseAddrPort("10.0.0.21:6443")}},
+			Endpoints: []netip.AddrPort{netip.MustParseAddrPort("10.0.0.21:6443")}, ExtraPorts: []desired.ExtraPort{{Port: 8132, EndpointPort: 18132}}},
 		LoadBalancers: []desired.LoadBalancer{
 			{Key: desired.Key{Namespace: "default", Name: "web"}, Addresses: []netip.Addr{addr(vip4), addr(vip6)},
 				Frontends: []desired.Frontend{{Protocol: desired.TCP, Port: 80, NodePort: 30080}, {Protocol: desired.TCP, Port: 22, NodePort: 30022}}},

@@ -72,6 +72,9 @@ func newSets(s *desired.State, gateway string) ([]*set, error) {
 	}
 	if c := s.ControlPlane; c != nil && len(c.Endpoints) > 0 {
 		control.add(c.Address, element(c.Address, c.Port))
+		for _, e := range c.ExtraPorts {
+			control.add(c.Address, element(c.Address, e.Port))
+		}
 	}
 	for _, lb := range s.LoadBalancers {
 		if !served(s, lb) {

@@ -141,16 +141,28 @@ type ControlPlane struct {
 	Interface string `yaml:"interface"`
 	// Endpoints are the API servers, as address or address:port (`192.0.2.11`, `[2001:db8::11]:6443`). The default port is 6443.
 	Endpoints []string `yaml:"endpoints"`
+	// ExtraPorts are further ports of the same machines at the same address, each with servers and checks of its own: konnectivity's server, a distribution's join API.
+	ExtraPorts []ExtraPort `yaml:"extraPorts"`
 	// Check is how HAProxy finds out that an API server is fit to serve.
 	Check ControlPlaneCheck `yaml:"check"`
 }
 
+// ExtraPort is one more port of the control plane.
+type ExtraPort struct {
+	// Port is the port at the floating address.
+	Port int `yaml:"port"`
+	// EndpointPort is the port at each endpoint's address, which is checked by connecting to it. Default: `port`.
+	EndpointPort int `yaml:"endpointPort"`
+}
+
 // ControlPlaneCheck is how HAProxy checks an API server.
 type ControlPlaneCheck struct {
-	// Type is `tcp` (connect), `https` (GET `path`, which an API server without anonymous access refuses), or `none`. If all fail the check, all are used. Default `tcp`.
+	// Type is `https` (GET `path`, which an API server without anonymous access refuses; the certificate must come from `caFile`), `tls` (connect and complete the TLS handshake), `tcp` (connect), or `none`. If all fail the check, all are used. Default: `https` with a `caFile`, else `tls`.
 	Type string `yaml:"type"`
 	// Port is the port that is checked. Default: the endpoints' port, when they have all the same.
 	Port int `yaml:"port"`
+	// CAFile holds the certificates, in PEM, that an API server's must come from: the cluster's CA, `/etc/kubernetes/pki/ca.crt` of kubeadm. What it holds is sent to the gateways when the controller starts, or by `gatewayctl push`. A relative path starts at the configuration file's directory.
+	CAFile CAFile `yaml:"caFile"`
 	// Path is the HTTP path for `https`. Default `/readyz`.
 	Path string `yaml:"path"`
 	// Interval is the time between two checks of one API server, `100ms` to `1h`. Default `1s`.
@@ -159,6 +171,15 @@ type ControlPlaneCheck struct {
 	Rise int `yaml:"rise"`
 	// Fall is how many checks in a row must fail before it gets no more, 1 to 100. Default `3`.
 	Fall int `yaml:"fall"`
+}
+
+// CAFile is a file of certificates. Load reads it.
+type CAFile struct{ Path, PEM string }
+
+// UnmarshalText reads the path.
+func (f *CAFile) UnmarshalText(text []byte) error {
+	f.Path = string(text)
+	return nil
 }
 
 // Duration is a time span, written as Go writes it: 200ms, 1.5s, 2m.

@@ -166,6 +166,13 @@ func TestSingleFaults(t *testing.T) {
 		{"class", [2]string{control, "loadBalancerClass: gateway\npools:"}, `loadBalancerClass: "gateway"; a label key with a prefix (cloud-provider-haproxy/gateway) is allowed`},
 		{"resync", [2]string{control, "resyncInterval: 1s\npools:"}, "resyncInterval: 1s; 5s or more is allowed"},
 		{"control plane at a gateway", [2]string{control, "controlPlane: {address: 192.0.2.2, endpoints: [192.0.2.11]}\npools:"}, "controlPlane.address: 192.0.2.2 is gateways[0].vrrpAddress; it must be an address of its own, which keepalived moves"},
+		{"https without CA", [2]string{control, "controlPlane: {address: 192.0.2.9, endpoints: [192.0.2.11], check: {type: https}}\npools:"}, "controlPlane.check.caFile: is missing; type https verifies the API server with it (type tls completes the handshake and asks for nothing)"},
+		{"CA without https", [2]string{control, "controlPlane: {address: 192.0.2.9, endpoints: [192.0.2.11], check: {type: tls, caFile: ca.crt}}\npools:"}, "controlPlane.check.caFile: ca.crt; type tls verifies no certificate, leave it out or take https"},
+		{"path without https", [2]string{control, "controlPlane: {address: 192.0.2.9, endpoints: [192.0.2.11], check: {path: /readyz}}\npools:"}, `controlPlane.check.path: "/readyz"; type tls asks for no path, leave it out`},
+		{"extra port is the port", [2]string{control, "controlPlane: {address: 192.0.2.9, endpoints: [192.0.2.11], extraPorts: [{port: 6443}]}\npools:"}, "controlPlane.extraPorts[0].port: 6443 is controlPlane.port; each may be there once"},
+		{"extra port twice", [2]string{control, "controlPlane: {address: 192.0.2.9, endpoints: [192.0.2.11], extraPorts: [{port: 8132}, {port: 8132, endpointPort: 8133}]}\npools:"}, "controlPlane.extraPorts[1].port: 8132 is controlPlane.extraPorts[0].port too; each may be there once"},
+		{"extra port's endpoint", [2]string{control, "controlPlane: {address: 192.0.2.9, endpoints: [192.0.2.11], extraPorts: [{port: 8132, endpointPort: 70000}]}\npools:"}, "controlPlane.extraPorts[0].endpointPort: 70000; 1 to 65535 is allowed"},
+		{"no extra port", [2]string{control, "controlPlane: {address: 192.0.2.9, endpoints: [192.0.2.11], extraPorts: [{endpointPort: 8132}]}\npools:"}, "controlPlane.extraPorts[0].port: 0; 1 to 65535 is allowed"},
 		{"control plane loop", [2]string{control, "controlPlane: {address: 192.0.2.9, endpoints: [192.0.2.9]}\npools:"}, "controlPlane.endpoints[0]: 192.0.2.9 is controlPlane.address itself; an API server's own address is allowed"},
 		{"endpoint", [2]string{control, "controlPlane: {address: 192.0.2.9, endpoints: [192.0.2.11, api]}\npools:"}, `controlPlane.endpoints[1]: "api"; an address or address:port (192.0.2.11, [2001:db8::11]:6443) is allowed`},
 		{"endpoints' ports differ", [2]string{control, `controlPlane: {address: 192.0.2.9, endpoints: [192.0.2.11, "192.0.2.12:443"]}` + "\npools:"}, "controlPlane.check.port: is missing; it is needed because the endpoints have different ports"},
@@ -216,7 +223,7 @@ pools:
 	}
 	wantControl := &desired.ControlPlane{Address: addr("192.0.2.70"), Port: 6443,
 		Endpoints: []netip.AddrPort{netip.MustParseAddrPort("192.0.2.11:6443"), netip.MustParseAddrPort("192.0.2.12:6443")},
-		Check:     desired.Check{Kind: desired.CheckTCP, Port: 6443, IntervalMillis: 1000, Rise: 2, Fall: 3}}
+		Check:     desired.Check{Kind: desired.CheckTLS, Port: 6443, IntervalMillis: 1000, Rise: 2, Fall: 3}}
 	if diff := cmp.Diff(wantControl, c.DesiredControlPlane(), comparable); diff != "" {
 		t.Errorf("control plane (-want +got):\n%s", diff)
 	}
@@ -283,6 +290,32 @@ func TestLoadLooksAtTheFilesNamedInside(t *testing.T) {
 	}
 	if _, err = Load(config("key", "empty")); !strings.Contains(fmt.Sprint(err), "ssh.knownHostsFile: "+directory+"/empty is empty") {
 		t.Errorf("an empty known_hosts: %v", err)
+	}
+
+	pem, err := os.ReadFile("../../loadbalancer/desired/testdata/ca.pem")
+	if err != nil {
+		t.Fatal(err)
+	}
+	write("ca.crt", "The cluster's CA.\n"+string(pem), 0o644)
+	write("ca.key", strings.ReplaceAll(string(pem), "CERTIFICATE", "PRIVATE KEY"), 0o644)
+	verified := func(ca string) (*Config, error) {
+		control := "controlPlane: {address: 192.0.2.9, endpoints: [192.0.2.11], check: {caFile: " + ca + "}}\npools:"
+		return Load(write("cloud.yaml", string(edit(t, "/key", "key", "/known_hosts", "known_hosts", "pools:", control)), 0o644))
+	}
+	if c, err = verified("ca.crt"); err != nil {
+		t.Fatal(err)
+	}
+	if p := c.DesiredControlPlane(); p.CA != string(pem) || p.Check.Kind != desired.CheckHTTPS || p.Check.Path != "/readyz" {
+		t.Errorf("the control plane is checked by %+v with the CA %q", p.Check, p.CA)
+	}
+	for file, says := range map[string]string{
+		"gone":   "controlPlane.check.caFile: cannot be read: open " + directory + "/gone",
+		"ca.key": "controlPlane.check.caFile: " + directory + "/ca.key holds a PRIVATE KEY; certificates alone are allowed",
+		"empty":  "controlPlane.check.caFile: " + directory + "/empty holds no certificate",
+	} {
+		if _, err := verified(file); !strings.Contains(fmt.Sprint(err), says) {
+			t.Errorf("got %v, want %q", err, says)
+		}
 	}
 	if _, err = Load(filepath.Join(directory, "nowhere")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a missing configuration: %v", err)

@@ -47,7 +47,12 @@ func (c *Config) DesiredControlPlane() *desired.ControlPlane {
 		Address: p.Address,
 		Port:    uint16(p.Port),
 		Check:   check(p.Check.Type, p.Check.Port, p.Check.Path, p.Check.Interval, p.Check.Rise, p.Check.Fall),
+		CA:      p.Check.CAFile.PEM,
 	}
+	for _, e := range p.ExtraPorts {
+		d.ExtraPorts = append(d.ExtraPorts, desired.ExtraPort{Port: uint16(e.Port), EndpointPort: uint16(e.EndpointPort)})
+	}
+	slices.SortFunc(d.ExtraPorts, desired.ExtraPort.Compare)
 	for _, text := range p.Endpoints {
 		e, err := parseEndpoint(text)
 		if err != nil {
@@ -61,7 +66,7 @@ func (c *Config) DesiredControlPlane() *desired.ControlPlane {
 
 func check(kind string, port int, path string, interval Duration, rise, fall int) desired.Check {
 	kinds := map[string]desired.CheckKind{
-		CheckKubeProxy: desired.CheckHTTP, CheckTCP: desired.CheckTCP, CheckHTTPS: desired.CheckHTTPS, CheckNone: desired.CheckNone,
+		CheckKubeProxy: desired.CheckHTTP, CheckTCP: desired.CheckTCP, CheckTLS: desired.CheckTLS, CheckHTTPS: desired.CheckHTTPS, CheckNone: desired.CheckNone,
 	}
 	if kind == CheckNone {
 		return desired.Check{Kind: desired.CheckNone}

@@ -58,7 +58,13 @@ func (n *Nodes) setDefaults() {
 func (p *ControlPlane) setDefaults() {
 	orDefault(&p.Port, apiServerPort)
 	h := &p.Check
-	orDefault(&h.Type, CheckTCP)
+	if h.CAFile.Path != "" {
+		orDefault(&h.Type, CheckHTTPS)
+	}
+	orDefault(&h.Type, CheckTLS)
+	for i := range p.ExtraPorts {
+		orDefault(&p.ExtraPorts[i].EndpointPort, p.ExtraPorts[i].Port)
+	}
 	if h.Type == CheckHTTPS {
 		orDefault(&h.Path, "/readyz")
 	}

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+
+	"cloud-provider-haproxy/loadbalancer/desired"
 )
 
 // Load reads, completes and validates the file at path, the files that it names included. The error is a go-multierror
@@ -17,14 +19,15 @@ func Load(path string) (*Config, error) {
 	c.SSH.PrivateKeyFile = from(filepath.Dir(path), c.SSH.PrivateKeyFile)
 	c.SSH.KnownHostsFile = from(filepath.Dir(path), c.SSH.KnownHostsFile)
 	checkFiles(c, f)
+	c.readCA(filepath.Dir(path), f)
 	if err := f.err(); err != nil {
 		return nil, fmt.Errorf("cloud configuration %s: %w", path, err)
 	}
 	return c, nil
 }
 
-// Decode is Load for a file's content: it does not look whether the files that are named in it can be read, and leaves
-// relative paths alone.
+// Decode is Load for a file's content: it does not read the files that are named in it, and leaves relative paths
+// alone.
 func Decode(b []byte) (*Config, error) {
 	c, f := decode(b)
 	if err := f.err(); err != nil {
@@ -62,6 +65,24 @@ func checkFiles(c *Config, f *faults) {
 	}
 	if path := c.SSH.KnownHostsFile; path != "" {
 		readable(path, "ssh.knownHostsFile", f)
+	}
+}
+
+// readCA reads the certificates of the control plane's check.
+func (c *Config) readCA(directory string, f *faults) {
+	if c.ControlPlane == nil || c.ControlPlane.Check.CAFile.Path == "" {
+		return
+	}
+	const field = "controlPlane.check.caFile"
+	ca := &c.ControlPlane.Check.CAFile
+	ca.Path = from(directory, ca.Path)
+	b, err := os.ReadFile(ca.Path)
+	if err != nil {
+		f.add(field, "cannot be read: %v", err)
+		return
+	}
+	if ca.PEM, err = desired.Certificates(string(b)); err != nil {
+		f.add(field, "%s %v", ca.Path, err)
 	}
 }
 

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding"
 	"flag"
 	"fmt"
 	"go/ast"
@@ -62,7 +63,7 @@ func rows(t *testing.T, out *strings.Builder, docs map[string]string, structure 
 			}
 			inner = inner.Elem()
 		}
-		if inner.Kind() == reflect.Struct && inner.PkgPath() == structure.PkgPath() {
+		if inner.Kind() == reflect.Struct && inner.PkgPath() == structure.PkgPath() && !reflect.PointerTo(inner).Implements(reflect.TypeFor[encoding.TextUnmarshaler]()) {
 			rows(t, out, docs, inner, key)
 		}
 	}

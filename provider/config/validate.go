@@ -13,6 +13,7 @@ import (
 const (
 	CheckKubeProxy = "kube-proxy"
 	CheckTCP       = "tcp"
+	CheckTLS       = "tls"
 	CheckHTTPS     = "https"
 	CheckNone      = "none"
 )
@@ -177,10 +178,17 @@ func (c *Config) validateControlPlane(f *faults) {
 			once(f, seen, path, "controlPlane.endpoints[%d]", e, i)
 		}
 	}
+	p.validateExtraPorts(f)
 	h := p.Check
 	const path = "controlPlane.check"
-	if !oneOf(f, path+".type", h.Type, CheckTCP, CheckHTTPS, CheckNone) {
+	if !oneOf(f, path+".type", h.Type, CheckHTTPS, CheckTLS, CheckTCP, CheckNone) {
 		return
+	}
+	switch web := h.Type == CheckHTTPS; {
+	case web && h.CAFile.Path == "":
+		f.add(path+".caFile", "is missing; type https verifies the API server with it (type tls completes the handshake and asks for nothing)")
+	case !web && h.CAFile.Path != "":
+		f.add(path+".caFile", "%s; type %s verifies no certificate, leave it out or take https", h.CAFile.Path, h.Type)
 	}
 	if _, same := commonPort(p.Endpoints); !same && h.Port == 0 && h.Type != CheckNone && len(p.Endpoints) > 0 {
 		f.add(path+".port", "is missing; it is needed because the endpoints have different ports")
@@ -190,6 +198,22 @@ func (c *Config) validateControlPlane(f *faults) {
 		return // told above
 	}
 	validateCheck(f, path, h.Type, h.Port, h.Path, h.Interval, h.Rise, h.Fall)
+}
+
+func (p *ControlPlane) validateExtraPorts(f *faults) {
+	seen := map[int]int{}
+	for i, e := range p.ExtraPorts {
+		path := fmt.Sprintf("controlPlane.extraPorts[%d]", i)
+		f.port(path+".port", e.Port)
+		if e.EndpointPort != e.Port { // told above
+			f.port(path+".endpointPort", e.EndpointPort)
+		}
+		if e.Port == p.Port {
+			f.add(path+".port", "%d is controlPlane.port; each may be there once", e.Port)
+			continue
+		}
+		once(f, seen, path+".port", "controlPlane.extraPorts[%d].port", e.Port, i)
+	}
 }
 
 func validateCheck(f *faults, path, kind string, port int, uri string, interval Duration, rise, fall int) {
