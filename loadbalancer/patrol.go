@@ -32,7 +32,7 @@ func (m *Manager) retryQuarantined(ctx context.Context) {
 	m.mu.Lock()
 	var asked, settled []netip.Addr
 	for _, address := range m.expired(time.Now()) {
-		if m.asks(address) && !m.proven[address] {
+		if m.unproven(address) {
 			asked = append(asked, address)
 		} else {
 			settled = append(settled, address)

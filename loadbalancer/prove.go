@@ -25,8 +25,7 @@ const proxySample = 4
 // unproven says whether nobody knows yet that the address is not in use by a stranger. What was ever in a State or in a
 // Service's status is ours. It is called with mu held.
 func (m *Manager) unproven(address netip.Addr) bool {
-	pool, pooled := m.addresses.PoolOf(address)
-	return pooled && !m.proven[address] && m.probed(pool)
+	return !m.proven[address] && m.asks(address)
 }
 
 // probed says whether a pool's addresses are looked for on the network.
