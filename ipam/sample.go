@@ -8,10 +8,7 @@ import (
 // Sample gives up to n free addresses of a pool that Allocate would take last: somebody asks the network for them to
 // find a machine that answers for whatever is asked for. They stay free.
 func (a *Allocator) Sample(pool string, family Family, n int) []netip.Addr {
-	if family != IPv4 && family != IPv6 {
-		return nil
-	}
-	b := a.byPool[pool][slot(family)]
+	b := a.block(pool, family)
 	if b == nil {
 		return nil
 	}
@@ -35,10 +32,7 @@ func (a *Allocator) Sample(pool string, family Family, n int) []netip.Addr {
 // Next gives up to n free addresses of a pool in the order in which Allocate would take them: somebody asks the network
 // for more than one when many are in use by strangers. They stay free.
 func (a *Allocator) Next(pool string, family Family, n int) []netip.Addr {
-	if family != IPv4 && family != IPv6 {
-		return nil
-	}
-	b := a.byPool[pool][slot(family)]
+	b := a.block(pool, family)
 	if b == nil {
 		return nil
 	}
@@ -63,4 +57,12 @@ func (a *Allocator) Next(pool string, family Family, n int) []netip.Addr {
 		next = slices.Concat(freed, fresh)
 	}
 	return next[:min(n, len(next))]
+}
+
+// block gives the addresses of one family of a pool; nil when there are none.
+func (a *Allocator) block(pool string, family Family) *block {
+	if family != IPv4 && family != IPv6 {
+		return nil
+	}
+	return a.byPool[pool][slot(family)]
 }
