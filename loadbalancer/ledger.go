@@ -54,7 +54,7 @@ func (m *Manager) openBooks(ctx context.Context) error {
 	clear(m.kept) // what an earlier try read
 	clear(m.quarantined)
 	for _, r := range ledger.Kept {
-		m.kept[r.Address] = desired.Key(r.Owner)
+		m.kept[hold{r.Address, desired.Key(r.Owner)}] = true
 	}
 	for _, q := range ledger.Quarantined {
 		m.quarantined[q.Address] = q
@@ -66,8 +66,8 @@ func (m *Manager) openBooks(ctx context.Context) error {
 
 // ledger is what the object is to say. It is called with the turn and mu held.
 func (m *Manager) ledger() (l Ledger) {
-	for _, address := range sortedAddresses(m.kept) {
-		l.Kept = append(l.Kept, ipam.Reservation{Address: address, Owner: ipam.Owner(m.kept[address])})
+	for _, h := range sortedHolds(m.kept) {
+		l.Kept = append(l.Kept, ipam.Reservation{Address: h.address, Owner: ipam.Owner(h.owner)})
 	}
 	for _, address := range sortedAddresses(m.quarantined) {
 		l.Quarantined = append(l.Quarantined, m.quarantined[address])
@@ -222,19 +222,19 @@ func (m *Manager) adoptEdits(ctx context.Context) error {
 	if sameLedger(*found, before) {
 		return nil
 	}
-	kept, keptBefore := reservedFor(found.Kept), reservedFor(before.Kept)
+	kept, keptBefore := holdsOf(found.Kept), holdsOf(before.Kept)
 	quarantined, quarantinedBefore := byAddress(found.Quarantined), byAddress(before.Quarantined)
 	m.mu.Lock()
 	var released []netip.Addr
-	for address, owner := range keptBefore {
-		if kept[address] != owner && m.kept[address] == owner {
-			delete(m.kept, address)
-			released = append(released, address)
+	for h := range keptBefore {
+		if !kept[h] && m.kept[h] {
+			delete(m.kept, h)
+			released = append(released, h.address)
 		}
 	}
-	for address, owner := range kept {
-		if keptBefore[address] != owner {
-			m.kept[address] = owner
+	for h := range kept {
+		if !keptBefore[h] {
+			m.kept[h] = true
 		}
 	}
 	for address := range quarantinedBefore {
@@ -260,10 +260,10 @@ func (m *Manager) adoptEdits(ctx context.Context) error {
 	return nil
 }
 
-func reservedFor(reservations []ipam.Reservation) map[netip.Addr]desired.Key {
-	all := make(map[netip.Addr]desired.Key, len(reservations))
+func holdsOf(reservations []ipam.Reservation) map[hold]bool {
+	all := make(map[hold]bool, len(reservations))
 	for _, r := range reservations {
-		all[r.Address] = desired.Key(r.Owner)
+		all[hold{r.Address, desired.Key(r.Owner)}] = true
 	}
 	return all
 }
@@ -289,7 +289,7 @@ func (m *Manager) keep(key desired.Key) {
 		}
 	}
 	for _, address := range addresses {
-		m.kept[address] = key
+		m.kept[hold{address, key}] = true
 	}
 	m.reserve()
 }
@@ -301,9 +301,8 @@ func (m *Manager) recallKept() {
 		return
 	}
 	for _, r := range m.good.Reserved {
-		_, known := m.kept[r.Address]
-		if r.Kept && !known && (m.books.missing || m.services[r.Owner] != nil || m.keeping[r.Owner]) {
-			m.kept[r.Address] = r.Owner
+		if r.Kept && (m.books.missing || m.services[r.Owner] != nil || m.keeping[r.Owner]) {
+			m.kept[hold{r.Address, r.Owner}] = true
 		}
 	}
 }
@@ -312,7 +311,7 @@ func (m *Manager) recallKept() {
 func (m *Manager) unkeep(key desired.Key) {
 	delete(m.keeping, key)
 	delete(m.unwritten, key)
-	maps.DeleteFunc(m.kept, func(_ netip.Addr, owner desired.Key) bool { return owner == key })
+	maps.DeleteFunc(m.kept, func(h hold, _ bool) bool { return h.owner == key })
 	m.reserve()
 }
 
@@ -320,15 +319,14 @@ func (m *Manager) unkeep(key desired.Key) {
 // called with mu held.
 func (m *Manager) claimKept() (freed []netip.Addr) {
 	claimed := false
-	for _, address := range sortedAddresses(m.kept) {
-		key := m.kept[address]
-		if entry := m.services[key]; entry == nil || !entry.settled {
+	for _, h := range sortedHolds(m.kept) {
+		if entry := m.services[h.owner]; entry == nil || !entry.settled {
 			continue
 		}
-		delete(m.kept, address)
+		delete(m.kept, h)
 		claimed = true
-		if !m.addresses.Has(ipam.Owner(key), address) {
-			freed = append(freed, address)
+		if !m.addresses.Has(ipam.Owner(h.owner), h.address) {
+			freed = append(freed, h.address)
 		}
 	}
 	if claimed {

@@ -165,3 +165,38 @@ func TestPublishedNonsense(t *testing.T) {
 		s.ensure(c, web("b", 80))
 	})
 }
+
+// TestSharersAreKept: two Services that shared an address are deleted, and find it again together, also after a restart.
+func TestSharersAreKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "10.0.0.1-10.0.0.3", "gw1")
+		c := s.start()
+		services := []loadbalancer.Service{sharing(web("http", 80), "k"), sharing(web("https", 443), "k")}
+		for _, service := range services {
+			s.ensure(c, service)
+		}
+		for _, service := range services {
+			if err := c.Delete(t.Context(), service.LoadBalancer.Key, true); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := s.ledger.read().Kept; len(got) != 2 || got[0].Address != got[1].Address {
+			t.Errorf("kept %v", got)
+		}
+		_ = c.stop()
+		c = s.start()
+		defer func() { _ = c.stop() }()
+		if got := s.ensure(c, web("thief", 80)).Addresses[0].String(); got == "10.0.0.1" {
+			t.Error("another Service has the kept address")
+		}
+		for _, service := range services {
+			if got := s.ensure(c, service).Addresses[0].String(); got != "10.0.0.1" {
+				t.Errorf("%s came back and has %s", service.LoadBalancer.Key, got)
+			}
+		}
+		time.Sleep(time.Second)
+		if got := s.ledger.read().Kept; len(got) != 0 {
+			t.Errorf("both are there again, and the ledger says %v", got)
+		}
+	})
+}

@@ -55,7 +55,7 @@ type Manager struct {
 	contested map[netip.Addr]string
 	// kept and quarantined are the ledger's; keeping are Services to be kept whose addresses are not known yet, unwritten
 	// those of whom the ledger does not tell yet.
-	kept               map[netip.Addr]desired.Key
+	kept               map[hold]bool
 	quarantined        map[netip.Addr]Quarantine
 	keeping, unwritten map[desired.Key]bool
 	// places are the instances of the target's VIPs.
@@ -139,7 +139,7 @@ func New(settings Settings, gateways []Gateway, signer Signer, epochs EpochStore
 		proxied:     map[string]string{},
 		ahead:       map[poolFamily]int{},
 		contested:   map[netip.Addr]string{},
-		kept:        map[netip.Addr]desired.Key{},
+		kept:        map[hold]bool{},
 		quarantined: map[netip.Addr]Quarantine{},
 		keeping:     map[desired.Key]bool{},
 		unwritten:   map[desired.Key]bool{},

@@ -1,6 +1,7 @@
 package loadbalancer
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -131,19 +132,26 @@ func (m *Manager) reserve() {
 	m.addresses.SetQuarantined(by)
 }
 
-// reservations are those of the configuration, then those of deleted Services; the first of two for one address counts.
+// reservations are those of the configuration, then those of deleted Services where the configuration says nothing. An
+// address that Services shared may be kept for each of them.
 func (m *Manager) reservations() []ipam.Reservation {
 	all := slices.Clone(m.pools.Reservations)
 	configured := make(map[netip.Addr]bool, len(all))
 	for _, r := range all {
 		configured[r.Address] = true
 	}
-	for _, address := range sortedAddresses(m.kept) {
-		if !configured[address] {
-			all = append(all, ipam.Reservation{Address: address, Owner: ipam.Owner(m.kept[address])})
+	for _, h := range sortedHolds(m.kept) {
+		if !configured[h.address] {
+			all = append(all, ipam.Reservation{Address: h.address, Owner: ipam.Owner(h.owner)})
 		}
 	}
 	return all
+}
+
+func sortedHolds(holds map[hold]bool) []hold {
+	return slices.SortedFunc(maps.Keys(holds), func(a, b hold) int {
+		return cmp.Or(a.address.Compare(b.address), a.owner.Compare(b.owner))
+	})
 }
 
 // reservedForAnother says whether only Services other than this one can get the address.
@@ -175,7 +183,7 @@ func (m *Manager) summarize(s *desired.State) {
 	}
 	for _, r := range m.reservations() {
 		owner := desired.Key(r.Owner)
-		s.Reserved = append(s.Reserved, desired.Reserved{Address: r.Address, Owner: owner, Kept: m.kept[r.Address] == owner})
+		s.Reserved = append(s.Reserved, desired.Reserved{Address: r.Address, Owner: owner, Kept: m.kept[hold{r.Address, owner}]})
 	}
 	for address, q := range m.quarantined {
 		s.Quarantined = append(s.Quarantined, desired.Quarantined{Address: address, By: desired.Description(q.By)})

@@ -183,7 +183,7 @@ releasing:
 			`kept[1].address: fe80::1 is a link-local address`, `kept[1].service: "default/web.v2"; allowed is NAMESPACE/NAME: "web.v2" is no DNS label`,
 			`kept[2].service: "default/web/2"; allowed is NAMESPACE/NAME: "web/2" is no DNS label`, `kept[3].service: "default/"; allowed is NAMESPACE/NAME: "" is no DNS label`,
 			`quarantined[0].address: 127.0.0.1 is`, `releasing[0].address: 0.0.0.0 is`, `releasing[0].service: " default/web"; allowed`}},
-		"twice": {"kept:\n- {address: 192.0.2.70, service: default/a}\n- {address: 192.0.2.70, service: default/b}\n", []string{"kept: 192.0.2.70 is there twice"}},
+		"twice": {"kept:\n- {address: 192.0.2.70, service: default/a}\n- {address: 192.0.2.70, service: default/b}\n- {address: 192.0.2.70, service: default/a}\n", []string{"kept: 192.0.2.70 is there twice for default/a"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			client := swapping(ledgerObject(test.content))

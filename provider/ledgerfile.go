@@ -88,7 +88,9 @@ func parseLedger(b []byte) (loadbalancer.Ledger, error) {
 			SinceEpoch: e.SinceEpoch, SinceSequence: e.SinceSequence,
 		})
 	}
-	slices.SortFunc(l.Kept, func(a, b ipam.Reservation) int { return a.Address.Compare(b.Address) })
+	slices.SortFunc(l.Kept, func(a, b ipam.Reservation) int {
+		return cmp.Or(a.Address.Compare(b.Address), a.Owner.Compare(b.Owner))
+	})
 	slices.SortFunc(l.Quarantined, func(a, b loadbalancer.Quarantine) int { return a.Address.Compare(b.Address) })
 	slices.SortFunc(l.Releasing, func(a, b desired.Releasing) int {
 		return cmp.Or(a.Address.Compare(b.Address), a.Owner.Compare(b.Owner))
@@ -163,8 +165,8 @@ func (r *ledgerReader) twice(l loadbalancer.Ledger) {
 		return // what could not be read is equal
 	}
 	for i := 1; i < len(l.Kept); i++ {
-		if a := l.Kept[i].Address; a == l.Kept[i-1].Address {
-			r.wrong("kept: %s is there twice", a)
+		if l.Kept[i] == l.Kept[i-1] {
+			r.wrong("kept: %s is there twice for %s", l.Kept[i].Address, l.Kept[i].Owner)
 		}
 	}
 	for i := 1; i < len(l.Quarantined); i++ {

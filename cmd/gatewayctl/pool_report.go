@@ -63,7 +63,7 @@ type addressUse struct {
 	Services     []serviceUse `json:"services,omitempty"` // more than one when they share it
 	Releasing    []departing  `json:"releasing,omitempty"`
 	Reserved     *service     `json:"reserved,omitempty"`
-	Kept         *service     `json:"kept,omitempty"`
+	Kept         []service    `json:"kept,omitempty"`        // more than one when they shared it
 	Quarantined  string       `json:"quarantined,omitempty"` // who answered for it
 }
 
@@ -216,7 +216,7 @@ func uses(s *desired.State, asked []askedState, pools []ipam.Pool) []addressUse 
 	for _, r := range s.Reserved {
 		owner := service(r.Owner)
 		if r.Kept {
-			at(r.Address).Kept = &owner
+			at(r.Address).Kept = append(at(r.Address).Kept, owner)
 		} else {
 			at(r.Address).Reserved = &owner
 		}

@@ -208,8 +208,8 @@ func (a addressUse) who() []string {
 	if a.Reserved != nil {
 		lines = append(lines, "reserved for "+a.Reserved.String())
 	}
-	if a.Kept != nil {
-		lines = append(lines, "kept for "+a.Kept.String())
+	for _, kept := range a.Kept {
+		lines = append(lines, "kept for "+kept.String())
 	}
 	if a.Quarantined != "" {
 		lines = append(lines, "quarantined: "+a.Quarantined)

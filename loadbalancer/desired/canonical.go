@@ -91,7 +91,9 @@ func (s *State) Normalize() {
 	sortList(&s.Pools, func(a, b PoolSummary) int {
 		return cmp.Or(strings.Compare(a.Name, b.Name), cmp.Compare(a.Family, b.Family))
 	})
-	sortList(&s.Reserved, func(a, b Reserved) int { return a.Address.Compare(b.Address) })
+	sortList(&s.Reserved, func(a, b Reserved) int {
+		return cmp.Or(a.Address.Compare(b.Address), a.Owner.Compare(b.Owner))
+	})
 	sortList(&s.Quarantined, func(a, b Quarantined) int { return a.Address.Compare(b.Address) })
 }
 

@@ -37,7 +37,7 @@ type State struct {
 	Releasing []Releasing `json:"releasing,omitempty"`
 	// Pools, Reserved and Quarantined are what an operator may want to know of the addresses; they configure nothing.
 	Pools []PoolSummary `json:"pools,omitempty"`
-	// Reserved are addresses that only one Service can get, sorted by Address.
+	// Reserved are addresses that only some Services can get, sorted by Address and Owner.
 	Reserved []Reserved `json:"reserved,omitempty"`
 	// Quarantined are addresses that a stranger on the network answered for, sorted by Address.
 	Quarantined []Quarantined `json:"quarantined,omitempty"`
@@ -237,7 +237,7 @@ type Port struct {
 	Port     uint16   `json:"port"`
 }
 
-// Reserved is an address that only Owner can get.
+// Reserved is an address that only Owner can get, and others for whom it is reserved too: those that shared it.
 type Reserved struct {
 	Address netip.Addr `json:"address"`
 	Owner   Key        `json:"owner"`

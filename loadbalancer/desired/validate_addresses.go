@@ -141,13 +141,20 @@ func (s *State) ValidateAddresses() error {
 }
 
 func (v *validation) reserved() {
-	seen := make(map[netip.Addr]bool, len(v.state.Reserved))
+	type reservation struct {
+		address netip.Addr
+		owner   Key
+	}
+	seen := make(map[reservation]bool, len(v.state.Reserved))
 	for i, r := range v.state.Reserved {
 		field := fmt.Sprintf("reserved[%d]", i)
 		v.judge(field+".address", addressProblem(r.Address))
 		v.judge(field+".owner.namespace", labelProblem(r.Owner.Namespace))
 		v.judge(field+".owner.name", labelProblem(r.Owner.Name))
-		v.unique(seen, field+".address", r.Address)
+		if seen[reservation{r.Address, r.Owner}] {
+			v.add(field+".address", fmt.Sprintf("%s stands there twice for %s; each owner names an address once", r.Address, r.Owner))
+		}
+		seen[reservation{r.Address, r.Owner}] = true
 	}
 }
 
