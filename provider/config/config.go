@@ -26,7 +26,7 @@ type Config struct {
 	// Pools are the addresses that Services may get, at least one pool. Addresses of gateways and of the control plane that lie inside a pool are never given to a Service.
 	Pools []Pool `yaml:"pools"`
 	// Reservations keep single addresses of the pools for one Service each, which gets its address whatever the pool's other rules say: `192.0.2.70: default/web`. The address may be written in any form that is an address (`2001:DB8:0::70`); one that is written in two forms is refused.
-	Reservations map[string]string `yaml:"reservations"`
+	Reservations map[string]string `yaml:"reservations" like:"default/web"`
 	// ReadForeignAnnotations makes the annotations of other controllers count where our own is absent: `metallb.io/loadBalancerIPs`, `metallb.io/address-pool`, `metallb.io/allow-shared-ip` and `kube-vip.io/loadbalancerIPs`, so that a site moves here without an edit of its Services. Default `false`.
 	ReadForeignAnnotations bool `yaml:"readForeignAnnotations"`
 	// Nodes is how the gateways reach and check the workers.
@@ -94,9 +94,9 @@ type Pool struct {
 	// Namespaces are the names of namespaces whose Services may have addresses from here. Default, when `namespaceSelector` is absent too: all.
 	Namespaces []string `yaml:"namespaces"`
 	// NamespaceSelector admits the namespaces with these labels, besides those in `namespaces`; written as for `kubectl get -l`: `team=web,stage in (prod, test),!legacy`.
-	NamespaceSelector string `yaml:"namespaceSelector"`
+	NamespaceSelector string `yaml:"namespaceSelector" like:"team=web"`
 	// ServiceSelector leaves, of the Services in those namespaces, the ones with these labels; written like `namespaceSelector`. Default: all.
-	ServiceSelector string `yaml:"serviceSelector"`
+	ServiceSelector string `yaml:"serviceSelector" like:"app=web"`
 	// ShareAcrossNamespaces lets Services of different namespaces share an address when both say the same annotation `cloud-provider-haproxy/allow-shared-ip`. Default `false`: only Services of one namespace.
 	ShareAcrossNamespaces bool `yaml:"shareAcrossNamespaces"`
 	// Probe says whether a gateway asks the network for a new address (ARP, neighbour discovery) before it is given to a Service, and leaves alone one that somebody answers for. It takes a second at most. Default `true`.
@@ -182,6 +182,9 @@ func (f *CAFile) UnmarshalText(text []byte) error {
 	return nil
 }
 
+// Form says what is allowed.
+func (f *CAFile) Form() string { return "the path of a file" }
+
 // Duration is a time span, written as Go writes it: 200ms, 1.5s, 2m.
 type Duration time.Duration
 
@@ -194,6 +197,9 @@ func (d *Duration) UnmarshalText(text []byte) error {
 	*d = Duration(v)
 	return nil
 }
+
+// Form says what is allowed.
+func (d *Duration) Form() string { return "a duration (200ms, 5s, 1m)" }
 
 // String gives Go's form of a duration.
 func (d Duration) String() string { return time.Duration(d).String() }

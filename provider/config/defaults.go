@@ -68,7 +68,7 @@ func (p *ControlPlane) setDefaults() {
 	if h.Type == CheckHTTPS {
 		orDefault(&h.Path, "/readyz")
 	}
-	if port, same := commonPort(p.Endpoints); same && h.Type != CheckNone {
+	if port, differ := commonPort(p.Endpoints); !differ && h.Type != CheckNone {
 		orDefault(&h.Port, port)
 	}
 	orDefault(&h.Interval, Duration(time.Second))
@@ -76,20 +76,19 @@ func (p *ControlPlane) setDefaults() {
 	orDefault(&h.Fall, 3)
 }
 
-// commonPort gives the port of the endpoints that can be read, if it is one.
-func commonPort(endpoints []string) (int, bool) {
-	port := 0
+// commonPort gives the port of the endpoints that can be read, 0 if there are none or it differs.
+func commonPort(endpoints []string) (port int, differ bool) {
 	for _, text := range endpoints {
 		e, err := parseEndpoint(text)
 		if err != nil {
 			continue
 		}
 		if port != 0 && port != int(e.Port()) {
-			return 0, false
+			return 0, true
 		}
 		port = int(e.Port())
 	}
-	return port, port != 0
+	return port, false
 }
 
 // parseEndpoint reads an address, or an address and a port.

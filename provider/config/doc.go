@@ -7,10 +7,11 @@
 // parser without a client), whose syntax nobody should have to learn twice.
 //
 // What holds:
-//   - All faults of a file are told at once, as one go-multierror list; each begins with the path of its field and says
-//     what is allowed. Nobody should have to start the controller five times to fix five typing errors.
-//   - Strict: an unknown key, a key written twice, an anchor or a second document is a fault. A misspelt key that is
-//     ignored is a setting that silently is not there.
+//   - All faults of a file are told at once, those of its form (provider/config/strict) and those of its content, as one
+//     go-multierror list; each begins with the path of its field and says what is allowed. Nobody should have to start the
+//     controller five times to fix five typing errors.
+//   - Nothing is told that is not so: what could not be read is judged by nobody, and neither is what depends on it
+//     (unread_test.go writes another kind of value in the place of every single one).
 //   - A Config that Load or Decode returned without an error is complete: defaults are filled in and every conversion
 //     to desired and ipam succeeds.
 //   - What is nobody's mistake is no fault: a pool may contain gateways, nodes and the control plane, whose addresses are
@@ -21,8 +22,6 @@
 //   - The doc comment of a field is the manual. The reference table of the README is generated from it
 //     (reference_test.go), so that the two cannot differ.
 //
-// Rejected: sigs.k8s.io/yaml's UnmarshalStrict, which stops at the first unknown key and names neither path nor line;
-// decoding through JSON, which loses line numbers and the second of two equal keys. Hence the small walk over the YAML
-// nodes in decode.go. Rejected too: a Kubernetes scheme with generated defaults and conversions, five times the code for
-// one kind of one version; parsed selectors in the types, with which two Configs could not be compared field by field.
+// Rejected: a Kubernetes scheme with generated defaults and conversions, five times the code for one kind of one version;
+// parsed selectors in the types, with which two Configs could not be compared field by field.
 package config

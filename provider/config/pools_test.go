@@ -60,7 +60,7 @@ func TestPoolFaults(t *testing.T) {
 		"selector's value": {"- {name: main, addresses: [192.0.2.64/26], namespaceSelector: size > many}\n", []string{
 			`pools[0].namespaceSelector: "size > many": unable to parse requirement: label.values[0]: Invalid value: "many": for 'Gt', 'Lt' operators, the value must be an integer` + form}},
 		"priority that is no number": {"- {name: main, addresses: [192.0.2.64/26], priority: high, autoAssign: maybe}\n", []string{
-			`pools[0].priority: line 8: is "high"; a number is allowed`,
+			`pools[0].priority: line 8: is "high"; a whole number is allowed`,
 			`pools[0].autoAssign: line 8: is "maybe"; true or false is allowed`}},
 	}
 	for name, test := range tests {
@@ -105,24 +105,24 @@ pools:
 		want         []string
 	}{
 		"allowed":                {[]string{"192.0.2.70: default/web", `"2001:DB8:0::70": default/web`, "198.51.100.15: a/b"}, nil},
-		"no address":             {[]string{"web: default/web"}, []string{"reservations.web: is for no address; one IP address (192.0.2.70 or 2001:db8::70) for each reservation is allowed"}},
-		"a network":              {[]string{"192.0.2.70/32: default/web"}, []string{"reservations.192.0.2.70/32: is for no address; one IP address (192.0.2.70 or 2001:db8::70) for each reservation is allowed"}},
-		"mapped":                 {[]string{`"::ffff:192.0.2.70": a/b`}, []string{"reservations.::ffff:192.0.2.70: is for no address; one IP address (192.0.2.70 or 2001:db8::70) for each reservation is allowed"}},
-		"two spellings":          {[]string{`"2001:db8::70": a/b`, `"2001:DB8::70": a/c`}, []string{"reservations.2001:db8::70: is 2001:db8::70, which stands there as 2001:DB8::70 too; each address may be there once"}},
-		"a gateway's":            {[]string{"192.0.2.2: a/b"}, []string{"reservations.192.0.2.2: is the VRRP address of gateway gw1; an address that Services can get is allowed"}},
-		"a node's":               {[]string{"192.0.2.71: a/b"}, []string{"reservations.192.0.2.71: is the address of node worker; an address that Services can get is allowed"}},
-		"the control plane's":    {[]string{"192.0.2.9: a/b"}, []string{"reservations.192.0.2.9: is the address of the control plane; an address that Services can get is allowed"}},
-		"an API server's":        {[]string{"192.0.2.72: a/b"}, []string{"reservations.192.0.2.72: is the address of an API server; an address that Services can get is allowed"}},
-		"excluded":               {[]string{"192.0.2.95: a/b"}, []string{"reservations.192.0.2.95: is excluded by pools[0].exclude[1] (192.0.2.90-192.0.2.99); an address that Services can get is allowed"}},
-		"broadcast":              {[]string{"192.0.2.127: a/b"}, []string{"reservations.192.0.2.127: is the broadcast address of 192.0.2.64/26; set pools[0].avoidNetworkAndBroadcast to false if Services may have it"}},
-		"in no pool":             {[]string{"192.0.2.20: a/b"}, []string{"reservations.192.0.2.20: is in no pool; an address of pools[].addresses is allowed"}},
-		"no owner":               {[]string{"192.0.2.70:"}, []string{`reservations.192.0.2.70: ""; the namespace and name of a Service (default/web) are allowed`}},
-		"owner without a slash":  {[]string{"192.0.2.70: web"}, []string{`reservations.192.0.2.70: "web"; the namespace and name of a Service (default/web) are allowed`}},
-		"owner with two slashes": {[]string{"192.0.2.70: a/b/c"}, []string{`reservations.192.0.2.70: "a/b/c"; the namespace and name of a Service (default/web) are allowed`}},
+		"no address":             {[]string{"web: default/web"}, []string{"reservations[web]: is for no address; one IP address (192.0.2.70 or 2001:db8::70) for each reservation is allowed"}},
+		"a network":              {[]string{"192.0.2.70/32: default/web"}, []string{"reservations[192.0.2.70/32]: is for no address; one IP address (192.0.2.70 or 2001:db8::70) for each reservation is allowed"}},
+		"mapped":                 {[]string{`"::ffff:192.0.2.70": a/b`}, []string{"reservations[::ffff:192.0.2.70]: is for no address; one IP address (192.0.2.70 or 2001:db8::70) for each reservation is allowed"}},
+		"two spellings":          {[]string{`"2001:db8::70": a/b`, `"2001:DB8::70": a/c`}, []string{"reservations[2001:db8::70]: is 2001:db8::70, which stands there as 2001:DB8::70 too; each address may be there once"}},
+		"a gateway's":            {[]string{"192.0.2.2: a/b"}, []string{"reservations[192.0.2.2]: is the VRRP address of gateway gw1; an address that Services can get is allowed"}},
+		"a node's":               {[]string{"192.0.2.71: a/b"}, []string{"reservations[192.0.2.71]: is the address of node worker; an address that Services can get is allowed"}},
+		"the control plane's":    {[]string{"192.0.2.9: a/b"}, []string{"reservations[192.0.2.9]: is the address of the control plane; an address that Services can get is allowed"}},
+		"an API server's":        {[]string{"192.0.2.72: a/b"}, []string{"reservations[192.0.2.72]: is the address of an API server; an address that Services can get is allowed"}},
+		"excluded":               {[]string{"192.0.2.95: a/b"}, []string{"reservations[192.0.2.95]: is excluded by pools[0].exclude[1] (192.0.2.90-192.0.2.99); an address that Services can get is allowed"}},
+		"broadcast":              {[]string{"192.0.2.127: a/b"}, []string{"reservations[192.0.2.127]: is the broadcast address of 192.0.2.64/26; set pools[0].avoidNetworkAndBroadcast to false if Services may have it"}},
+		"in no pool":             {[]string{"192.0.2.20: a/b"}, []string{"reservations[192.0.2.20]: is in no pool; an address of pools[].addresses is allowed"}},
+		"no owner":               {[]string{"192.0.2.70:"}, []string{`reservations[192.0.2.70]: ""; the namespace and name of a Service (default/web) are allowed`}},
+		"owner without a slash":  {[]string{"192.0.2.70: web"}, []string{`reservations[192.0.2.70]: "web"; the namespace and name of a Service (default/web) are allowed`}},
+		"owner with two slashes": {[]string{"192.0.2.70: a/b/c"}, []string{`reservations[192.0.2.70]: "a/b/c"; the namespace and name of a Service (default/web) are allowed`}},
 		"both wrong, and two": {[]string{"192.0.2.20: web", "192.0.2.21: a/b"}, []string{
-			`reservations.192.0.2.20: "web"; the namespace and name of a Service (default/web) are allowed`,
-			"reservations.192.0.2.20: is in no pool; an address of pools[].addresses is allowed",
-			"reservations.192.0.2.21: is in no pool; an address of pools[].addresses is allowed"}},
+			`reservations[192.0.2.20]: "web"; the namespace and name of a Service (default/web) are allowed`,
+			"reservations[192.0.2.20]: is in no pool; an address of pools[].addresses is allowed",
+			"reservations[192.0.2.21]: is in no pool; an address of pools[].addresses is allowed"}},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

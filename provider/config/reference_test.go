@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"cloud-provider-haproxy/provider/config/strict"
 	"cloud-provider-haproxy/test/manual"
 )
 
@@ -54,7 +55,7 @@ func rows(t *testing.T, out *strings.Builder, docs map[string]string, structure 
 		if doc == "" {
 			t.Errorf("%s.%s has no doc comment", structure.Name(), field.Name)
 		}
-		key := join(path, field.Tag.Get("yaml"))
+		key := strict.Field(path, field.Tag.Get("yaml"))
 		fmt.Fprintf(out, "| `%s` | %s |\n", key, strings.ReplaceAll(meaning(doc), "|", `\|`))
 		inner := field.Type
 		for inner.Kind() == reflect.Slice || inner.Kind() == reflect.Pointer {

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"cloud-provider-haproxy/ipam"
+	"cloud-provider-haproxy/provider/config/strict"
 )
 
 // poolRange is one entry of a pool, remembered for the search of overlaps.
@@ -19,16 +20,16 @@ type poolRange struct {
 	addresses  netipx.IPRange
 }
 
-func (c *Config) validatePools(f *faults) {
+func (c *Config) validatePools(f *strict.Faults) {
 	if len(c.Pools) == 0 {
-		f.add("pools", "there is none; name at least one, Services get their addresses from there")
+		f.Add("pools", "there is none; name at least one, Services get their addresses from there")
 	}
 	names := map[string]int{}
 	var all []poolRange
 	for i, p := range c.Pools {
 		path := fmt.Sprintf("pools[%d]", i)
 		if !dnsLabel(p.Name) {
-			f.add(path+".name", "%q; a DNS label (a-z, 0-9, -; at most 63) is allowed", p.Name)
+			f.Add(path+".name", "%q; a DNS label (a-z, 0-9, -; at most 63) is allowed", p.Name)
 		} else {
 			once(f, names, path+".name", "pools[%d].name", p.Name, i)
 		}
@@ -47,15 +48,15 @@ func (c *Config) validatePools(f *faults) {
 }
 
 // validateAddresses gives the ranges that can be read, and whether those are all.
-func (p Pool) validateAddresses(f *faults, path string) (ranges []poolRange, complete bool) {
+func (p Pool) validateAddresses(f *strict.Faults, path string) (ranges []poolRange, complete bool) {
 	if len(p.Addresses) == 0 {
-		f.add(path+".addresses", "is empty; networks, ranges and single addresses are allowed")
+		f.Add(path+".addresses", "is empty; networks, ranges and single addresses are allowed")
 	}
 	for j, text := range p.Addresses {
 		path := fmt.Sprintf("%s.addresses[%d]", path, j)
 		r, err := parseRange(text)
 		if err != nil {
-			f.add(path, "%v", err)
+			f.Add(path, "%v", err)
 			continue
 		}
 		ranges = append(ranges, poolRange{path, text, r})
@@ -64,28 +65,28 @@ func (p Pool) validateAddresses(f *faults, path string) (ranges []poolRange, com
 }
 
 // tellOverlaps compares neighbours in sorted order; of three that overlap each one is named at least once.
-func tellOverlaps(f *faults, ranges []poolRange) {
+func tellOverlaps(f *strict.Faults, ranges []poolRange) {
 	slices.SortStableFunc(ranges, func(a, b poolRange) int { return a.addresses.From().Compare(b.addresses.From()) })
 	for i := range ranges {
 		for j := i + 1; j < len(ranges) && ranges[j].addresses.Overlaps(ranges[i].addresses); j++ {
-			f.add(ranges[j].path, "%s overlaps %s of %s; an address belongs to one pool only", ranges[j].text, ranges[i].text, ranges[i].path)
+			f.Add(ranges[j].path, "%s overlaps %s of %s; an address belongs to one pool only", ranges[j].text, ranges[i].text, ranges[i].path)
 		}
 	}
 }
 
 // validateExclude gives the excludes that can be read. Whether one lies inside the pool can be judged only when all of
 // the pool could be read.
-func (p Pool) validateExclude(f *faults, path string, pool []poolRange, complete bool) (excluded []netipx.IPRange) {
+func (p Pool) validateExclude(f *strict.Faults, path string, pool []poolRange, complete bool) (excluded []netipx.IPRange) {
 	inside := setOf(pool)
 	for j, text := range p.Exclude {
 		path := fmt.Sprintf("%s.exclude[%d]", path, j)
 		r, err := ipam.ParseRange(text)
 		switch {
 		case err != nil:
-			f.add(path, "%v", err)
+			f.Add(path, "%v", err)
 			continue
 		case complete && !inside.ContainsRange(r):
-			f.add(path, "%s is not wholly inside the pool's addresses; parts of those are allowed", text)
+			f.Add(path, "%s is not wholly inside the pool's addresses; parts of those are allowed", text)
 		}
 		excluded = append(excluded, r)
 	}
@@ -94,21 +95,21 @@ func (p Pool) validateExclude(f *faults, path string, pool []poolRange, complete
 
 // validateRest looks at what remains of a pool when one after the other is left out that no Service gets: nothing left
 // is told of the step that took the last address.
-func (c *Config) validateRest(f *faults, path string, p Pool, ranges []poolRange, excluded []netipx.IPRange) {
+func (c *Config) validateRest(f *strict.Faults, path string, p Pool, ranges []poolRange, excluded []netipx.IPRange) {
 	var builder netipx.IPSetBuilder
 	builder.AddSet(setOf(ranges))
 	for _, r := range excluded {
 		builder.RemoveRange(r)
 	}
 	if empty(&builder) {
-		f.add(path+".exclude", "leaves nothing of the pool's addresses; exclude less, or leave the pool out")
+		f.Add(path+".exclude", "leaves nothing of the pool's addresses; exclude less, or leave the pool out")
 		return
 	}
 	for _, e := range p.networkAndBroadcast() {
 		builder.RemoveRange(e.Range)
 	}
 	if empty(&builder) {
-		f.add(path+".exclude", "leaves only network and broadcast addresses; exclude less, or set avoidNetworkAndBroadcast to false "+
+		f.Add(path+".exclude", "leaves only network and broadcast addresses; exclude less, or set avoidNetworkAndBroadcast to false "+
 			"if hosts may have those")
 		return
 	}
@@ -120,7 +121,7 @@ func (c *Config) validateRest(f *faults, path string, p Pool, ranges []poolRange
 		builder.RemoveRange(e.Range)
 	}
 	if empty(&builder) {
-		f.add(path+".addresses", "nothing is left for Services, the rest being: %s; name further addresses", strings.Join(who, ", "))
+		f.Add(path+".addresses", "nothing is left for Services, the rest being: %s; name further addresses", strings.Join(who, ", "))
 		return
 	}
 	// What ipam alone knows: how large a pool can be. The set's ranges never overlap, which is told above.
@@ -129,7 +130,7 @@ func (c *Config) validateRest(f *faults, path string, p Pool, ranges []poolRange
 		_, err = ipam.New([]ipam.Pool{{Name: p.Name, Ranges: rest.Ranges()}}, nil)
 	}
 	if err != nil {
-		f.add(path+".addresses", "%v", err)
+		f.Add(path+".addresses", "%v", err)
 	}
 }
 
@@ -148,22 +149,22 @@ func empty(builder *netipx.IPSetBuilder) bool {
 	return err == nil && len(set.Ranges()) == 0
 }
 
-func (p Pool) validateNamespaces(f *faults, path string) {
+func (p Pool) validateNamespaces(f *strict.Faults, path string) {
 	if p.Namespaces != nil && len(p.Namespaces) == 0 {
-		f.add(path+".namespaces", "is empty, which admits nobody; name namespaces, or leave the field out to admit all")
+		f.Add(path+".namespaces", "is empty, which admits nobody; name namespaces, or leave the field out to admit all")
 	}
 	seen := map[string]int{}
 	for j, name := range p.Namespaces {
 		at := fmt.Sprintf("%s.namespaces[%d]", path, j)
 		if !dnsLabel(name) {
-			f.add(at, "%q; the name of a namespace, a DNS label (a-z, 0-9, -; at most 63), is allowed", name)
+			f.Add(at, "%q; the name of a namespace, a DNS label (a-z, 0-9, -; at most 63), is allowed", name)
 			continue
 		}
 		once(f, seen, at, path+".namespaces[%d]", name, j)
 	}
 }
 
-func validateSelector(f *faults, path, text string) {
+func validateSelector(f *strict.Faults, path, text string) {
 	if text == "" {
 		return
 	}
@@ -171,26 +172,26 @@ func validateSelector(f *faults, path, text string) {
 	s, err := labels.Parse(text, field.WithPath(field.NewPath("label")))
 	switch {
 	case err != nil:
-		f.add(path, "%q: %v; %s", text, err, form)
+		f.Add(path, "%q: %v; %s", text, err, form)
 	case s.Empty():
-		f.add(path, "%q is blank; %s, or leave the field out", text, form)
+		f.Add(path, "%q is blank; %s, or leave the field out", text, form)
 	}
 }
 
-func (c *Config) validateReservations(f *faults) {
+func (c *Config) validateReservations(f *strict.Faults) {
 	spelled := map[netip.Addr]string{}
 	for _, text := range sortedKeys(c.Reservations) {
-		path := "reservations." + text
+		path := strict.Key("reservations", text)
 		if owner := c.Reservations[text]; !isServiceKey(owner) {
-			f.add(path, "%q; the namespace and name of a Service (default/web) are allowed", owner)
+			f.Add(path, "%q; the namespace and name of a Service (default/web) are allowed", owner)
 		}
 		address, ok := reservedAddress(text)
 		if !ok {
-			f.add(path, "is for no address; one IP address (192.0.2.70 or 2001:db8::70) for each reservation is allowed")
+			f.Add(path, "is for no address; one IP address (192.0.2.70 or 2001:db8::70) for each reservation is allowed")
 			continue
 		}
 		if other, twice := spelled[address]; twice {
-			f.add(path, "is %s, which stands there as %s too; each address may be there once", address, other)
+			f.Add(path, "is %s, which stands there as %s too; each address may be there once", address, other)
 			continue
 		}
 		spelled[address] = text
@@ -199,15 +200,16 @@ func (c *Config) validateReservations(f *faults) {
 }
 
 // validateReserved says why no Service could get a reserved address.
-func (c *Config) validateReserved(f *faults, path string, address netip.Addr) {
+func (c *Config) validateReserved(f *strict.Faults, path string, address netip.Addr) {
 	for _, e := range c.machines() {
 		if e.Range.Contains(address) {
-			f.add(path, "is the %s; an address that Services can get is allowed", e.Reason)
+			f.Add(path, "is the %s; an address that Services can get is allowed", e.Reason)
 			return
 		}
 	}
-	readable := true
+	readable := !f.Unread("pools")
 	for i, p := range c.Pools {
+		readable = readable && !f.Unread(fmt.Sprintf("pools[%d].addresses", i))
 		for _, text := range p.Addresses {
 			r, err := parseRange(text)
 			if err != nil {
@@ -221,21 +223,21 @@ func (c *Config) validateReserved(f *faults, path string, address netip.Addr) {
 		}
 	}
 	if readable { // else it may be in the part that is told elsewhere
-		f.add(path, "is in no pool; an address of pools[].addresses is allowed")
+		f.Add(path, "is in no pool; an address of pools[].addresses is allowed")
 	}
 }
 
 // validateReservedInside judges an address that lies in pool p, which is the i-th.
-func (p Pool) validateReservedInside(f *faults, path string, address netip.Addr, i int) {
+func (p Pool) validateReservedInside(f *strict.Faults, path string, address netip.Addr, i int) {
 	for j, text := range p.Exclude {
 		if r, err := ipam.ParseRange(text); err == nil && r.Contains(address) {
-			f.add(path, "is excluded by pools[%d].exclude[%d] (%s); an address that Services can get is allowed", i, j, text)
+			f.Add(path, "is excluded by pools[%d].exclude[%d] (%s); an address that Services can get is allowed", i, j, text)
 			return
 		}
 	}
 	for _, e := range p.networkAndBroadcast() {
 		if e.Range.Contains(address) {
-			f.add(path, "is the %s; set pools[%d].avoidNetworkAndBroadcast to false if Services may have it", e.Reason, i)
+			f.Add(path, "is the %s; set pools[%d].avoidNetworkAndBroadcast to false if Services may have it", e.Reason, i)
 			return
 		}
 	}

@@ -17,7 +17,7 @@ type room struct {
 
 // product is all of ours that runs in production, for those who wire it.
 var product = []string{
-	"provider", "provider/config", "ipam", "loadbalancer", "loadbalancer/desired", "loadbalancer/wire", "loadbalancer/gateway",
+	"provider", "provider/config", "provider/config/strict", "ipam", "loadbalancer", "loadbalancer/desired", "loadbalancer/wire", "loadbalancer/gateway",
 	"loadbalancer/agent", "loadbalancer/haproxy", "loadbalancer/keepalived", "loadbalancer/nftables", "loadbalancer/neighbor", "manifests",
 }
 
@@ -26,8 +26,9 @@ var rooms = []room{
 	{path: "cmd/haproxy-cloud-controller-manager", tree: true, may: product},
 	// All but provider itself: that is client-go.
 	{path: "cmd/gatewayctl", tree: true, may: product[1:]},
-	{path: "provider", may: []string{"provider/config", "loadbalancer", "ipam", "loadbalancer/desired"}},
-	{path: "provider/config", may: []string{"ipam", "loadbalancer/desired"}},
+	{path: "provider", may: []string{"provider/config", "provider/config/strict", "loadbalancer", "ipam", "loadbalancer/desired"}},
+	{path: "provider/config", may: []string{"provider/config/strict", "ipam", "loadbalancer/desired"}},
+	{path: "provider/config/strict"},
 	{path: "ipam", pure: true},
 	{path: "loadbalancer", may: []string{"ipam", "loadbalancer/desired", "loadbalancer/wire"}},
 	{path: "loadbalancer/desired", pure: true},
