@@ -25,6 +25,10 @@ const (
 	ledgerKey = "addresses.yaml"
 	manualKey = "README"
 
+	// For people: where it is, and how to change it.
+	ledgerPlace = "ConfigMap " + metav1.NamespaceSystem + "/" + LedgerName + ", " + ledgerKey
+	ledgerEdit  = "kubectl -n " + metav1.NamespaceSystem + " edit configmap " + LedgerName
+
 	ledgerManual = `What the controller remembers of addresses. Edit it with kubectl edit; it is read again at each resync.
 kept: addresses of deleted Services with the annotation cloud-provider-haproxy/keep-ip. Delete an entry to release its address.
 quarantined: addresses that a machine answered for that is no gateway, until when. Delete an entry to free its address before.
@@ -65,8 +69,7 @@ func (s *ledgerStore) Read(ctx context.Context) (*loadbalancer.Ledger, error) {
 	}
 	ledger, err := parseLedger([]byte(content))
 	if err != nil {
-		return nil, fmt.Errorf("ConfigMap %s/%s, %s: %w; mend it with kubectl -n %s edit configmap %s, until then nothing is written there",
-			metav1.NamespaceSystem, LedgerName, ledgerKey, err, metav1.NamespaceSystem, LedgerName)
+		return nil, fmt.Errorf("%s: %s; mend it with %s, until then nothing is written there", ledgerPlace, oneLine(err), ledgerEdit)
 	}
 	s.known, s.current = true, object
 	return &ledger, nil

@@ -77,10 +77,10 @@ releasing:
   sinceEpoch: 4
   sinceSequence: 17
 - address: 2001:db8::72
+  service: default/shared
   ports:
   - 80/TCP
   - 53/UDP
-  service: default/shared
   sinceEpoch: 4
   sinceSequence: 18
 `
@@ -151,48 +151,15 @@ kept:
 }
 
 func TestLedgerFaultsAreToldAndNothingIsOverwritten(t *testing.T) {
-	for name, test := range map[string]struct {
-		content string
-		want    []string
-	}{
-		"no YAML":         {"kept: [", []string{"yaml: line 1"}},
-		"unknown field":   {"kept:\n- {address: 192.0.2.70, owner: default/web}\n", []string{`unknown field "owner"`}},
-		"unknown section": {"keep: []\n", []string{`unknown field "keep"`}},
-		"everything": {`
-kept:
-- {address: 192.0.2.700, service: default/web}
-- {address: 192.0.2.70, service: web}
-quarantined:
-- {address: 192.0.2.71, by: x, until: tomorrow}
-releasing:
-- {address: "", service: default/web, ports: [80/TCP, 80/QUIC, 99999/TCP]}
-`, []string{`kept[0].address: "192.0.2.700" is not an IP address`, `kept[1].service: "web"; allowed is NAMESPACE/NAME`,
-			`quarantined[0].until: "tomorrow"; allowed is a time like 2026-01-31T14:00:00Z`, `releasing[0].address: "" is not an IP address`,
-			`releasing[0].ports[1]: "80/QUIC"; allowed is NUMBER/TCP`, `releasing[0].ports[2]: "99999/TCP"`}},
-		"what no State may have": {`
-kept:
-- {address: 224.0.0.1, service: Default/web}
-- {address: "fe80::1", service: default/web.v2}
-- {address: 192.0.2.70, service: default/web/2}
-- {address: 192.0.2.71, service: default/}
-quarantined:
-- {address: 127.0.0.1, by: x, until: 2026-11-23T15:00:00+01:00}
-releasing:
-- {address: 0.0.0.0, service: " default/web"}
-`, []string{`kept[0].address: 224.0.0.1 is`, `kept[0].service: "Default/web"; allowed is NAMESPACE/NAME: "Default" is no DNS label`,
-			`kept[1].address: fe80::1 is a link-local address`, `kept[1].service: "default/web.v2"; allowed is NAMESPACE/NAME: "web.v2" is no DNS label`,
-			`kept[2].service: "default/web/2"; allowed is NAMESPACE/NAME: "web/2" is no DNS label`, `kept[3].service: "default/"; allowed is NAMESPACE/NAME: "" is no DNS label`,
-			`quarantined[0].address: 127.0.0.1 is`, `releasing[0].address: 0.0.0.0 is`, `releasing[0].service: " default/web"; allowed`}},
-		"twice": {"kept:\n- {address: 192.0.2.70, service: default/a}\n- {address: 192.0.2.70, service: default/b}\n- {address: 192.0.2.70, service: default/a}\n", []string{"kept: 192.0.2.70 is there twice for default/a"}},
-	} {
+	for name, test := range ledgerFaults {
 		t.Run(name, func(t *testing.T) {
 			client := swapping(ledgerObject(test.content))
 			store := &ledgerStore{client: client}
 			_, err := store.Read(t.Context())
-			for _, want := range append(test.want, "ConfigMap kube-system/cloud-provider-haproxy-addresses, addresses.yaml", "kubectl -n kube-system edit configmap") {
-				if !strings.Contains(fmt.Sprint(err), want) {
-					t.Errorf("the error does not say %q:\n%v", want, err)
-				}
+			want := "ConfigMap kube-system/cloud-provider-haproxy-addresses, addresses.yaml: " + strings.Join(test.want, "; ") +
+				"; mend it with kubectl -n kube-system edit configmap cloud-provider-haproxy-addresses, until then nothing is written there"
+			if diff := cmp.Diff(strings.Split(want, "; "), strings.Split(fmt.Sprint(err), "; ")); diff != "" {
+				t.Errorf("what is told (-want +got):\n%s", diff)
 			}
 			var changed *loadbalancer.LedgerChangedError
 			if err := store.Write(t.Context(), aLedger()); !errors.As(err, &changed) {
@@ -203,6 +170,32 @@ releasing:
 				t.Errorf("what could not be read is overwritten: %v, %v", object.Data, err)
 			}
 		})
+	}
+}
+
+// What is written is in whole seconds, so that what is read back is what was written, and a person can read it.
+func TestLedgerTellsTimeInSeconds(t *testing.T) {
+	ledger := aLedger()
+	ledger.Quarantined[0].Until = ledger.Quarantined[0].Until.Add(514778723).In(time.FixedZone("CET", 3600))
+	b, err := renderLedger(ledger)
+	if err != nil || string(b) != aLedgerFile {
+		t.Errorf("%v\n%s", err, cmp.Diff(aLedgerFile, string(b)))
+	}
+}
+
+// What is written can be read back, whatever a stranger is called.
+func TestLedgerKeepsOddTexts(t *testing.T) {
+	for _, by := range []string{"", "~", "null", "yes", "0x1", "1e3", "12:34:56", "52:54:00:12:34:56", "&a", "- x", "a: b #c", `"`, "a\nb", "2026-11-23"} {
+		ledger := aLedger()
+		ledger.Quarantined[0].By = by
+		b, err := renderLedger(ledger)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := parseLedger(b)
+		if diff := cmp.Diff(ledger, got, equalAddresses); err != nil || diff != "" {
+			t.Errorf("%q: %v\n%s\n%s", by, err, b, diff)
+		}
 	}
 }
 

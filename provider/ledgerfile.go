@@ -1,7 +1,9 @@
 package provider
 
 import (
+	"bytes"
 	"cmp"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -9,85 +11,112 @@ import (
 	"strings"
 	"time"
 
-	"github.com/hashicorp/go-multierror"
-	"sigs.k8s.io/yaml"
+	"go.yaml.in/yaml/v3"
 
 	"cloud-provider-haproxy/ipam"
 	"cloud-provider-haproxy/loadbalancer"
 	"cloud-provider-haproxy/loadbalancer/desired"
+	"cloud-provider-haproxy/provider/config/strict"
 )
 
 // ledgerFile is a Ledger as it is written for people, who may edit it.
 type ledgerFile struct {
-	Kept        []keptEntry        `json:"kept,omitempty"`
-	Quarantined []quarantinedEntry `json:"quarantined,omitempty"`
-	Releasing   []releasingEntry   `json:"releasing,omitempty"`
+	Kept        []keptEntry        `yaml:"kept,omitempty"`
+	Quarantined []quarantinedEntry `yaml:"quarantined,omitempty"`
+	Releasing   []releasingEntry   `yaml:"releasing,omitempty"`
 }
 
 type keptEntry struct {
-	Address string `json:"address"`
-	Service string `json:"service"`
+	Address netip.Addr `yaml:"address"`
+	Service string     `yaml:"service" like:"default/web"`
 }
 
 type quarantinedEntry struct {
-	Address string `json:"address"`
-	By      string `json:"by"`
-	Until   string `json:"until"`
+	Address netip.Addr `yaml:"address"`
+	By      string     `yaml:"by" like:"\"52:54:00:12:34:56\""`
+	Until   until      `yaml:"until"`
 }
 
 type releasingEntry struct {
-	Address       string   `json:"address"`
-	Service       string   `json:"service"`
-	Ports         []string `json:"ports,omitempty"`
-	SinceEpoch    uint64   `json:"sinceEpoch"`
-	SinceSequence uint64   `json:"sinceSequence"`
+	Address       netip.Addr  `yaml:"address"`
+	Service       string      `yaml:"service" like:"default/web"`
+	Ports         []portEntry `yaml:"ports,omitempty"`
+	SinceEpoch    uint64      `yaml:"sinceEpoch"`
+	SinceSequence uint64      `yaml:"sinceSequence"`
 }
 
 func renderLedger(l loadbalancer.Ledger) ([]byte, error) {
 	var f ledgerFile
 	for _, k := range l.Kept {
-		f.Kept = append(f.Kept, keptEntry{k.Address.String(), k.Owner.String()})
+		f.Kept = append(f.Kept, keptEntry{k.Address, k.Owner.String()})
 	}
 	for _, q := range l.Quarantined {
-		f.Quarantined = append(f.Quarantined, quarantinedEntry{q.Address.String(), q.By, q.Until.UTC().Format(time.RFC3339Nano)})
+		f.Quarantined = append(f.Quarantined, quarantinedEntry{q.Address, q.By, until{q.Until}})
 	}
 	for _, r := range l.Releasing {
-		entry := releasingEntry{Address: r.Address.String(), Service: r.Owner.String(), SinceEpoch: r.SinceEpoch, SinceSequence: r.SinceSequence}
+		entry := releasingEntry{
+			Address: r.Address, Service: r.Owner.String(), SinceEpoch: r.SinceEpoch, SinceSequence: r.SinceSequence,
+		}
 		for _, p := range r.Ports {
-			entry.Ports = append(entry.Ports, fmt.Sprintf("%d/%s", p.Port, p.Protocol))
+			entry.Ports = append(entry.Ports, portEntry(p))
 		}
 		f.Releasing = append(f.Releasing, entry)
 	}
-	b, err := yaml.Marshal(f)
-	if err != nil {
+	var out bytes.Buffer
+	e := yaml.NewEncoder(&out)
+	e.SetIndent(2)
+	e.CompactSeqIndent()
+	if err := errors.Join(e.Encode(f), e.Close()); err != nil {
 		return nil, fmt.Errorf("writing the addresses as YAML: %w", err)
 	}
-	return b, nil
+	return out.Bytes(), nil
 }
 
-// parseLedger is strict: whoever edits by hand hears of a slip, and nothing is forgotten for it. Every fault is told.
+// parseLedger is strict: whoever edits by hand hears of every slip, and nothing is forgotten for it.
 func parseLedger(b []byte) (loadbalancer.Ledger, error) {
-	var f ledgerFile
-	if err := yaml.UnmarshalStrict(b, &f); err != nil {
-		return loadbalancer.Ledger{}, err
+	var (
+		f      ledgerFile
+		l      loadbalancer.Ledger
+		faults strict.Faults
+	)
+	if strict.Unmarshal(b, &f, &faults) != nil {
+		return l, nil // empty: somebody released everything
 	}
-	r := &ledgerReader{}
-	var l loadbalancer.Ledger
+	r := ledgerReader{&faults}
+	keptAt, quarantinedAt := map[ipam.Reservation]string{}, map[netip.Addr]string{}
 	for i, e := range f.Kept {
-		at := fmt.Sprintf("kept[%d]", i)
-		l.Kept = append(l.Kept, ipam.Reservation{Address: r.address(at, e.Address), Owner: ipam.Owner(r.service(at, e.Service))})
+		at := strict.Index("kept", i)
+		entry := ipam.Reservation{Address: r.address(at, e.Address), Owner: ipam.Owner(r.service(at, e.Service))}
+		if entry.Address.IsValid() && entry.Owner.Name != "" {
+			r.once(at, keptAt[entry], "keeps %s for %s", entry.Address, entry.Owner)
+			keptAt[entry] = at
+		}
+		l.Kept = append(l.Kept, entry)
 	}
 	for i, e := range f.Quarantined {
-		at := fmt.Sprintf("quarantined[%d]", i)
-		l.Quarantined = append(l.Quarantined, loadbalancer.Quarantine{Address: r.address(at, e.Address), By: e.By, Until: r.until(at, e.Until)})
+		at := strict.Index("quarantined", i)
+		entry := loadbalancer.Quarantine{Address: r.address(at, e.Address), By: e.By, Until: r.until(at, e.Until)}
+		if entry.Address.IsValid() {
+			r.once(at, quarantinedAt[entry.Address], "is for %s", entry.Address)
+			quarantinedAt[entry.Address] = at
+		}
+		l.Quarantined = append(l.Quarantined, entry)
 	}
 	for i, e := range f.Releasing {
-		at := fmt.Sprintf("releasing[%d]", i)
+		at := strict.Index("releasing", i)
 		l.Releasing = append(l.Releasing, desired.Releasing{
-			Address: r.address(at, e.Address), Owner: r.service(at, e.Service), Ports: r.ports(at, e.Ports),
+			Address: r.address(at, e.Address), Owner: r.service(at, e.Service), Ports: portsOf(e.Ports),
 			SinceEpoch: e.SinceEpoch, SinceSequence: e.SinceSequence,
 		})
 	}
+	if err := faults.Err(); err != nil {
+		return loadbalancer.Ledger{}, err
+	}
+	sortLedger(&l)
+	return l, l.Validate()
+}
+
+func sortLedger(l *loadbalancer.Ledger) {
 	slices.SortFunc(l.Kept, func(a, b ipam.Reservation) int {
 		return cmp.Or(a.Address.Compare(b.Address), a.Owner.Compare(b.Owner))
 	})
@@ -95,83 +124,79 @@ func parseLedger(b []byte) (loadbalancer.Ledger, error) {
 	slices.SortFunc(l.Releasing, func(a, b desired.Releasing) int {
 		return cmp.Or(a.Address.Compare(b.Address), a.Owner.Compare(b.Owner))
 	})
-	r.twice(l)
-	if err := r.faults.ErrorOrNil(); err != nil {
-		return loadbalancer.Ledger{}, err
-	}
-	if err := l.Validate(); err != nil {
-		return loadbalancer.Ledger{}, err
-	}
-	return l, nil
 }
 
-// ledgerReader collects the faults of one file.
-type ledgerReader struct{ faults *multierror.Error }
+// ledgerReader judges what could be read. What would make every State invalid is refused here, where its place can be told.
+type ledgerReader struct{ faults *strict.Faults }
 
-func (r *ledgerReader) wrong(format string, args ...any) {
-	r.faults = multierror.Append(r.faults, fmt.Errorf(format, args...))
+// once tells of an entry that says the same as the one at first, if there is such a one.
+func (r ledgerReader) once(at, first, format string, args ...any) {
+	if first != "" {
+		r.faults.Add(at, "%s, as %s does; once is allowed", fmt.Sprintf(format, args...), first)
+	}
 }
 
-// What would make every State invalid is refused here, where its place can be told.
-func (r *ledgerReader) address(at, text string) netip.Addr {
-	a, err := netip.ParseAddr(strings.TrimSpace(text))
-	if err != nil || a.Zone() != "" || a.Is4In6() {
-		r.wrong("%s.address: %q is not an IP address", at, text)
-	} else if problem := desired.AddressProblem(a); problem != "" {
-		r.wrong("%s.address: %s", at, problem)
+func (r ledgerReader) address(at string, a netip.Addr) netip.Addr {
+	if problem := desired.AddressProblem(a); problem != "" {
+		r.faults.Add(strict.Field(at, "address"), "%s", problem)
 	}
 	return a
 }
 
-func (r *ledgerReader) service(at, text string) desired.Key {
-	namespace, name, found := strings.Cut(text, "/")
+func (r ledgerReader) service(at, text string) desired.Key {
+	namespace, name, _ := strings.Cut(text, "/")
 	key := desired.Key{Namespace: namespace, Name: name}
-	if !found {
-		r.wrong("%s.service: %q; allowed is NAMESPACE/NAME", at, text)
-	} else if problem := desired.KeyProblem(key); problem != "" {
-		r.wrong("%s.service: %q; allowed is NAMESPACE/NAME: %s", at, text, problem)
+	switch at, problem := strict.Field(at, "service"), desired.KeyProblem(key); {
+	case text == "":
+		r.faults.Add(at, "is missing; the namespace and name of a Service (default/web) are needed")
+	case !strings.Contains(text, "/"):
+		r.faults.Add(at, "%q; the namespace and name of a Service (default/web) are allowed", text)
+	case problem != "":
+		r.faults.Add(at, "%q: %s", text, problem)
 	}
 	return key
 }
 
-func (r *ledgerReader) until(at, text string) time.Time {
-	t, err := time.Parse(time.RFC3339, text)
-	if err != nil {
-		r.wrong("%s.until: %q; allowed is a time like 2026-01-31T14:00:00Z (RFC 3339)", at, text)
+func (r ledgerReader) until(at string, u until) time.Time {
+	if u.IsZero() {
+		r.faults.Add(strict.Field(at, "until"), "is missing; %s is needed", u.Form())
 	}
-	return t
+	return u.Time
 }
 
-func (r *ledgerReader) ports(at string, texts []string) []desired.Port {
+// until is a time as people read and write it, in whole seconds.
+type until struct{ time.Time }
+
+func (u until) MarshalText() ([]byte, error) { return u.UTC().AppendFormat(nil, time.RFC3339), nil }
+
+// Form says what is allowed.
+func (u until) Form() string { return "a time like 2026-01-31T14:00:00Z (RFC 3339)" }
+
+// portEntry is a port as people write it: 80/TCP.
+type portEntry desired.Port
+
+func (p portEntry) MarshalText() ([]byte, error) { return fmt.Appendf(nil, "%d/%s", p.Port, p.Protocol), nil }
+
+func (p *portEntry) UnmarshalText(text []byte) error {
+	number, protocol, _ := strings.Cut(string(text), "/")
+	n, err := strconv.ParseUint(number, 10, 16)
+	*p = portEntry{Protocol: desired.Protocol(protocol), Port: uint16(n)}
+	if err != nil || n == 0 || p.Protocol != desired.TCP && p.Protocol != desired.UDP && p.Protocol != desired.SCTP {
+		return errors.New("no port")
+	}
+	return nil
+}
+
+// Form says what is allowed.
+func (p *portEntry) Form() string { return "a port (80/TCP, 53/UDP or 5060/SCTP)" }
+
+func portsOf(entries []portEntry) []desired.Port {
 	var ports []desired.Port
-	for i, text := range texts {
-		number, protocol, _ := strings.Cut(text, "/")
-		n, err := strconv.ParseUint(number, 10, 16)
-		p := desired.Protocol(protocol)
-		if err != nil || n == 0 || p != desired.TCP && p != desired.UDP && p != desired.SCTP {
-			r.wrong("%s.ports[%d]: %q; allowed is NUMBER/TCP, NUMBER/UDP or NUMBER/SCTP", at, i, text)
-		}
-		ports = append(ports, desired.Port{Protocol: p, Port: uint16(n)})
+	for _, e := range entries {
+		ports = append(ports, desired.Port(e))
 	}
 	slices.SortFunc(ports, func(a, b desired.Port) int {
 		return cmp.Or(cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Port, b.Port))
 	})
 	return ports
-}
-
-// twice refuses two entries that contradict each other.
-func (r *ledgerReader) twice(l loadbalancer.Ledger) {
-	if r.faults.ErrorOrNil() != nil {
-		return // what could not be read is equal
-	}
-	for i := 1; i < len(l.Kept); i++ {
-		if l.Kept[i] == l.Kept[i-1] {
-			r.wrong("kept: %s is there twice for %s", l.Kept[i].Address, l.Kept[i].Owner)
-		}
-	}
-	for i := 1; i < len(l.Quarantined); i++ {
-		if a := l.Quarantined[i].Address; a == l.Quarantined[i-1].Address {
-			r.wrong("quarantined: %s is there twice", a)
-		}
-	}
 }

@@ -88,7 +88,7 @@ func (w walker) value(n *yaml.Node, v reflect.Value, at place) {
 func (w walker) structure(n *yaml.Node, v reflect.Value, at place) {
 	fields := map[string]int{}
 	for i := range v.NumField() {
-		fields[v.Type().Field(i).Tag.Get("yaml")] = i
+		fields[keyOf(v.Type().Field(i))] = i
 	}
 	w.entries(n, at.path, Field, func(key, value *yaml.Node) {
 		path := Field(at.path, key.Value)
@@ -269,8 +269,14 @@ func kindOf(n *yaml.Node) string {
 func fieldNames(t reflect.Type) []string {
 	var names []string
 	for i := range t.NumField() {
-		names = append(names, t.Field(i).Tag.Get("yaml"))
+		names = append(names, keyOf(t.Field(i)))
 	}
 	slices.Sort(names)
 	return names
+}
+
+// keyOf gives the key of a field, without the encoder's options.
+func keyOf(field reflect.StructField) string {
+	name, _, _ := strings.Cut(field.Tag.Get("yaml"), ",")
+	return name
 }
