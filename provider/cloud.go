@@ -106,12 +106,18 @@ func New(o Options) (*Cloud, error) {
 	c.recorder = c.broadcaster.NewRecorder(scheme.Scheme, v1.EventSource{Component: "cloud-provider-haproxy"})
 	c.measures = newMeasures(o.Register)
 	c.policy.Store(newPolicy(o.Config))
-	manager, err := o.NewManager(settings(o), epochStore{o.Client, c.subject}, &ledgerStore{client: o.Client}, &observer{
+	observer := &observer{
 		measures: c.measures, recorder: c.recorder, subject: c.subject, wake: c.wakeups.ask,
 		services: func() corelisters.ServiceLister { return c.services.real.Lister() },
 		poolOf:   func(address netip.Addr) string { return c.policy.Load().poolOf(address) },
 		fullness: newFullness(),
-	})
+	}
+	ledger := &ledgerStore{
+		client: o.Client,
+		never:  func(address netip.Addr) string { return c.policy.Load().never(address) },
+		notice: observer.Notice,
+	}
+	manager, err := o.NewManager(settings(o), epochStore{o.Client, c.subject}, ledger, observer)
 	if err != nil {
 		return nil, err
 	}

@@ -5,13 +5,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
+	"strings"
 	"sync"
 
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/klog/v2"
 
+	"cloud-provider-haproxy/ipam"
 	"cloud-provider-haproxy/loadbalancer"
 )
 
@@ -40,8 +44,14 @@ releasing: addresses that a gateway which is away may still hold. The controller
 // read yet, or that cannot be read, is never lost.
 type ledgerStore struct {
 	client kubernetes.Interface
+	// never says why no Service can have an address, as the pools are now; empty: one can.
+	never func(netip.Addr) string
+	// notice is told what a person should know of what was read.
+	notice func(error)
 
 	mu sync.Mutex
+	// idle is what notice was told last of entries that do nothing; empty: there are none.
+	idle string
 	// known says that current is what the API server had when we read or wrote it last; nil: no object.
 	known   bool
 	current *v1.ConfigMap
@@ -72,7 +82,38 @@ func (s *ledgerStore) Read(ctx context.Context) (*loadbalancer.Ledger, error) {
 		return nil, fmt.Errorf("%s: %s; mend it with %s, until then nothing is written there", ledgerPlace, oneLine(err), ledgerEdit)
 	}
 	s.known, s.current = true, object
+	s.tellIdle(ledger.Kept)
 	return &ledger, nil
+}
+
+// tellIdle tells of entries that keep an address which no Service can have, once until they change: a slip of the pen, or a
+// pool that is gone. It is called with mu held.
+func (s *ledgerStore) tellIdle(kept []ipam.Reservation) {
+	var idle []string
+	for _, k := range kept {
+		if reason := s.never(k.Address); reason != "" {
+			idle = append(idle, fmt.Sprintf("%s for %s, which %s", k.Address, k.Owner, reason))
+		}
+	}
+	const most = 8 // it is read by people
+	if more := len(idle) - most; more > 0 {
+		idle = append(idle[:most], fmt.Sprintf("and %d more", more))
+	}
+	text := strings.Join(idle, "; ")
+	if text != "" && text != s.idle {
+		err := &idleEntriesError{text}
+		klog.InfoS("Entries of the ledger keep what nobody can have", "entries", text)
+		s.notice(err)
+	}
+	s.idle = text
+}
+
+// idleEntriesError names entries of the ledger that do nothing, and why.
+type idleEntriesError struct{ entries string }
+
+func (e *idleEntriesError) Error() string {
+	return fmt.Sprintf("%s: what is kept here is of no use, for no Service can have it: %s; delete the entries (%s), or give "+
+		"the addresses to a pool", ledgerPlace, e.entries, ledgerEdit)
 }
 
 // Write replaces what Read or Write gave last.

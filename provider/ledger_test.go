@@ -3,6 +3,7 @@ package provider
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"strconv"
 	"strings"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 
@@ -44,6 +46,11 @@ func swapping(objects ...runtime.Object) *fake.Clientset {
 		return false, nil, nil
 	})
 	return client
+}
+
+// storeOf is a store of a configuration that has every address in a pool.
+func storeOf(client kubernetes.Interface) *ledgerStore {
+	return &ledgerStore{client: client, never: func(netip.Addr) string { return "" }}
 }
 
 func ledgerObject(content string) *v1.ConfigMap {
@@ -87,7 +94,7 @@ releasing:
 
 func TestLedgerIsWrittenAndReadBack(t *testing.T) {
 	client := swapping()
-	store := &ledgerStore{client: client}
+	store := storeOf(client)
 	if got, err := store.Read(t.Context()); err != nil || got != nil {
 		t.Fatalf("without an object: %+v, %v; want nothing", got, err)
 	}
@@ -106,7 +113,7 @@ func TestLedgerIsWrittenAndReadBack(t *testing.T) {
 	if manual := object.Data["README"]; !strings.Contains(manual, "Delete an entry to release its address") {
 		t.Errorf("nobody is told what to do with it: %q", manual)
 	}
-	got, err := (&ledgerStore{client: client}).Read(t.Context())
+	got, err := storeOf(client).Read(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,7 +134,7 @@ kept:
 - service: default/web
   address: 192.0.2.70
 `))
-	store := &ledgerStore{client: client}
+	store := storeOf(client)
 	got, err := store.Read(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -154,7 +161,7 @@ func TestLedgerFaultsAreToldAndNothingIsOverwritten(t *testing.T) {
 	for name, test := range ledgerFaults {
 		t.Run(name, func(t *testing.T) {
 			client := swapping(ledgerObject(test.content))
-			store := &ledgerStore{client: client}
+			store := storeOf(client)
 			_, err := store.Read(t.Context())
 			want := "ConfigMap kube-system/cloud-provider-haproxy-addresses, addresses.yaml: " + strings.Join(test.want, "; ") +
 				"; mend it with kubectl -n kube-system edit configmap cloud-provider-haproxy-addresses, until then nothing is written there"
@@ -232,7 +239,7 @@ func TestLedgerIsComparedAndSwapped(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			client := swapping(test.begin...)
-			store := &ledgerStore{client: client}
+			store := storeOf(client)
 			if _, err := store.Read(t.Context()); err != nil {
 				t.Fatal(err)
 			}
@@ -257,7 +264,7 @@ func TestLedgerIsComparedAndSwapped(t *testing.T) {
 // An error that tells nothing may hide a write.
 func TestLedgerAfterATimeout(t *testing.T) {
 	client := swapping(ledgerObject(aLedgerFile))
-	store := &ledgerStore{client: client}
+	store := storeOf(client)
 	if _, err := store.Read(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -93,12 +93,13 @@ func (o *observer) Notice(err error) {
 	var (
 		proxyARP *loadbalancer.ProxyARPError
 		ledger   *loadbalancer.LedgerError
+		idle     *idleEntriesError
 	)
 	reason := "AddressNotice"
 	switch {
 	case errors.As(err, &proxyARP):
 		reason = "ProxyARP"
-	case errors.As(err, &ledger):
+	case errors.As(err, &ledger), errors.As(err, &idle):
 		reason = "AddressLedger"
 	}
 	o.recorder.Event(o.subject.reference(), v1.EventTypeWarning, reason, err.Error())

@@ -20,6 +20,8 @@ type policy struct {
 	// pools are in the order in which they are asked: highest priority first, equals as in the file.
 	pools    []pool
 	reserved map[netip.Addr]ipam.Owner
+	// excluded are the addresses of pools that no Service gets, but for those of nodes, which come and go.
+	excluded []ipam.Exclusion
 	// foreign says that other controllers' annotations are read where ours are absent.
 	foreign bool
 }
@@ -38,10 +40,13 @@ type pool struct {
 }
 
 func newPolicy(c *config.Config) *policy {
-	p := &policy{reserved: map[netip.Addr]ipam.Owner{}, foreign: c.ReadForeignAnnotations}
+	p := &policy{reserved: map[netip.Addr]ipam.Owner{}, excluded: c.Exclusions(), foreign: c.ReadForeignAnnotations}
 	ranges := map[string][]netipx.IPRange{}
 	for _, one := range c.AddressPools() {
 		ranges[one.Name] = one.Ranges
+		for _, r := range one.Exclude {
+			p.excluded = append(p.excluded, ipam.Exclusion{Range: r, Reason: "exclude of pool " + one.Name})
+		}
 	}
 	for _, one := range c.PoolsByPriority() {
 		byLabel := one.NamespaceLabels() // parsed once
@@ -140,6 +145,19 @@ func (p *policy) poolOf(address netip.Addr) string {
 	for i := range p.pools {
 		if slices.ContainsFunc(p.pools[i].ranges, func(r netipx.IPRange) bool { return r.Contains(address) }) {
 			return p.pools[i].name
+		}
+	}
+	return ""
+}
+
+// never says why no Service can have an address, to complete "which ..."; empty: one can.
+func (p *policy) never(address netip.Addr) string {
+	if p.poolOf(address) == "" {
+		return "lies in no pool"
+	}
+	for _, e := range p.excluded {
+		if e.Range.Contains(address) {
+			return "is excluded: " + e.Reason
 		}
 	}
 	return ""
