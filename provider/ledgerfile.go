@@ -33,7 +33,7 @@ type keptEntry struct {
 
 type quarantinedEntry struct {
 	Address netip.Addr `yaml:"address"`
-	By      string     `yaml:"by" like:"\"52:54:00:12:34:56\""`
+	By      string     `yaml:"by"`
 	Until   until      `yaml:"until"`
 }
 
@@ -175,7 +175,9 @@ func (u until) Form() string { return "a time like 2026-01-31T14:00:00Z (RFC 333
 // portEntry is a port as people write it: 80/TCP.
 type portEntry desired.Port
 
-func (p portEntry) MarshalText() ([]byte, error) { return fmt.Appendf(nil, "%d/%s", p.Port, p.Protocol), nil }
+func (p portEntry) MarshalText() ([]byte, error) {
+	return fmt.Appendf(nil, "%d/%s", p.Port, p.Protocol), nil
+}
 
 func (p *portEntry) UnmarshalText(text []byte) error {
 	number, protocol, _ := strings.Cut(string(text), "/")

@@ -80,11 +80,11 @@ type Pool struct {
 	// Name is the pool's name, a DNS label. Services ask for it by name in their annotation `cloud-provider-haproxy/address-pool`.
 	Name string `yaml:"name"`
 	// Addresses are networks (`192.0.2.0/26`), ranges (`192.0.2.10-192.0.2.20`) and single addresses, IPv4 and IPv6. No two overlap, within a pool or between pools.
-	Addresses []string `yaml:"addresses"`
+	Addresses []string `yaml:"addresses" like:"192.0.2.0/26"`
 	// Interface is the network interface of every gateway that holds these addresses. Default: each gateway's own `interface`.
 	Interface string `yaml:"interface"`
 	// Exclude are parts of `addresses` that no Service gets, written like `addresses`. Those of gateways, of the control plane and of `nodes.addresses` need not be named.
-	Exclude []string `yaml:"exclude"`
+	Exclude []string `yaml:"exclude" like:"192.0.2.1"`
 	// AvoidNetworkAndBroadcast leaves out the first and the last address of each IPv4 network in `addresses` and the first one of each IPv6 network, which hosts do not answer for; ranges, single addresses, `/31`, `/32`, `/127` and `/128` keep all. Set it to `false` when the networks are cut out of a larger one. Default `true`.
 	AvoidNetworkAndBroadcast *bool `yaml:"avoidNetworkAndBroadcast"`
 	// AutoAssign says whether Services get addresses from here without asking. With `false` only those do that name the pool or one of its addresses. Default `true`.
@@ -140,7 +140,7 @@ type ControlPlane struct {
 	// Interface is the network interface of every gateway that holds the address. Default: each gateway's own `interface`.
 	Interface string `yaml:"interface"`
 	// Endpoints are the API servers, as address or address:port (`192.0.2.11`, `[2001:db8::11]:6443`). The default port is 6443.
-	Endpoints []string `yaml:"endpoints"`
+	Endpoints []string `yaml:"endpoints" like:"192.0.2.11"`
 	// ExtraPorts are further ports of the same machines at the same address, each with servers and checks of its own: konnectivity's server, a distribution's join API.
 	ExtraPorts []ExtraPort `yaml:"extraPorts"`
 	// Check is how HAProxy finds out that an API server is fit to serve.

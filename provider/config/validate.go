@@ -54,9 +54,7 @@ func (c *Config) validateGateways(f *strict.Faults) {
 	var first netip.Addr // the family of all
 	for i, g := range c.Gateways {
 		path := fmt.Sprintf("gateways[%d]", i)
-		if !dnsLabel(g.Name) {
-			f.Add(path+".name", "%q; a DNS label (a-z, 0-9, -; at most 63) is allowed", g.Name)
-		} else {
+		if named(f, path+".name", g.Name) {
 			once(f, names, path+".name", "gateways[%d].name", g.Name, i)
 		}
 		portNumber(f, path+".sshPort", g.SSHPort)
@@ -286,6 +284,19 @@ func hostAddress(a netip.Addr) bool {
 
 // Reachable says whether another machine can connect to a node's address without naming an interface.
 func Reachable(a netip.Addr) bool { return hostAddress(a) && !a.IsLinkLocalUnicast() }
+
+// named says whether a name is a DNS label, and tells what it is otherwise.
+func named(f *strict.Faults, path, name string) bool {
+	switch {
+	case dnsLabel(name):
+		return true
+	case name == "":
+		f.Add(path, "is missing; a DNS label (a-z, 0-9, -; at most 63) is needed")
+	default:
+		f.Add(path, "%q; a DNS label (a-z, 0-9, -; at most 63) is allowed", name)
+	}
+	return false
+}
 
 func interfaceName(f *strict.Faults, path, name string, needed bool) {
 	switch {

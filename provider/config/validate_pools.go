@@ -28,9 +28,7 @@ func (c *Config) validatePools(f *strict.Faults) {
 	var all []poolRange
 	for i, p := range c.Pools {
 		path := fmt.Sprintf("pools[%d]", i)
-		if !dnsLabel(p.Name) {
-			f.Add(path+".name", "%q; a DNS label (a-z, 0-9, -; at most 63) is allowed", p.Name)
-		} else {
+		if named(f, path+".name", p.Name) {
 			once(f, names, path+".name", "pools[%d].name", p.Name, i)
 		}
 		interfaceName(f, path+".interface", p.Interface, false)

@@ -168,7 +168,7 @@ func (w walker) scalar(n *yaml.Node, v reflect.Value, at place) {
 
 func (w walker) string(n *yaml.Node, v reflect.Value, at place) {
 	switch {
-	case n.Kind != yaml.ScalarNode && at.like != "":
+	case (n.Kind != yaml.ScalarNode || n.Tag != "!!str") && at.like != "":
 		w.unread(n, at.path, "is %s; a text like %s is allowed", kindOf(n), at.like)
 	case n.Kind != yaml.ScalarNode:
 		w.unread(n, at.path, "is %s; a text is allowed", kindOf(n))
