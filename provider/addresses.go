@@ -34,13 +34,15 @@ func (n nodeAddresses) of(node *v1.Node) ([]netip.Addr, error) {
 	if len(n.config.CIDRs) > 0 {
 		inside = fmt.Sprintf(" inside %s (nodes.cidrs of the cloud configuration)", join(n.config.CIDRs))
 	}
-	return nil, fmt.Errorf("node %s has no %s%s, only %s; name its address in nodes.addresses of the cloud configuration, or start its kubelet with --node-ip",
+	return nil, fmt.Errorf("node %s has no %s%s, only %s; name its address in nodes.addresses of the cloud "+
+		"configuration, or start its kubelet with --node-ip",
 		node.Name, kind, inside, describe(node))
 }
 
 // every gives all addresses of a node, whether gateways use them or not.
 func (n nodeAddresses) every(node *v1.Node) []netip.Addr {
-	return slices.Concat(n.config.Addresses[node.Name], provided(node), inStatus(node, v1.NodeInternalIP), inStatus(node, v1.NodeExternalIP))
+	return slices.Concat(n.config.Addresses[node.Name], provided(node), inStatus(node, v1.NodeInternalIP),
+		inStatus(node, v1.NodeExternalIP))
 }
 
 // pick takes the first usable address of each family.

@@ -8,20 +8,35 @@ import (
 // Prefix begins the key of every annotation that we read.
 const Prefix = "cloud-provider-haproxy/"
 
-// Annotation is the key of a Service's annotation. The doc comment of each constant is its manual: README.md's table is made
-// from them, see reference_test.go.
+// Annotation is the key of a Service's annotation. The doc comment of each constant is its manual: README.md's table is
+// made from them, see reference_test.go.
 type Annotation string
 
 const (
-	// LoadBalancerIPs requests addresses by name: one IPv4 address, one IPv6 address, or both with a comma between (`192.0.2.70` or `192.0.2.70,2001:db8::70`). They must lie in a pool that admits the Service, and be free. A changed value moves the Service. The older field `spec.loadBalancerIP` does the same for one address; if both are set they must agree. Default: an address of the first pool that has one.
+	// LoadBalancerIPs requests addresses by name: one IPv4 address, one IPv6 address, or both with a comma between
+	// (`192.0.2.70` or `192.0.2.70,2001:db8::70`). They must lie in a pool that admits the Service, and be free. A
+	// changed value moves the Service. The older field `spec.loadBalancerIP` does the same for one address; if both are
+	// set they must agree. Default: an address of the first pool that has one.
 	LoadBalancerIPs Annotation = Prefix + "load-balancer-ips"
-	// AddressPool names the pools that addresses are taken from: one, or several with commas between, in the order in which they are asked (`gold` or `gold,silver`). Each must exist and admit the Service. A Service whose address lies in none of them gets another one. Default: first the pools that choose their Services and admit this one, then the others that assign addresses unasked, each by priority.
+	// AddressPool names the pools that addresses are taken from: one, or several with commas between, in the order in
+	// which they are asked (`gold` or `gold,silver`). Each must exist and admit the Service. A Service whose address
+	// lies in none of them gets another one. Default: first the pools that choose their Services and admit this one,
+	// then the others that assign addresses unasked, each by priority.
 	AddressPool Annotation = Prefix + "address-pool"
-	// AllowSharedIP lets Services share an address: those that say the same key here, any text (`frontend`), while no two of them have the same port of the same protocol. Only Services of one namespace share, unless the address' pool has `shareAcrossNamespaces: true`. The key can be changed while nobody else has the address. Default: the Service's addresses are its own.
+	// AllowSharedIP lets Services share an address: those that say the same key here, any text (`frontend`), while no
+	// two of them have the same port of the same protocol. Only Services of one namespace share, unless the address'
+	// pool has `shareAcrossNamespaces: true`. The key can be changed while nobody else has the address. Default: the
+	// Service's addresses are its own.
 	AllowSharedIP Annotation = Prefix + "allow-shared-ip"
-	// DenySourceRanges names clients that may not connect, whatever `spec.loadBalancerSourceRanges` allows: IPv4 and IPv6 ranges with commas between (`198.51.100.0/24,2001:db8:66::/48`). The gateways refuse their connections at once; those that are established are reset after 30 seconds. Pods of the cluster are refused only if `ipMode` is `Proxy`: else kube-proxy answers them, which knows `spec.loadBalancerSourceRanges` alone. Default: nobody is denied.
+	// DenySourceRanges names clients that may not connect, whatever `spec.loadBalancerSourceRanges` allows: IPv4 and
+	// IPv6 ranges with commas between (`198.51.100.0/24,2001:db8:66::/48`). The gateways refuse their connections at
+	// once; those that are established are reset after 30 seconds. Pods of the cluster are refused only if `ipMode` is
+	// `Proxy`: else kube-proxy answers them, which knows `spec.loadBalancerSourceRanges` alone. Default: nobody is
+	// denied.
 	DenySourceRanges Annotation = Prefix + "deny-source-ranges"
-	// KeepIP with `true` keeps the Service's addresses for it when it is deleted, or is no longer of type LoadBalancer: only a Service of the same namespace and name gets them, until somebody deletes their entries in the ConfigMap `kube-system/cloud-provider-haproxy-addresses`. `true` or `false`. Default `false`.
+	// KeepIP with `true` keeps the Service's addresses for it when it is deleted, or is no longer of type LoadBalancer:
+	// only a Service of the same namespace and name gets them, until somebody deletes their entries in the ConfigMap
+	// `kube-system/cloud-provider-haproxy-addresses`. `true` or `false`. Default `false`.
 	KeepIP Annotation = Prefix + "keep-ip"
 )
 

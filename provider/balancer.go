@@ -78,7 +78,8 @@ func (b *balancer) mayServe(key desired.Key) bool {
 	}
 }
 
-// misses says that the status names other addresses than gateways serve. Whoever waits for something is tried again anyway.
+// misses says that the status names other addresses than gateways serve. Whoever waits for something is tried again
+// anyway.
 func (b *balancer) misses(svc *v1.Service) bool {
 	key := keyOf(svc)
 	addresses, _ := b.manager.Has(key)
@@ -96,7 +97,8 @@ func (b *balancer) GetLoadBalancerName(_ context.Context, _ string, svc *v1.Serv
 }
 
 // EnsureLoadBalancer returns when a gateway holds the Service's addresses.
-func (b *balancer) EnsureLoadBalancer(ctx context.Context, _ string, svc *v1.Service, _ []*v1.Node) (*v1.LoadBalancerStatus, error) {
+func (b *balancer) EnsureLoadBalancer(ctx context.Context, _ string,
+	svc *v1.Service, _ []*v1.Node) (*v1.LoadBalancerStatus, error) {
 	if err := b.claimFinalizer(ctx, svc); err != nil {
 		return nil, retry(err)
 	}
@@ -141,13 +143,14 @@ func (b *balancer) ensure(ctx context.Context, svc *v1.Service) (*v1.LoadBalance
 			t.warnings = append(t.warnings, warning{w.Reason, w.Message})
 		}
 		b.warnings.now(svc, t.warnings)
-		klog.FromContext(ctx).V(2).Info("Load balancer is served", "service", klog.KObj(svc), "addresses", join(ensured.Addresses))
+		klog.FromContext(ctx).V(2).Info("Load balancer is served", "service", klog.KObj(svc), "addresses",
+			join(ensured.Addresses))
 		return statusOf(svc, ensured.Addresses, b.ipMode), nil
 	}
 }
 
-// refuse keeps what is served as it was, but for who may connect, and for the nodes that there are: that holds whatever else
-// is wrong.
+// refuse keeps what is served as it was, but for who may connect, and for the nodes that there are: that holds whatever
+// else is wrong.
 func (b *balancer) refuse(ctx context.Context, svc *v1.Service, t translation, fault error) error {
 	b.warnings.now(svc, t.warnings)
 	b.manager.Refill(keyOf(svc), servers(svc, b.nodes.Load().eligible))
@@ -162,8 +165,8 @@ func (b *balancer) UpdateLoadBalancer(context.Context, string, *v1.Service, []*v
 	return nil
 }
 
-// EnsureLoadBalancerDeleted returns when every gateway that answers confirmed a State without the Service. The addresses
-// stay reserved for it if its annotation says so, also when it only changed its type.
+// EnsureLoadBalancerDeleted returns when every gateway that answers confirmed a State without the Service. The
+// addresses stay reserved for it if its annotation says so, also when it only changed its type.
 func (b *balancer) EnsureLoadBalancerDeleted(ctx context.Context, _ string, svc *v1.Service) error {
 	err := b.manager.Delete(ctx, keyOf(svc), keeps(svc))
 	b.note(svc, err)
@@ -175,7 +178,8 @@ func (b *balancer) EnsureLoadBalancerDeleted(ctx context.Context, _ string, svc 
 
 // replay gives what Manager has to know of a Service that exists while it starts.
 func (b *balancer) replay(svc *v1.Service) loadbalancer.Replay {
-	r := loadbalancer.Replay{Key: keyOf(svc), Created: svc.CreationTimestamp.Time, Published: published(svc), Sharing: b.policy.Load().sharing(svc)}
+	r := loadbalancer.Replay{Key: keyOf(svc), Created: svc.CreationTimestamp.Time, Published: published(svc),
+		Sharing: b.policy.Load().sharing(svc)}
 	t, err := b.translator.translate(svc, b.around(svc))
 	if err != nil {
 		r.Sources = t.sources
@@ -188,7 +192,8 @@ func (b *balancer) replay(svc *v1.Service) loadbalancer.Replay {
 // replayGoing is replay for a Service whose load balancer is about to be deleted: it is served as it was until then.
 func (b *balancer) replayGoing(svc *v1.Service) loadbalancer.Replay {
 	return loadbalancer.Replay{
-		Key: keyOf(svc), Created: svc.CreationTimestamp.Time, Published: published(svc), Sharing: b.policy.Load().sharing(svc),
+		Key: keyOf(svc), Created: svc.CreationTimestamp.Time, Published: published(svc),
+		Sharing: b.policy.Load().sharing(svc),
 	}
 }
 

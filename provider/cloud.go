@@ -45,11 +45,12 @@ type Manager interface {
 type Options struct {
 	Config *config.Config
 	Client kubernetes.Interface
-	// FieldManager is how managedFields name this program: the base name of its binary, with which client-go's user agent
-	// begins (k8s.io/apiserver, managerOrUserAgent).
+	// FieldManager is how managedFields name this program: the base name of its binary, with which client-go's user
+	// agent begins (k8s.io/apiserver, managerOrUserAgent).
 	FieldManager string
 	// NewManager makes the Manager of these settings; it knows how gateways are reached.
-	NewManager func(loadbalancer.Settings, loadbalancer.EpochStore, loadbalancer.LedgerStore, loadbalancer.Observer) (Manager, error)
+	NewManager func(loadbalancer.Settings, loadbalancer.EpochStore, loadbalancer.LedgerStore,
+		loadbalancer.Observer) (Manager, error)
 	// Register takes the metrics; legacyregistry.MustRegister.
 	Register func(...metrics.Registerable)
 	// Ended is called once when Manager ends by itself: another controller leads, and this process has to go.
@@ -101,7 +102,8 @@ var (
 
 // New makes a Cloud. Nothing is asked or started.
 func New(o Options) (*Cloud, error) {
-	c := &Cloud{options: o, wakeups: newWakeups(), broadcaster: newBroadcaster(), subject: &subject{}, current: o.Config}
+	c := &Cloud{options: o, wakeups: newWakeups(), broadcaster: newBroadcaster(), subject: &subject{},
+		current: o.Config}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.recorder = c.broadcaster.NewRecorder(scheme.Scheme, v1.EventSource{Component: "cloud-provider-haproxy"})
 	c.measures = newMeasures(o.Register)
@@ -224,7 +226,8 @@ func (c *Cloud) Shutdown(ctx context.Context) error {
 		c.broadcaster.Shutdown()
 		return nil
 	case <-ctx.Done():
-		return errors.New("the last round did not end in time; what the gateways do now is finished or rolled back by them")
+		return errors.New("the last round did not end in time; what the gateways do now is finished or rolled back " +
+			"by them")
 	}
 }
 

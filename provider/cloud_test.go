@@ -37,7 +37,8 @@ func TestServiceGetsAddressAndIsCleanedUp(t *testing.T) {
 					t.Errorf("ipMode %v, want VIP", mode)
 				}
 				for _, action := range c.client.Actions() {
-					if patch, ok := action.(clienttesting.PatchAction); ok && strings.Contains(string(patch.GetPatch()), "lass") {
+					if patch, ok := action.(clienttesting.PatchAction); ok &&
+						strings.Contains(string(patch.GetPatch()), "lass") {
 						t.Errorf("a patch tells what the view hides: %s", patch.GetPatch())
 					}
 				}
@@ -77,11 +78,13 @@ func TestNothingForeignIsTouched(t *testing.T) {
 				close(c.manager.loaded)
 				time.Sleep(10 * time.Minute) // several resyncs of the library
 				for _, action := range c.client.Actions() {
-					if action.GetResource().Resource == "services" && !slices.Contains([]string{"list", "watch"}, action.GetVerb()) {
+					if action.GetResource().Resource == "services" && !slices.Contains([]string{"list", "watch"},
+						action.GetVerb()) {
 						t.Errorf("a foreign Service was written: %v", action)
 					}
 				}
-				if list, err := c.client.CoreV1().Events("").List(t.Context(), metav1.ListOptions{}); err != nil || len(list.Items) > 0 {
+				if list, err := c.client.CoreV1().Events("").List(t.Context(), metav1.ListOptions{}); err != nil ||
+					len(list.Items) > 0 {
 					t.Errorf("a foreign Service was told of: %+v, %v", list.Items, err)
 				}
 				if ensures, _ := c.manager.counted(); ensures > 0 || len(c.manager.replays) > 0 {
@@ -98,7 +101,8 @@ func TestTypeChangedAway(t *testing.T) {
 		m.held[key("web")] = loadbalancer.Service{LoadBalancer: desired.LoadBalancer{Key: key("web")}}
 	}
 	t.Run("while we run", func(t *testing.T) {
-		inCluster(t, testConfig, nil, []runtime.Object{worker("a", "192.0.2.21"), named("web", class("cloud-provider-haproxy/gateway"))}, func(c *cluster) {
+		inCluster(t, testConfig, nil, []runtime.Object{worker("a", "192.0.2.21"),
+			named("web", class("cloud-provider-haproxy/gateway"))}, func(c *cluster) {
 			c.wantAddress("web", "192.0.2.64")
 			c.change("web", clusterIP)
 			c.wantFinalizer("web", false)
@@ -110,20 +114,23 @@ func TestTypeChangedAway(t *testing.T) {
 		})
 	})
 	t.Run("while we were away", func(t *testing.T) {
-		inCluster(t, testConfig, held, []runtime.Object{named("web", clusterIP, keeping(finalizer, "example.com/x"))}, func(c *cluster) {
-			if got := c.get("web").Finalizers; !slices.Equal(got, []string{"example.com/x"}) {
-				t.Errorf("finalizers %q; ours must go and the other stay", got)
-			}
-		})
+		inCluster(t, testConfig, held, []runtime.Object{named("web", clusterIP, keeping(finalizer, "example.com/x"))},
+			func(c *cluster) {
+				if got := c.get("web").Finalizers; !slices.Equal(got, []string{"example.com/x"}) {
+					t.Errorf("finalizers %q; ours must go and the other stay", got)
+				}
+			})
 	})
 	t.Run("never served", func(t *testing.T) {
-		inCluster(t, testConfig, nil, []runtime.Object{named("web", clusterIP, keeping(finalizer), addedBy(us))}, func(c *cluster) {
-			c.wantFinalizer("web", false)
-		})
+		inCluster(t, testConfig, nil, []runtime.Object{named("web", clusterIP, keeping(finalizer), addedBy(us))},
+			func(c *cluster) {
+				c.wantFinalizer("web", false)
+			})
 	})
 	t.Run("gateways' State unknown at first", func(t *testing.T) {
 		unknown := func(m *manager) { m.fail, m.loaded = errAway, make(chan struct{}) }
-		objects := []runtime.Object{named("web", clusterIP, keeping(finalizer)), named("gone", keeping(finalizer), deleting)}
+		objects := []runtime.Object{named("web", clusterIP, keeping(finalizer)),
+			named("gone", keeping(finalizer), deleting)}
 		inCluster(t, testConfig, unknown, objects, func(c *cluster) {
 			c.wantFinalizer("web", true)
 			c.wantFinalizer("gone", true) // perhaps still served
@@ -159,7 +166,8 @@ func TestReplayBeforeAnything(t *testing.T) {
 		if !slices.Equal(got, []string{"bad", "good"}) {
 			t.Errorf("replayed %q, want bad and good", got)
 		}
-		if good := c.manager.replays[1]; !slices.Equal(good.Published, good.Service.Published) || good.Published[0] != addr("192.0.2.99") {
+		if good := c.manager.replays[1]; !slices.Equal(good.Published, good.Service.Published) ||
+			good.Published[0] != addr("192.0.2.99") {
 			t.Errorf("published %v and %v, want 192.0.2.99", good.Published, good.Service.Published)
 		}
 		c.wantEvent("bad", `annotation cloud-provider-haproxy/load-balancer-ips "x"`)
@@ -175,19 +183,21 @@ func TestRetries(t *testing.T) {
 		{"gateways away", errAway, 5 * time.Second},
 		{"stopped", loadbalancer.ErrStopped, 5 * time.Second},
 		{"exhausted", &ipam.ExhaustedError{Family: ipam.IPv4}, 30 * time.Second},
-		{"refused by a gateway", &loadbalancer.ServiceFaultError{Key: key("web"), Problems: []string{"no"}}, 30 * time.Second},
+		{"refused by a gateway", &loadbalancer.ServiceFaultError{Key: key("web"), Problems: []string{"no"}},
+			30 * time.Second},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			inCluster(t, testConfig, func(m *manager) { m.fail = test.fail }, []runtime.Object{worker("a", "192.0.2.21"), named("web")}, func(c *cluster) {
-				before, _ := c.manager.counted()
-				time.Sleep(10 * test.every)
-				synctest.Wait()
-				if after, _ := c.manager.counted(); after-before != 10 {
-					t.Errorf("%d calls in ten times %s, want ten", after-before, test.every)
-				}
-				c.wantEvent("web", test.fail.Error())
-			})
+			inCluster(t, testConfig, func(m *manager) { m.fail = test.fail },
+				[]runtime.Object{worker("a", "192.0.2.21"), named("web")}, func(c *cluster) {
+					before, _ := c.manager.counted()
+					time.Sleep(10 * test.every)
+					synctest.Wait()
+					if after, _ := c.manager.counted(); after-before != 10 {
+						t.Errorf("%d calls in ten times %s, want ten", after-before, test.every)
+					}
+					c.wantEvent("web", test.fail.Error())
+				})
 		})
 	}
 }
@@ -198,24 +208,27 @@ func TestWaitersAreWoken(t *testing.T) {
 		fail error
 		then func(loadbalancer.Observer)
 	}{
-		{"an address is freed", &ipam.ExhaustedError{Family: ipam.IPv4}, func(o loadbalancer.Observer) { o.AddressFreed(addr("192.0.2.70")) }},
-		{"a taken address is freed", &ipam.TakenError{Address: addr("192.0.2.70")}, func(o loadbalancer.Observer) { o.AddressFreed(addr("192.0.2.70")) }},
+		{"an address is freed", &ipam.ExhaustedError{Family: ipam.IPv4},
+			func(o loadbalancer.Observer) { o.AddressFreed(addr("192.0.2.70")) }},
+		{"a taken address is freed", &ipam.TakenError{Address: addr("192.0.2.70")},
+			func(o loadbalancer.Observer) { o.AddressFreed(addr("192.0.2.70")) }},
 		{"a gateway is back", errAway, func(o loadbalancer.Observer) {
 			o.GatewayChanged(loadbalancer.GatewayStatus{Name: "gw1", InSync: true})
 		}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			inCluster(t, testConfig, func(m *manager) { m.fail = test.fail }, []runtime.Object{worker("a", "192.0.2.21"), named("web")}, func(c *cluster) {
-				c.manager.failing(nil)
-				start := time.Now()
-				test.then(c.manager.observer)
-				c.settle()
-				c.wantAddress("web", "192.0.2.64")
-				if waited := time.Since(start); waited > 2*time.Second {
-					t.Errorf("it took %s", waited)
-				}
-			})
+			inCluster(t, testConfig, func(m *manager) { m.fail = test.fail },
+				[]runtime.Object{worker("a", "192.0.2.21"), named("web")}, func(c *cluster) {
+					c.manager.failing(nil)
+					start := time.Now()
+					test.then(c.manager.observer)
+					c.settle()
+					c.wantAddress("web", "192.0.2.64")
+					if waited := time.Since(start); waited > 2*time.Second {
+						t.Errorf("it took %s", waited)
+					}
+				})
 		})
 	}
 	// A deletion that failed is backed off to 300 s by the library, which ignores a RetryError there.
@@ -251,13 +264,15 @@ func TestNodesMoveServers(t *testing.T) {
 			t.Errorf("servers %q of the Service with its own pool, want a and b", names)
 		}
 		if ensures, sets := c.manager.counted(); ensures != 3 || sets != 2 {
-			t.Errorf("%d calls and %d node sets, want 3 (the Service with servers of its own again) and 2", ensures, sets)
+			t.Errorf("%d calls and %d node sets, want 3 (the Service with servers of its own again) and 2", ensures,
+				sets)
 		}
 
 		// What a kubelet writes every few seconds changes nothing.
 		for range 20 {
 			b := worker("b", "192.0.2.22")
-			b.Status.Conditions = []v1.NodeCondition{{Type: v1.NodeReady, Status: v1.ConditionFalse, LastHeartbeatTime: metav1.Now()}}
+			b.Status.Conditions = []v1.NodeCondition{{Type: v1.NodeReady, Status: v1.ConditionFalse,
+				LastHeartbeatTime: metav1.Now()}}
 			if _, err := nodes.UpdateStatus(t.Context(), b, metav1.UpdateOptions{}); err != nil {
 				t.Fatal(err)
 			}
@@ -281,7 +296,8 @@ func TestNodesMoveServers(t *testing.T) {
 		c.create(named("late"))
 		c.wantEvent("late", told)
 		for _, action := range c.client.Actions() {
-			if action.GetResource().Resource == "nodes" && slices.Contains([]string{"patch", "delete"}, action.GetVerb()) {
+			if action.GetResource().Resource == "nodes" && slices.Contains([]string{"patch", "delete"},
+				action.GetVerb()) {
 				t.Errorf("a Node was written: %v", action)
 			}
 		}
@@ -310,9 +326,11 @@ func TestNodesMoveServersOfAFaultyService(t *testing.T) {
 	})
 }
 
-// An IPv6-only Service hears of it when the last node with an IPv6 address goes; other changes of nodes are none of its.
+// An IPv6-only Service hears of it when the last node with an IPv6 address goes; other changes of nodes are none of
+// its.
 func TestLastNodeWithIPv6Goes(t *testing.T) {
-	objects := []runtime.Object{worker("a", "192.0.2.21", "2001:db8::21"), worker("b", "192.0.2.22"), named("six", onlyIn(v1.IPv6Protocol)), named("web")}
+	objects := []runtime.Object{worker("a", "192.0.2.21", "2001:db8::21"), worker("b", "192.0.2.22"),
+		named("six", onlyIn(v1.IPv6Protocol)), named("web")}
 	inCluster(t, testConfig, nil, objects, func(c *cluster) {
 		nodes := c.client.CoreV1().Nodes()
 		if _, err := nodes.Create(t.Context(), worker("c", "192.0.2.23"), metav1.CreateOptions{}); err != nil {
@@ -335,7 +353,8 @@ func TestLastNodeWithIPv6Goes(t *testing.T) {
 
 // So does an IPv4-only one when a node without an IPv4 address comes.
 func TestNodeWithoutIPv4Comes(t *testing.T) {
-	objects := []runtime.Object{worker("a", "192.0.2.21"), named("four", onlyIn(v1.IPv4Protocol)), named("two", onlyIn(v1.IPv4Protocol, v1.IPv6Protocol))}
+	objects := []runtime.Object{worker("a", "192.0.2.21"), named("four", onlyIn(v1.IPv4Protocol)),
+		named("two", onlyIn(v1.IPv4Protocol, v1.IPv6Protocol))}
 	inCluster(t, testConfig, nil, objects, func(c *cluster) {
 		for _, node := range []*v1.Node{worker("b", "192.0.2.22", "2001:db8::22"), worker("c", "2001:db8::23")} {
 			if _, err := c.client.CoreV1().Nodes().Create(t.Context(), node, metav1.CreateOptions{}); err != nil {
@@ -343,13 +362,15 @@ func TestNodeWithoutIPv4Comes(t *testing.T) {
 			}
 			c.settle()
 		}
-		c.wantEvent("four", "NodeWithoutIPv4: spec.ipFamilies is [IPv4] and 1 of 3 eligible nodes have no IPv4 address (c)")
+		c.wantEvent("four", "NodeWithoutIPv4: spec.ipFamilies is [IPv4] and 1 of 3 eligible nodes have no IPv4 "+
+			"address (c)")
 		c.wantEnsured([]int{2, 1}, "four", "two")
 	})
 }
 
 func TestWarningsAreToldOnce(t *testing.T) {
-	inCluster(t, testConfig, nil, []runtime.Object{worker("a", "192.0.2.21"), named("web", annotate("cloud-provider-haproxy/x", "1"))}, func(c *cluster) {
+	inCluster(t, testConfig, nil, []runtime.Object{worker("a", "192.0.2.21"),
+		named("web", annotate("cloud-provider-haproxy/x", "1"))}, func(c *cluster) {
 		c.wantEvent("web", "annotation cloud-provider-haproxy/x is not known")
 		for i := range 5 {
 			c.change("web", annotate("example.com/n", string(rune('a'+i))))
@@ -365,7 +386,8 @@ func TestWarningsAreToldOnce(t *testing.T) {
 		}
 		c.manager.observer.ServiceNotice(key("web"), errors.New("another has its address"))
 		c.manager.observer.GatewayChanged(loadbalancer.GatewayStatus{Name: "gw1", Err: errAway.Gateways[0].Err})
-		c.manager.observer.GatewayChanged(loadbalancer.GatewayStatus{Name: "gw1", Err: errors.New("gateway gw1 (192.0.2.2:22) is unreachable")})
+		c.manager.observer.GatewayChanged(loadbalancer.GatewayStatus{Name: "gw1",
+			Err: errors.New("gateway gw1 (192.0.2.2:22) is unreachable")})
 		c.settle()
 		c.wantEvent(EpochName, "GatewayAway: gateway gw1 (192.0.2.2:22) is unreachable")
 		c.wantEvent("web", "LoadBalancerNotice: another has its address")

@@ -27,8 +27,8 @@ import (
 	"cloud-provider-haproxy/provider/config"
 )
 
-// TestMain drops apimachinery's second error handler: it remembers the time of the last error over all tests and sleeps by
-// it, which in the fake times of several bubbles means for years.
+// TestMain drops apimachinery's second error handler: it remembers the time of the last error over all tests and sleeps
+// by it, which in the fake times of several bubbles means for years.
 func TestMain(m *testing.M) {
 	utilruntime.ErrorHandlers = utilruntime.ErrorHandlers[:1]
 	m.Run()
@@ -68,7 +68,9 @@ type manager struct {
 }
 
 func newManager() *manager {
-	m := &manager{held: map[desired.Key]loadbalancer.Service{}, refusals: map[desired.Key][]*loadbalancer.Sources{}, ensured: map[desired.Key]int{}, next: addr("192.0.2.64"), kept: map[desired.Key]bool{}, loaded: make(chan struct{}), ended: make(chan error, 1)}
+	m := &manager{held: map[desired.Key]loadbalancer.Service{}, refusals: map[desired.Key][]*loadbalancer.Sources{},
+		ensured: map[desired.Key]int{}, next: addr("192.0.2.64"), kept: map[desired.Key]bool{},
+		loaded: make(chan struct{}), ended: make(chan error, 1)}
 	close(m.loaded)
 	return m
 }
@@ -227,7 +229,8 @@ func inClusterAfter(t *testing.T, yaml string, before func(*cluster), test func(
 	runCluster(t, yaml, nil, before, []runtime.Object{worker("a", "192.0.2.21")}, test)
 }
 
-func runCluster(t *testing.T, yaml string, prepare func(*manager), before func(*cluster), objects []runtime.Object, test func(*cluster)) {
+func runCluster(t *testing.T, yaml string, prepare func(*manager), before func(*cluster), objects []runtime.Object,
+	test func(*cluster)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		c := &cluster{t: t, client: swapping(objects...), manager: newManager(), metrics: metrics.NewKubeRegistry()}
@@ -241,7 +244,8 @@ func runCluster(t *testing.T, yaml string, prepare func(*manager), before func(*
 		}
 		c.cloud, err = New(Options{
 			Config: configuration, Client: c.client, FieldManager: "haproxy-cloud-controller-manager",
-			NewManager: func(settings loadbalancer.Settings, epochs loadbalancer.EpochStore, ledger loadbalancer.LedgerStore, o loadbalancer.Observer) (Manager, error) {
+			NewManager: func(settings loadbalancer.Settings, epochs loadbalancer.EpochStore,
+				ledger loadbalancer.LedgerStore, o loadbalancer.Observer) (Manager, error) {
 				c.manager.observer, c.manager.pools = o, append(c.manager.pools, settings.PoolSettings)
 				c.epochs, c.ledger = epochs, ledger
 				return c.manager, nil
@@ -258,7 +262,8 @@ func runCluster(t *testing.T, yaml string, prepare func(*manager), before func(*
 		factory := informers.NewSharedInformerFactory(c.client, 0)
 		c.cloud.Initialize(nil, ctx.Done())
 		c.cloud.SetInformers(factory)
-		controller, err := servicecontroller.New(c.cloud, c.client, c.cloud.ServiceInformer(), c.cloud.NodeInformer(), "test", utilfeature.DefaultFeatureGate)
+		controller, err := servicecontroller.New(c.cloud, c.client, c.cloud.ServiceInformer(), c.cloud.NodeInformer(),
+			"test", utilfeature.DefaultFeatureGate)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -320,7 +325,8 @@ func (c *cluster) change(name string, change func(*v1.Service)) {
 
 func (c *cluster) create(svc *v1.Service) {
 	c.t.Helper()
-	if _, err := c.client.CoreV1().Services(svc.Namespace).Create(c.t.Context(), svc, metav1.CreateOptions{}); err != nil {
+	if _, err := c.client.CoreV1().Services(svc.Namespace).Create(c.t.Context(), svc,
+		metav1.CreateOptions{}); err != nil {
 		c.t.Fatal(err)
 	}
 	c.settle()
@@ -357,4 +363,5 @@ func desiredKey(namespace, name string) desired.Key {
 	return desired.Key{Namespace: namespace, Name: name}
 }
 
-var errAway = &loadbalancer.GatewaysError{Gateways: []loadbalancer.GatewayError{{Name: "gw1", Err: errors.New("gateway gw1: connection refused; is sshd running?")}}}
+var errAway = &loadbalancer.GatewaysError{Gateways: []loadbalancer.GatewayError{{Name: "gw1",
+	Err: errors.New("gateway gw1: connection refused; is sshd running?")}}}

@@ -15,8 +15,8 @@ import (
 // told on it.
 const EpochName = "cloud-provider-haproxy-epoch"
 
-// epochStore keeps the epoch in a ConfigMap, swapped by its resourceVersion. Not in leader election's Lease: that one is
-// renewed every two seconds by somebody else's code, and fencing must also work without leader election.
+// epochStore keeps the epoch in a ConfigMap, swapped by its resourceVersion. Not in leader election's Lease: that one
+// is renewed every two seconds by somebody else's code, and fencing must also work without leader election.
 type epochStore struct {
 	client  kubernetes.Interface
 	subject *subject

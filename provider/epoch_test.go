@@ -41,7 +41,8 @@ func TestEpoch(t *testing.T) {
 		}
 	}
 
-	if err := client.CoreV1().ConfigMaps("kube-system").Delete(t.Context(), EpochName, metav1.DeleteOptions{}); err != nil {
+	if err := client.CoreV1().ConfigMaps("kube-system").Delete(t.Context(), EpochName,
+		metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if held, err := store.Held(t.Context(), "fourth"); err != nil || !held {

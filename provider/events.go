@@ -10,8 +10,8 @@ import (
 	"k8s.io/client-go/tools/record"
 )
 
-// subject is the epoch's object as what Events about gateways, pools and the configuration are told on. Its UID, by which
-// `kubectl describe` finds Events, is known once the epoch was claimed.
+// subject is the epoch's object as what Events about gateways, pools and the configuration are told on. Its UID, by
+// which `kubectl describe` finds Events, is known once the epoch was claimed.
 type subject struct{ uid atomic.Pointer[types.UID] }
 
 // note remembers the UID of the object that the API server answered with.
@@ -32,12 +32,14 @@ func (s *subject) reference() *v1.ObjectReference {
 // gatewayAnnotation names on an Event the gateway that it is about.
 const gatewayAnnotation = Prefix + "gateway"
 
-// newBroadcaster makes what records Events. client-go drops all Events about an object after 25, until five minutes have
-// passed for each (EventSourceObjectSpamFilter); counted by reason and gateway, a gateway that comes and goes silences
-// neither the others nor what is told of the configuration.
+// newBroadcaster makes what records Events. client-go drops all Events about an object after 25, until five minutes
+// have passed for each (EventSourceObjectSpamFilter); counted by reason and gateway, a gateway that comes and goes
+// silences neither the others nor what is told of the configuration.
 func newBroadcaster() record.EventBroadcaster {
-	return record.NewBroadcaster(record.WithCorrelatorOptions(record.CorrelatorOptions{SpamKeyFunc: func(e *v1.Event) string {
+	return record.NewBroadcaster(record.WithCorrelatorOptions(record.CorrelatorOptions{SpamKeyFunc: func(
+		e *v1.Event) string {
 		about := e.InvolvedObject
-		return strings.Join([]string{about.Kind, about.Namespace, about.Name, string(about.UID), e.Type, e.Reason, e.Annotations[gatewayAnnotation]}, "/")
+		return strings.Join([]string{about.Kind, about.Namespace, about.Name, string(about.UID), e.Type, e.Reason,
+			e.Annotations[gatewayAnnotation]}, "/")
 	}}))
 }

@@ -117,7 +117,8 @@ func (c *cluster) wantUnwritten() {
 	c.t.Helper()
 	held := map[string]any{}
 	for kind, store := range map[string]cache.Store{
-		"Service": c.cloud.services.real.Informer().GetStore(), "Node": c.cloud.nodesOf.Informer().GetStore(), "Namespace": c.cloud.namespaces.Informer().GetStore(),
+		"Service": c.cloud.services.real.Informer().GetStore(),
+		"Node":    c.cloud.nodesOf.Informer().GetStore(), "Namespace": c.cloud.namespaces.Informer().GetStore(),
 	} {
 		for _, object := range store.List() {
 			held[kind+" "+object.(metav1.Object).GetNamespace()+"/"+object.(metav1.Object).GetName()] = object
@@ -128,7 +129,8 @@ func (c *cluster) wantUnwritten() {
 		var err error
 		switch object := held[name].(type) {
 		case *v1.Service:
-			current, err = c.client.CoreV1().Services(object.Namespace).Get(c.t.Context(), object.Name, metav1.GetOptions{})
+			current, err = c.client.CoreV1().Services(object.Namespace).Get(c.t.Context(), object.Name,
+				metav1.GetOptions{})
 		case *v1.Node:
 			current, err = c.client.CoreV1().Nodes().Get(c.t.Context(), object.Name, metav1.GetOptions{})
 		case *v1.Namespace:

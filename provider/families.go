@@ -55,20 +55,24 @@ func without(family v1.IPFamily, nodes []desired.Node) (names []string) {
 	return names
 }
 
-const mendFamily = "give the kubelets one (--node-ip), name it in nodes.addresses of the cloud config, or make the Service dual-stack"
+const mendFamily = "give the kubelets one (--node-ip), name it in nodes.addresses of the cloud config, or make the " +
+	"Service dual-stack"
 
-// reach warns when nodes have none of a single-stack Service's NodePorts. Those of a Service with a pool of its own are none
-// of its servers then, nor are they of an IPv6-only Service. But the shared pool has all nodes, those with IPv6 alone too.
+// reach warns when nodes have none of a single-stack Service's NodePorts. Those of a Service with a pool of its own are
+// none of its servers then, nor are they of an IPv6-only Service. But the shared pool has all nodes, those with IPv6
+// alone too.
 func (d *draft) reach(svc *v1.Service, nodes []desired.Node) {
 	for _, family := range []v1.IPFamily{v1.IPv4Protocol, v1.IPv6Protocol} {
 		lacking := without(family, nodes)
 		switch {
 		case !hasOnly(svc, family) || len(lacking) == 0:
 		case len(lacking) == len(nodes):
-			d.warn("No"+string(family)+"Node", "spec.ipFamilies is [%s] and none of %d eligible nodes has an %s address, so connections are refused; %s",
+			d.warn("No"+string(family)+"Node", "spec.ipFamilies is [%s] and none of %d eligible nodes has an %s "+
+				"address, so connections are refused; %s",
 				family, len(nodes), family, mendFamily)
 		case family == v1.IPv4Protocol && d.service.LoadBalancer.Pool == nil:
-			d.warn("NodeWithoutIPv4", "spec.ipFamilies is [IPv4] and %d of %d eligible nodes have no IPv4 address (%s), so they refuse their share of the connections, which are tried again at other nodes; %s",
+			d.warn("NodeWithoutIPv4", "spec.ipFamilies is [IPv4] and %d of %d eligible nodes have no IPv4 address "+
+				"(%s), so they refuse their share of the connections, which are tried again at other nodes; %s",
 				len(lacking), len(nodes), few(lacking), mendFamily)
 		}
 	}

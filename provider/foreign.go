@@ -14,8 +14,8 @@ type asked struct {
 	isSet, foreign bool
 }
 
-// ask reads an annotation: ours, or, where ours is absent and the configuration wants it (readForeignAnnotations), the one
-// with which another controller was asked for the same.
+// ask reads an annotation: ours, or, where ours is absent and the configuration wants it (readForeignAnnotations), the
+// one with which another controller was asked for the same.
 func (p *policy) ask(svc *v1.Service, key Annotation) asked {
 	if value, isSet := svc.Annotations[string(key)]; isSet {
 		return asked{where: "annotation " + string(key), value: value, isSet: true}
@@ -38,7 +38,8 @@ func (p *policy) ask(svc *v1.Service, key Annotation) asked {
 func foreignKeys(key Annotation) []string {
 	switch key {
 	case LoadBalancerIPs:
-		return []string{"metallb.io/loadBalancerIPs", "metallb.universe.tf/loadBalancerIPs", "kube-vip.io/loadbalancerIPs"}
+		return []string{"metallb.io/loadBalancerIPs", "metallb.universe.tf/loadBalancerIPs",
+			"kube-vip.io/loadbalancerIPs"}
 	case AddressPool:
 		return []string{"metallb.io/address-pool", "metallb.universe.tf/address-pool"}
 	case AllowSharedIP:

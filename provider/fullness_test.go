@@ -9,7 +9,8 @@ import (
 
 func TestFullnessIsToldOnTheWayUp(t *testing.T) {
 	count := func(assigned uint64) ipam.Count {
-		return ipam.Count{Pool: "main", Family: ipam.IPv4, Size: 20, Assigned: assigned, Releasing: 1, Reserved: 1, Quarantined: 1}
+		return ipam.Count{Pool: "main", Family: ipam.IPv4, Size: 20, Assigned: assigned, Releasing: 1, Reserved: 1,
+			Quarantined: 1}
 	}
 	f := newFullness()
 	for i, step := range []struct {
@@ -17,11 +18,13 @@ func TestFullnessIsToldOnTheWayUp(t *testing.T) {
 		want     string // reason and a part of the message
 	}{
 		{11, ""}, // 14 of 20
-		{12, "PoolFilling: pool main: 75 % of the IPv4 addresses are not free any more (15 of 20: 12 assigned, 1 releasing, 1 reserved, 1 quarantined)"},
+		{12, "PoolFilling: pool main: 75 % of the IPv4 addresses are not free any more (15 of 20: 12 assigned, 1 " +
+			"releasing, 1 reserved, 1 quarantined)"},
 		{13, ""},
 		{12, ""},
 		{15, "PoolFilling: pool main: 90 % "},
-		{17, "PoolExhausted: pool main has no free IPv4 address (20 of 20: 17 assigned, 1 releasing, 1 reserved, 1 quarantined): new Services that no other pool serves will wait"},
+		{17, "PoolExhausted: pool main has no free IPv4 address (20 of 20: 17 assigned, 1 releasing, 1 reserved, 1 " +
+			"quarantined): new Services that no other pool serves will wait"},
 		{17, ""},
 		{16, ""}, // 95 %: below 100 only
 		{17, "PoolExhausted: "},

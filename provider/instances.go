@@ -36,16 +36,16 @@ func (i *instances) InstanceExists(context.Context, *v1.Node) (bool, error) { re
 func (i *instances) InstanceShutdown(context.Context, *v1.Node) (bool, error) { return false, nil }
 
 // InstanceMetadata gives a node's provider ID and addresses: from the configuration, the provided-node-ip annotation,
-// the Node's status, or DNS inside nodes.cidrs, in this order. When nothing is found the Node stays tainted and a Warning
-// event says what to do.
+// the Node's status, or DNS inside nodes.cidrs, in this order. When nothing is found the Node stays tainted and a
+// Warning event says what to do.
 func (i *instances) InstanceMetadata(ctx context.Context, node *v1.Node) (*cloudprovider.InstanceMetadata, error) {
 	metadata := &cloudprovider.InstanceMetadata{ProviderID: node.Spec.ProviderID}
 	if metadata.ProviderID == "" {
 		metadata.ProviderID = ProviderName + "://" + node.Name
 	}
 	if known := ips(node); !uninitialized(node) && len(known) > 0 && containsAll(known, provided(node)) {
-		// Asked again every few minutes for every Node. A kubelet without the flag keeps its own list; do not fight it. One
-		// that came back with another --node-ip waits for us to say so.
+		// Asked again every few minutes for every Node. A kubelet without the flag keeps its own list; do not fight it.
+		// One that came back with another --node-ip waits for us to say so.
 		metadata.NodeAddresses = node.Status.Addresses
 		return metadata, nil
 	}
@@ -60,12 +60,16 @@ func (i *instances) InstanceMetadata(ctx context.Context, node *v1.Node) (*cloud
 	}
 	for _, a := range provided(node) { // the library insists on finding these in the answer
 		if !slices.Contains(found, a) {
-			metadata.NodeAddresses = append(metadata.NodeAddresses, v1.NodeAddress{Type: v1.NodeInternalIP, Address: a.String()})
+			metadata.NodeAddresses = append(metadata.NodeAddresses, v1.NodeAddress{Type: v1.NodeInternalIP,
+				Address: a.String()})
 		}
 	}
 	answered := slices.Clone(metadata.NodeAddresses)
 	for _, address := range node.Status.Addresses { // host names, and addresses of the other type
-		if !slices.ContainsFunc(answered, func(a v1.NodeAddress) bool { return a.Type == address.Type || a.Address == address.Address }) {
+		if !slices.ContainsFunc(answered, func(a v1.NodeAddress) bool {
+			return a.Type == address.Type ||
+				a.Address == address.Address
+		}) {
 			metadata.NodeAddresses = append(metadata.NodeAddresses, address)
 		}
 	}
@@ -76,7 +80,8 @@ func (i *instances) find(ctx context.Context, node *v1.Node) ([]netip.Addr, erro
 	found, err := nodeAddresses{i.config}.of(node)
 	if err == nil || len(i.config.CIDRs) == 0 {
 		if err != nil {
-			err = fmt.Errorf("%w, or name the node's network in nodes.cidrs, so that its host name may be looked up", err)
+			err = fmt.Errorf("%w, or name the node's network in nodes.cidrs, so that its host name may be looked up",
+				err)
 		}
 		return found, err
 	}

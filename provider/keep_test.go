@@ -21,22 +21,24 @@ func TestKeepIP(t *testing.T) {
 		leave  func(*v1.Service)
 		want   bool
 	}{
-		"deleted":                 {[]func(*v1.Service){keepIP}, deleting, true},
-		"of our class, deleted":   {[]func(*v1.Service){keepIP, class("cloud-provider-haproxy/gateway")}, deleting, true},
+		"deleted": {[]func(*v1.Service){keepIP}, deleting, true},
+		"of our class, deleted": {[]func(*v1.Service){keepIP, class("cloud-provider-haproxy/gateway")},
+			deleting, true},
 		"type changed":            {[]func(*v1.Service){keepIP}, clusterIP, true},
 		"deleted, not kept":       {nil, deleting, false},
 		"type changed, not kept":  {[]func(*v1.Service){annotate(string(KeepIP), "false")}, clusterIP, false},
 		"annotation with the end": {nil, func(svc *v1.Service) { keepIP(svc); deleting(svc) }, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			inCluster(t, testConfig, nil, []runtime.Object{worker("a", "192.0.2.21"), named("web", test.change...)}, func(c *cluster) {
-				c.wantAddress("web", "192.0.2.64")
-				c.change("web", test.leave)
-				c.wantFinalizer("web", false)
-				if kept, told := c.manager.kept[key("web")]; !told || kept != test.want {
-					t.Errorf("told to keep: %v (deleted: %v), want %v", kept, told, test.want)
-				}
-			})
+			inCluster(t, testConfig, nil, []runtime.Object{worker("a", "192.0.2.21"), named("web", test.change...)},
+				func(c *cluster) {
+					c.wantAddress("web", "192.0.2.64")
+					c.change("web", test.leave)
+					c.wantFinalizer("web", false)
+					if kept, told := c.manager.kept[key("web")]; !told || kept != test.want {
+						t.Errorf("told to keep: %v (deleted: %v), want %v", kept, told, test.want)
+					}
+				})
 		})
 	}
 }
@@ -75,7 +77,8 @@ func TestKeepIPWhileWeWereAway(t *testing.T) {
 		if want := []string{"changed", "deleted", "pending"}; !slices.Equal(replayed, want) {
 			t.Errorf("replayed %q, want %q", replayed, want)
 		}
-		if diff := cmp.Diff(map[desired.Key]bool{key("deleted"): true, key("changed"): true, key("not-kept"): false}, c.manager.kept); diff != "" {
+		if diff := cmp.Diff(map[desired.Key]bool{key("deleted"): true, key("changed"): true, key("not-kept"): false},
+			c.manager.kept); diff != "" {
 			t.Errorf("deleted and kept (-want +got):\n%s", diff)
 		}
 		c.wantFinalizer("foreign", true)
@@ -85,7 +88,8 @@ func TestKeepIPWhileWeWereAway(t *testing.T) {
 
 // What is told in Replay lets Manager claim a shared address also for a Service that is faulty.
 func TestReplayTellsSharing(t *testing.T) {
-	faulty := named("faulty", annotate(string(AllowSharedIP), "k"), annotate(string(LoadBalancerIPs), "x"), publishing("192.0.2.90"))
+	faulty := named("faulty", annotate(string(AllowSharedIP), "k"), annotate(string(LoadBalancerIPs), "x"),
+		publishing("192.0.2.90"))
 	inCluster(t, testConfig, nil, []runtime.Object{worker("a", "192.0.2.21"), faulty}, func(c *cluster) {
 		if len(c.manager.replays) != 1 {
 			t.Fatalf("replayed %+v", c.manager.replays)
@@ -98,7 +102,8 @@ func TestReplayTellsSharing(t *testing.T) {
 
 // A Service that nobody can serve is forgotten when it is gone.
 func TestGoneServicesAreForgotten(t *testing.T) {
-	inCluster(t, testConfig, nil, []runtime.Object{worker("a", "192.0.2.21"), named("web", annotate(string(AddressPool), "gold"), annotate(Prefix+"x", "1"))}, func(c *cluster) {
+	inCluster(t, testConfig, nil, []runtime.Object{worker("a", "192.0.2.21"),
+		named("web", annotate(string(AddressPool), "gold"), annotate(Prefix+"x", "1"))}, func(c *cluster) {
 		if len(c.cloud.balancer.waiting.keys) != 1 || len(c.cloud.balancer.warnings.told) != 1 {
 			t.Fatalf("waiting %v, told %v", c.cloud.balancer.waiting.keys, c.cloud.balancer.warnings.told)
 		}
@@ -107,7 +112,8 @@ func TestGoneServicesAreForgotten(t *testing.T) {
 		}
 		c.settle()
 		if len(c.cloud.balancer.waiting.keys) != 0 || len(c.cloud.balancer.warnings.told) != 0 {
-			t.Errorf("waiting %v, told %v after it was deleted", c.cloud.balancer.waiting.keys, c.cloud.balancer.warnings.told)
+			t.Errorf("waiting %v, told %v after it was deleted", c.cloud.balancer.waiting.keys,
+				c.cloud.balancer.warnings.told)
 		}
 	})
 }

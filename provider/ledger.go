@@ -24,8 +24,8 @@ import (
 const LedgerName = "cloud-provider-haproxy-addresses"
 
 const (
-	// ledgerKey is the key of the ConfigMap with the content (ledgerfile.go), manualKey the one with what a person has to
-	// know.
+	// ledgerKey is the key of the ConfigMap with the content (ledgerfile.go), manualKey the one with what a person has
+	// to know.
 	ledgerKey = "addresses.yaml"
 	manualKey = "README"
 
@@ -40,8 +40,8 @@ releasing: addresses that a gateway which is away may still hold. The controller
 `
 )
 
-// ledgerStore implements loadbalancer.LedgerStore. What is written replaces exactly what was read: an edit that nobody has
-// read yet, or that cannot be read, is never lost.
+// ledgerStore implements loadbalancer.LedgerStore. What is written replaces exactly what was read: an edit that nobody
+// has read yet, or that cannot be read, is never lost.
 type ledgerStore struct {
 	client kubernetes.Interface
 	// never says why no Service can have an address, as the pools are now; empty: one can.
@@ -79,15 +79,16 @@ func (s *ledgerStore) Read(ctx context.Context) (*loadbalancer.Ledger, error) {
 	}
 	ledger, err := parseLedger([]byte(content))
 	if err != nil {
-		return nil, fmt.Errorf("%s: %s; mend it with %s, until then nothing is written there", ledgerPlace, oneLine(err), ledgerEdit)
+		return nil, fmt.Errorf("%s: %s; mend it with %s, until then nothing is written there",
+			ledgerPlace, oneLine(err), ledgerEdit)
 	}
 	s.known, s.current = true, object
 	s.tellIdle(ledger.Kept)
 	return &ledger, nil
 }
 
-// tellIdle tells of entries that keep an address which no Service can have, once until they change: a slip of the pen, or a
-// pool that is gone. It is called with mu held.
+// tellIdle tells of entries that keep an address which no Service can have, once until they change: a slip of the pen,
+// or a pool that is gone. It is called with mu held.
 func (s *ledgerStore) tellIdle(kept []ipam.Reservation) {
 	var idle []string
 	for _, k := range kept {
@@ -112,7 +113,8 @@ func (s *ledgerStore) tellIdle(kept []ipam.Reservation) {
 type idleEntriesError struct{ entries string }
 
 func (e *idleEntriesError) Error() string {
-	return fmt.Sprintf("%s: what is kept here is of no use, for no Service can have it: %s; delete the entries (%s), or give "+
+	return fmt.Sprintf("%s: what is kept here is of no use, for no Service can have it: %s; delete the entries (%s), "+
+		"or give "+
 		"the addresses to a pool", ledgerPlace, e.entries, ledgerEdit)
 }
 
@@ -125,7 +127,8 @@ func (s *ledgerStore) Write(ctx context.Context, ledger loadbalancer.Ledger) err
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.known {
-		return &loadbalancer.LedgerChangedError{Err: fmt.Errorf("ConfigMap %s/%s: what stands there now was not read", metav1.NamespaceSystem, LedgerName)}
+		return &loadbalancer.LedgerChangedError{Err: fmt.Errorf("ConfigMap %s/%s: what stands there now was not read",
+			metav1.NamespaceSystem, LedgerName)}
 	}
 	written, err := s.replace(ctx, string(content))
 	if err == nil {

@@ -11,15 +11,17 @@ var ledgerFaults = map[string]struct {
 	content string
 	want    []string
 }{
-	"no YAML":   {"kept: [", []string{"file: is not YAML: line 1: did not find expected node content"}},
-	"a tab":     {"kept:\n\t- {}\n", []string{"file: is not YAML: line 2: found character that cannot start any token"}},
+	"no YAML": {"kept: [", []string{"file: is not YAML: line 1: did not find expected node content"}},
+	"a tab": {"kept:\n\t- {}\n",
+		[]string{"file: is not YAML: line 2: found character that cannot start any token"}},
 	"a text":    {"none\n", []string{`file: line 1: is "none"; a mapping (key: value) is allowed`}},
 	"two":       {"kept: []\n---\nkept: []\n", []string{"file: holds more than one YAML document; one is allowed"}},
 	"an anchor": {"kept: &k []\n", []string{"kept: line 1: uses a YAML anchor or alias; write the value out"}},
 	"unknown sections": {"keep: []\nquarantine: []\n", []string{
 		"keep: line 1: unknown field; here are allowed: kept, quarantined, releasing",
 		"quarantine: line 2: unknown field; here are allowed: kept, quarantined, releasing"}},
-	"a section twice": {"kept: []\nkept: []\n", []string{"kept: line 2: is written twice, first in line 1; once is allowed"}},
+	"a section twice": {"kept: []\nkept: []\n", []string{"kept: line 2: is written twice, first in line 1; once is " +
+		"allowed"}},
 	"as in the configuration": {"kept: {192.0.2.70: default/web}\n", []string{
 		"kept: line 1: is a mapping; a list (each entry begins with -) is allowed"}},
 	"one entry, no list": {"kept: {address: 192.0.2.70, service: default/web}\nquarantined: 192.0.2.71\n", []string{

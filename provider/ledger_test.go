@@ -39,7 +39,8 @@ func swapping(objects ...runtime.Object) *fake.Clientset {
 			return true, nil, err
 		}
 		if current.(*v1.ConfigMap).ResourceVersion != next.ResourceVersion {
-			return true, nil, apierrors.NewConflict(v1.Resource("configmaps"), next.Name, errors.New("the object has been modified"))
+			return true, nil, apierrors.NewConflict(v1.Resource("configmaps"), next.Name,
+				errors.New("the object has been modified"))
 		}
 		versions++
 		next.ResourceVersion = strconv.Itoa(versions)
@@ -55,18 +56,23 @@ func storeOf(client kubernetes.Interface) *ledgerStore {
 
 func ledgerObject(content string) *v1.ConfigMap {
 	return &v1.ConfigMap{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system", Name: LedgerName, ResourceVersion: "7", Labels: map[string]string{"theirs": "1"}},
-		Data:       map[string]string{"addresses.yaml": content, "notes": "theirs too"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system", Name: LedgerName, ResourceVersion: "7",
+			Labels: map[string]string{"theirs": "1"}},
+		Data: map[string]string{"addresses.yaml": content, "notes": "theirs too"},
 	}
 }
 
 func aLedger() loadbalancer.Ledger {
 	return loadbalancer.Ledger{
-		Kept:        []ipam.Reservation{{Address: addr("192.0.2.70"), Owner: ipam.Owner{Namespace: "default", Name: "web"}}},
-		Quarantined: []loadbalancer.Quarantine{{Address: addr("192.0.2.71"), By: "52:54:00:12:34:56", Until: time.Date(2026, 11, 23, 14, 0, 0, 0, time.UTC)}},
+		Kept: []ipam.Reservation{{Address: addr("192.0.2.70"),
+			Owner: ipam.Owner{Namespace: "default", Name: "web"}}},
+		Quarantined: []loadbalancer.Quarantine{{Address: addr("192.0.2.71"), By: "52:54:00:12:34:56",
+			Until: time.Date(2026, 11, 23, 14, 0, 0, 0, time.UTC)}},
 		Releasing: []desired.Releasing{
 			{Address: addr("192.0.2.72"), Owner: key("old"), SinceEpoch: 4, SinceSequence: 17},
-			{Address: addr("2001:db8::72"), Owner: key("shared"), Ports: []desired.Port{{Protocol: desired.TCP, Port: 80}, {Protocol: desired.UDP, Port: 53}}, SinceEpoch: 4, SinceSequence: 18},
+			{Address: addr("2001:db8::72"), Owner: key("shared"),
+				Ports: []desired.Port{{Protocol: desired.TCP, Port: 80}, {Protocol: desired.UDP,
+					Port: 53}}, SinceEpoch: 4, SinceSequence: 18},
 		},
 	}
 }
@@ -142,7 +148,8 @@ kept:
 	if len(got.Kept) != 2 || got.Kept[0].Address != addr("192.0.2.70") {
 		t.Errorf("kept %v, want both, sorted", got.Kept)
 	}
-	if len(got.Quarantined) != 1 || got.Quarantined[0].By != "52:54:00:12:34:56" || !got.Quarantined[0].Until.Equal(aLedger().Quarantined[0].Until) {
+	if len(got.Quarantined) != 1 || got.Quarantined[0].By != "52:54:00:12:34:56" ||
+		!got.Quarantined[0].Until.Equal(aLedger().Quarantined[0].Until) {
 		t.Errorf("quarantined %+v", got.Quarantined)
 	}
 	if err := store.Write(t.Context(), aLedger()); err != nil {
@@ -163,8 +170,10 @@ func TestLedgerFaultsAreToldAndNothingIsOverwritten(t *testing.T) {
 			client := swapping(ledgerObject(test.content))
 			store := storeOf(client)
 			_, err := store.Read(t.Context())
-			want := "ConfigMap kube-system/cloud-provider-haproxy-addresses, addresses.yaml: " + strings.Join(test.want, "; ") +
-				"; mend it with kubectl -n kube-system edit configmap cloud-provider-haproxy-addresses, until then nothing is written there"
+			want := "ConfigMap kube-system/cloud-provider-haproxy-addresses, addresses.yaml: " +
+				strings.Join(test.want, "; ") +
+				"; mend it with kubectl -n kube-system edit configmap cloud-provider-haproxy-addresses, until then " +
+				"nothing is written there"
 			if diff := cmp.Diff(strings.Split(want, "; "), strings.Split(fmt.Sprint(err), "; ")); diff != "" {
 				t.Errorf("what is told (-want +got):\n%s", diff)
 			}
@@ -192,7 +201,8 @@ func TestLedgerTellsTimeInSeconds(t *testing.T) {
 
 // What is written can be read back, whatever a stranger is called.
 func TestLedgerKeepsOddTexts(t *testing.T) {
-	for _, by := range []string{"", "~", "null", "yes", "0x1", "1e3", "12:34:56", "52:54:00:12:34:56", "&a", "- x", "a: b #c", `"`, "a\nb", "2026-11-23"} {
+	for _, by := range []string{"", "~", "null", "yes", "0x1", "1e3", "12:34:56", "52:54:00:12:34:56", "&a", "- x",
+		"a: b #c", `"`, "a\nb", "2026-11-23"} {
 		ledger := aLedger()
 		ledger.Quarantined[0].By = by
 		b, err := renderLedger(ledger)
@@ -215,24 +225,28 @@ func TestLedgerIsComparedAndSwapped(t *testing.T) {
 	}{
 		"edited": {[]runtime.Object{ledgerObject(aLedgerFile)}, func(t *testing.T, client *fake.Clientset) {
 			object := ledgerObject(edited)
-			if _, err := client.CoreV1().ConfigMaps("kube-system").Update(t.Context(), object, metav1.UpdateOptions{}); err != nil {
+			if _, err := client.CoreV1().ConfigMaps("kube-system").Update(t.Context(), object,
+				metav1.UpdateOptions{}); err != nil {
 				t.Fatal(err)
 			}
 		}},
 		"created": {nil, func(t *testing.T, client *fake.Clientset) {
-			if _, err := client.CoreV1().ConfigMaps("kube-system").Create(t.Context(), ledgerObject(edited), metav1.CreateOptions{}); err != nil {
+			if _, err := client.CoreV1().ConfigMaps("kube-system").Create(t.Context(), ledgerObject(edited),
+				metav1.CreateOptions{}); err != nil {
 				t.Fatal(err)
 			}
 		}},
 		"key deleted": {[]runtime.Object{ledgerObject(aLedgerFile)}, func(t *testing.T, client *fake.Clientset) {
 			object := ledgerObject("")
 			delete(object.Data, "addresses.yaml")
-			if _, err := client.CoreV1().ConfigMaps("kube-system").Update(t.Context(), object, metav1.UpdateOptions{}); err != nil {
+			if _, err := client.CoreV1().ConfigMaps("kube-system").Update(t.Context(), object,
+				metav1.UpdateOptions{}); err != nil {
 				t.Fatal(err)
 			}
 		}},
 		"deleted": {[]runtime.Object{ledgerObject(aLedgerFile)}, func(t *testing.T, client *fake.Clientset) {
-			if err := client.CoreV1().ConfigMaps("kube-system").Delete(t.Context(), LedgerName, metav1.DeleteOptions{}); err != nil {
+			if err := client.CoreV1().ConfigMaps("kube-system").Delete(t.Context(), LedgerName,
+				metav1.DeleteOptions{}); err != nil {
 				t.Fatal(err)
 			}
 		}},
@@ -246,12 +260,14 @@ func TestLedgerIsComparedAndSwapped(t *testing.T) {
 			test.race(t, client)
 			for range 2 { // trying again without reading is no way
 				var changed *loadbalancer.LedgerChangedError
-				if err := store.Write(t.Context(), loadbalancer.Ledger{}); !errors.As(err, &changed) || !strings.Contains(err.Error(), LedgerName) {
+				if err := store.Write(t.Context(), loadbalancer.Ledger{}); !errors.As(err, &changed) ||
+					!strings.Contains(err.Error(), LedgerName) {
 					t.Fatalf("writing over somebody else's change: %v", err)
 				}
 			}
 			got, err := store.Read(t.Context())
-			if err != nil || (got == nil) != (name == "deleted" || name == "key deleted") || got != nil && (len(got.Kept) != 1 || got.Kept[0].Owner.Name != "edited") {
+			if err != nil || (got == nil) != (name == "deleted" || name == "key deleted") || got != nil &&
+				(len(got.Kept) != 1 || got.Kept[0].Owner.Name != "edited") {
 				t.Errorf("read %+v, %v", got, err)
 			}
 			if err := store.Write(t.Context(), aLedger()); err != nil {

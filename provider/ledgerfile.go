@@ -126,7 +126,8 @@ func sortLedger(l *loadbalancer.Ledger) {
 	})
 }
 
-// ledgerReader judges what could be read. What would make every State invalid is refused here, where its place can be told.
+// ledgerReader judges what could be read. What would make every State invalid is refused here, where its place can be
+// told.
 type ledgerReader struct{ faults *strict.Faults }
 
 // once tells of an entry that says the same as the one at first, if there is such a one.

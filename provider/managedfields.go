@@ -32,7 +32,8 @@ func (o ownership) wrote(svc *v1.Service, found func(managed) bool) bool {
 			continue
 		}
 		var fields managed
-		if json.Unmarshal(entry.FieldsV1.GetRawBytes(), &fields) == nil && found(fields) { // else another program's mistake
+		// What cannot be read is another program's mistake.
+		if json.Unmarshal(entry.FieldsV1.GetRawBytes(), &fields) == nil && found(fields) {
 			return true
 		}
 	}
@@ -53,20 +54,23 @@ func (o ownership) wroteStatus(svc *v1.Service) bool {
 	return o.wrote(svc, func(fields managed) bool { return fields.Status.LoadBalancer.Ingress != nil })
 }
 
-// claimFinalizer has managedFields say that the cleanup finalizer is ours too, of a Service that another controller served
-// before us or that was made with it. Without that nothing but the gateways' State would tell it after a change of the type,
-// and that is silent as soon as they let the Service go: a controller that dies before the finalizer is off would leave it
-// for ever. The library adds none where one is.
+// claimFinalizer has managedFields say that the cleanup finalizer is ours too, of a Service that another controller
+// served before us or that was made with it. Without that nothing but the gateways' State would tell it after a change
+// of the type, and that is silent as soon as they let the Service go: a controller that dies before the finalizer is
+// off would leave it for ever. The library adds none where one is.
 func claimFinalizer(client kubernetes.Interface, o ownership) func(context.Context, *v1.Service) error {
 	return func(ctx context.Context, svc *v1.Service) error {
 		if !hasFinalizer(svc) || o.addedFinalizer(svc) {
 			return nil
 		}
-		claim := corev1.Service(svc.Name, svc.Namespace).WithUID(svc.UID).WithFinalizers(servicehelper.LoadBalancerCleanupFinalizer)
+		claim := corev1.Service(svc.Name,
+			svc.Namespace).WithUID(svc.UID).WithFinalizers(servicehelper.LoadBalancerCleanupFinalizer)
 		// The library patches finalizers as part of the status as well: we may write nothing else of a Service.
-		_, err := client.CoreV1().Services(svc.Namespace).ApplyStatus(ctx, claim, metav1.ApplyOptions{FieldManager: o.fieldManager, Force: true})
+		_, err := client.CoreV1().Services(svc.Namespace).ApplyStatus(ctx, claim,
+			metav1.ApplyOptions{FieldManager: o.fieldManager, Force: true})
 		if err != nil {
-			return fmt.Errorf("claiming the finalizer %s of Service %s: %w", servicehelper.LoadBalancerCleanupFinalizer, keyOf(svc), err)
+			return fmt.Errorf("claiming the finalizer %s of Service %s: %w", servicehelper.LoadBalancerCleanupFinalizer,
+				keyOf(svc), err)
 		}
 		return nil
 	}

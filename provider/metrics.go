@@ -29,8 +29,8 @@ type measures struct {
 	reloads       *metrics.CounterVec
 	valid         *metrics.Gauge
 
-	// pools are the label values of the series of pool that there are, gateways the names of those that something was told
-	// of. Only round and gateway use them, one at a time.
+	// pools are the label values of the series of pool that there are, gateways the names of those that something was
+	// told of. Only round and gateway use them, one at a time.
 	pools    map[[3]string]bool
 	gateways map[string]bool
 }
@@ -38,37 +38,52 @@ type measures struct {
 // newMeasures makes the metrics and hands them to register (legacyregistry.MustRegister in production).
 func newMeasures(register func(...metrics.Registerable)) *measures {
 	counter := func(name, help string) *metrics.CounterOpts {
-		return &metrics.CounterOpts{Subsystem: "cloud_provider_haproxy", Name: name, Help: help, StabilityLevel: metrics.ALPHA}
+		return &metrics.CounterOpts{Subsystem: "cloud_provider_haproxy", Name: name, Help: help,
+			StabilityLevel: metrics.ALPHA}
 	}
 	gauge := func(name, help string) *metrics.GaugeOpts {
-		return &metrics.GaugeOpts{Subsystem: "cloud_provider_haproxy", Name: name, Help: help, StabilityLevel: metrics.ALPHA}
+		return &metrics.GaugeOpts{Subsystem: "cloud_provider_haproxy", Name: name, Help: help,
+			StabilityLevel: metrics.ALPHA}
 	}
-	// A gauge without labels is 0 from the beginning; one of a vector is not there until it is set. Who waits for its turn to
-	// lead knows nothing, and must not look like a cluster without nodes.
+	// A gauge without labels is 0 from the beginning; one of a vector is not there until it is set. Who waits for its
+	// turn to lead knows nothing, and must not look like a cluster without nodes.
 	alone := func(name, help string) *metrics.GaugeVec { return metrics.NewGaugeVec(gauge(name, help), nil) }
 	m := &measures{
 		rounds: metrics.NewCounterVec(counter("rounds_total",
-			"Rounds, in each of which one State was brought to the gateways, by reason (change, retry, resync, repair) and result (success, failure)."), []string{"reason", "result"}),
-		duration: metrics.NewHistogram(&metrics.HistogramOpts{Subsystem: "cloud_provider_haproxy", Name: "round_duration_seconds",
-			Help: "How long a round took.", Buckets: metrics.ExponentialBuckets(0.005, 2, 14), StabilityLevel: metrics.ALPHA}),
-		joined:   metrics.NewCounter(counter("round_calls_total", "Service changes that rounds answered; divided by rounds_total it says how many share a round.")),
-		attempts: metrics.NewCounter(counter("round_attempts_total", "States pushed; more than rounds_total when load balancers were at fault and the rest was tried again.")),
+			"Rounds, in each of which one State was brought to the gateways, by reason (change, retry, resync, "+
+				"repair) and result (success, failure)."), []string{"reason", "result"}),
+		duration: metrics.NewHistogram(&metrics.HistogramOpts{Subsystem: "cloud_provider_haproxy",
+			Name: "round_duration_seconds", Help: "How long a round took.",
+			Buckets: metrics.ExponentialBuckets(0.005, 2, 14), StabilityLevel: metrics.ALPHA}),
+		joined: metrics.NewCounter(counter("round_calls_total", "Service changes that rounds answered; divided by "+
+			"rounds_total it says how many share a round.")),
+		attempts: metrics.NewCounter(counter("round_attempts_total", "States pushed; more than rounds_total when "+
+			"load balancers were at fault and the rest was tried again.")),
 		outcomes: metrics.NewCounterVec(counter("outcomes_total",
-			"Confirmations by gateway and outcome (Unchanged, Runtime, Reloaded, RolledBack, Refused, Stuck)."), []string{"gateway", "outcome"}),
-		confirming:    metrics.NewGaugeVec(gauge("gateway_confirming", "1 while a gateway confirms what it is told, 0 while it does not."), []string{"gateway"}),
-		inSync:        metrics.NewGaugeVec(gauge("gateway_in_sync", "1 while what runs on a gateway is what it was told, 0 when it is known to differ."), []string{"gateway"}),
+			"Confirmations by gateway and outcome (Unchanged, Runtime, Reloaded, RolledBack, Refused, Stuck)."),
+			[]string{"gateway", "outcome"}),
+		confirming: metrics.NewGaugeVec(gauge("gateway_confirming", "1 while a gateway confirms what it is told, "+
+			"0 while it does not."), []string{"gateway"}),
+		inSync: metrics.NewGaugeVec(gauge("gateway_in_sync", "1 while what runs on a gateway is what it was "+
+			"told, 0 when it is known to differ."), []string{"gateway"}),
 		loadBalancers: alone("load_balancers", "Load balancers in the newest State."),
 		vips:          alone("vips", "Floating addresses in the newest State, the control plane's included."),
 		epoch:         alone("epoch", "Epoch of the newest State: it rises when a controller takes over."),
-		pool:          metrics.NewGaugeVec(gauge("pool_addresses", "Addresses by pool, family and state (size, assigned, releasing, reserved, quarantined)."), []string{"pool", "family", "state"}),
-		eligible:      alone("eligible_nodes", "Nodes that get connections."),
+		pool: metrics.NewGaugeVec(gauge("pool_addresses", "Addresses by pool, family and state (size, "+
+			"assigned, releasing, reserved, quarantined)."), []string{"pool", "family", "state"}),
+		eligible: alone("eligible_nodes", "Nodes that get connections."),
 		conflicts: metrics.NewCounterVec(counter("conflicts_total",
-			"Addresses that a machine which is no gateway answered for, by pool and kind: new (another one was taken), requested (the Service waits), held (a Service has it and shares its connections with that machine)."), []string{"pool", "kind"}),
-		reloads: metrics.NewCounterVec(counter("config_reloads_total", "Changes of the configuration file, by result (success, failure)."), []string{"result"}),
-		valid:   metrics.NewGauge(gauge("config_valid", "1 while the configuration file is what is in effect, 0 while it is wrong and the former one stays in effect.")),
-		pools:   map[[3]string]bool{}, gateways: map[string]bool{},
+			"Addresses that a machine which is no gateway answered for, by pool and kind: new (another one was "+
+				"taken), requested (the Service waits), held (a Service has it and shares its connections with that "+
+				"machine)."), []string{"pool", "kind"}),
+		reloads: metrics.NewCounterVec(counter("config_reloads_total", "Changes of the configuration file, by result "+
+			"(success, failure)."), []string{"result"}),
+		valid: metrics.NewGauge(gauge("config_valid", "1 while the configuration file is what is in effect, 0 "+
+			"while it is wrong and the former one stays in effect.")),
+		pools: map[[3]string]bool{}, gateways: map[string]bool{},
 	}
-	register(m.rounds, m.duration, m.joined, m.attempts, m.outcomes, m.confirming, m.inSync, m.loadBalancers, m.vips, m.epoch, m.pool, m.eligible, m.conflicts, m.reloads, m.valid)
+	register(m.rounds, m.duration, m.joined, m.attempts, m.outcomes, m.confirming, m.inSync, m.loadBalancers, m.vips,
+		m.epoch, m.pool, m.eligible, m.conflicts, m.reloads, m.valid)
 	m.valid.Set(1) // the process has not begun without
 	return m
 }
@@ -99,7 +114,8 @@ func (m *measures) countPools(counts []ipam.Count) {
 	current := map[[3]string]bool{}
 	for _, c := range counts {
 		for state, value := range map[string]uint64{
-			"size": c.Size, "assigned": c.Assigned, "releasing": c.Releasing, "reserved": c.Reserved, "quarantined": c.Quarantined,
+			"size": c.Size, "assigned": c.Assigned, "releasing": c.Releasing, "reserved": c.Reserved,
+			"quarantined": c.Quarantined,
 		} {
 			series := [3]string{c.Pool, fmt.Sprint(c.Family), state}
 			current[series] = true

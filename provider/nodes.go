@@ -63,7 +63,8 @@ func (c chooser) choose(nodes []*v1.Node) *nodeSet {
 		}
 		if i := slices.IndexFunc(addresses, func(a netip.Addr) bool { return owner[a] != "" }); i >= 0 {
 			// Two with one address: a State with that would be refused as a whole.
-			set.unusable = append(set.unusable, fmt.Sprintf("node %s: its address %s is that of %s", node.Name, addresses[i], owner[addresses[i]]))
+			set.unusable = append(set.unusable, fmt.Sprintf("node %s: its address %s is that of %s", node.Name,
+				addresses[i], owner[addresses[i]]))
 			continue
 		}
 		for _, a := range addresses {
@@ -80,8 +81,9 @@ func (s *nodeSet) noneEligible() string {
 	case s.total == 0:
 		return "the cluster has no node, so nothing can serve; connections are refused"
 	case s.excluded > 0:
-		return fmt.Sprintf("no node may serve, so connections are refused: %d of %d nodes carry the label %s, which kubeadm sets on control-plane nodes; "+
-			"if they shall serve: kubectl label node NAME %s-%s", s.excluded, s.total, v1.LabelNodeExcludeBalancers, v1.LabelNodeExcludeBalancers, s.others())
+		return fmt.Sprintf("no node may serve, so connections are refused: %d of %d nodes carry the label %s, which "+
+			"kubeadm sets on control-plane nodes; if they shall serve: kubectl label node NAME %s-%s",
+			s.excluded, s.total, v1.LabelNodeExcludeBalancers, v1.LabelNodeExcludeBalancers, s.others())
 	default:
 		return fmt.Sprintf("none of %d nodes can serve, so connections are refused%s", s.total, s.others())
 	}

@@ -46,10 +46,12 @@ func (i silentInformer) AddEventHandler(cache.ResourceEventHandler) (cache.Resou
 	return i.SharedIndexInformer.AddEventHandler(cache.ResourceEventHandlerFuncs{})
 }
 
-func (i silentInformer) AddEventHandlerWithResyncPeriod(_ cache.ResourceEventHandler, period time.Duration) (cache.ResourceEventHandlerRegistration, error) {
+func (i silentInformer) AddEventHandlerWithResyncPeriod(_ cache.ResourceEventHandler,
+	period time.Duration) (cache.ResourceEventHandlerRegistration, error) {
 	return i.SharedIndexInformer.AddEventHandlerWithResyncPeriod(cache.ResourceEventHandlerFuncs{}, period)
 }
 
-func (i silentInformer) AddEventHandlerWithOptions(_ cache.ResourceEventHandler, options cache.HandlerOptions) (cache.ResourceEventHandlerRegistration, error) {
+func (i silentInformer) AddEventHandlerWithOptions(_ cache.ResourceEventHandler,
+	options cache.HandlerOptions) (cache.ResourceEventHandlerRegistration, error) {
 	return i.SharedIndexInformer.AddEventHandlerWithOptions(cache.ResourceEventHandlerFuncs{}, options)
 }

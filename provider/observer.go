@@ -41,13 +41,15 @@ func (o *observer) RoundDone(r loadbalancer.Round) {
 func (o *observer) GatewayChanged(s loadbalancer.GatewayStatus) {
 	o.measures.gateway(s)
 	tell := func(kind, reason, format string, args ...any) {
-		o.recorder.AnnotatedEventf(o.subject.reference(), map[string]string{gatewayAnnotation: s.Name}, kind, reason, format, args...)
+		o.recorder.AnnotatedEventf(o.subject.reference(), map[string]string{gatewayAnnotation: s.Name}, kind, reason,
+			format, args...)
 	}
 	switch {
 	case s.Err != nil:
 		tell(v1.EventTypeWarning, "GatewayAway", "%v", s.Err)
 	case !s.InSync:
-		tell(v1.EventTypeWarning, "GatewayDrifted", "gateway %s runs something else than it was told: %s", s.Name, strings.Join(s.Drift, "; "))
+		tell(v1.EventTypeWarning, "GatewayDrifted", "gateway %s runs something else than it was told: %s", s.Name,
+			strings.Join(s.Drift, "; "))
 	default:
 		tell(v1.EventTypeNormal, "GatewayConfirms", "gateway %s confirms what it is told (%s)", s.Name, s.Confirmed)
 		o.wake(gateways)

@@ -19,15 +19,18 @@ import (
 
 // What Manager notices becomes an Event where somebody looks, with a reason by which it can be found.
 func TestNotices(t *testing.T) {
-	held := &loadbalancer.ConflictError{Address: addr("192.0.2.70"), Gateway: "gw1", MAC: "52:54:00:00:00:01", Held: true}
+	held := &loadbalancer.ConflictError{Address: addr("192.0.2.70"), Gateway: "gw1",
+		MAC: "52:54:00:00:00:01", Held: true}
 	inCluster(t, testConfig, nil, []runtime.Object{worker("a", "192.0.2.21"), named("web")}, func(c *cluster) {
 		o := c.manager.observer
 		for reason, err := range map[string]error{
-			"AddressConflict":     held,
-			"AddressTaken":        &ipam.TakenError{Address: addr("192.0.2.70"), Holder: ipam.Holder{Owner: ipam.Owner{Namespace: "default", Name: "elder"}}},
+			"AddressConflict": held,
+			"AddressTaken": &ipam.TakenError{Address: addr("192.0.2.70"),
+				Holder: ipam.Holder{Owner: ipam.Owner{Namespace: "default", Name: "elder"}}},
 			"AddressOutsidePools": &ipam.OutsideError{Address: addr("192.0.2.1")},
-			"AddressExcluded":     &ipam.ExcludedError{Address: addr("192.0.2.70"), Reason: "VRRP address of gateway gw1"},
-			"LoadBalancerNotice":  errors.New("something else"),
+			"AddressExcluded": &ipam.ExcludedError{Address: addr("192.0.2.70"),
+				Reason: "VRRP address of gateway gw1"},
+			"LoadBalancerNotice": errors.New("something else"),
 		} {
 			o.ServiceNotice(key("web"), err)
 			c.settle()
@@ -52,18 +55,21 @@ func TestNotices(t *testing.T) {
 
 func TestPoolMetrics(t *testing.T) {
 	inCluster(t, testConfig, nil, nil, func(c *cluster) {
-		main := ipam.Count{Pool: "main", Family: ipam.IPv4, Size: 64, Assigned: 5, Releasing: 4, Reserved: 3, Quarantined: 2}
+		main := ipam.Count{Pool: "main", Family: ipam.IPv4, Size: 64, Assigned: 5, Releasing: 4, Reserved: 3,
+			Quarantined: 2}
 		gone := ipam.Count{Pool: "gone", Family: ipam.IPv6, Size: 8, Assigned: 8}
 		round := func(counts ...ipam.Count) {
 			c.manager.observer.RoundDone(loadbalancer.Round{Reason: "change", Pools: counts})
 			c.settle()
 		}
 		round(main, gone)
-		for state, want := range map[string]float64{"size": 64, "assigned": 5, "releasing": 4, "reserved": 3, "quarantined": 2} {
+		for state, want := range map[string]float64{"size": 64, "assigned": 5, "releasing": 4, "reserved": 3,
+			"quarantined": 2} {
 			c.wantMetric("pool_addresses", fmt.Sprintf(`family="IPv4",pool="main",state=%q`, state), want)
 		}
 		c.wantMetric("pool_addresses", `family="IPv6",pool="gone",state="size"`, 8)
-		c.wantEvent(EpochName, "PoolExhausted: pool gone has no free IPv6 address (8 of 8: 8 assigned, 0 releasing, 0 reserved, 0 quarantined): new Services that no other pool serves will wait; add a range to it")
+		c.wantEvent(EpochName, "PoolExhausted: pool gone has no free IPv6 address (8 of 8: 8 assigned, 0 releasing, "+
+			"0 reserved, 0 quarantined): new Services that no other pool serves will wait; add a range to it")
 		main.Assigned = 60
 		round(main)
 		if value, found := c.series("pool_addresses", `family="IPv6",pool="gone",state="size"`); found {
@@ -128,19 +134,21 @@ func TestMetricsOfAStandby(t *testing.T) {
 
 // A conflict that an Ensure returns is counted as well, and its Service waits for an address.
 func TestRequestedConflict(t *testing.T) {
-	conflict := &loadbalancer.ConflictError{Address: addr("192.0.2.70"), Gateway: "gw1", MAC: "52:54:00:00:00:01", Requested: true}
-	inCluster(t, testConfig, func(m *manager) { m.fail = conflict }, []runtime.Object{worker("a", "192.0.2.21"), named("web")}, func(c *cluster) {
-		c.wantEvent("web", conflict.Error())
-		c.wantMetric("conflicts_total", `kind="requested",pool="main"`, 1)
-		c.manager.failing(nil)
-		c.manager.observer.AddressFreed(addr("192.0.2.70"))
-		start := time.Now()
-		c.settle()
-		c.wantAddress("web", "192.0.2.64")
-		if waited := time.Since(start); waited > 2*time.Second {
-			t.Errorf("it took %s", waited)
-		}
-	})
+	conflict := &loadbalancer.ConflictError{Address: addr("192.0.2.70"), Gateway: "gw1", MAC: "52:54:00:00:00:01",
+		Requested: true}
+	inCluster(t, testConfig, func(m *manager) { m.fail = conflict },
+		[]runtime.Object{worker("a", "192.0.2.21"), named("web")}, func(c *cluster) {
+			c.wantEvent("web", conflict.Error())
+			c.wantMetric("conflicts_total", `kind="requested",pool="main"`, 1)
+			c.manager.failing(nil)
+			c.manager.observer.AddressFreed(addr("192.0.2.70"))
+			start := time.Now()
+			c.settle()
+			c.wantAddress("web", "192.0.2.64")
+			if waited := time.Since(start); waited > 2*time.Second {
+				t.Errorf("it took %s", waited)
+			}
+		})
 }
 
 func TestCauses(t *testing.T) {
@@ -196,7 +204,8 @@ func TestOneGatewayDoesNotSilenceAnother(t *testing.T) {
 			c.manager.observer.GatewayChanged(loadbalancer.GatewayStatus{Name: "gw1", InSync: true})
 			c.settle()
 		}
-		c.manager.observer.GatewayChanged(loadbalancer.GatewayStatus{Name: "gw2", Err: errors.New("gateway gw2: no answer")})
+		c.manager.observer.GatewayChanged(loadbalancer.GatewayStatus{Name: "gw2",
+			Err: errors.New("gateway gw2: no answer")})
 		c.settle()
 		c.wantEvent(EpochName, "GatewayAway: gateway gw2: no answer")
 	})
@@ -205,33 +214,35 @@ func TestOneGatewayDoesNotSilenceAnother(t *testing.T) {
 // A Service that has waited for long hears at once when it waits for something else.
 func TestOtherReasonIsToldAfterLong(t *testing.T) {
 	exhausted := &ipam.ExhaustedError{Family: ipam.IPv4}
-	inCluster(t, testConfig, func(m *manager) { m.fail = errAway }, []runtime.Object{worker("a", "192.0.2.21"), named("web")}, func(c *cluster) {
-		time.Sleep(10 * time.Minute)
-		for _, told := range c.events("web") {
-			if strings.HasPrefix(told, "WaitsForGateways") {
-				t.Errorf("told twice what the library tells: %s", told)
+	inCluster(t, testConfig, func(m *manager) { m.fail = errAway },
+		[]runtime.Object{worker("a", "192.0.2.21"), named("web")}, func(c *cluster) {
+			time.Sleep(10 * time.Minute)
+			for _, told := range c.events("web") {
+				if strings.HasPrefix(told, "WaitsForGateways") {
+					t.Errorf("told twice what the library tells: %s", told)
+				}
 			}
-		}
-		c.manager.failing(exhausted)
-		c.manager.observer.RoundDone(loadbalancer.Round{Reason: "repair"})
-		c.settle()
-		c.wantEvent("web", "WaitsForAddress: "+exhausted.Error())
-		c.manager.failing(nil)
-		c.change("web", annotate(string(LoadBalancerIPs), "x"))
-		c.wantEvent("web", "WaitsForCorrection: annotation cloud-provider-haproxy/load-balancer-ips \"x\"")
-		c.change("web", func(svc *v1.Service) { svc.Annotations = nil })
-		c.wantAddress("web", "192.0.2.64")
-		if len(c.cloud.balancer.waiting.last) != 0 {
-			t.Errorf("remembered %v", c.cloud.balancer.waiting.last)
-		}
-	})
+			c.manager.failing(exhausted)
+			c.manager.observer.RoundDone(loadbalancer.Round{Reason: "repair"})
+			c.settle()
+			c.wantEvent("web", "WaitsForAddress: "+exhausted.Error())
+			c.manager.failing(nil)
+			c.change("web", annotate(string(LoadBalancerIPs), "x"))
+			c.wantEvent("web", "WaitsForCorrection: annotation cloud-provider-haproxy/load-balancer-ips \"x\"")
+			c.change("web", func(svc *v1.Service) { svc.Annotations = nil })
+			c.wantAddress("web", "192.0.2.64")
+			if len(c.cloud.balancer.waiting.last) != 0 {
+				t.Errorf("remembered %v", c.cloud.balancer.waiting.last)
+			}
+		})
 }
 
 // Who takes over while the file is wrong tells it: the one who refused it recorded no Event.
 func TestRefusedConfigurationIsToldByTheNextLeader(t *testing.T) {
 	refused := func(c *cluster) { c.cloud.RefuseConfig(errors.New("pools: is missing")) }
 	inClusterAfter(t, testConfig, refused, func(c *cluster) {
-		c.wantEvent(EpochName, "ConfigRefused: the changed configuration is wrong and not used, the former one stays in effect: pools: is missing")
+		c.wantEvent(EpochName, "ConfigRefused: the changed configuration is wrong and not used, the former one stays "+
+			"in effect: pools: is missing")
 	})
 }
 

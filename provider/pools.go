@@ -14,8 +14,8 @@ import (
 	"cloud-provider-haproxy/provider/config"
 )
 
-// policy is what one configuration says of who may have which address, and whose annotations are read. It never changes:
-// a new configuration makes a new one.
+// policy is what one configuration says of who may have which address, and whose annotations are read. It never
+// changes: a new configuration makes a new one.
 type policy struct {
 	// pools are in the order in which they are asked: highest priority first, equals as in the file.
 	pools    []pool
@@ -104,7 +104,8 @@ func (p *policy) unasked(svc *v1.Service, namespace labels.Set) (pools []string,
 		case !one.admits(svc, namespace):
 			left = append(left, fmt.Sprintf("pool %s %s", one.name, one.whom))
 		case !one.automatic:
-			left = append(left, fmt.Sprintf("pool %s has autoAssign: false, so that Services have to name it", one.name))
+			left = append(left, fmt.Sprintf("pool %s has autoAssign: false, so that Services have to name it",
+				one.name))
 		case one.pinned:
 			pinned = append(pinned, one.name)
 		default:

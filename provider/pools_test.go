@@ -25,7 +25,8 @@ pools:
 - {name: last, addresses: [192.0.2.48-192.0.2.63]}
 - {name: gold, addresses: [192.0.2.64-192.0.2.79], namespaces: [a, b]}
 - {name: team, addresses: [192.0.2.80-192.0.2.95], namespaceSelector: team=web, priority: 1}
-- {name: front, addresses: [192.0.2.96-192.0.2.111], namespaces: [a], namespaceSelector: "stage in (prod)", serviceSelector: tier=front, priority: -1}
+- {name: front, addresses: [192.0.2.96-192.0.2.111], namespaces: [a], namespaceSelector: "stage in (prod)",
+  serviceSelector: tier=front, priority: -1}
 - {name: edge, addresses: [192.0.2.112-192.0.2.127], serviceSelector: tier=edge}
 - {name: spare, addresses: [192.0.2.128-192.0.2.143], autoAssign: false, priority: 9}
 - {name: vault, addresses: [192.0.2.144-192.0.2.159], autoAssign: false, namespaces: [a]}
@@ -60,16 +61,25 @@ func TestPoolsAreAskedInOrder(t *testing.T) {
 		note string
 	}{
 		{"nothing special: by priority, then as in the file", web(in("c")), nil, []string{"big", "main", "last"},
-			`pool spare has autoAssign: false, so that Services have to name it; pool team serves namespaces labelled "team=web" only; ` +
-				`pool gold serves namespaces a, b only; pool edge serves Services labelled "tier=edge" only; pool vault serves namespace a only; ` +
-				`pool front serves Services labelled "tier=front" of namespace a and namespaces labelled "stage in (prod)" only`},
+			`pool spare has autoAssign: false, so that Services have to name it; pool team serves namespaces ` +
+				`labelled "team=web" only; ` +
+				`pool gold serves namespaces a, b only; pool edge serves Services labelled "tier=edge" only; pool ` +
+				`vault serves namespace a only; ` +
+				`pool front serves Services labelled "tier=front" of namespace a and namespaces labelled "stage in ` +
+				`(prod)" only`},
 		{"pinned by the namespace's name", web(in("b")), nil, []string{"gold", "big", "main", "last"}, ""},
-		{"by its labels too, and that pool has priority", web(in("b")), labels.Set{"team": "web"}, []string{"team", "gold", "big", "main", "last"}, ""},
-		{"by the namespace's name and the Service's label", web(in("a"), labelled("tier", "front")), nil, []string{"gold", "front", "big", "main", "last"}, ""},
-		{"by the labels of both", web(in("c"), labelled("tier", "front")), labels.Set{"stage": "prod"}, []string{"front", "big", "main", "last"}, ""},
-		{"the Service's label in another namespace", web(in("c"), labelled("tier", "front")), labels.Set{"stage": "test"}, []string{"big", "main", "last"}, ""},
-		{"by the Service's label in any namespace", web(in("c"), labelled("tier", "edge")), nil, []string{"edge", "big", "main", "last"}, ""},
-		{"the Service's label does not choose namespaces", web(in("c"), labelled("team", "web")), nil, []string{"big", "main", "last"}, ""},
+		{"by its labels too, and that pool has priority", web(in("b")), labels.Set{"team": "web"},
+			[]string{"team", "gold", "big", "main", "last"}, ""},
+		{"by the namespace's name and the Service's label", web(in("a"), labelled("tier", "front")), nil,
+			[]string{"gold", "front", "big", "main", "last"}, ""},
+		{"by the labels of both", web(in("c"), labelled("tier", "front")), labels.Set{"stage": "prod"},
+			[]string{"front", "big", "main", "last"}, ""},
+		{"the Service's label in another namespace", web(in("c"), labelled("tier", "front")),
+			labels.Set{"stage": "test"}, []string{"big", "main", "last"}, ""},
+		{"by the Service's label in any namespace", web(in("c"), labelled("tier", "edge")), nil,
+			[]string{"edge", "big", "main", "last"}, ""},
+		{"the Service's label does not choose namespaces", web(in("c"), labelled("team", "web")), nil,
+			[]string{"big", "main", "last"}, ""},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -81,8 +91,10 @@ func TestPoolsAreAskedInOrder(t *testing.T) {
 				t.Errorf("note %q\nwant %q", note, test.note)
 			}
 			for _, name := range append(policyOf(t, tiers).names(), "nowhere") {
-				if explained := strings.Contains(note, "pool "+name+" "); explained == slices.Contains(got, name) && name != "nowhere" {
-					t.Errorf("pool %s is asked: %v, and its absence is explained: %v", name, slices.Contains(got, name), explained)
+				if explained := strings.Contains(note, "pool "+name+" "); explained == slices.Contains(got, name) &&
+					name != "nowhere" {
+					t.Errorf("pool %s is asked: %v, and its absence is explained: %v", name,
+						slices.Contains(got, name), explained)
 				}
 			}
 		})
@@ -108,7 +120,8 @@ func TestNoteIsShort(t *testing.T) {
 		yaml += fmt.Sprintf("- {name: team%d, addresses: [198.51.100.%d], namespaces: [team%d]}\n", i, i+10, i)
 	}
 	pools, note := policyOf(t, yaml).unasked(web(), nil)
-	if want := "pool team7 serves namespace team7 only; and 12 more pools do not serve it unasked"; !strings.HasSuffix(note, want) || !slices.Equal(pools, []string{"main"}) {
+	if want := "pool team7 serves namespace team7 only; and 12 more pools do not serve it unasked"; !strings.HasSuffix(
+		note, want) || !slices.Equal(pools, []string{"main"}) {
 		t.Errorf("pools %q, note %q", pools, note)
 	}
 }
@@ -126,7 +139,8 @@ func TestPoolsRefuse(t *testing.T) {
 		{"gold", web(), "pool gold serves namespaces a, b only"},
 		{"vault", web(), "pool vault serves namespace a only"},
 		{"edge", web(), `pool edge serves Services labelled "tier=edge" only`},
-		{"silver", web(), `there is no pool "silver"; there are big, edge, front, gold, last, main, spare, team, vault`},
+		{"silver", web(),
+			`there is no pool "silver"; there are big, edge, front, gold, last, main, spare, team, vault`},
 	} {
 		if got := p.refuse(test.name, test.svc, nil); got != test.want {
 			t.Errorf("%s for %s: %q, want %q", test.name, keyOf(test.svc), got, test.want)
@@ -140,7 +154,8 @@ func TestPoolOfAddress(t *testing.T) {
 	for _, text := range []string{"192.0.2.15", "192.0.2.16", "192.0.2.31", "192.0.2.79", "192.0.2.80", "2001:db8::1"} {
 		got[text] = p.poolOf(addr(text))
 	}
-	want := map[string]string{"192.0.2.15": "", "192.0.2.16": "main", "192.0.2.31": "main", "192.0.2.79": "gold", "192.0.2.80": "team", "2001:db8::1": ""}
+	want := map[string]string{"192.0.2.15": "", "192.0.2.16": "main", "192.0.2.31": "main", "192.0.2.79": "gold",
+		"192.0.2.80": "team", "2001:db8::1": ""}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("pools of addresses (-want +got):\n%s", diff)
 	}

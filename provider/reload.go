@@ -18,8 +18,8 @@ import (
 )
 
 // Reload takes over what a changed configuration says of addresses: pools, who may use them, reservations, whose
-// annotations are read. What else differs from the configuration of the start is told, and has to wait for the next one.
-// What Manager cannot take is refused. Reload and RefuseConfig are called one at a time.
+// annotations are read. What else differs from the configuration of the start is told, and has to wait for the next
+// one. What Manager cannot take is refused. Reload and RefuseConfig are called one at a time.
 func (c *Cloud) Reload(next *config.Config) {
 	before, after := c.policy.Load(), newPolicy(next)
 	c.pooling.Lock()
@@ -37,10 +37,13 @@ func (c *Cloud) Reload(next *config.Config) {
 		h.foreign = h.foreign || before.foreign != after.foreign
 		h.gone = h.gone || gone
 	})
-	klog.InfoS("The changed configuration is in effect", "pools", len(next.Pools), "reservations", len(next.Reservations))
-	c.recorder.Eventf(c.subject.reference(), v1.EventTypeNormal, "ConfigReloaded", "the changed configuration is in effect: %s", counted(next))
+	klog.InfoS("The changed configuration is in effect", "pools", len(next.Pools), "reservations",
+		len(next.Reservations))
+	c.recorder.Eventf(c.subject.reference(), v1.EventTypeNormal, "ConfigReloaded",
+		"the changed configuration is in effect: %s", counted(next))
 	if waits := c.options.Config.ChangedOutsidePools(next); len(waits) > 0 {
-		text := fmt.Sprintf("%s changed in the configuration and takes effect at the next start of the controller", strings.Join(waits, ", "))
+		text := fmt.Sprintf("%s changed in the configuration and takes effect at the next start of the controller",
+			strings.Join(waits, ", "))
 		klog.InfoS("A part of the changed configuration waits", "fields", waits, "effect", "at the next start")
 		c.recorder.Event(c.subject.reference(), v1.EventTypeWarning, "ConfigNeedsRestart", text)
 	}
@@ -111,8 +114,8 @@ func oneLine(fault error) string {
 	return strings.Join(texts, "; ")
 }
 
-// tellRefused tells what is wrong with the configuration, if anything. A process that does not lead records no Event, so
-// that it is told again when it does.
+// tellRefused tells what is wrong with the configuration, if anything. A process that does not lead records no Event,
+// so that it is told again when it does.
 func (c *Cloud) tellRefused() {
 	if text := c.refused.Load(); text != nil {
 		c.recorder.Event(c.subject.reference(), v1.EventTypeWarning, "ConfigRefused", *text)

@@ -58,7 +58,8 @@ func TestReload(t *testing.T) {
 	names := []string{"plain", "plain2", "dual", "names", "waits", "elsewhere"}
 	inCluster(t, testConfig, nil, objects, func(c *cluster) {
 		c.wantEnsured([]int{1, 1, 1, 1, 0, 0}, names...)
-		c.wantEvent("waits", `annotation cloud-provider-haproxy/address-pool "gold": there is no pool "gold"; there are main`)
+		c.wantEvent("waits", `annotation cloud-provider-haproxy/address-pool "gold": there is no pool "gold"; there `+
+			`are main`)
 		c.wantMetric("config_valid", "", 1)
 
 		c.reload(withGold + "reservations: {192.0.2.70: default/x}\n")
@@ -66,15 +67,19 @@ func TestReload(t *testing.T) {
 		if got := c.manager.held[key("waits")].Request; !slices.Equal(got.Pools, []string{"gold"}) || !got.Moves {
 			t.Errorf("request %+v, want pool gold", got)
 		}
-		if told := c.manager.pools[len(c.manager.pools)-1]; len(c.manager.pools) != 2 || len(told.Pools) != 2 || len(told.Reservations) != 1 {
+		if told := c.manager.pools[len(c.manager.pools)-1]; len(c.manager.pools) != 2 || len(told.Pools) != 2 ||
+			len(told.Reservations) != 1 {
 			t.Errorf("Manager was told %+v, want two pools and a reservation", c.manager.pools)
 		}
-		c.wantNormalEvent(EpochName, "ConfigReloaded: the changed configuration is in effect: pools gold, main; reservations: 1")
+		c.wantNormalEvent(EpochName, "ConfigReloaded: the changed configuration is in effect: pools gold, main; "+
+			"reservations: 1")
 		c.wantMetric("config_reloads_total", `result="success"`, 1)
 
 		// What cannot change while we run is told.
-		c.reload(strings.Replace(withGold, "kind: CloudConfig\n", "kind: CloudConfig\nipMode: Proxy\nresyncInterval: 7s\n", 1))
-		c.wantEvent(EpochName, "ConfigNeedsRestart: ipMode, resyncInterval changed in the configuration and takes effect at the next start of the controller")
+		c.reload(strings.Replace(withGold, "kind: CloudConfig\n", "kind: CloudConfig\nipMode: Proxy\nresyncInterval: "+
+			"7s\n", 1))
+		c.wantEvent(EpochName, "ConfigNeedsRestart: ipMode, resyncInterval changed in the configuration and takes "+
+			"effect at the next start of the controller")
 		c.create(named("late"))
 		if mode := c.get("late").Status.LoadBalancer.Ingress[0].IPMode; *mode != v1.LoadBalancerIPModeVIP {
 			t.Errorf("ipMode %s is in effect already", *mode)
@@ -92,11 +97,14 @@ func TestReload(t *testing.T) {
 
 // A wrong configuration is refused as a whole.
 func TestReloadRefused(t *testing.T) {
-	objects := []runtime.Object{worker("a", "192.0.2.21"), named("web"), named("waits", annotate(string(AddressPool), "gold"))}
+	objects := []runtime.Object{worker("a", "192.0.2.21"), named("web"),
+		named("waits", annotate(string(AddressPool), "gold"))}
 	inCluster(t, testConfig, nil, objects, func(c *cluster) {
 		c.reload(withGold + "- {name: gold, addresses: [192.0.2.90-192.0.2.80]}\n")
-		c.wantEvent(EpochName, "ConfigRefused: the changed configuration is wrong and not used, the former one stays in effect: "+
-			`pools[2].name: gold is pools[1].name too; each may be there once; pools[2].addresses[0]: address range "192.0.2.90-192.0.2.80": is upside down`)
+		c.wantEvent(EpochName, "ConfigRefused: the changed configuration is wrong and not used, the former one stays "+
+			"in effect: "+
+			`pools[2].name: gold is pools[1].name too; each may be there once; pools[2].addresses[0]: address range `+
+			`"192.0.2.90-192.0.2.80": is upside down`)
 		if len(c.manager.pools) != 1 {
 			t.Errorf("Manager was told %+v", c.manager.pools)
 		}
@@ -121,7 +129,8 @@ func TestReloadRefused(t *testing.T) {
 func TestReloadDuringEnsure(t *testing.T) {
 	inCluster(t, testConfig, nil, []runtime.Object{worker("a", "192.0.2.21")}, func(c *cluster) {
 		during := func() {
-			next, err := config.Decode([]byte(testConfig + "- {name: more, addresses: [192.0.2.128/26], priority: 1}\n"))
+			next, err := config.Decode([]byte(testConfig +
+				"- {name: more, addresses: [192.0.2.128/26], priority: 1}\n"))
 			if err != nil {
 				t.Error(err)
 			}
@@ -143,7 +152,8 @@ func TestLabelsWakeWhoWaits(t *testing.T) {
 	labelSpace := func(c *cluster, name, team string) {
 		c.t.Helper()
 		namespace := &v1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"team": team}}}
-		if _, err := c.client.CoreV1().Namespaces().Update(c.t.Context(), namespace, metav1.UpdateOptions{}); err != nil {
+		if _, err := c.client.CoreV1().Namespaces().Update(c.t.Context(), namespace,
+			metav1.UpdateOptions{}); err != nil {
 			c.t.Fatal(err)
 		}
 		c.settle()
@@ -207,7 +217,8 @@ func TestLabelChangesAreTakenTogether(t *testing.T) {
 		for i := range 20 {
 			svc := c.get("waits")
 			svc.Labels = map[string]string{"n": string(rune('a' + i))}
-			if _, err := c.client.CoreV1().Services("default").Update(t.Context(), svc, metav1.UpdateOptions{}); err != nil {
+			if _, err := c.client.CoreV1().Services("default").Update(t.Context(), svc,
+				metav1.UpdateOptions{}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -252,7 +263,8 @@ func TestEventsAreFoundByUID(t *testing.T) {
 			t.Fatal(err)
 		}
 		object.UID = "uid-of-the-map" // the API server's work
-		if _, err := c.client.CoreV1().ConfigMaps("kube-system").Update(t.Context(), object, metav1.UpdateOptions{}); err != nil {
+		if _, err := c.client.CoreV1().ConfigMaps("kube-system").Update(t.Context(), object,
+			metav1.UpdateOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		if held, err := c.epochs.Held(t.Context(), "we"); err != nil || !held {
@@ -286,37 +298,40 @@ func TestNodesAreExcludedFromPools(t *testing.T) {
 		node.Labels[v1.LabelNodeExcludeBalancers] = ""
 		return node
 	}
-	inCluster(t, testConfig, nil, []runtime.Object{worker("a", "192.0.2.21"), excluded("192.0.2.100")}, func(c *cluster) {
-		has := func(want string) {
-			t.Helper()
-			var reasons []string
-			for _, e := range c.manager.pools[len(c.manager.pools)-1].Exclusions {
-				if e.Range.From() == addr("192.0.2.100") || e.Range.From() == addr("192.0.2.101") {
-					reasons = append(reasons, e.Range.From().String()+" "+e.Reason)
+	inCluster(t, testConfig, nil, []runtime.Object{worker("a", "192.0.2.21"), excluded("192.0.2.100")},
+		func(c *cluster) {
+			has := func(want string) {
+				t.Helper()
+				var reasons []string
+				for _, e := range c.manager.pools[len(c.manager.pools)-1].Exclusions {
+					if e.Range.From() == addr("192.0.2.100") || e.Range.From() == addr("192.0.2.101") {
+						reasons = append(reasons, e.Range.From().String()+" "+e.Reason)
+					}
+				}
+				if got := strings.Join(reasons, "; "); got != want {
+					t.Errorf("excluded %q, want %q", got, want)
 				}
 			}
-			if got := strings.Join(reasons, "; "); got != want {
-				t.Errorf("excluded %q, want %q", got, want)
+			has("192.0.2.100 address of node control")
+			c.reload(withGold)
+			has("192.0.2.100 address of node control")
+			told := len(c.manager.pools)
+			for _, address := range []string{"192.0.2.101", "192.0.2.101"} { // the second is a heartbeat
+				if _, err := c.client.CoreV1().Nodes().Update(t.Context(), excluded(address),
+					metav1.UpdateOptions{}); err != nil {
+					t.Fatal(err)
+				}
+				c.settle()
 			}
-		}
-		has("192.0.2.100 address of node control")
-		c.reload(withGold)
-		has("192.0.2.100 address of node control")
-		told := len(c.manager.pools)
-		for _, address := range []string{"192.0.2.101", "192.0.2.101"} { // the second is a heartbeat
-			if _, err := c.client.CoreV1().Nodes().Update(t.Context(), excluded(address), metav1.UpdateOptions{}); err != nil {
+			has("192.0.2.101 address of node control")
+			if len(c.manager.pools) != told+1 {
+				t.Errorf("told %d times, want once", len(c.manager.pools)-told)
+			}
+			if _, err := c.client.CoreV1().Nodes().Update(t.Context(), excluded("198.51.100.1"),
+				metav1.UpdateOptions{}); err != nil {
 				t.Fatal(err)
 			}
 			c.settle()
-		}
-		has("192.0.2.101 address of node control")
-		if len(c.manager.pools) != told+1 {
-			t.Errorf("told %d times, want once", len(c.manager.pools)-told)
-		}
-		if _, err := c.client.CoreV1().Nodes().Update(t.Context(), excluded("198.51.100.1"), metav1.UpdateOptions{}); err != nil {
-			t.Fatal(err)
-		}
-		c.settle()
-		has("")
-	})
+			has("")
+		})
 }

@@ -48,7 +48,8 @@ func (d *draft) requested(svc *v1.Service, around circumstances) {
 	case len(fromAnnotation) == 0:
 		request.Addresses = fromSpec
 	case len(fromSpec) > 0 && !slices.Contains(fromAnnotation, fromSpec[0]):
-		d.wrong("%s %s and %s %q contradict each other; set one of them, or the same address in both", spec.where, spec.value, ask.where, ask.value)
+		d.wrong("%s %s and %s %q contradict each other; set one of them, or the same address in both", spec.where,
+			spec.value, ask.where, ask.value)
 	default:
 		request.Addresses = fromAnnotation
 	}
@@ -57,7 +58,8 @@ func (d *draft) requested(svc *v1.Service, around circumstances) {
 	}
 	for _, address := range request.Addresses {
 		if !slices.Contains(request.Families, ipam.FamilyOf(address)) {
-			d.wrong("address %s is asked for, but spec.ipFamilies is %v; add %s there or ask for an address of that family", address, svc.Spec.IPFamilies, ipam.FamilyOf(address))
+			d.wrong("address %s is asked for, but spec.ipFamilies is %v; add %s there or ask for an address of that "+
+				"family", address, svc.Spec.IPFamilies, ipam.FamilyOf(address))
 		}
 	}
 }
@@ -89,9 +91,11 @@ func (d *draft) parse(ask asked, p *policy) []netip.Addr {
 
 // dhcp answers 0.0.0.0 and ::, by which kube-vip is asked for an address of the network's DHCP server.
 func (d *draft) dhcp(ask asked, address netip.Addr, p *policy) {
-	const text = "%s %q: %s is no address that a Service can have (kube-vip takes it for DHCP, which is not supported here); "
+	const text = "%s %q: %s is no address that a Service can have (kube-vip takes it for DHCP, which is not " +
+		"supported here); "
 	if p.foreign && len(d.service.Published) > 0 {
-		d.warn("UnsupportedDHCP", text+"the Service keeps the address that it has, which the DHCP server may give to another machine: exclude it there", ask.where, ask.value, address)
+		d.warn("UnsupportedDHCP", text+"the Service keeps the address that it has, which the DHCP server may give to "+
+			"another machine: exclude it there", ask.where, ask.value, address)
 		return
 	}
 	d.wrong(text+"name an address of a pool, or none", ask.where, ask.value, address)
@@ -147,8 +151,8 @@ func (d *draft) names(ask asked) []string {
 	return names
 }
 
-// permitted refuses addresses that are asked for by name and lie in a pool that the Service may not use. One that it has
-// published it keeps, one that is reserved for it it gets. What lies in no pool is for ipam to refuse.
+// permitted refuses addresses that are asked for by name and lie in a pool that the Service may not use. One that it
+// has published it keeps, one that is reserved for it it gets. What lies in no pool is for ipam to refuse.
 func (d *draft) permitted(svc *v1.Service, around circumstances) {
 	owner := ipam.Owner(keyOf(svc))
 	for _, address := range d.service.Request.Addresses {
@@ -159,7 +163,8 @@ func (d *draft) permitted(svc *v1.Service, around circumstances) {
 		if why := around.policy.refuse(pool, svc, around.namespace); why != "" {
 			d.wrong("address %s is asked for, but its %s", address, why)
 		} else if ask := around.policy.ask(svc, AddressPool); ask.isSet && !slices.Contains(d.named, pool) {
-			d.wrong("address %s is asked for and lies in pool %s, but %s %q does not name that pool; remove one of the two", address, pool, ask.where, ask.value)
+			d.wrong("address %s is asked for and lies in pool %s, but %s %q does not name that pool; remove one of "+
+				"the two", address, pool, ask.where, ask.value)
 		}
 	}
 }

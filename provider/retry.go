@@ -101,8 +101,8 @@ func newWaiting() *waiting {
 	return &waiting{keys: map[desired.Key]cause{}, last: map[desired.Key]string{}}
 }
 
-// note remembers what a failed call for the Service waits for. It says whether the call failed for another reason than the one
-// before.
+// note remembers what a failed call for the Service waits for. It says whether the call failed for another reason than
+// the one before.
 func (w *waiting) note(key desired.Key, err error) (otherwise bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

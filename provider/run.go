@@ -109,7 +109,8 @@ func (c *Cloud) look() {
 	if same {
 		return
 	}
-	klog.V(2).InfoS("Nodes that get connections changed", "eligible", len(set.eligible), "all", set.total, "excludedByLabel", set.excluded, "unusable", set.unusable)
+	klog.V(2).InfoS("Nodes that get connections changed", "eligible", len(set.eligible), "all", set.total,
+		"excludedByLabel", set.excluded, "unusable", set.unusable)
 	c.manager.SetNodes(set.eligible)
 	if before == nil {
 		return
@@ -137,8 +138,8 @@ func (c *Cloud) replay() {
 		case c.services.ours(svc) && svc.DeletionTimestamp == nil:
 			all = append(all, c.balancer.replay(svc))
 		case c.goesKeepingItsAddress(svc):
-			// It stays until the service controller deletes it and says that the address is to be kept. Without this its
-			// address could be free before.
+			// It stays until the service controller deletes it and says that the address is to be kept. Without this
+			// its address could be free before.
 			all = append(all, c.balancer.replayGoing(svc))
 		}
 	})
@@ -147,13 +148,14 @@ func (c *Cloud) replay() {
 	c.replayed.Store(true)
 }
 
-// goesKeepingItsAddress says that the service controller is going to delete the load balancer of a Service with keep-ip.
+// goesKeepingItsAddress says that the service controller is going to delete the load balancer of a Service with
+// keep-ip.
 func (c *Cloud) goesKeepingItsAddress(svc *v1.Service) bool {
 	return keeps(svc) && hasFinalizer(svc) && (c.services.ours(svc) || c.services.wasOurs(svc))
 }
 
-// awaitLoaded has cleaned up what was ours and is not any more: the service controller does not look at Services of another
-// class by itself, and finalizers were hidden from it while nobody knew what the gateways serve.
+// awaitLoaded has cleaned up what was ours and is not any more: the service controller does not look at Services of
+// another class by itself, and finalizers were hidden from it while nobody knew what the gateways serve.
 func (c *Cloud) awaitLoaded(ctx context.Context) {
 	select {
 	case <-ctx.Done():
@@ -166,12 +168,12 @@ func (c *Cloud) awaitLoaded(ctx context.Context) {
 	}
 }
 
-// statusPatrol is the time between two looks at every status. Another controller that writes the same ones, such as k3s'
-// servicelb, is not answered more often.
+// statusPatrol is the time between two looks at every status. Another controller that writes the same ones, such as
+// k3s' servicelb, is not answered more often.
 const statusPatrol = 30 * time.Second
 
-// patrolStatus has a status written again that somebody else wiped or overwrote: the library writes it only after a change of
-// the spec (invariant 2: level, not edge).
+// patrolStatus has a status written again that somebody else wiped or overwrote: the library writes it only after a
+// change of the spec (invariant 2: level, not edge).
 func (c *Cloud) patrolStatus(ctx context.Context) {
 	ticker := time.NewTicker(statusPatrol)
 	defer ticker.Stop()

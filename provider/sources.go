@@ -10,14 +10,16 @@ import (
 	"cloud-provider-haproxy/loadbalancer/desired"
 )
 
-// access reads who may connect: spec.loadBalancerSourceRanges, without it the annotation of before there was that field, as
-// servicehelper.GetLoadBalancerSourceRanges reads them, and who may not all the same. Of a list that is wrong nothing counts,
-// nor of the other: half a rule would close or open the Service to somebody.
+// access reads who may connect: spec.loadBalancerSourceRanges, without it the annotation of before there was that
+// field, as servicehelper.GetLoadBalancerSourceRanges reads them, and who may not all the same. Of a list that is wrong
+// nothing counts, nor of the other: half a rule would close or open the Service to somebody.
 func (d *draft) access(svc *v1.Service) {
-	allow := asked{where: "spec.loadBalancerSourceRanges", value: strings.Join(svc.Spec.LoadBalancerSourceRanges, ","), isSet: len(svc.Spec.LoadBalancerSourceRanges) > 0}
+	allow := asked{where: "spec.loadBalancerSourceRanges", value: strings.Join(svc.Spec.LoadBalancerSourceRanges, ","),
+		isSet: len(svc.Spec.LoadBalancerSourceRanges) > 0}
 	if !allow.isSet {
 		annotated := svc.Annotations[v1.AnnotationLoadBalancerSourceRangesKey]
-		allow = asked{where: "annotation " + v1.AnnotationLoadBalancerSourceRangesKey, value: annotated, isSet: strings.TrimSpace(annotated) != ""}
+		allow = asked{where: "annotation " + v1.AnnotationLoadBalancerSourceRangesKey, value: annotated,
+			isSet: strings.TrimSpace(annotated) != ""}
 	}
 	denied, isSet := svc.Annotations[string(DenySourceRanges)]
 	deny := asked{where: "annotation " + string(DenySourceRanges), value: denied, isSet: isSet}
@@ -44,7 +46,8 @@ func (d *draft) ranges(ask asked) []netip.Prefix {
 	for part := range strings.SplitSeq(ask.value, ",") {
 		prefix, err := netip.ParsePrefix(strings.TrimSpace(part))
 		if err != nil || prefix.Addr().Is4In6() {
-			d.wrong("%s %q: %q is not a range; %s; until that is mended, who may connect stays as it was, and nobody may if the Service is new", ask.where, ask.value, strings.TrimSpace(part), allowed)
+			d.wrong("%s %q: %q is not a range; %s; until that is mended, who may connect stays as it was, and nobody "+
+				"may if the Service is new", ask.where, ask.value, strings.TrimSpace(part), allowed)
 			return nil
 		}
 		prefixes = append(prefixes, prefix)
@@ -55,14 +58,17 @@ func (d *draft) ranges(ask asked) []netip.Prefix {
 // nobody warns when no client of a family may connect: a list of one family closes the Service for the other one.
 func (d *draft) nobody(family v1.IPFamily, allow, deny asked) {
 	lb := d.service.LoadBalancer
-	anyAddress := map[v1.IPFamily]netip.Addr{v1.IPv4Protocol: netip.IPv4Unspecified(), v1.IPv6Protocol: netip.IPv6Unspecified()}[family]
+	anyAddress := map[v1.IPFamily]netip.Addr{v1.IPv4Protocol: netip.IPv4Unspecified(),
+		v1.IPv6Protocol: netip.IPv6Unspecified()}[family]
 	if admitted, _ := lb.AdmittedTo(anyAddress); len(admitted) > 0 {
 		return
 	}
 	lb.DenySources = nil
 	if admitted, _ := lb.AdmittedTo(anyAddress); len(admitted) > 0 {
-		d.warn("NoSourceAllowed", "%s %q denies every %s client, so connections to the Service's %s address are refused; remove it to let them in", deny.where, deny.value, family, family)
+		d.warn("NoSourceAllowed", "%s %q denies every %s client, so connections to the Service's %s address are "+
+			"refused; remove it to let them in", deny.where, deny.value, family, family)
 		return
 	}
-	d.warn("NoSourceAllowed", "%s %q has no %s range, so connections to the Service's %s address are refused; add the %s ranges that may connect (%s/0: all)", allow.where, allow.value, family, family, family, anyAddress)
+	d.warn("NoSourceAllowed", "%s %q has no %s range, so connections to the Service's %s address are refused; add "+
+		"the %s ranges that may connect (%s/0: all)", allow.where, allow.value, family, family, family, anyAddress)
 }

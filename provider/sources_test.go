@@ -40,23 +40,34 @@ func TestTranslateSources(t *testing.T) {
 	}{
 		{"everybody", web(), nil, nil, nil},
 		{"field", web(ranges("10.0.0.0/8", "192.0.2.7/32")), prefixes("10.0.0.0/8", "192.0.2.7/32"), nil, nil},
-		{"one inside another", web(ranges("10.1.0.0/16", "10.0.0.0/8", "10.9.8.7/8")), prefixes("10.0.0.0/8"), nil, nil},
+		{"one inside another", web(ranges("10.1.0.0/16", "10.0.0.0/8", "10.9.8.7/8")),
+			prefixes("10.0.0.0/8"), nil, nil},
 		{"spaces, as the API server takes them", web(ranges(" 10.0.0.0/8 ")), prefixes("10.0.0.0/8"), nil, nil},
 		{"annotation", web(beta(" 10.0.0.0/8, 192.0.2.0/24 ")), prefixes("10.0.0.0/8", "192.0.2.0/24"), nil, nil},
 		{"empty annotation", web(beta(" ")), nil, nil, nil},
 		{"the field wins", web(ranges("10.0.0.0/8"), beta("192.0.2.0/24")), prefixes("10.0.0.0/8"), nil, nil},
 		{"the field wins over nonsense", web(ranges("10.0.0.0/8"), beta("nonsense")), prefixes("10.0.0.0/8"), nil, nil},
 		{"everybody by name", web(ranges("0.0.0.0/0")), prefixes("0.0.0.0/0"), nil, nil},
-		{"both families", web(dual, ranges("2001:db8::/32", "10.0.0.0/8")), prefixes("10.0.0.0/8", "2001:db8::/32"), nil, nil},
-		{"denied", web(denying("10.66.0.0/16, 10.67.0.0/16,2001:db8::/32")), nil, prefixes("10.66.0.0/15", "2001:db8::/32"), nil},
-		{"allowed and denied", web(ranges("10.0.0.0/8"), denying("10.66.0.0/16")), prefixes("10.0.0.0/8"), prefixes("10.66.0.0/16"), nil},
-		{"a family that is not the Service's", web(ranges("2001:db8::/32", "10.0.0.0/8")), prefixes("10.0.0.0/8", "2001:db8::/32"), nil, nil},
+		{"both families", web(dual, ranges("2001:db8::/32", "10.0.0.0/8")), prefixes("10.0.0.0/8", "2001:db8::/32"),
+			nil, nil},
+		{"denied", web(denying("10.66.0.0/16, 10.67.0.0/16,2001:db8::/32")), nil,
+			prefixes("10.66.0.0/15", "2001:db8::/32"), nil},
+		{"allowed and denied", web(ranges("10.0.0.0/8"), denying("10.66.0.0/16")), prefixes("10.0.0.0/8"),
+			prefixes("10.66.0.0/16"), nil},
+		{"a family that is not the Service's", web(ranges("2001:db8::/32", "10.0.0.0/8")),
+			prefixes("10.0.0.0/8", "2001:db8::/32"), nil, nil},
 		{"the other family only", web(ranges("2001:db8::/32")), prefixes("2001:db8::/32"), nil,
-			[]string{`NoSourceAllowed: spec.loadBalancerSourceRanges "2001:db8::/32" has no IPv4 range, so connections to the Service's IPv4 address are refused; add the IPv4 ranges that may connect (0.0.0.0/0: all)`}},
+			[]string{`NoSourceAllowed: spec.loadBalancerSourceRanges "2001:db8::/32" has no IPv4 range, so ` +
+				`connections to the Service's IPv4 address are refused; add the IPv4 ranges that may connect ` +
+				`(0.0.0.0/0: all)`}},
 		{"one of two families", web(dual, beta("0.0.0.0/0")), prefixes("0.0.0.0/0"), nil,
-			[]string{`NoSourceAllowed: annotation service.beta.kubernetes.io/load-balancer-source-ranges "0.0.0.0/0" has no IPv6 range, so connections to the Service's IPv6 address are refused; add the IPv6 ranges that may connect (::/0: all)`}},
+			[]string{`NoSourceAllowed: annotation service.beta.kubernetes.io/load-balancer-source-ranges "0.0.0.0/0" ` +
+				`has no IPv6 range, so connections to the Service's IPv6 address are refused; add the IPv6 ranges ` +
+				`that may connect (::/0: all)`}},
 		{"all of a family denied", web(dual, denying("0.0.0.0/1,128.0.0.0/1")), nil, prefixes("0.0.0.0/0"),
-			[]string{`NoSourceAllowed: annotation cloud-provider-haproxy/deny-source-ranges "0.0.0.0/1,128.0.0.0/1" denies every IPv4 client, so connections to the Service's IPv4 address are refused; remove it to let them in`}},
+			[]string{`NoSourceAllowed: annotation cloud-provider-haproxy/deny-source-ranges "0.0.0.0/1,128.0.0.0/1" ` +
+				`denies every IPv4 client, so connections to the Service's IPv4 address are refused; remove it to ` +
+				`let them in`}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			before := test.svc.DeepCopy()
@@ -68,7 +79,8 @@ func TestTranslateSources(t *testing.T) {
 			if !slices.Equal(lb.AllowSources, test.allow) || !slices.Equal(lb.DenySources, test.deny) {
 				t.Errorf("allowed %v, denied %v; want %v, %v", lb.AllowSources, lb.DenySources, test.allow, test.deny)
 			}
-			if diff := cmp.Diff(&loadbalancer.Sources{Allow: test.allow, Deny: test.deny}, got.sources, equalAddresses); diff != "" {
+			if diff := cmp.Diff(&loadbalancer.Sources{Allow: test.allow, Deny: test.deny}, got.sources,
+				equalAddresses); diff != "" {
 				t.Errorf("sources (-want +got):\n%s", diff)
 			}
 			var warned []string
@@ -86,7 +98,8 @@ func TestTranslateSources(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if want := desired.MergePrefixes(prefixes(upstream.StringSlice()...)); test.allow != nil && !slices.Equal(want, lb.AllowSources) {
+			if want := desired.MergePrefixes(prefixes(upstream.StringSlice()...)); test.allow != nil &&
+				!slices.Equal(want, lb.AllowSources) {
 				t.Errorf("allowed %v, Kubernetes' helper reads %v", lb.AllowSources, want)
 			}
 		})
@@ -98,7 +111,8 @@ func TestTranslateRefusesSources(t *testing.T) {
 		field   = "spec.loadBalancerSourceRanges"
 		beta    = "annotation " + v1.AnnotationLoadBalancerSourceRangesKey
 		deny    = "annotation cloud-provider-haproxy/deny-source-ranges"
-		allowed = " is not a range; allowed are IPv4 and IPv6 ranges with commas between, as in 192.0.2.0/24,2001:db8::/32; " +
+		allowed = " is not a range; allowed are IPv4 and IPv6 ranges with commas between, as in " +
+			"192.0.2.0/24,2001:db8::/32; " +
 			"until that is mended, who may connect stays as it was, and nobody may if the Service is new"
 	)
 	denying := func(value string) func(*v1.Service) { return annotate(string(DenySourceRanges), value) }
@@ -111,11 +125,14 @@ func TestTranslateRefusesSources(t *testing.T) {
 		{"name", web(ranges("office")), field + ` "office": "office"` + allowed},
 		{"length", web(ranges("10.0.0.0/33")), field + ` "10.0.0.0/33": "10.0.0.0/33"` + allowed},
 		{"leading zero, octal to some", web(ranges("010.0.0.0/8")), field + ` "010.0.0.0/8": "010.0.0.0/8"` + allowed},
-		{"IPv4 in IPv6 form", web(ranges("::ffff:10.0.0.0/104")), field + ` "::ffff:10.0.0.0/104": "::ffff:10.0.0.0/104"` + allowed},
+		{"IPv4 in IPv6 form", web(ranges("::ffff:10.0.0.0/104")), field +
+			` "::ffff:10.0.0.0/104": "::ffff:10.0.0.0/104"` + allowed},
 		{"zone", web(ranges("fe80::%eth0/64")), field + ` "fe80::%eth0/64": "fe80::%eth0/64"` + allowed},
-		{"comma at the end", web(annotate(v1.AnnotationLoadBalancerSourceRangesKey, "10.0.0.0/8,")), beta + ` "10.0.0.0/8,": ""` + allowed},
+		{"comma at the end", web(annotate(v1.AnnotationLoadBalancerSourceRangesKey, "10.0.0.0/8,")), beta +
+			` "10.0.0.0/8,": ""` + allowed},
 		{"empty", web(denying("")), deny + ` "": ""` + allowed},
-		{"range with a dash", web(denying("10.0.0.1-10.0.0.9")), deny + ` "10.0.0.1-10.0.0.9": "10.0.0.1-10.0.0.9"` + allowed},
+		{"range with a dash", web(denying("10.0.0.1-10.0.0.9")), deny + ` "10.0.0.1-10.0.0.9": "10.0.0.1-10.0.0.9"` +
+			allowed},
 		{"one of two", web(ranges("10.0.0.0/8"), denying("x")), deny + ` "x": "x"` + allowed},
 		{"both", web(ranges("y"), denying("x")), field + ` "y": "y"` + allowed + "; " + deny + ` "x": "x"` + allowed},
 	} {
@@ -142,8 +159,8 @@ func (c *cluster) wantAdmitted(name string, allow ...string) {
 	}
 }
 
-// Who may connect follows the Service: set, narrowed, wrong (nothing changes), mended, removed. A new one that is wrong is not
-// served at all.
+// Who may connect follows the Service: set, narrowed, wrong (nothing changes), mended, removed. A new one that is wrong
+// is not served at all.
 func TestSourceRanges(t *testing.T) {
 	objects := []runtime.Object{worker("a", "192.0.2.21"), named("web"), named("wrong", ranges("nonsense"))}
 	inCluster(t, testConfig, nil, objects, func(c *cluster) {
@@ -197,14 +214,15 @@ func TestSourceRangesNextToAnotherFault(t *testing.T) {
 
 // A Service whose spec became wrong is told to Manager whether it is served or waits: Manager would serve it later.
 func TestRefusedServicesAreToldToManager(t *testing.T) {
-	inCluster(t, testConfig, func(m *manager) { m.fail = errAway }, []runtime.Object{worker("a", "192.0.2.21"), named("web")}, func(c *cluster) {
-		c.change("web", ranges("nonsense"))
-		if told := c.manager.refusals[key("web")]; len(told) == 0 || told[0] != nil {
-			t.Errorf("Manager was told %v, want that nobody knows who may connect", told)
-		}
-		c.wantEvent("web", `"nonsense" is not a range`)
-		c.wantEvent("web", errAway.Gateways[0].Err.Error())
-	})
+	inCluster(t, testConfig, func(m *manager) { m.fail = errAway },
+		[]runtime.Object{worker("a", "192.0.2.21"), named("web")}, func(c *cluster) {
+			c.change("web", ranges("nonsense"))
+			if told := c.manager.refusals[key("web")]; len(told) == 0 || told[0] != nil {
+				t.Errorf("Manager was told %v, want that nobody knows who may connect", told)
+			}
+			c.wantEvent("web", `"nonsense" is not a range`)
+			c.wantEvent("web", errAway.Gateways[0].Err.Error())
+		})
 }
 
 // After a restart it is the same: the last good form, open to whom the Service says if that can be read.
@@ -233,7 +251,8 @@ func TestReplayOfSources(t *testing.T) {
 			}
 			got = append(got, line)
 		}
-		want := []string{"good served to 10.0.0.0/8", "open-and-wrong open to []", "wrong open to [10.0.0.0/8]", "wrong-ranges"}
+		want := []string{"good served to 10.0.0.0/8", "open-and-wrong open to []", "wrong open to [10.0.0.0/8]",
+			"wrong-ranges"}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("replayed (-want +got):\n%s", diff)
 		}

@@ -17,7 +17,8 @@ func (c *cluster) publish(name string, ingress ...v1.LoadBalancerIngress) {
 	c.t.Helper()
 	svc := c.get(name)
 	svc.Status.LoadBalancer.Ingress = ingress
-	if _, err := c.client.CoreV1().Services("default").UpdateStatus(c.t.Context(), svc, metav1.UpdateOptions{}); err != nil {
+	if _, err := c.client.CoreV1().Services("default").UpdateStatus(c.t.Context(), svc,
+		metav1.UpdateOptions{}); err != nil {
 		c.t.Fatal(err)
 	}
 	c.settle()
@@ -31,17 +32,19 @@ func TestStatusIsWrittenAgain(t *testing.T) {
 		"by a host name": {{Hostname: "lb.example.com"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			inCluster(t, testConfig, nil, []runtime.Object{worker("a", "192.0.2.21"), named("web"), named("other")}, func(c *cluster) {
-				want := c.get("web").Status
-				c.publish("web", written...)
-				time.Sleep(statusPatrol)
-				synctest.Wait()
-				if got := c.get("web").Status.LoadBalancer.Ingress; len(got) != 1 || got[0].IP != want.LoadBalancer.Ingress[0].IP || len(got[0].Ports) != 2 {
-					t.Errorf("status %+v, want %+v", got, want)
-				}
-				time.Sleep(time.Hour)
-				c.wantEnsured([]int{2, 1}, "web", "other")
-			})
+			inCluster(t, testConfig, nil, []runtime.Object{worker("a", "192.0.2.21"), named("web"), named("other")},
+				func(c *cluster) {
+					want := c.get("web").Status
+					c.publish("web", written...)
+					time.Sleep(statusPatrol)
+					synctest.Wait()
+					if got := c.get("web").Status.LoadBalancer.Ingress; len(got) != 1 ||
+						got[0].IP != want.LoadBalancer.Ingress[0].IP || len(got[0].Ports) != 2 {
+						t.Errorf("status %+v, want %+v", got, want)
+					}
+					time.Sleep(time.Hour)
+					c.wantEnsured([]int{2, 1}, "web", "other")
+				})
 		})
 	}
 }
@@ -61,7 +64,8 @@ func TestStatusIsNotFoughtOver(t *testing.T) {
 
 // Who waits is tried again when it is time, not by this.
 func TestStatusOfWhoWaits(t *testing.T) {
-	inCluster(t, testConfig, nil, []runtime.Object{worker("a", "192.0.2.21"), named("web"), named("goes", keeping("example.com/x"))}, func(c *cluster) {
+	inCluster(t, testConfig, nil, []runtime.Object{worker("a", "192.0.2.21"), named("web"),
+		named("goes", keeping("example.com/x"))}, func(c *cluster) {
 		c.change("goes", deleting)
 		c.manager.failing(&ipam.RequestError{})
 		c.change("web", annotate("example.com/x", "y"))

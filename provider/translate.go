@@ -62,8 +62,8 @@ func (d *draft) warn(reason, format string, args ...any) {
 	d.warnings = append(d.warnings, warning{reason, fmt.Sprintf(format, args...)})
 }
 
-// translate gives what svc means. Every problem is told at once, as *faultyServiceError; of the translation only sources and
-// warnings are of use then. The Service is not written.
+// translate gives what svc means. Every problem is told at once, as *faultyServiceError; of the translation only
+// sources and warnings are of use then. The Service is not written.
 func (t translator) translate(svc *v1.Service, around circumstances) (translation, error) {
 	d := &draft{}
 	d.service = loadbalancer.Service{
@@ -78,7 +78,8 @@ func (t translator) translate(svc *v1.Service, around circumstances) (translatio
 	d.access(svc)
 	d.reach(svc, around.nodes)
 	if svc.Spec.SessionAffinity == v1.ServiceAffinityClientIP {
-		d.warn("UnsupportedSessionAffinity", "spec.sessionAffinity ClientIP is not honoured yet: a client's connections are spread over all nodes; None is")
+		d.warn("UnsupportedSessionAffinity", "spec.sessionAffinity ClientIP is not honoured yet: a client's "+
+			"connections are spread over all nodes; None is")
 	}
 	for _, key := range unknownAnnotations(svc.Annotations) {
 		d.warn("UnknownAnnotation", "annotation %s is not known and has no effect; did you mean %s?", key, nearest(key))
@@ -98,19 +99,22 @@ func (d *draft) frontends(svc *v1.Service) {
 			continue
 		}
 		if port.NodePort == 0 {
-			d.wrong("spec.ports[%d] (%s) has no nodePort, and gateways reach the workers by NodePort; set spec.allocateLoadBalancerNodePorts to true or give the port a nodePort", i, portName(port))
+			d.wrong("spec.ports[%d] (%s) has no nodePort, and gateways reach the workers by NodePort; set "+
+				"spec.allocateLoadBalancerNodePorts to true or give the port a nodePort", i, portName(port))
 			continue
 		}
 		d.service.LoadBalancer.Frontends = append(d.service.LoadBalancer.Frontends, desired.Frontend{
 			Name: port.Name, Protocol: desired.TCP, Port: uint16(port.Port), NodePort: uint16(port.NodePort),
 		})
 	}
-	slices.SortFunc(d.service.LoadBalancer.Frontends, func(a, b desired.Frontend) int { return int(a.Port) - int(b.Port) })
+	slices.SortFunc(d.service.LoadBalancer.Frontends,
+		func(a, b desired.Frontend) int { return int(a.Port) - int(b.Port) })
 	switch {
 	case len(refused) == len(svc.Spec.Ports):
 		d.wrong("no port is TCP (%s), and only TCP is served; add a TCP port", strings.Join(refused, ", "))
 	case len(refused) > 0:
-		d.warn("UnsupportedProtocol", "not served: %s; only TCP is supported, the TCP ports are served", strings.Join(refused, ", "))
+		d.warn("UnsupportedProtocol", "not served: %s; only TCP is supported, the TCP ports are served",
+			strings.Join(refused, ", "))
 	}
 }
 
@@ -134,10 +138,13 @@ func portName(port v1.ServicePort) string {
 func (d *draft) local(svc *v1.Service, nodes []desired.Node, check func(uint16) desired.Check) {
 	port := svc.Spec.HealthCheckNodePort
 	if port == 0 {
-		d.wrong("spec.externalTrafficPolicy is Local but spec.healthCheckNodePort is not set, so that nodes with an endpoint cannot be told from others; the API server sets it for type LoadBalancer: remove the policy and set it again")
+		d.wrong("spec.externalTrafficPolicy is Local but spec.healthCheckNodePort is not set, so that nodes with an " +
+			"endpoint cannot be told from others; the API server sets it for type LoadBalancer: remove the policy " +
+			"and set it again")
 		return
 	}
-	d.service.LoadBalancer.Pool = &desired.Pool{Algorithm: desired.RoundRobin, Check: check(uint16(port)), Servers: servers(svc, nodes)}
+	d.service.LoadBalancer.Pool = &desired.Pool{Algorithm: desired.RoundRobin, Check: check(uint16(port)),
+		Servers: servers(svc, nodes)}
 }
 
 // keyOf names a Service as a State does.

@@ -31,7 +31,8 @@ func web(changes ...func(*v1.Service)) *v1.Service {
 			ExternalTrafficPolicy: v1.ServiceExternalTrafficPolicyCluster,
 			SessionAffinity:       v1.ServiceAffinityNone,
 			Ports: []v1.ServicePort{
-				{Name: "https", Protocol: v1.ProtocolTCP, Port: 443, NodePort: 30443, TargetPort: intstr.FromInt32(8443)},
+				{Name: "https", Protocol: v1.ProtocolTCP, Port: 443, NodePort: 30443,
+					TargetPort: intstr.FromInt32(8443)},
 				{Name: "http", Protocol: v1.ProtocolTCP, Port: 80, NodePort: 30080, TargetPort: intstr.FromInt32(8080)},
 			},
 		},
@@ -68,14 +69,18 @@ func twoNodes() []desired.Node {
 
 func testTranslator() translator {
 	return translator{localCheck: func(port uint16) desired.Check {
-		return desired.Check{Kind: desired.CheckHTTP, Port: port, Path: "/healthz", IntervalMillis: 2000, Rise: 2, Fall: 3}
+		return desired.Check{Kind: desired.CheckHTTP, Port: port, Path: "/healthz", IntervalMillis: 2000,
+			Rise: 2, Fall: 3}
 	}}
 }
 
 // among are circumstances with one pool for everybody.
 func among(nodes []desired.Node) circumstances {
 	return circumstances{nodes: nodes, policy: &policy{pools: []pool{{
-		name: "main", automatic: true, services: labels.Everything(), admitsNamespace: func(string, labels.Set) bool { return true },
+		name: "main", automatic: true, services: labels.Everything(), admitsNamespace: func(string,
+			labels.Set) bool {
+			return true
+		},
 	}}}}
 }
 
@@ -99,34 +104,45 @@ func TestTranslate(t *testing.T) {
 		warnings []warning
 	}{
 		{"plain", web(), nil, v4, nil},
-		{"annotated address", web(annotate("cloud-provider-haproxy/load-balancer-ips", " 192.0.2.70 ")), nil, requesting(addr("192.0.2.70")), nil},
-		{"loadBalancerIP", web(func(s *v1.Service) { s.Spec.LoadBalancerIP = "192.0.2.70" }), nil, requesting(addr("192.0.2.70")), nil},
-		{"both, the same", web(annotate(string(LoadBalancerIPs), "192.0.2.70"), func(s *v1.Service) { s.Spec.LoadBalancerIP = "192.0.2.70" }), nil, requesting(addr("192.0.2.70")), nil},
+		{"annotated address", web(annotate("cloud-provider-haproxy/load-balancer-ips", " 192.0.2.70 ")), nil,
+			requesting(addr("192.0.2.70")), nil},
+		{"loadBalancerIP", web(func(s *v1.Service) { s.Spec.LoadBalancerIP = "192.0.2.70" }), nil,
+			requesting(addr("192.0.2.70")), nil},
+		{"both, the same", web(annotate(string(LoadBalancerIPs), "192.0.2.70"),
+			func(s *v1.Service) { s.Spec.LoadBalancerIP = "192.0.2.70" }), nil, requesting(addr("192.0.2.70")), nil},
 		{"dual stack", web(annotate(string(LoadBalancerIPs), "2001:db8::70,192.0.2.70"), func(s *v1.Service) {
 			policy := v1.IPFamilyPolicyPreferDualStack
 			s.Spec.IPFamilyPolicy, s.Spec.IPFamilies = &policy, []v1.IPFamily{v1.IPv6Protocol, v1.IPv4Protocol}
-		}), nil, ipam.Request{Families: []ipam.Family{ipam.IPv6, ipam.IPv4}, FirstSuffices: true, Addresses: []netip.Addr{addr("2001:db8::70"), addr("192.0.2.70")}, Pools: v4.Pools}, nil},
+		}), nil, ipam.Request{Families: []ipam.Family{ipam.IPv6, ipam.IPv4}, FirstSuffices: true,
+			Addresses: []netip.Addr{addr("2001:db8::70"), addr("192.0.2.70")}, Pools: v4.Pools}, nil},
 		{"local", web(func(s *v1.Service) {
 			s.Spec.ExternalTrafficPolicy, s.Spec.HealthCheckNodePort = v1.ServiceExternalTrafficPolicyLocal, 32000
 		}), func(lb *desired.LoadBalancer) {
 			lb.Pool = &desired.Pool{Algorithm: desired.RoundRobin,
-				Check:   desired.Check{Kind: desired.CheckHTTP, Port: 32000, Path: "/healthz", IntervalMillis: 2000, Rise: 2, Fall: 3},
-				Servers: []desired.Server{{Name: "a", Address: addr("192.0.2.21"), Weight: 1}, {Name: "b", Address: addr("192.0.2.22"), Weight: 1}}}
+				Check: desired.Check{Kind: desired.CheckHTTP, Port: 32000, Path: "/healthz", IntervalMillis: 2000,
+					Rise: 2, Fall: 3},
+				Servers: []desired.Server{{Name: "a", Address: addr("192.0.2.21"), Weight: 1},
+					{Name: "b", Address: addr("192.0.2.22"), Weight: 1}}}
 		}, v4, nil},
 		{"local, IPv6 only", web(onlyIn(v1.IPv6Protocol), func(s *v1.Service) {
 			s.Spec.ExternalTrafficPolicy, s.Spec.HealthCheckNodePort = v1.ServiceExternalTrafficPolicyLocal, 32000
 		}), func(lb *desired.LoadBalancer) {
 			lb.Pool = &desired.Pool{Algorithm: desired.RoundRobin,
-				Check:   desired.Check{Kind: desired.CheckHTTP, Port: 32000, Path: "/healthz", IntervalMillis: 2000, Rise: 2, Fall: 3},
+				Check: desired.Check{Kind: desired.CheckHTTP, Port: 32000, Path: "/healthz", IntervalMillis: 2000,
+					Rise: 2, Fall: 3},
 				Servers: []desired.Server{{Name: "a", Address: addr("2001:db8::21"), Weight: 1}}}
 		}, ipam.Request{Families: []ipam.Family{ipam.IPv6}, Pools: v4.Pools}, nil},
 		{"a UDP port besides", web(func(s *v1.Service) {
-			s.Spec.Ports = append(s.Spec.Ports, v1.ServicePort{Name: "dns", Protocol: v1.ProtocolUDP, Port: 53, NodePort: 30053}, v1.ServicePort{Protocol: v1.ProtocolSCTP, Port: 54})
-		}), nil, v4, []warning{{"UnsupportedProtocol", "not served: dns 53/UDP, 54/SCTP; only TCP is supported, the TCP ports are served"}}},
+			s.Spec.Ports = append(s.Spec.Ports, v1.ServicePort{Name: "dns", Protocol: v1.ProtocolUDP, Port: 53,
+				NodePort: 30053}, v1.ServicePort{Protocol: v1.ProtocolSCTP, Port: 54})
+		}), nil, v4, []warning{{"UnsupportedProtocol", "not served: dns 53/UDP, 54/SCTP; only TCP is supported, the " +
+			"TCP ports are served"}}},
 		{"session affinity", web(func(s *v1.Service) { s.Spec.SessionAffinity = v1.ServiceAffinityClientIP }), nil, v4,
-			[]warning{{"UnsupportedSessionAffinity", "spec.sessionAffinity ClientIP is not honoured yet: a client's connections are spread over all nodes; None is"}}},
+			[]warning{{"UnsupportedSessionAffinity", "spec.sessionAffinity ClientIP is not honoured yet: a client's " +
+				"connections are spread over all nodes; None is"}}},
 		{"misspelt annotation", web(annotate("cloud-provider-haproxy/loadbalancer-ip", "192.0.2.70")), nil, v4,
-			[]warning{{"UnknownAnnotation", "annotation cloud-provider-haproxy/loadbalancer-ip is not known and has no effect; did you mean cloud-provider-haproxy/load-balancer-ips?"}}},
+			[]warning{{"UnknownAnnotation", "annotation cloud-provider-haproxy/loadbalancer-ip is not known and has " +
+				"no effect; did you mean cloud-provider-haproxy/load-balancer-ips?"}}},
 		{"others' annotations", web(annotate("metallb.io/address-pool", "x")), nil, v4, nil},
 	}
 	for _, test := range tests {
@@ -140,7 +156,8 @@ func TestTranslate(t *testing.T) {
 			if test.balancer != nil {
 				test.balancer(&want)
 			}
-			if diff := cmp.Diff(loadbalancer.Service{LoadBalancer: want, Request: test.request}, got.service, equalAddresses); diff != "" {
+			if diff := cmp.Diff(loadbalancer.Service{LoadBalancer: want, Request: test.request}, got.service,
+				equalAddresses); diff != "" {
 				t.Errorf("Service (-want +got):\n%s", diff)
 			}
 			if diff := cmp.Diff(test.warnings, got.warnings, cmp.AllowUnexported(warning{})); diff != "" {
@@ -158,13 +175,18 @@ func TestTranslateWithoutNodesOfItsFamily(t *testing.T) {
 	local := func(s *v1.Service) {
 		s.Spec.ExternalTrafficPolicy, s.Spec.HealthCheckNodePort = v1.ServiceExternalTrafficPolicyLocal, 32000
 	}
-	want := []warning{{"NoIPv6Node", "spec.ipFamilies is [IPv6] and none of 1 eligible nodes has an IPv6 address, so connections are refused; " +
-		"give the kubelets one (--node-ip), name it in nodes.addresses of the cloud config, or make the Service dual-stack"}}
+	want := []warning{{"NoIPv6Node", "spec.ipFamilies is [IPv6] and none of 1 eligible nodes has an IPv6 address, so " +
+		"connections are refused; " +
+		"give the kubelets one (--node-ip), name it in nodes.addresses of the cloud config, or make the Service " +
+		"dual-stack"}}
 	six := []desired.Node{{Name: "c", Addresses: addrs("2001:db8::23")}}
 	mixed := append(twoNodes(), six...)
-	const mend = "; give the kubelets one (--node-ip), name it in nodes.addresses of the cloud config, or make the Service dual-stack"
-	noFour := []warning{{"NoIPv4Node", "spec.ipFamilies is [IPv4] and none of 1 eligible nodes has an IPv4 address, so connections are refused" + mend}}
-	someFour := []warning{{"NodeWithoutIPv4", "spec.ipFamilies is [IPv4] and 1 of 3 eligible nodes have no IPv4 address (c), so they refuse their share of the connections, which are tried again at other nodes" + mend}}
+	const mend = "; give the kubelets one (--node-ip), name it in nodes.addresses of the cloud config, or make the " +
+		"Service dual-stack"
+	noFour := []warning{{"NoIPv4Node", "spec.ipFamilies is [IPv4] and none of 1 eligible nodes has an IPv4 address, " +
+		"so connections are refused" + mend}}
+	someFour := []warning{{"NodeWithoutIPv4", "spec.ipFamilies is [IPv4] and 1 of 3 eligible nodes have no IPv4 " +
+		"address (c), so they refuse their share of the connections, which are tried again at other nodes" + mend}}
 	for _, test := range []struct {
 		name  string
 		svc   *v1.Service
@@ -214,25 +236,40 @@ func TestTranslateRefuses(t *testing.T) {
 			s.Spec.Ports = []v1.ServicePort{{Name: "dns", Protocol: v1.ProtocolUDP, Port: 53, NodePort: 30053}}
 		}), "no port is TCP (dns 53/UDP), and only TCP is served; add a TCP port"},
 		{"no nodePort", web(func(s *v1.Service) { s.Spec.Ports[1].NodePort = 0 }),
-			"spec.ports[1] (http 80/TCP) has no nodePort, and gateways reach the workers by NodePort; set spec.allocateLoadBalancerNodePorts to true or give the port a nodePort"},
+			"spec.ports[1] (http 80/TCP) has no nodePort, and gateways reach the workers by NodePort; set " +
+				"spec.allocateLoadBalancerNodePorts to true or give the port a nodePort"},
 		{"annotation that is no address", web(annotate(string(LoadBalancerIPs), "192.0.2.70, web")),
-			`annotation cloud-provider-haproxy/load-balancer-ips "192.0.2.70, web": "web" is not an address; allowed is one IPv4 address, one IPv6 address, or both with a comma between`},
+			`annotation cloud-provider-haproxy/load-balancer-ips "192.0.2.70, web": "web" is not an address; allowed ` +
+				`is one IPv4 address, one IPv6 address, or both with a comma between`},
 		{"empty annotation", web(annotate(string(LoadBalancerIPs), "")),
-			`annotation cloud-provider-haproxy/load-balancer-ips "": "" is not an address; allowed is one IPv4 address, one IPv6 address, or both with a comma between`},
+			`annotation cloud-provider-haproxy/load-balancer-ips "": "" is not an address; allowed is one IPv4 ` +
+				`address, one IPv6 address, or both with a comma between`},
 		{"two of a family", web(annotate(string(LoadBalancerIPs), "192.0.2.70,192.0.2.71")),
-			`annotation cloud-provider-haproxy/load-balancer-ips "192.0.2.70,192.0.2.71" has two IPv4 addresses; allowed is one IPv4 address, one IPv6 address, or both with a comma between`},
-		{"both, different", web(annotate(string(LoadBalancerIPs), "192.0.2.70"), func(s *v1.Service) { s.Spec.LoadBalancerIP = "192.0.2.71" }),
-			`spec.loadBalancerIP 192.0.2.71 and annotation cloud-provider-haproxy/load-balancer-ips "192.0.2.70" contradict each other; set one of them, or the same address in both`},
+			`annotation cloud-provider-haproxy/load-balancer-ips "192.0.2.70,192.0.2.71" has two IPv4 addresses; ` +
+				`allowed is one IPv4 address, one IPv6 address, or both with a comma between`},
+		{"both, different", web(annotate(string(LoadBalancerIPs), "192.0.2.70"),
+			func(s *v1.Service) { s.Spec.LoadBalancerIP = "192.0.2.71" }),
+			`spec.loadBalancerIP 192.0.2.71 and annotation cloud-provider-haproxy/load-balancer-ips "192.0.2.70" ` +
+				`contradict each other; set one of them, or the same address in both`},
 		{"wrong family", web(annotate(string(LoadBalancerIPs), "2001:db8::1")),
-			"address 2001:db8::1 is asked for, but spec.ipFamilies is [IPv4]; add IPv6 there or ask for an address of that family"},
-		{"local without a check port", web(func(s *v1.Service) { s.Spec.ExternalTrafficPolicy = v1.ServiceExternalTrafficPolicyLocal }),
-			"spec.externalTrafficPolicy is Local but spec.healthCheckNodePort is not set, so that nodes with an endpoint cannot be told from others; the API server sets it for type LoadBalancer: remove the policy and set it again"},
+			"address 2001:db8::1 is asked for, but spec.ipFamilies is [IPv4]; add IPv6 there or ask for an address " +
+				"of that family"},
+		{"local without a check port", web(func(s *v1.Service) {
+			s.Spec.ExternalTrafficPolicy = v1.ServiceExternalTrafficPolicyLocal
+		}),
+			"spec.externalTrafficPolicy is Local but spec.healthCheckNodePort is not set, so that nodes with an " +
+				"endpoint cannot be told from others; the API server sets it for type LoadBalancer: remove the " +
+				"policy and set it again"},
 		{"two problems", web(annotate(string(LoadBalancerIPs), "x"), func(s *v1.Service) {
 			s.Spec.Ports[0].NodePort = 0
 			s.Spec.LoadBalancerSourceRanges = []string{"10.0.0.0"}
-		}), `spec.ports[0] (https 443/TCP) has no nodePort, and gateways reach the workers by NodePort; set spec.allocateLoadBalancerNodePorts to true or give the port a nodePort; ` +
-			`annotation cloud-provider-haproxy/load-balancer-ips "x": "x" is not an address; allowed is one IPv4 address, one IPv6 address, or both with a comma between; ` +
-			`spec.loadBalancerSourceRanges "10.0.0.0": "10.0.0.0" is not a range; allowed are IPv4 and IPv6 ranges with commas between, as in 192.0.2.0/24,2001:db8::/32; until that is mended, who may connect stays as it was, and nobody may if the Service is new`},
+		}), `spec.ports[0] (https 443/TCP) has no nodePort, and gateways reach the workers by NodePort; set ` +
+			`spec.allocateLoadBalancerNodePorts to true or give the port a nodePort; ` +
+			`annotation cloud-provider-haproxy/load-balancer-ips "x": "x" is not an address; allowed is one IPv4 ` +
+			`address, one IPv6 address, or both with a comma between; ` +
+			`spec.loadBalancerSourceRanges "10.0.0.0": "10.0.0.0" is not a range; allowed are IPv4 and IPv6 ranges ` +
+			`with commas between, as in 192.0.2.0/24,2001:db8::/32; until that is mended, who may connect stays ` +
+			`as it was, and nobody may if the Service is new`},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -252,7 +289,8 @@ func TestStatus(t *testing.T) {
 		s.Spec.Ports = append(s.Spec.Ports, v1.ServicePort{Name: "dns", Protocol: v1.ProtocolUDP, Port: 53})
 	})
 	proxy, unsupported := v1.LoadBalancerIPModeProxy, "cloud-provider-haproxy/UnsupportedProtocol"
-	ports := []v1.PortStatus{{Port: 443, Protocol: "TCP"}, {Port: 80, Protocol: "TCP"}, {Port: 53, Protocol: "UDP", Error: &unsupported}}
+	ports := []v1.PortStatus{{Port: 443, Protocol: "TCP"}, {Port: 80, Protocol: "TCP"}, {Port: 53, Protocol: "UDP",
+		Error: &unsupported}}
 	want := &v1.LoadBalancerStatus{Ingress: []v1.LoadBalancerIngress{
 		{IP: "192.0.2.70", IPMode: &proxy, Ports: ports},
 		{IP: "2001:db8::70", IPMode: &proxy, Ports: ports},
@@ -262,7 +300,8 @@ func TestStatus(t *testing.T) {
 		t.Errorf("status (-want +got):\n%s", diff)
 	}
 	svc.Status.LoadBalancer = *got
-	if diff := cmp.Diff([]netip.Addr{addr("192.0.2.70"), addr("2001:db8::70")}, published(svc), equalAddresses); diff != "" {
+	if diff := cmp.Diff([]netip.Addr{addr("192.0.2.70"), addr("2001:db8::70")}, published(svc),
+		equalAddresses); diff != "" {
 		t.Errorf("what is read back (-want +got):\n%s", diff)
 	}
 }

@@ -9,10 +9,11 @@ import (
 // vanish has the load balancer of a Service deleted whose object is gone although nobody cleaned up: somebody took the
 // finalizer off by hand, or etcd was restored to before the Service.
 //
-// The library does not look at deleted objects; it trusts the finalizer. It does clean up what it remembers of a Service
-// that its lister does not have any more, but only if it saw that as one of type LoadBalancer before, and only if somebody
-// makes it look. So for as long as gateways may serve the Service its lister shows what remains of it: an object of
-// another type and with nothing to patch, as if the type had been changed. A new object of the same name goes before that.
+// The library does not look at deleted objects; it trusts the finalizer. It does clean up what it remembers of a
+// Service that its lister does not have any more, but only if it saw that as one of type LoadBalancer before, and only
+// if somebody makes it look. So for as long as gateways may serve the Service its lister shows what remains of it: an
+// object of another type and with nothing to patch, as if the type had been changed. A new object of the same name goes
+// before that.
 func (v *serviceView) vanish(svc *v1.Service) {
 	if !v.ours(svc) && !v.wasOurs(svc) {
 		return

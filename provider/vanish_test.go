@@ -103,7 +103,8 @@ func TestVanishedServiceIsMadeAgain(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			inCluster(t, testConfig, nil, []runtime.Object{worker("a", "192.0.2.21"), named("web")}, func(c *cluster) {
 				c.change("web", func(svc *v1.Service) { svc.Finalizers = nil })
-				if err := c.client.CoreV1().Services("default").Delete(t.Context(), "web", metav1.DeleteOptions{}); err != nil {
+				if err := c.client.CoreV1().Services("default").Delete(t.Context(), "web",
+					metav1.DeleteOptions{}); err != nil {
 					t.Fatal(err)
 				}
 				test.again.UID = "uid-of-another"

@@ -43,8 +43,9 @@ func (o ownership) ours(svc *v1.Service) bool {
 	}
 }
 
-// wasOurs says whether a Service that is not ours now has been: it was served under another configuration, or its type was
-// changed. That clears class and status, so that what tells then is who added the finalizer, or whether gateways serve it.
+// wasOurs says whether a Service that is not ours now has been: it was served under another configuration, or its type
+// was changed. That clears class and status, so that what tells then is who added the finalizer, or whether gateways
+// serve it.
 func (o ownership) wasOurs(svc *v1.Service) bool {
 	switch {
 	case o.addedFinalizer(svc):
@@ -58,8 +59,8 @@ func (o ownership) wasOurs(svc *v1.Service) bool {
 
 // show gives the Service as the service controller is to see it; a shallow copy when anything differs.
 func (o ownership) show(svc *v1.Service) *v1.Service {
-	// One that is being deleted and has not our finalizer is cleaned up, or never was ours. It waits for somebody else, and
-	// the API server allows no new finalizers then.
+	// One that is being deleted and has not our finalizer is cleaned up, or never was ours. It waits for somebody else,
+	// and the API server allows no new finalizers then.
 	if o.ours(svc) && (svc.DeletionTimestamp == nil || hasFinalizer(svc)) {
 		if svc.Spec.LoadBalancerClass == nil {
 			return svc
@@ -85,7 +86,8 @@ func (o ownership) show(svc *v1.Service) *v1.Service {
 }
 
 func withoutOurs(finalizers []string) []string {
-	return slices.DeleteFunc(slices.Clone(finalizers), func(f string) bool { return f == servicehelper.LoadBalancerCleanupFinalizer })
+	return slices.DeleteFunc(slices.Clone(finalizers),
+		func(f string) bool { return f == servicehelper.LoadBalancerCleanupFinalizer })
 }
 
 // serviceView is the informer of Services that the service controller gets.
@@ -111,12 +113,12 @@ func (v *serviceView) Lister() corelisters.ServiceLister {
 	return serviceViewLister{v.real.Lister(), v}
 }
 
-// wake makes the service controller look at a Service again now, although nothing of it changed. It must be or have been
-// ours: the library says of any other that it deleted its load balancer.
+// wake makes the service controller look at a Service again now, although nothing of it changed. It must be or have
+// been ours: the library says of any other that it deleted its load balancer.
 func (v *serviceView) wake(svc *v1.Service) { v.enqueue(v.show(svc)) }
 
-// enqueue hands the service controller an old object of another UID that wanted a load balancer: whether it wants one now or
-// not, that is a change to its needsUpdate.
+// enqueue hands the service controller an old object of another UID that wanted a load balancer: whether it wants one
+// now or not, that is a change to its needsUpdate.
 func (v *serviceView) enqueue(current *v1.Service) {
 	old := *current
 	old.UID = types.UID("before " + string(current.UID))
@@ -140,15 +142,18 @@ func (i *serviceViewInformer) HasSynced() bool {
 	return i.SharedIndexInformer.HasSynced() && i.view.ready()
 }
 
-func (i *serviceViewInformer) AddEventHandler(h cache.ResourceEventHandler) (cache.ResourceEventHandlerRegistration, error) {
+func (i *serviceViewInformer) AddEventHandler(h cache.ResourceEventHandler) (cache.ResourceEventHandlerRegistration,
+	error) {
 	return i.SharedIndexInformer.AddEventHandler(i.adopt(h))
 }
 
-func (i *serviceViewInformer) AddEventHandlerWithResyncPeriod(h cache.ResourceEventHandler, period time.Duration) (cache.ResourceEventHandlerRegistration, error) {
+func (i *serviceViewInformer) AddEventHandlerWithResyncPeriod(h cache.ResourceEventHandler,
+	period time.Duration) (cache.ResourceEventHandlerRegistration, error) {
 	return i.SharedIndexInformer.AddEventHandlerWithResyncPeriod(i.adopt(h), period)
 }
 
-func (i *serviceViewInformer) AddEventHandlerWithOptions(h cache.ResourceEventHandler, options cache.HandlerOptions) (cache.ResourceEventHandlerRegistration, error) {
+func (i *serviceViewInformer) AddEventHandlerWithOptions(h cache.ResourceEventHandler,
+	options cache.HandlerOptions) (cache.ResourceEventHandlerRegistration, error) {
 	return i.SharedIndexInformer.AddEventHandlerWithOptions(i.adopt(h), options)
 }
 

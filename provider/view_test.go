@@ -19,10 +19,11 @@ import (
 // us is how managedFields name this program in these tests.
 const us = "haproxy-cloud-controller-manager"
 
-// addedBy says in managedFields, in the form of a real API server, who added the cleanup finalizer; statusBy who wrote the
-// addresses.
+// addedBy says in managedFields, in the form of a real API server, who added the cleanup finalizer; statusBy who wrote
+// the addresses.
 func addedBy(manager string) func(*v1.Service) {
-	return writtenBy(manager, `{"f:metadata":{"f:finalizers":{".":{},"v:\"service.kubernetes.io/load-balancer-cleanup\"":{}}}}`)
+	return writtenBy(manager,
+		`{"f:metadata":{"f:finalizers":{".":{},"v:\"service.kubernetes.io/load-balancer-cleanup\"":{}}}}`)
 }
 
 func statusBy(manager string) func(*v1.Service) {
@@ -31,7 +32,8 @@ func statusBy(manager string) func(*v1.Service) {
 
 func writtenBy(manager, fields string) func(*v1.Service) {
 	return func(svc *v1.Service) {
-		svc.ManagedFields = append(svc.ManagedFields, metav1.ManagedFieldsEntry{Manager: manager, Operation: "Update", APIVersion: "v1",
+		svc.ManagedFields = append(svc.ManagedFields, metav1.ManagedFieldsEntry{Manager: manager, Operation: "Update",
+			APIVersion: "v1",
 			FieldsType: "FieldsV1", FieldsV1: metav1.NewFieldsV1(fields), Subresource: "status"})
 	}
 }
@@ -45,23 +47,32 @@ func TestNoLongerOurs(t *testing.T) {
 		address string
 		keeps   bool // the finalizer
 	}{
-		"another class":              {named("web", old, other, publishing("192.0.2.70"), addedBy(us), statusBy(us)), "", false},
-		"no class":                   {named("web", other, publishing("192.0.2.70"), addedBy(us), statusBy(us)), "", false},
-		"no class, being deleted":    {named("web", other, deleting, publishing("192.0.2.70"), addedBy(us), statusBy(us)), "", false},
-		"the finalizer is another's": {named("web", old, other, publishing("192.0.2.70"), addedBy(others), statusBy(us)), "", false},
-		"never served":               {named("web", old, other, addedBy(us)), "", false},
-		"another serves it now":      {named("web", old, other, publishing("198.51.100.7"), addedBy(us), statusBy(others)), "198.51.100.7", false},
-		"all of it is another's":     {named("web", old, other, publishing("198.51.100.7"), addedBy(others), statusBy(others)), "198.51.100.7", true},
-		"all of it, without a class": {named("web", other, publishing("198.51.100.7"), addedBy(others), statusBy(others)), "198.51.100.7", true},
+		"another class": {named("web", old, other, publishing("192.0.2.70"), addedBy(us), statusBy(us)),
+			"", false},
+		"no class": {named("web", other, publishing("192.0.2.70"), addedBy(us), statusBy(us)), "",
+			false},
+		"no class, being deleted": {named("web", other, deleting, publishing("192.0.2.70"), addedBy(us),
+			statusBy(us)), "", false},
+		"the finalizer is another's": {named("web", old, other, publishing("192.0.2.70"),
+			addedBy(others), statusBy(us)), "", false},
+		"never served": {named("web", old, other, addedBy(us)), "", false},
+		"another serves it now": {named("web", old, other, publishing("198.51.100.7"), addedBy(us),
+			statusBy(others)), "198.51.100.7", false},
+		"all of it is another's": {named("web", old, other, publishing("198.51.100.7"), addedBy(others),
+			statusBy(others)), "198.51.100.7", true},
+		"all of it, without a class": {named("web", other, publishing("198.51.100.7"), addedBy(others),
+			statusBy(others)), "198.51.100.7", true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			for _, held := range []bool{true, false} { // Manager withdraws it, perhaps before the service controller comes to it
+			// Manager withdraws it, perhaps before the service controller comes to it.
+			for _, held := range []bool{true, false} {
 				prepare := func(m *manager) {
 					if held {
 						m.held[key("web")] = loadbalancer.Service{LoadBalancer: desired.LoadBalancer{Key: key("web")}}
 					}
 				}
-				inCluster(t, testConfig+"serveUnclassed: false\n", prepare, []runtime.Object{worker("a", "192.0.2.21"), test.svc.DeepCopy()}, func(c *cluster) {
+				inCluster(t, testConfig+"serveUnclassed: false\n", prepare, []runtime.Object{worker("a", "192.0.2.21"),
+					test.svc.DeepCopy()}, func(c *cluster) {
 					c.wantAddress("web", test.address)
 					c.wantFinalizer("web", test.keeps)
 					if spec := c.get("web").Spec; spec.Type != v1.ServiceTypeLoadBalancer {
@@ -96,52 +107,56 @@ func TestDeletingWithoutOurFinalizer(t *testing.T) {
 		}
 	})
 	t.Run("after we cleaned up", func(t *testing.T) {
-		inCluster(t, testConfig, nil, []runtime.Object{worker("a", "192.0.2.21"), named("web", keeping(foreground))}, func(c *cluster) {
-			c.wantServed("web", true)
-			c.change("web", deleting)
-			c.change("web", annotate("example.com/x", "y"))
-			c.wantServed("web", false)
-			c.wantAddress("web", "")
-			if got := c.get("web").Finalizers; !slices.Equal(got, []string{foreground}) {
-				t.Errorf("finalizers %q", got)
-			}
-		})
+		inCluster(t, testConfig, nil, []runtime.Object{worker("a", "192.0.2.21"), named("web", keeping(foreground))},
+			func(c *cluster) {
+				c.wantServed("web", true)
+				c.change("web", deleting)
+				c.change("web", annotate("example.com/x", "y"))
+				c.wantServed("web", false)
+				c.wantAddress("web", "")
+				if got := c.get("web").Finalizers; !slices.Equal(got, []string{foreground}) {
+					t.Errorf("finalizers %q", got)
+				}
+			})
 	})
 	t.Run("after somebody stripped ours", func(t *testing.T) {
-		inCluster(t, testConfig, nil, []runtime.Object{worker("a", "192.0.2.21"), named("web", keeping(foreground))}, func(c *cluster) {
-			c.manager.failing(errAway)
-			c.change("web", deleting)
-			c.change("web", keeping(foreground))
-			c.wantServed("web", true)
-			c.manager.failing(nil)
-			c.manager.observer.RoundDone(loadbalancer.Round{Reason: "repair"})
-			c.settle()
-			c.wantServed("web", false)
-		})
+		inCluster(t, testConfig, nil, []runtime.Object{worker("a", "192.0.2.21"), named("web", keeping(foreground))},
+			func(c *cluster) {
+				c.manager.failing(errAway)
+				c.change("web", deleting)
+				c.change("web", keeping(foreground))
+				c.wantServed("web", true)
+				c.manager.failing(nil)
+				c.manager.observer.RoundDone(loadbalancer.Round{Reason: "repair"})
+				c.settle()
+				c.wantServed("web", false)
+			})
 	})
 }
 
-// The finalizer of a Service that another controller served before becomes ours too, so that it is known as such whatever
-// happens.
+// The finalizer of a Service that another controller served before becomes ours too, so that it is known as such
+// whatever happens.
 func TestFinalizerIsClaimed(t *testing.T) {
 	taken := named("taken", keeping(finalizer, "example.com/x"), addedBy("example-controller"))
 	own := named("own", keeping(finalizer), addedBy(us))
-	inCluster(t, testConfig, nil, []runtime.Object{worker("a", "192.0.2.21"), taken, own, named("new")}, func(c *cluster) {
-		var claimed []string
-		for _, action := range c.client.Actions() {
-			patch, ok := action.(clienttesting.PatchAction)
-			if !ok || patch.GetPatchType() != types.ApplyPatchType {
-				continue
+	inCluster(t, testConfig, nil, []runtime.Object{worker("a", "192.0.2.21"), taken, own, named("new")},
+		func(c *cluster) {
+			var claimed []string
+			for _, action := range c.client.Actions() {
+				patch, ok := action.(clienttesting.PatchAction)
+				if !ok || patch.GetPatchType() != types.ApplyPatchType {
+					continue
+				}
+				claimed = append(claimed, patch.GetName())
+				want := `{"kind":"Service","apiVersion":"v1","metadata":{"name":"taken","namespace":"default",` +
+					`"uid":"uid-uid-web","finalizers":["service.kubernetes.io/load-balancer-cleanup"]}}`
+				if got := string(patch.GetPatch()); got != want || patch.GetSubresource() != "status" {
+					t.Errorf("%s of %q, want %s of the status", got, patch.GetSubresource(), want)
+				}
 			}
-			claimed = append(claimed, patch.GetName())
-			want := `{"kind":"Service","apiVersion":"v1","metadata":{"name":"taken","namespace":"default","uid":"uid-uid-web","finalizers":["service.kubernetes.io/load-balancer-cleanup"]}}`
-			if got := string(patch.GetPatch()); got != want || patch.GetSubresource() != "status" {
-				t.Errorf("%s of %q, want %s of the status", got, patch.GetSubresource(), want)
+			if !slices.Equal(claimed, []string{"taken"}) {
+				t.Errorf("claimed the finalizers of %q, want that of taken", claimed)
 			}
-		}
-		if !slices.Equal(claimed, []string{"taken"}) {
-			t.Errorf("claimed the finalizers of %q, want that of taken", claimed)
-		}
-		c.wantServed("taken", true)
-	})
+			c.wantServed("taken", true)
+		})
 }

@@ -20,8 +20,8 @@ type happenings struct {
 	services   map[desired.Key]bool
 	// again are Services that changed in a way that the library does not look at (its needsUpdate).
 	again map[desired.Key]bool
-	// reloaded says that there is a new configuration, foreign that other controllers' annotations are read now, or no more,
-	// gone that a pool is there no more, which what Manager knows of any Service may name.
+	// reloaded says that there is a new configuration, foreign that other controllers' annotations are read now, or no
+	// more, gone that a pool is there no more, which what Manager knows of any Service may name.
 	reloaded, foreign, gone bool
 }
 
@@ -44,7 +44,8 @@ func newWakeups() *wakeups {
 }
 
 func nothingHappened() happenings {
-	return happenings{causes: map[cause]bool{}, namespaces: map[string]bool{}, services: map[desired.Key]bool{}, again: map[desired.Key]bool{}}
+	return happenings{causes: map[cause]bool{}, namespaces: map[string]bool{}, services: map[desired.Key]bool{},
+		again: map[desired.Key]bool{}}
 }
 
 // tell never blocks.
@@ -117,7 +118,8 @@ func (c *Cloud) serviceChanged(before, after *v1.Service) {
 		return *svc.Spec.IPFamilyPolicy
 	}
 	// It does look at how many families there are.
-	again := policy(before) != policy(after) && len(before.Spec.IPFamilies) == len(after.Spec.IPFamilies) && c.services.ours(after)
+	again := policy(before) != policy(after) && len(before.Spec.IPFamilies) == len(after.Spec.IPFamilies) &&
+		c.services.ours(after)
 	if !labelled && !again {
 		return
 	}
@@ -139,7 +141,8 @@ func (c *Cloud) wake() {
 	}
 	if h.reloaded {
 		c.eachService(func(svc *v1.Service) {
-			if c.services.ours(svc) && svc.DeletionTimestamp == nil && (h.gone || c.balancer.dependsOnPools(svc, h.foreign)) {
+			if c.services.ours(svc) && svc.DeletionTimestamp == nil &&
+				(h.gone || c.balancer.dependsOnPools(svc, h.foreign)) {
 				h.again[keyOf(svc)] = true
 			}
 		})
