@@ -23,9 +23,9 @@ type Config struct {
 	SSH SSH `yaml:"ssh"`
 	// VRRP is how the gateways agree on who holds a floating address.
 	VRRP VRRP `yaml:"vrrp"`
-	// Pools are the addresses that Services may get, at least one pool. Addresses of gateways and of the control plane that lie inside a pool are never given to a Service.
+	// Pools are the addresses that Services may get, at least one pool. Addresses of gateways, nodes and the control plane that lie inside a pool are never given to a Service.
 	Pools []Pool `yaml:"pools"`
-	// Reservations keep single addresses of the pools for one Service each, which gets its address whatever the pool's other rules say: `192.0.2.70: default/web`. The address may be written in any form that is an address (`2001:DB8:0::70`); one that is written in two forms is refused.
+	// Reservations keep single addresses of the pools for one Service each, which gets its address whatever the pool's other rules say: `192.0.2.70: default/web`. The address may be written in any form that is an address (`2001:DB8:0::70`); one that is written in two forms is refused. It lies in a pool and is not excluded.
 	Reservations map[string]string `yaml:"reservations" like:"default/web"`
 	// ReadForeignAnnotations makes the annotations of other controllers count where our own is absent: `metallb.io/loadBalancerIPs`, `metallb.io/address-pool`, `metallb.io/allow-shared-ip` and `kube-vip.io/loadbalancerIPs`, so that a site moves here without an edit of its Services. Default `false`.
 	ReadForeignAnnotations bool `yaml:"readForeignAnnotations"`
@@ -79,7 +79,7 @@ type VRRP struct {
 type Pool struct {
 	// Name is the pool's name, a DNS label. Services ask for it by name in their annotation `cloud-provider-haproxy/address-pool`.
 	Name string `yaml:"name"`
-	// Addresses are networks (`192.0.2.0/26`), ranges (`192.0.2.10-192.0.2.20`) and single addresses, IPv4 and IPv6. No two overlap, within a pool or between pools.
+	// Addresses are networks (`192.0.2.0/26`), ranges (`192.0.2.10-192.0.2.20`) and single addresses, IPv4 and IPv6. No two overlap, within a pool or between pools. A pool has at most 2^64 addresses of each family: one IPv6 `/64`, or smaller ones that make as many.
 	Addresses []string `yaml:"addresses" like:"192.0.2.0/26"`
 	// Interface is the network interface of every gateway that holds these addresses. Default: each gateway's own `interface`.
 	Interface string `yaml:"interface"`
@@ -99,7 +99,7 @@ type Pool struct {
 	ServiceSelector string `yaml:"serviceSelector" like:"app=web"`
 	// ShareAcrossNamespaces lets Services of different namespaces share an address when both say the same annotation `cloud-provider-haproxy/allow-shared-ip`. Default `false`: only Services of one namespace.
 	ShareAcrossNamespaces bool `yaml:"shareAcrossNamespaces"`
-	// Probe says whether a gateway asks the network for a new address (ARP, neighbour discovery) before it is given to a Service, and leaves alone one that somebody answers for. It takes a second at most. Default `true`.
+	// Probe says whether a gateway asks the network for a new address (ARP, neighbour discovery) before it is given to a Service, and leaves alone one that somebody answers for. A new address waits half a second for that, and longer when somebody answers. Default `true`.
 	Probe *bool `yaml:"probe"`
 }
 
