@@ -117,7 +117,9 @@ func New(o Options) (*Cloud, error) {
 	ledger := &ledgerStore{
 		client: o.Client,
 		never:  func(address netip.Addr) string { return c.policy.Load().never(address) },
-		notice: observer.Notice,
+		notice: func(text string) {
+			c.recorder.Event(c.subject.reference(), v1.EventTypeWarning, "AddressLedger", text)
+		},
 	}
 	manager, err := o.NewManager(settings(o), epochStore{o.Client, c.subject}, ledger, observer)
 	if err != nil {

@@ -46,8 +46,7 @@ func reached(c ipam.Count) int {
 func inUse(c ipam.Count) uint64 { return c.Assigned + c.Releasing + c.Reserved + c.Quarantined }
 
 func describeFullness(c ipam.Count, mark int) warning {
-	shares := fmt.Sprintf("%d of %d: %d assigned, %d releasing, %d reserved, %d quarantined", inUse(c), c.Size,
-		c.Assigned, c.Releasing, c.Reserved, c.Quarantined)
+	shares := fmt.Sprintf("%d of %d: %d assigned, %d releasing, %d reserved, %d quarantined", inUse(c), c.Size, c.Assigned, c.Releasing, c.Reserved, c.Quarantined)
 	if mark == 100 {
 		return warning{"PoolExhausted", fmt.Sprintf("pool %s has no free %s address (%s): new Services that no other "+
 			"pool serves will wait; add a range to it", c.Pool, c.Family, shares)}

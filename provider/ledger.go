@@ -47,7 +47,7 @@ type ledgerStore struct {
 	// never says why no Service can have an address, as the pools are now; empty: one can.
 	never func(netip.Addr) string
 	// notice is told what a person should know of what was read.
-	notice func(error)
+	notice func(text string)
 
 	mu sync.Mutex
 	// idle is what notice was told last of entries that do nothing; empty: there are none.
@@ -102,20 +102,11 @@ func (s *ledgerStore) tellIdle(kept []ipam.Reservation) {
 	}
 	text := strings.Join(idle, "; ")
 	if text != "" && text != s.idle {
-		err := &idleEntriesError{text}
 		klog.InfoS("Entries of the ledger keep what nobody can have", "entries", text)
-		s.notice(err)
+		s.notice(fmt.Sprintf("%s: what is kept here is of no use, for no Service can have it: %s; delete the entries (%s), or give "+
+			"the addresses to a pool", ledgerPlace, text, ledgerEdit))
 	}
 	s.idle = text
-}
-
-// idleEntriesError names entries of the ledger that do nothing, and why.
-type idleEntriesError struct{ entries string }
-
-func (e *idleEntriesError) Error() string {
-	return fmt.Sprintf("%s: what is kept here is of no use, for no Service can have it: %s; delete the entries (%s), "+
-		"or give "+
-		"the addresses to a pool", ledgerPlace, e.entries, ledgerEdit)
 }
 
 // Write replaces what Read or Write gave last.

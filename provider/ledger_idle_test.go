@@ -28,7 +28,7 @@ func TestLedgerEntriesThatDoNothing(t *testing.T) {
 		idle = append(idle, fmt.Sprintf("198.51.100.%d for default/web, which lies in no pool", i))
 	}
 	var told []string
-	store := &ledgerStore{notice: func(err error) { told = append(told, err.Error()) }}
+	store := &ledgerStore{notice: func(text string) { told = append(told, text) }}
 	for _, step := range []struct {
 		name    string
 		policy  *policy

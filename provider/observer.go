@@ -95,13 +95,12 @@ func (o *observer) Notice(err error) {
 	var (
 		proxyARP *loadbalancer.ProxyARPError
 		ledger   *loadbalancer.LedgerError
-		idle     *idleEntriesError
 	)
 	reason := "AddressNotice"
 	switch {
 	case errors.As(err, &proxyARP):
 		reason = "ProxyARP"
-	case errors.As(err, &ledger), errors.As(err, &idle):
+	case errors.As(err, &ledger):
 		reason = "AddressLedger"
 	}
 	o.recorder.Event(o.subject.reference(), v1.EventTypeWarning, reason, err.Error())

@@ -19,18 +19,15 @@ import (
 
 // What Manager notices becomes an Event where somebody looks, with a reason by which it can be found.
 func TestNotices(t *testing.T) {
-	held := &loadbalancer.ConflictError{Address: addr("192.0.2.70"), Gateway: "gw1",
-		MAC: "52:54:00:00:00:01", Held: true}
+	held := &loadbalancer.ConflictError{Address: addr("192.0.2.70"), Gateway: "gw1", MAC: "52:54:00:00:00:01", Held: true}
 	inCluster(t, testConfig, nil, []runtime.Object{worker("a", "192.0.2.21"), named("web")}, func(c *cluster) {
 		o := c.manager.observer
 		for reason, err := range map[string]error{
-			"AddressConflict": held,
-			"AddressTaken": &ipam.TakenError{Address: addr("192.0.2.70"),
-				Holder: ipam.Holder{Owner: ipam.Owner{Namespace: "default", Name: "elder"}}},
+			"AddressConflict":     held,
+			"AddressTaken":        &ipam.TakenError{Address: addr("192.0.2.70"), Holder: ipam.Holder{Owner: ipam.Owner{Namespace: "default", Name: "elder"}}},
 			"AddressOutsidePools": &ipam.OutsideError{Address: addr("192.0.2.1")},
-			"AddressExcluded": &ipam.ExcludedError{Address: addr("192.0.2.70"),
-				Reason: "VRRP address of gateway gw1"},
-			"LoadBalancerNotice": errors.New("something else"),
+			"AddressExcluded":     &ipam.ExcludedError{Address: addr("192.0.2.70"), Reason: "VRRP address of gateway gw1"},
+			"LoadBalancerNotice":  errors.New("something else"),
 		} {
 			o.ServiceNotice(key("web"), err)
 			c.settle()
