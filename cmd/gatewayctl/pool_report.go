@@ -153,7 +153,7 @@ func difference(s *desired.State, newest askedState) string {
 }
 
 func newPoolCount(p desired.PoolSummary) poolCount {
-	used := p.Assigned + p.Releasing + p.Reserved + p.Quarantined
+	used := ipam.Count{Assigned: p.Assigned, Releasing: p.Releasing, Reserved: p.Reserved, Quarantined: p.Quarantined}.Used()
 	c := poolCount{
 		Name: p.Name, Family: ipam.Family(p.Family).String(), Size: p.Size,
 		Assigned: p.Assigned, Releasing: p.Releasing, Reserved: p.Reserved, Quarantined: p.Quarantined,
