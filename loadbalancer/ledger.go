@@ -264,6 +264,9 @@ func (m *Manager) adoptEdits(ctx context.Context) error {
 	}
 	for address, q := range quarantined {
 		if !sameQuarantine(q, quarantinedBefore[address]) {
+			if former := m.quarantined[address]; former.By == q.By {
+				q.Node = former.Node
+			}
 			m.quarantined[address] = q
 		}
 	}

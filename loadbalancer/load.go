@@ -225,13 +225,9 @@ func (m *Manager) claimPublished(replay Replay, terms map[hold]ipam.Sharing) (no
 		}
 		if err == nil {
 			m.proven[address] = true
-			if err = m.addresses.Check(address); err != nil {
-				err = &KeptError{err}
-			}
+			continue
 		}
-		if err != nil {
-			notices = append(notices, notice{replay.Key, err})
-		}
+		notices = append(notices, notice{replay.Key, err})
 	}
 	return notices
 }
