@@ -82,12 +82,17 @@ func (m *Manager) unmetReservations() (all []concern) {
 	for _, address := range sortedAddresses(owners) {
 		holders, sharing := m.holdersBeside(address, owners[address])
 		for _, owner := range owners[address] {
-			e := &ReservationError{Address: address, Owner: owner, Kept: m.kept[hold{address, owner}], Holders: holders}
-			met := false
-			if e.Has, met = m.insteadOf(address, owner, owners); met || !e.Has.IsValid() && (len(holders) == 0 || e.Kept && sharing) {
-				continue // who was kept is expected back beside those with whom it shared
+			e := &ReservationError{
+				Address: address, Owner: owner, Kept: m.kept[hold{address, owner}], Holders: holders, Has: m.addressOf(owner, address),
 			}
-			all = append(all, m.reservationConcern(e, append([]desired.Key{owner}, holders...)...))
+			switch reserved := slices.Contains(owners[e.Has], owner); {
+			case reserved, e.Has.IsValid() && m.unproven(e.Has): // it has it, or another one that is reserved for it, or may get it yet
+			case !e.Has.IsValid() && len(holders) == 0: // it will get it
+			case !e.Has.IsValid() && e.Kept && sharing: // it will get it beside those with whom it shared it
+			case len(holders) == 0 && m.asksFor(owner, address): // it is refused, and told why
+			default:
+				all = append(all, m.reservationConcern(e, append([]desired.Key{owner}, holders...)...))
+			}
 		}
 	}
 	return all
@@ -109,15 +114,18 @@ func (m *Manager) holdersBeside(address netip.Addr, owners []desired.Key) (other
 	return others, sharing
 }
 
-// insteadOf gives the address that a Service has instead of one that is reserved for it. met says that there is nothing
-// to tell: it has what is reserved for it, asks for the address by name, and is told so, or may yet get it.
-func (m *Manager) insteadOf(address netip.Addr, owner desired.Key, owners map[netip.Addr][]desired.Key) (has netip.Addr, met bool) {
-	for _, has := range m.addresses.Addresses(ipam.Owner(owner)) {
-		if has.Is4() != address.Is4() {
-			continue
+// addressOf gives the address of a Service that is of the family of another one; invalid when it has none.
+func (m *Manager) addressOf(key desired.Key, family netip.Addr) netip.Addr {
+	for _, address := range m.addresses.Addresses(ipam.Owner(key)) {
+		if address.Is4() == family.Is4() {
+			return address
 		}
-		entry := m.services[owner]
-		return has, slices.Contains(owners[has], owner) || m.unproven(has) || entry == nil || slices.Contains(entry.request.Addresses, address)
 	}
-	return netip.Addr{}, false
+	return netip.Addr{}
+}
+
+// asksFor says whether a Service asks for an address by name.
+func (m *Manager) asksFor(key desired.Key, address netip.Addr) bool {
+	entry := m.services[key]
+	return entry != nil && slices.Contains(entry.request.Addresses, address)
 }

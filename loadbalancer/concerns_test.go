@@ -87,6 +87,33 @@ func TestReservationAtTheStart(t *testing.T) {
 	})
 }
 
+// TestReservationThatIsAskedFor: whoever is refused knows already, and reads why.
+func TestReservationThatIsAskedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "10.0.0.1-10.0.0.3", "gw1")
+		s.settings.PoolSettings = reservedFor(s, "10.0.0.3", "a")
+		s.settings.Exclusions = []ipam.Exclusion{ipam.Exclude(addresses("10.0.0.3")[0], "a printer")}
+		c := s.start(replayed(requesting(web("a", 80), "10.0.0.3"), "10.0.0.1"))
+		defer c.stop()
+		if _, err := c.Ensure(t.Context(), requesting(web("a", 443), "10.0.0.3")); !isA[*ipam.ExcludedError](err) {
+			t.Errorf("got %v", err)
+		}
+		if texts := reservationsTold(t, s); len(texts) != 0 {
+			t.Errorf("told %q", texts)
+		}
+		// A Service with one of two that are reserved for it has no use for the other.
+		pools := reservedFor(s, "10.0.0.2", "a")
+		pools.Reservations = append(pools.Reservations, ipam.Reservation{Address: addresses("10.0.0.1")[0], Owner: ipam.Owner(key("a"))})
+		if err := c.SetPools(pools); err != nil {
+			t.Fatal(err)
+		}
+		s.ensure(c, web("a", 80))
+		if texts := reservationsTold(t, s); len(texts) != 0 {
+			t.Errorf("told %q", texts)
+		}
+	})
+}
+
 // TestKeptAndReservedForAnother: the configuration counts, and who was kept hears of it.
 func TestKeptAndReservedForAnother(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
