@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 
+	"go4.org/netipx"
+
 	"cloud-provider-haproxy/ipam"
 	"cloud-provider-haproxy/loadbalancer/desired"
 )
@@ -247,12 +249,12 @@ func waitsFor(r desired.Releasing, s *desired.State, asked []askedState) []strin
 	return names
 }
 
+// poolOf names the pool that may give the address.
 func poolOf(address netip.Addr, pools []ipam.Pool) string {
+	within := func(r netipx.IPRange) bool { return r.Contains(address) }
 	for _, p := range pools {
-		for _, r := range p.Ranges {
-			if r.Contains(address) {
-				return p.Name
-			}
+		if slices.ContainsFunc(p.Ranges, within) && !slices.ContainsFunc(p.Exclude, within) {
+			return p.Name
 		}
 	}
 	return ""
