@@ -62,7 +62,7 @@ func (m *Manager) strays() (all []concern) {
 			}
 		}
 	}
-	slices.SortFunc(all, func(a, b concern) int { return a.services[0].Compare(b.services[0]) })
+	slices.SortStableFunc(all, func(a, b concern) int { return a.services[0].Compare(b.services[0]) })
 	return all
 }
 
