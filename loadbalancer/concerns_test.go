@@ -262,7 +262,7 @@ func TestNoOtherAddressIsPromised(t *testing.T) {
 		defer c.stop()
 		_, _ = c.Ensure(t.Context(), web("a", 80))
 		_, _, notices := s.observer.seen()
-		if err := notices[key("a")]; err == nil || !strings.Contains(err.Error(), "it is quarantined and the Service gets the next free one; ") {
+		if err := notices[key("a")]; err == nil || !strings.Contains(err.Error(), "it is quarantined, and another address is taken if there is one; ") {
 			t.Errorf("told %v", err)
 		}
 	})

@@ -190,7 +190,7 @@ func (e *ConflictError) Error() string {
 	if e.Node != "" {
 		who, remedy = "node "+e.Node, nodeRemedy
 	}
-	effect := "it is quarantined and the Service gets the next free one"
+	effect := "it is quarantined, and another address is taken if there is one"
 	switch {
 	case e.Held:
 		effect = "a part of the connections goes there"
