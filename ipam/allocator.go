@@ -117,7 +117,7 @@ func (a *Allocator) choose(q *asking, family Family) (seat, error) {
 	if s, ok := a.former(q, family); ok {
 		return s, nil
 	}
-	if s, ok := a.kept(q, family); ok {
+	if s, ok := a.reserved(q, family); ok {
 		return s, nil
 	}
 	if s, ok := a.companion(q, family); ok {
@@ -148,8 +148,8 @@ func (a *Allocator) former(q *asking, family Family) (seat, bool) {
 	return seat{}, false
 }
 
-// kept finds an address that is reserved for q.
-func (a *Allocator) kept(q *asking, family Family) (seat, bool) {
+// reserved finds an address that is reserved for q.
+func (a *Allocator) reserved(q *asking, family Family) (seat, bool) {
 	if len(a.reservedFor) == 0 {
 		return seat{}, false
 	}
@@ -171,11 +171,10 @@ func (a *Allocator) available(q *asking, s seat) error {
 	if err := a.Check(s.address); err != nil {
 		return err
 	}
-	m := a.marks[s.address]
-	if len(m.reserved) > 0 && !slices.Contains(m.reserved, q.owner) {
-		return &ReservedError{Address: s.address, Owner: m.reserved[0]}
+	if err := a.Reserved(q.owner, s.address); err != nil {
+		return err
 	}
-	if m.quarantined {
+	if m := a.marks[s.address]; m.quarantined {
 		return &QuarantinedError{Address: s.address, By: m.by}
 	}
 	return nil

@@ -152,10 +152,10 @@ func TestRefusals(t *testing.T) {
 		text    string
 	}{
 		{"taken", ipam.Request{Addresses: []netip.Addr{addr("192.0.2.0")}}, new(ipam.TakenError),
-			"address 192.0.2.0 is held by Service default/web"},
+			"address 192.0.2.0 is held by Service default/web; request another address, or take it from that Service"},
 		{"outside", ipam.Request{Addresses: []netip.Addr{addr("203.0.113.9")}}, new(ipam.OutsideError),
 			"address 203.0.113.9 is in no pool (a: 192.0.2.0-192.0.2.4, 192.0.2.6-192.0.2.7; " +
-				"b: 198.51.100.0-198.51.100.7)"},
+				"b: 198.51.100.0-198.51.100.7); request one of these, or add it to a pool"},
 		{"excluded", ipam.Request{Addresses: []netip.Addr{addr("192.0.2.5")}}, new(ipam.ExcludedError),
 			"address 192.0.2.5 is excluded: VRRP address of gateway gw1"},
 		{"excluded at run time", ipam.Request{Addresses: []netip.Addr{addr("192.0.2.6")}}, new(ipam.ExcludedError),

@@ -35,7 +35,7 @@ func (a *Allocator) conflict(q *asking, s seat) error {
 			continue
 		}
 		if problem == isTaken || problem == isReleasing {
-			return &TakenError{Address: s.address, Holder: holder}
+			return &TakenError{Address: s.address, Holder: holder, Key: q.sharing.Key}
 		}
 		text := problem.explain(q.sharing, holder.Sharing)
 		if problem == keyStays {

@@ -38,12 +38,13 @@ func (e *ExhaustedError) problem() string {
 	parts := make([]string, len(e.Pools))
 	remedy := "add a range to a pool or delete a Service"
 	for i, c := range e.Pools {
-		parts[i] = fmt.Sprintf("pool %q has %d addresses: %d assigned", c.Pool, c.Size, c.Assigned)
+		parts[i] = fmt.Sprintf("pool %q has %s: %d assigned", c.Pool, counted(c.Size), c.Assigned)
 		if c.Reserved > 0 {
 			parts[i] += fmt.Sprintf(", %d reserved", c.Reserved)
 		}
 		if c.Quarantined > 0 {
-			parts[i] += fmt.Sprintf(", %d quarantined because somebody else on the network uses them", c.Quarantined)
+			parts[i] += fmt.Sprintf(", %d quarantined because somebody else on the network answers for %s", c.Quarantined,
+				map[bool]string{true: "it", false: "them"}[c.Quarantined == 1])
 		}
 		if c.Releasing > 0 {
 			parts[i] += fmt.Sprintf(", %d releasing until every gateway confirms", c.Releasing)
@@ -53,7 +54,15 @@ func (e *ExhaustedError) problem() string {
 	return fmt.Sprintf("no %s address is free (%s); %s", e.Family, few(parts, "; "), remedy)
 }
 
-// maxListed bounds what an error lists: a Kubernetes Event has 1024 bytes.
+// counted gives "1 address" or "2 addresses".
+func counted(n uint64) string {
+	if n == 1 {
+		return "1 address"
+	}
+	return fmt.Sprintf("%d addresses", n)
+}
+
+// maxListed bounds what an error lists: it is read as one line of a table.
 const maxListed = 4
 
 // few joins the first parts and counts the rest.
@@ -75,7 +84,7 @@ type OutsideError struct {
 }
 
 func (e *OutsideError) Error() string {
-	return fmt.Sprintf("address %s is in no pool (%s)", e.Address, few(e.Pools, "; "))
+	return fmt.Sprintf("address %s is in no pool (%s); request one of these, or add it to a pool", e.Address, few(e.Pools, "; "))
 }
 
 // ExcludedError says that Address lies in a pool but must not be given to a Service.
@@ -85,22 +94,29 @@ type ExcludedError struct {
 }
 
 func (e *ExcludedError) Error() string {
-	return fmt.Sprintf("address %s is excluded: %s", e.Address, e.Reason)
+	return fmt.Sprintf("address %s is excluded: %s; request another one", e.Address, e.Reason)
 }
 
 // TakenError says that Address belongs to another owner.
 type TakenError struct {
 	Address netip.Addr
 	Holder  Holder
+	// Key is the sharing key of who asked; the holder's is Holder.Sharing.Key. At most one of the two has one.
+	Key string
 }
 
 func (e *TakenError) Error() string {
-	if e.Holder.Releasing {
+	remedy := "request another address, or take it from that Service"
+	switch {
+	case e.Holder.Releasing:
 		return fmt.Sprintf("address %s is being released by Service %s: a gateway that is away may still hold it; %s",
 			e.Address, e.Holder.Owner, releasingRemedy)
+	case e.Key != "":
+		remedy = fmt.Sprintf("that Service has no sharing key, so that it shares with nobody: give it the key %q too, or %s", e.Key, remedy)
+	case e.Holder.Sharing.Key != "":
+		remedy = fmt.Sprintf("to share it, use that Service's sharing key, %q, and other ports, or %s", e.Holder.Sharing.Key, remedy)
 	}
-	return fmt.Sprintf("address %s is held by Service %s; request another address, or take it from that Service",
-		e.Address, e.Holder.Owner)
+	return fmt.Sprintf("address %s is held by Service %s; %s", e.Address, e.Holder.Owner, remedy)
 }
 
 // SharingError says that Address is shared, or could be, but not with Holder on the terms that were asked for.
@@ -115,7 +131,7 @@ func (e *SharingError) Error() string {
 	return fmt.Sprintf("address %s cannot be shared with Service %s: %s", e.Address, e.Holder.Owner, e.Problem)
 }
 
-// ReservedError says that Address is kept for another owner.
+// ReservedError says that Address waits for another owner.
 type ReservedError struct {
 	Address netip.Addr
 	Owner   Owner
@@ -134,8 +150,8 @@ type QuarantinedError struct {
 }
 
 func (e *QuarantinedError) Error() string {
-	return fmt.Sprintf("address %s is in use on the network by %s, which is no gateway; take the address from that machine "+
-		"(it is tried again later), or request another one", e.Address, e.By)
+	return fmt.Sprintf("address %s is quarantined: %s, which is no gateway, answered for it on the network; request another one",
+		e.Address, e.By)
 }
 
 // HoldsError says that an owner claims a second address of one family.

@@ -250,7 +250,11 @@ func (m *machine) drawWithdraw(t *rapid.T) {
 func (m *machine) drawReserve(t *rapid.T) {
 	before := m.model.reserved
 	m.reserved = rapid.SliceOfN(rapid.Custom(func(t *rapid.T) ipam.Reservation {
-		return ipam.Reservation{Address: m.some(t), Owner: someOwner.Draw(t, "owner")}
+		r := ipam.Reservation{Address: m.some(t), Owner: someOwner.Draw(t, "owner")}
+		if parts := m.parts[r.Address]; len(parts) > 0 && rapid.Bool().Draw(t, "for who has it") {
+			r.Owner = rapid.SampledFrom(parts).Draw(t, "part").owner
+		}
+		return r
 	}), 0, 4).Draw(t, "reserved")
 	after := m.model.reserved
 	m.remark(func(address netip.Addr) bool {

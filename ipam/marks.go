@@ -32,8 +32,9 @@ func (a *Allocator) SetQuarantined(by map[netip.Addr]string) {
 	a.remark(maps.Keys(by), func(address netip.Addr, m *mark) { m.by, m.quarantined = lookup(by, address) })
 }
 
-// SetReserved replaces the addresses that only their owners can get; several owners of one address can share it. An
-// address that another owner holds or releases stays so and is reserved after.
+// SetReserved replaces the addresses that only their owners can get; several owners of one address can share it, and once
+// all of them hold it, others with their key and other ports can join. An address that another owner holds or releases
+// stays so and is reserved after.
 func (a *Allocator) SetReserved(reservations []Reservation) {
 	owners := map[netip.Addr][]Owner{}
 	a.reservedFor = map[Owner][]netip.Addr{}
@@ -50,6 +51,21 @@ func (a *Allocator) SetReserved(reservations []Reservation) {
 		slices.SortFunc(all, Owner.Compare)
 	}
 	a.remark(maps.Keys(owners), func(address netip.Addr, m *mark) { m.reserved = owners[address] })
+}
+
+// Reserved says that owner cannot have address because it waits for another: *ReservedError. It waits no more when
+// everybody for whom it is reserved holds it; then the rules of sharing decide.
+func (a *Allocator) Reserved(owner Owner, address netip.Addr) error {
+	reserved := a.marks[address].reserved
+	if slices.Contains(reserved, owner) {
+		return nil
+	}
+	for _, expected := range reserved {
+		if r := a.owners.get(expected, a.owners.hash(expected)); r == nil || !r.holds(address) {
+			return &ReservedError{Address: address, Owner: expected}
+		}
+	}
+	return nil
 }
 
 func lookup(values map[netip.Addr]string, address netip.Addr) (string, bool) {

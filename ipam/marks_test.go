@@ -58,18 +58,48 @@ func TestReservedAddressWaitsForItsOwner(t *testing.T) {
 	}
 }
 
-// TestReservedForSharers: two Services that shared an address and were both kept come back to it.
+// TestReservedForSharers: two Services that shared an address and were both kept come back to it, and nobody takes the
+// ports of the one that is still expected.
 func TestReservedForSharers(t *testing.T) {
-	a := newAllocator(t, nil, pool(t, "a", "192.0.2.1-192.0.2.9"))
+	a := newAllocator(t, nil, pool(t, "a", "192.0.2.1-192.0.2.9"), pool(t, "b", "198.51.100.1"))
 	a.SetReserved(reserved("192.0.2.1", "mail", "192.0.2.1", "web"))
-	for _, name := range []string{"web", "mail"} {
-		port := uint16(len(name))
-		if got := allocate(t, a, name, ipam.Request{Sharing: sharing("k", port)}); got != "192.0.2.1" {
-			t.Errorf("%s = %s", name, got)
+	asks := ipam.Request{Addresses: []netip.Addr{addr("192.0.2.1")}, Sharing: sharing("k", 25)}
+	for _, c := range []struct {
+		name    string
+		request ipam.Request
+		want    string
+	}{
+		{"web", ipam.Request{Sharing: sharing("k", 80)}, "192.0.2.1"},
+		{"early", ipam.Request{Sharing: sharing("k", 25)}, "192.0.2.2"},
+		{"mail", ipam.Request{Sharing: sharing("k", 25)}, "192.0.2.1"},
+		{"late", ipam.Request{Sharing: sharing("k", 99)}, "192.0.2.1"},
+		{"late by name", ipam.Request{Addresses: asks.Addresses, Sharing: sharing("k", 98)}, "192.0.2.1"},
+		{"same ports", ipam.Request{Sharing: sharing("k", 25, 80), Pools: []string{"a"}}, "192.0.2.3"},
+		{"of another pool", ipam.Request{Sharing: sharing("k", 97), Pools: []string{"b"}}, "198.51.100.1"},
+	} {
+		if c.name == "mail" {
+			if _, err := a.Allocate(owner("early by name"), asks); kind(err) != "ReservedError" || !strings.Contains(err.Error(), "default/mail") {
+				t.Errorf("somebody takes mail's port before it is back: %v", err)
+			}
+		}
+		if got := allocate(t, a, c.name, c.request); got != c.want {
+			t.Errorf("%s = %s, want %s", c.name, got, c.want)
 		}
 	}
-	if got := allocate(t, a, "stranger", ipam.Request{Sharing: sharing("k", 99)}); got != "192.0.2.2" {
-		t.Errorf("a stranger with the key joined at %s", got)
+	foreign := ipam.Owner{Namespace: "other", Name: "foreign"}
+	asks.Sharing = sharing("k", 7)
+	if _, err := a.Allocate(foreign, asks); kind(err) != "SharingError" {
+		t.Errorf("another namespace: %v", err)
+	}
+	// Who joined stays and keeps its port when the others go, and who is expected comes back beside it.
+	for _, name := range []string{"web", "mail"} {
+		a.Release(owner(name))
+		a.Free(addr("192.0.2.1"), owner(name))
+	}
+	for _, name := range []string{"late", "web"} {
+		if got := allocate(t, a, name, ipam.Request{Sharing: sharing("k", map[string]uint16{"late": 99, "web": 80}[name])}); got != "192.0.2.1" {
+			t.Errorf("%s = %s afterwards", name, got)
+		}
 	}
 }
 
@@ -82,11 +112,12 @@ func TestQuarantine(t *testing.T) {
 	}
 	_, err := a.Allocate(owner("new"), ipam.Request{Addresses: []netip.Addr{addr("192.0.2.2")}})
 	var refused *ipam.QuarantinedError
-	if !errors.As(err, &refused) || !strings.Contains(err.Error(), "192.0.2.2 is in use on the network by 00:00:5e:00:53:02") {
+	if !errors.As(err, &refused) || err.Error() != "address 192.0.2.2 is quarantined: 00:00:5e:00:53:02, which is no gateway, "+
+		"answered for it on the network; request another one" {
 		t.Errorf("requested: %v", err)
 	}
 	_, err = a.Allocate(owner("new"), ipam.Request{})
-	if err == nil || !strings.Contains(err.Error(), `pool "a" has 2 addresses: 1 assigned, 1 quarantined because somebody else on the network uses them`) {
+	if err == nil || !strings.Contains(err.Error(), `pool "a" has 2 addresses: 1 assigned, 1 quarantined because somebody else on the network answers for it`) {
 		t.Errorf("exhausted: %v", err)
 	}
 	a.SetQuarantined(map[netip.Addr]string{addr("192.0.2.1"): "00:00:5e:00:53:01"})
@@ -141,8 +172,9 @@ func TestWithdrawnAddressIsFreeAtOnce(t *testing.T) {
 	if !a.Withdraw(owner("other"), only) || len(a.Releasing()) != 1 {
 		t.Errorf("releasing %v after Withdraw of what came back", a.Releasing())
 	}
-	if _, err := a.Allocate(owner("web"), ipam.Request{}); err == nil {
-		t.Error("it was given away")
+	_, err := a.Allocate(owner("web"), ipam.Request{})
+	if err == nil || !strings.HasPrefix(err.Error(), `no IPv4 address is free (pool "a" has 1 address: 0 assigned, 1 releasing until `) {
+		t.Errorf("it was given away, or: %v", err)
 	}
 }
 

@@ -37,13 +37,15 @@ func (m *model) refusals(owner ipam.Owner, address netip.Addr, sharing ipam.Shar
 	}
 	_, excluded := m.excluded[address]
 	_, quarantined := m.quarantined[address]
+	// Who is expected at a reserved address comes first.
 	reservers := m.reservers(address)
+	absent := func(expected ipam.Owner) bool { _, holds := m.find(expected, address, false); return !holds }
 	switch {
 	case excluded || m.out(address):
 		return []string{"ExcludedError"}
 	case m.poolOf(address) == nil:
 		return []string{"OutsideError"}
-	case reservers != nil && !slices.Contains(reservers, owner):
+	case !slices.Contains(reservers, owner) && slices.ContainsFunc(reservers, absent):
 		return []string{"ReservedError"}
 	case quarantined:
 		return []string{"QuarantinedError"}

@@ -20,6 +20,10 @@ type Count struct {
 	Size, Assigned, Releasing, Reserved, Quarantined uint64
 }
 
+// Used counts what a Service that asks now cannot have. It can be more than Size: who holds an address that is excluded
+// later keeps it.
+func (c Count) Used() uint64 { return c.Assigned + c.Releasing + c.Reserved + c.Quarantined }
+
 // New gives an Allocator in which everything is free. All faults of the pools are reported together.
 func New(pools []Pool, exclusions []Exclusion) (*Allocator, error) {
 	a := &Allocator{

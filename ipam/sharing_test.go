@@ -84,9 +84,11 @@ func TestSharingRefusals(t *testing.T) {
 			`its sharing key is "k", not "z"; use the same key, or another address`},
 		{"other namespace", ipam.Owner{Namespace: "mail", Name: "new"}, ipam.Request{Addresses: []netip.Addr{web},
 			Sharing: sharing("k", 1)}, new(ipam.SharingError), "it is of another namespace, and the pool does not share addresses across"},
-		{"no key", owner("new"), ipam.Request{Addresses: []netip.Addr{web}}, new(ipam.TakenError), "is held by Service default/web"},
+		{"no key", owner("new"), ipam.Request{Addresses: []netip.Addr{web}}, new(ipam.TakenError),
+			`is held by Service default/web; to share it, use that Service's sharing key, "k", and other ports, or request another address, or`},
 		{"holder without key", owner("new"), ipam.Request{Addresses: []netip.Addr{addr("192.0.2.2")}, Sharing: sharing("k", 1)},
-			new(ipam.TakenError), "address 192.0.2.2 is held by Service default/alone"},
+			new(ipam.TakenError), "address 192.0.2.2 is held by Service default/alone; that Service has no sharing key, so that it " +
+				`shares with nobody: give it the key "k" too, or request another address, or take it from that Service`},
 		{"a holder takes another's port", owner("ftp"), ipam.Request{Sharing: sharing("k", 21, 25)}, new(ipam.SharingError),
 			"cannot be shared with Service default/mail: it has TCP 25 too"},
 		{"a holder takes another's former port", owner("ftp"), ipam.Request{Sharing: sharing("k", 21, 26)}, new(ipam.SharingError),

@@ -121,7 +121,7 @@ func TestPoolExcludes(t *testing.T) {
 		t.Errorf("b = %s, want what another pool leaves out", got)
 	}
 	_, err := a.Allocate(owner("new"), ipam.Request{Addresses: []netip.Addr{addr("192.0.2.1")}})
-	if err == nil || err.Error() != `address 192.0.2.1 is excluded: pool "a" leaves it out` {
+	if err == nil || err.Error() != `address 192.0.2.1 is excluded: pool "a" leaves it out; request another one` {
 		t.Errorf("requested: %v", err)
 	}
 	if got := a.Counts()[0].Size; got != 5 {

@@ -93,7 +93,7 @@ func (m *Manager) assign(withheld map[desired.Key]bool) {
 			continue
 		}
 		addresses, err := m.addresses.Allocate(ipam.Owner(key), ofThesePools(entry.request, pools))
-		entry.unassigned, entry.unproven = err, false
+		entry.unassigned, entry.unproven = m.advise(err), false
 		if err == nil {
 			entry.want.Addresses = addresses
 			entry.unproven = slices.ContainsFunc(addresses, m.unproven)

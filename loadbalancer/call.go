@@ -96,7 +96,7 @@ func (m *Manager) want(s Service) bool {
 // claimed before.
 func (m *Manager) keepPublished(key desired.Key, published []netip.Addr, sharing ipam.Sharing) {
 	for _, address := range published {
-		if !m.replayed || m.addresses.Check(address) != nil || m.reservedForAnother(key, address) {
+		if !m.replayed || m.addresses.Check(address) != nil || m.addresses.Reserved(ipam.Owner(key), address) != nil {
 			continue
 		}
 		if m.addresses.Claim(ipam.Owner(key), address, sharing) == nil { // else it is taken, and the Service gets another one

@@ -40,6 +40,8 @@ type EpochStore interface {
 // LedgerStore is an object of ours in the API server that keeps what neither a Service nor the gateways can tell after a
 // restart. A person may edit it; Manager reads it at each resync.
 type LedgerStore interface {
+	// Name is how people find the object, e.g. "ConfigMap kube-system/name".
+	Name() string
 	// Read gives nil when there is no object. What cannot be read in it, or what Ledger.Validate finds, is an error that says
 	// where.
 	Read(ctx context.Context) (*Ledger, error)
@@ -62,6 +64,8 @@ type Quarantine struct {
 	Address netip.Addr
 	// By says who, for people.
 	By string
+	// Node is who, when that is one of the workers. The ledger does not remember it: the next time that it is tried tells it again.
+	Node string
 	// Until is when it is tried again.
 	Until time.Time
 }
@@ -76,18 +80,18 @@ type Observer interface {
 	AddressFreed(netip.Addr)
 	// ServiceNotice tells what a Service's owner should know and no Ensure returns: *ServiceFaultError of a Service
 	// that nobody ensured just now, *ipam.TakenError and *ipam.SharingError of a published address that another Service
-	// holds, *ipam.OutsideError and *ipam.ExcludedError of one that is kept, *ConflictError of one that somebody else on the
-	// network answers for.
+	// holds, *ipam.OutsideError and *ipam.ExcludedError of one that is kept (in a *KeptError, once an hour), *ReservationError,
+	// *ConflictError of one that somebody else on the network answers for.
 	ServiceNotice(desired.Key, error)
-	// Notice tells what concerns no single Service: *ProxyARPError, *LedgerError.
+	// Notice tells what concerns no single Service: *ProxyARPError, *LedgerError, *ReservationError.
 	Notice(error)
 }
 
 // PoolSettings are what the configuration says of addresses. They can change while a Manager lives (SetPools).
 type PoolSettings struct {
 	Pools []ipam.Pool
-	// Exclusions are the addresses that no Service may get, also when a pool has them. Those of gateways and control plane
-	// are excluded without being named here.
+	// Exclusions are the addresses that no Service may get, also when a pool has them. Those of the gateways and the control
+	// plane of Settings are excluded without being named here.
 	Exclusions []ipam.Exclusion
 	// Reservations are addresses that only one Service may get.
 	Reservations []ipam.Reservation

@@ -7,7 +7,7 @@
 //
 // Files: contract.go is what others see; call.go, round.go and push.go are one round from the call to the answer, assign.go
 // makes its State, blame.go finds faults, refuse.go takes a spec that is refused; load.go is the beginning, resync.go the life, patrol.go what is looked at now and
-// then; pools.go, prove.go, departures.go and ledger.go are the life of an address.
+// then; pools.go, prove.go, departures.go and ledger.go are the life of an address, concerns.go and advice.go what people are told of it.
 //
 // A round is a group commit. Ensure and Delete note what is wanted and join the next round, which starts at once when
 // none runs; one round assigns addresses, builds one State and pushes it, and answers everybody who joined. Waiting for

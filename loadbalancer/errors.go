@@ -75,10 +75,10 @@ func (e *NotHeldError) Error() string {
 	return s + "; see `gatewayctl status` and keepalived's log on the gateways"
 }
 
-func join(addresses []netip.Addr) string {
-	parts := make([]string, len(addresses))
-	for i, a := range addresses {
-		parts[i] = a.String()
+func join[T fmt.Stringer](list []T) string {
+	parts := make([]string, len(list))
+	for i, element := range list {
+		parts[i] = element.String()
 	}
 	return strings.Join(parts, ", ")
 }
@@ -115,6 +115,64 @@ func (e *KeptError) Error() string {
 
 func (e *KeptError) Unwrap() error { return e.Err }
 
+// ReservationError says that a Service does not get, or has not got, the address that is reserved for it.
+type ReservationError struct {
+	Address netip.Addr
+	Owner   desired.Key
+	// Kept is set when it is reserved because Owner was deleted with annotation keep-ip; Ledger names the object that says so.
+	Kept   bool
+	Ledger string
+	// Overruled is whom the configuration reserves the address for, when that is another than whom it is kept for. Holders
+	// have it, and Owner has another one, Has; each may be empty.
+	Overruled desired.Key
+	Holders   []desired.Key
+	Has       netip.Addr
+}
+
+func (e *ReservationError) Error() string {
+	reserved, remedy := "reserved for Service "+e.Owner.String(), "remove the reservation"
+	if e.Kept {
+		reserved, remedy = fmt.Sprintf("kept for Service %s (keep-ip)", e.Owner), "delete its entry in "+e.Ledger
+	}
+	asked := "(annotation load-balancer-ips)"
+	var rest string
+	switch {
+	case e.Overruled != desired.Key{}:
+		rest = fmt.Sprintf(", and the configuration reserves it for Service %s, which counts: %s gets another one; remove the "+
+			"reservation, or %s", e.Overruled, e.Owner, remedy)
+	case len(e.Holders) == 0:
+		rest = fmt.Sprintf(", which has %s and keeps that; request %s for %s %s, or %s", e.Has, e.Address, e.Owner, asked, remedy)
+	case e.Has.IsValid():
+		rest = fmt.Sprintf(", but %s has it and keeps it, and %s has %s; request another one for %s, then %s for %s %s, or %s",
+			services(e.Holders), e.Owner, e.Has, join(e.Holders), e.Address, e.Owner, asked, remedy)
+	default:
+		rest = fmt.Sprintf(", but %s has it and keeps it, so that %s would get another one now; request another one for %s %s, or %s",
+			services(e.Holders), e.Owner, join(e.Holders), asked, remedy)
+	}
+	return fmt.Sprintf("address %s is %s%s", e.Address, reserved, rest)
+}
+
+// services gives "Service default/a" or "Services default/a, default/b".
+func services(keys []desired.Key) string {
+	if len(keys) == 1 {
+		return "Service " + join(keys)
+	}
+	return "Services " + join(keys)
+}
+
+// AdvisedError is why a Service gets no address, with what else is known of that.
+type AdvisedError struct {
+	Err    error
+	Advice string
+}
+
+func (e *AdvisedError) Error() string { return e.Err.Error() + "; " + e.Advice }
+
+func (e *AdvisedError) Unwrap() error { return e.Err }
+
+// nodeRemedy is for a node that answers for a Service's address.
+const nodeRemedy = "if kube-proxy runs there in IPVS mode, set its ipvs.strictARP to true, or ipMode: Proxy in the cloud configuration"
+
 // ConflictError says that somebody who is no gateway answers for an address on the network.
 type ConflictError struct {
 	Address netip.Addr
@@ -123,17 +181,16 @@ type ConflictError struct {
 	// MAC answered. Node is its name when it is one of the workers.
 	MAC, Node string
 	// Requested is set when the Service asked for this very address, so that it gets no other one; Held when a gateway
-	// holds the address already. Neither: the Service gets another address.
+	// holds the address already. Neither: the Service gets another address when one is free.
 	Requested, Held bool
 }
 
 func (e *ConflictError) Error() string {
 	who, remedy := "a machine that is no gateway", "take the address from that machine, or exclude it from the pool"
 	if e.Node != "" {
-		who = "node " + e.Node
-		remedy = "if kube-proxy runs there in IPVS mode, set its ipvs.strictARP to true, or ipMode: Proxy in the cloud configuration"
+		who, remedy = "node "+e.Node, nodeRemedy
 	}
-	effect := "it is quarantined and another address is taken"
+	effect := "it is quarantined, and another address is taken if there is one"
 	switch {
 	case e.Held:
 		effect = "a part of the connections goes there"

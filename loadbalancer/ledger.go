@@ -14,8 +14,8 @@ import (
 	"cloud-provider-haproxy/loadbalancer/desired"
 )
 
-// books keeps the ledger: what it says is remembered in Manager's own maps, saved is what the object says.
-type books struct {
+// ledgerObject is the ledger in the API server: what it says is remembered in Manager's own maps, saved is what the object says.
+type ledgerObject struct {
 	store LedgerStore
 	// turn is held by whoever reads or writes the object.
 	turn chan struct{}
@@ -29,16 +29,18 @@ type books struct {
 	failed bool
 }
 
-func newBooks(store LedgerStore) *books { return &books{store: store, turn: make(chan struct{}, 1)} }
+func newLedgerObject(store LedgerStore) *ledgerObject {
+	return &ledgerObject{store: store, turn: make(chan struct{}, 1)}
+}
 
-// openBooks reads the ledger at the start. It must succeed before addresses are given: one that is kept for somebody would
+// openLedger reads the ledger at the start. It must succeed before addresses are given: one that is kept for somebody would
 // be given away.
-func (m *Manager) openBooks(ctx context.Context) error {
-	m.books.turn <- struct{}{}
-	defer func() { <-m.books.turn }()
+func (m *Manager) openLedger(ctx context.Context) error {
+	m.ledger.turn <- struct{}{}
+	defer func() { <-m.ledger.turn }()
 	ctx, cancel := context.WithTimeout(ctx, m.settings.AskTimeout)
 	defer cancel()
-	ledger, err := m.books.store.Read(ctx)
+	ledger, err := m.ledger.store.Read(ctx)
 	if err == nil && ledger != nil {
 		err = ledger.Validate()
 	}
@@ -47,10 +49,10 @@ func (m *Manager) openBooks(ctx context.Context) error {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.books.missing = ledger == nil; m.books.missing {
+	if m.ledger.missing = ledger == nil; m.ledger.missing {
 		return nil
 	}
-	m.books.saved = *ledger
+	m.ledger.saved = *ledger
 	clear(m.kept) // what an earlier try read
 	clear(m.quarantined)
 	for _, r := range ledger.Kept {
@@ -59,13 +61,13 @@ func (m *Manager) openBooks(ctx context.Context) error {
 	for _, q := range ledger.Quarantined {
 		m.quarantined[q.Address] = q
 	}
-	m.books.recalled = ledger.Releasing
+	m.ledger.recalled = ledger.Releasing
 	m.reserve()
 	return nil
 }
 
-// ledger is what the object is to say. It is called with the turn and mu held.
-func (m *Manager) ledger() (l Ledger) {
+// toRemember is what the object is to say. It is called with the turn and mu held.
+func (m *Manager) toRemember() (l Ledger) {
 	for _, h := range sortedHolds(m.kept) {
 		l.Kept = append(l.Kept, ipam.Reservation{Address: h.address, Owner: ipam.Owner(h.owner)})
 	}
@@ -73,7 +75,7 @@ func (m *Manager) ledger() (l Ledger) {
 		l.Quarantined = append(l.Quarantined, m.quarantined[address])
 	}
 	if m.target == nil || m.good != m.target.state {
-		l.Releasing = m.books.saved.Releasing // a round runs or is tried again: most of what it releases is free at its end
+		l.Releasing = m.ledger.saved.Releasing // a round runs or is tried again: most of what it releases is free at its end
 		return l
 	}
 	for _, r := range m.target.state.Releasing {
@@ -85,22 +87,39 @@ func (m *Manager) ledger() (l Ledger) {
 }
 
 // Validate says what is wrong with it for State, which repeats it for people: a bad entry there would stop every round.
+// Fields are named as they are written for people.
 func (l Ledger) Validate() error {
-	s := desired.State{Releasing: l.Releasing}
-	for _, r := range l.Kept {
-		s.Reserved = append(s.Reserved, desired.Reserved{Address: r.Address, Owner: desired.Key(r.Owner)})
-	}
-	for _, q := range l.Quarantined {
-		s.Quarantined = append(s.Quarantined, desired.Quarantined{Address: q.Address, By: desired.Description(q.By)})
-	}
 	var faults desired.Faults
-	if !errors.As(s.ValidateAddresses(), &faults) {
+	judge := func(field, problem string) {
+		if problem != "" {
+			faults = append(faults, desired.Fault{Field: field, Problem: problem})
+		}
+	}
+	seen := map[ipam.Reservation]bool{}
+	for i, r := range l.Kept {
+		judge(fmt.Sprintf("kept[%d].address", i), desired.AddressProblem(r.Address))
+		judge(fmt.Sprintf("kept[%d].service", i), desired.KeyProblem(desired.Key(r.Owner)))
+		if seen[r] {
+			judge(fmt.Sprintf("kept[%d]", i), fmt.Sprintf("%s is there twice for %s", r.Address, r.Owner))
+		}
+		seen[r] = true
+	}
+	for i, r := range l.Releasing {
+		judge(fmt.Sprintf("releasing[%d].service", i), desired.KeyProblem(r.Owner))
+	}
+	if len(faults) == 0 { // the rest has the same names in a State
+		s := desired.State{Releasing: l.Releasing}
+		for _, q := range l.Quarantined {
+			s.Quarantined = append(s.Quarantined, desired.Quarantined{Address: q.Address, By: desired.Description(q.By)})
+		}
+		errors.As(s.ValidateAddresses(), &faults)
+	}
+	if len(faults) == 0 {
 		return nil
 	}
 	texts := make([]string, len(faults))
-	words := strings.NewReplacer("reserved[", "kept[", ".owner.namespace", ".service", ".owner.name", ".service") // as it is written for people
 	for i, fault := range faults {
-		texts[i] = words.Replace(fault.Field) + ": " + fault.Problem
+		texts[i] = fault.String()
 	}
 	return errors.New(strings.Join(texts, "; "))
 }
@@ -118,15 +137,15 @@ func sameQuarantine(a, b Quarantine) bool {
 	return a.Address == b.Address && a.By == b.By && a.Until.Equal(b.Until)
 }
 
-// keepBooks writes the ledger when it has changed, until ctx ends. A failure is tried again.
-func (m *Manager) keepBooks(ctx context.Context) {
+// keepLedger writes the ledger when it has changed, until ctx ends. A failure is tried again.
+func (m *Manager) keepLedger(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-m.noted:
 		}
-		for pause := retryMin; m.writeBooks(ctx) != nil; pause = min(2*pause, retryMax) {
+		for pause := retryMin; m.writeLedger(ctx) != nil; pause = min(2*pause, retryMax) {
 			if !sleep(ctx, pause) {
 				return
 			}
@@ -134,9 +153,9 @@ func (m *Manager) keepBooks(ctx context.Context) {
 	}
 }
 
-// writeBooks makes the object say what is so now, and leaves what others removed from it removed.
-func (m *Manager) writeBooks(ctx context.Context) error {
-	return m.withBooks(ctx, func(ctx context.Context) (asked bool, err error) {
+// writeLedger makes the object say what is so now, and leaves what others removed from it removed.
+func (m *Manager) writeLedger(ctx context.Context) error {
+	return m.withLedger(ctx, func(ctx context.Context) (asked bool, err error) {
 		asked, err = m.write(ctx)
 		var changed *LedgerChangedError
 		for errors.As(err, &changed) && ctx.Err() == nil {
@@ -148,31 +167,31 @@ func (m *Manager) writeBooks(ctx context.Context) error {
 	})
 }
 
-// readBooks takes over what somebody changed in the object, and writes what is missing in it.
-func (m *Manager) readBooks(ctx context.Context) {
-	err := m.withBooks(ctx, func(ctx context.Context) (bool, error) { return true, m.adoptEdits(ctx) })
+// readLedger takes over what somebody changed in the object, and writes what is missing in it.
+func (m *Manager) readLedger(ctx context.Context) {
+	err := m.withLedger(ctx, func(ctx context.Context) (bool, error) { return true, m.adoptEdits(ctx) })
 	if err == nil {
 		signal(m.noted)
 	}
 }
 
-// withBooks does something with the object; asked says whether the API server was asked for it. That it fails is told once,
+// withLedger does something with the object; asked says whether the API server was asked for it. That it fails is told once,
 // until it succeeds.
-func (m *Manager) withBooks(ctx context.Context, do func(context.Context) (asked bool, err error)) error {
+func (m *Manager) withLedger(ctx context.Context, do func(context.Context) (asked bool, err error)) error {
 	select {
-	case m.books.turn <- struct{}{}:
+	case m.ledger.turn <- struct{}{}:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	defer func() { <-m.books.turn }()
+	defer func() { <-m.ledger.turn }()
 	timed, cancel := context.WithTimeout(ctx, m.settings.AskTimeout)
 	defer cancel()
 	asked, err := do(timed)
 	if ctx.Err() != nil || !asked {
 		return err // who waited gave up, or there was nothing to do
 	}
-	news := (err != nil) != m.books.failed
-	if m.books.failed = err != nil; news && err != nil {
+	news := (err != nil) != m.ledger.failed
+	if m.ledger.failed = err != nil; news && err != nil {
 		m.log.Warn("ledger", "err", err)
 		m.observer.tell(func(o Observer) { o.Notice(&LedgerError{err}) })
 	}
@@ -182,17 +201,17 @@ func (m *Manager) withBooks(ctx context.Context, do func(context.Context) (asked
 // write writes what is so now, unless the object says that already. It is called with the turn held.
 func (m *Manager) write(ctx context.Context) (asked bool, err error) {
 	m.mu.Lock()
-	ledger, known, unwritten := m.ledger(), m.target != nil, slices.Collect(maps.Keys(m.unwritten))
+	ledger, known, unwritten := m.toRemember(), m.target != nil, slices.Collect(maps.Keys(m.unwritten))
 	m.mu.Unlock()
 	if !known {
 		return false, nil // before the first round nobody knows what is on its way back
 	}
-	if !sameLedger(ledger, m.books.saved) {
+	if !sameLedger(ledger, m.ledger.saved) {
 		asked = true
-		if err := m.books.store.Write(ctx, ledger); err != nil {
+		if err := m.ledger.store.Write(ctx, ledger); err != nil {
 			return asked, err
 		}
-		m.books.saved = ledger
+		m.ledger.saved = ledger
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -206,19 +225,19 @@ func (m *Manager) write(ctx context.Context) (asked bool, err error) {
 // removed is released, one that was added is kept. That an address is on its way back is no matter of opinion, and an
 // object that is gone as a whole was not edited: both are written again. It is called with the turn held.
 func (m *Manager) adoptEdits(ctx context.Context) error {
-	found, err := m.books.store.Read(ctx)
+	found, err := m.ledger.store.Read(ctx)
 	if err != nil {
 		return err
 	}
-	before := m.books.saved
+	before := m.ledger.saved
 	if found == nil {
-		m.books.saved = Ledger{}
+		m.ledger.saved = Ledger{}
 		return nil
 	}
 	if err := found.Validate(); err != nil {
 		return err
 	}
-	m.books.saved = *found
+	m.ledger.saved = *found
 	if sameLedger(*found, before) {
 		return nil
 	}
@@ -245,6 +264,9 @@ func (m *Manager) adoptEdits(ctx context.Context) error {
 	}
 	for address, q := range quarantined {
 		if !sameQuarantine(q, quarantinedBefore[address]) {
+			if former := m.quarantined[address]; former.By == q.By {
+				q.Node = former.Node
+			}
 			m.quarantined[address] = q
 		}
 	}
@@ -301,7 +323,7 @@ func (m *Manager) recallKept() {
 		return
 	}
 	for _, r := range m.good.Reserved {
-		if r.Kept && (m.books.missing || m.services[r.Owner] != nil || m.keeping[r.Owner]) {
+		if r.Kept && (m.ledger.missing || m.services[r.Owner] != nil || m.keeping[r.Owner]) {
 			m.kept[hold{r.Address, r.Owner}] = true
 		}
 	}

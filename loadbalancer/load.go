@@ -30,7 +30,7 @@ func (m *Manager) Load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := m.openBooks(ctx); err != nil {
+	if err := m.openLedger(ctx); err != nil {
 		return err
 	}
 	m.greetAll(ctx, m.membersWhere(func(g *member) bool { return g.away == nil }))
@@ -225,13 +225,9 @@ func (m *Manager) claimPublished(replay Replay, terms map[hold]ipam.Sharing) (no
 		}
 		if err == nil {
 			m.proven[address] = true
-			if err = m.addresses.Check(address); err != nil {
-				err = &KeptError{err}
-			}
+			continue
 		}
-		if err != nil {
-			notices = append(notices, notice{replay.Key, err})
-		}
+		notices = append(notices, notice{replay.Key, err})
 	}
 	return notices
 }
@@ -269,9 +265,9 @@ func (m *Manager) claimServed(terms map[hold]ipam.Sharing) {
 // recalled are what was on its way back by the State and by the ledger.
 func (m *Manager) recalled() []desired.Releasing {
 	if m.good == nil {
-		return m.books.recalled
+		return m.ledger.recalled
 	}
-	return slices.Concat(m.good.Releasing, m.books.recalled)
+	return slices.Concat(m.good.Releasing, m.ledger.recalled)
 }
 
 func frontendPorts(frontends []desired.Frontend) (ports []ipam.Port) {

@@ -29,7 +29,7 @@ type Manager struct {
 	// address nobody looked for yet, noted that the ledger may have to be written. Each holds one signal.
 	wake, watch, prove, noted chan struct{}
 	loaded                    chan struct{}
-	books                     *books
+	ledger                    *ledgerObject
 	// loading is held by Load, so that the epoch is claimed once.
 	loading sync.Mutex
 
@@ -53,6 +53,8 @@ type Manager struct {
 	ahead map[poolFamily]int
 	// contested are the VIPs that a stranger answers for although a gateway holds them, with his MAC.
 	contested map[netip.Addr]string
+	// told is when what is wrong with addresses was told; see concerns.go.
+	told map[string]time.Time
 	// kept and quarantined are the ledger's; keeping are Services to be kept whose addresses are not known yet, unwritten
 	// those of whom the ledger does not tell yet.
 	kept               map[hold]bool
@@ -129,7 +131,7 @@ func New(settings Settings, gateways []Gateway, signer Signer, epochs EpochStore
 		prove:       make(chan struct{}, 1),
 		noted:       make(chan struct{}, 1),
 		loaded:      make(chan struct{}),
-		books:       newBooks(ledger),
+		ledger:      newLedgerObject(ledger),
 		services:    map[desired.Key]*service{},
 		leaving:     map[desired.Key]departure{},
 		addresses:   addresses,
@@ -208,7 +210,7 @@ func (m *Manager) Delete(ctx context.Context, key desired.Key, keep bool) error 
 	if !keep {
 		return nil
 	}
-	if err := m.writeBooks(ctx); err != nil {
+	if err := m.writeLedger(ctx); err != nil {
 		return &LedgerError{err}
 	}
 	return nil

@@ -18,7 +18,7 @@ const patrolled = 128
 // whether somebody answers for VIPs that gateways hold, until ctx ends.
 func (m *Manager) patrol(ctx context.Context) {
 	for sleep(ctx, m.settings.Resync) {
-		m.readBooks(ctx)
+		m.readLedger(ctx)
 		m.retryQuarantined(ctx)
 		for _, g := range m.membersWhere(func(g *member) bool { return g.away == nil && len(g.held) > 0 }) {
 			m.inspectHeld(ctx, g)

@@ -12,8 +12,8 @@ import (
 	"cloud-provider-haproxy/loadbalancer/wire"
 )
 
-// SetPools makes these the pools while rounds go on. What is in use stays in use, also when it lies in no pool any more;
-// the owners of such addresses are told. On an error nothing changes.
+// SetPools makes these the pools while rounds go on. What is in use stays in use, also when it lies in no pool any more or is
+// reserved for another Service; the owners are told (concerns.go). On an error nothing changes.
 func (m *Manager) SetPools(pools PoolSettings) error {
 	pools = pools.clone()
 	m.mu.Lock()
@@ -22,14 +22,13 @@ func (m *Manager) SetPools(pools PoolSettings) error {
 		m.mu.Unlock()
 		return fmt.Errorf("address pools: %w", err)
 	}
-	notices, untold := m.stray(next), m.toProve()
+	untold := m.toProve()
 	m.addresses, m.pools = next, pools
 	m.retract(untold)
 	clear(m.proxied) // asked again: whoever changed a pool may have mended that too
 	m.reserve()
 	m.revision++
 	m.mu.Unlock()
-	m.tellNotices(notices)
 	signal(m.wake)
 	return nil
 }
@@ -43,7 +42,8 @@ func (p PoolSettings) clone() PoolSettings {
 	return p
 }
 
-// exclusions are those of the pools, and the addresses of gateways and control plane.
+// exclusions are those of the pools, and the addresses of gateways and control plane that stand in State now. The pools' say
+// the same of the newest configuration: it judges reservations by them, and its gateways are not ours before a restart.
 func (s Settings) exclusions(pools PoolSettings) []ipam.Exclusion {
 	all := slices.Clone(pools.Exclusions)
 	for _, g := range s.Gateways {
@@ -56,18 +56,6 @@ func (s Settings) exclusions(pools PoolSettings) []ipam.Exclusion {
 		}
 	}
 	return all
-}
-
-// stray are the notices for Services whose addresses next would not give to them any more, and the present pools would.
-func (m *Manager) stray(next *ipam.Allocator) (notices []notice) {
-	for _, key := range m.keys() {
-		for _, address := range m.addresses.Addresses(ipam.Owner(key)) {
-			if err := next.Check(address); err != nil && m.addresses.Check(address) == nil && !m.unproven(address) {
-				notices = append(notices, notice{key, &KeptError{err}})
-			}
-		}
-	}
-	return notices
 }
 
 // exclude keeps the addresses of nodes, and what the gateways know of their networks, from every Service. It is called
@@ -152,16 +140,6 @@ func sortedHolds(holds map[hold]bool) []hold {
 	return slices.SortedFunc(maps.Keys(holds), func(a, b hold) int {
 		return cmp.Or(a.address.Compare(b.address), a.owner.Compare(b.owner))
 	})
-}
-
-// reservedForAnother says whether only Services other than this one can get the address.
-func (m *Manager) reservedForAnother(key desired.Key, address netip.Addr) bool {
-	var reserved, ours bool
-	for _, r := range m.reservations() {
-		reserved = reserved || r.Address == address
-		ours = ours || r.Address == address && r.Owner == ipam.Owner(key)
-	}
-	return reserved && !ours
 }
 
 func sortedAddresses[V any](byAddress map[netip.Addr]V) []netip.Addr {

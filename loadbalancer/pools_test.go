@@ -142,3 +142,26 @@ func TestRoutersAndBroadcastAreNotGiven(t *testing.T) {
 		}
 	})
 }
+
+// TestGatewaysOfTheStateAreNotGiven, nor the control plane, whatever a newer configuration says.
+func TestGatewaysOfTheStateAreNotGiven(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "10.0.0.1-10.0.0.3", "gw1")
+		s.settings.Gateways[0].VRRPAddress = addresses("10.0.0.1")[0]
+		s.settings.ControlPlane = &desired.ControlPlane{Address: addresses("10.0.0.2")[0], Port: 6443, Check: desired.Check{Kind: desired.CheckTCP},
+			Endpoints: []netip.AddrPort{netip.MustParseAddrPort("203.0.113.1:6443")}}
+		c := s.start()
+		defer c.stop()
+		for range 2 {
+			for address, word := range map[string]string{"10.0.0.1": "gateway gw1", "10.0.0.2": "control plane"} {
+				_, err := c.Ensure(t.Context(), requesting(web("a", 80), address))
+				if !isA[*ipam.ExcludedError](err) || !strings.Contains(err.Error(), word) {
+					t.Errorf("%s: %v", address, err)
+				}
+			}
+			if err := c.SetPools(s.settings.PoolSettings); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}

@@ -140,7 +140,7 @@ func (m *Manager) quarantine(c *ConflictError) {
 	if c.Node != "" {
 		by += " (node " + c.Node + ")"
 	}
-	m.quarantined[c.Address] = Quarantine{Address: c.Address, By: by, Until: time.Now().Add(quarantineTime)}
+	m.quarantined[c.Address] = Quarantine{Address: c.Address, By: by, Node: c.Node, Until: time.Now().Add(quarantineTime)}
 }
 
 // withdraw takes an address back that no gateway was told of, and gives the Service the one that is still served. It says

@@ -31,7 +31,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	}()
 	background.Go(func() { m.awaitVIPs(ctx) })
 	background.Go(func() { m.proveAddresses(ctx) })
-	background.Go(func() { m.keepBooks(ctx) })
+	background.Go(func() { m.keepLedger(ctx) })
 	background.Go(func() { m.patrol(ctx) })
 	background.Go(func() { m.revisit(ctx) })
 

@@ -34,7 +34,7 @@ func (f *fullness) look(counts []ipam.Count) []warning {
 // reached gives the highest mark that a pool has reached; 0: none.
 func reached(c ipam.Count) int {
 	i := slices.IndexFunc(marks(), func(mark int) bool {
-		return c.Size > 0 && float64(inUse(c)) >= float64(c.Size)*float64(mark)/100
+		return c.Size > 0 && float64(c.Used()) >= float64(c.Size)*float64(mark)/100
 	})
 	if i < 0 {
 		return 0
@@ -42,11 +42,8 @@ func reached(c ipam.Count) int {
 	return marks()[i]
 }
 
-// inUse counts the addresses that a Service which asks now cannot have.
-func inUse(c ipam.Count) uint64 { return c.Assigned + c.Releasing + c.Reserved + c.Quarantined }
-
 func describeFullness(c ipam.Count, mark int) warning {
-	shares := fmt.Sprintf("%d of %d: %d assigned, %d releasing, %d reserved, %d quarantined", inUse(c), c.Size, c.Assigned, c.Releasing, c.Reserved, c.Quarantined)
+	shares := fmt.Sprintf("%d of %d: %d assigned, %d releasing, %d reserved, %d quarantined", c.Used(), c.Size, c.Assigned, c.Releasing, c.Reserved, c.Quarantined)
 	if mark == 100 {
 		return warning{"PoolExhausted", fmt.Sprintf("pool %s has no free %s address (%s): new Services that no other "+
 			"pool serves will wait; add a range to it", c.Pool, c.Family, shares)}

@@ -59,6 +59,11 @@ type ledgerStore struct {
 
 var _ loadbalancer.LedgerStore = (*ledgerStore)(nil)
 
+// Name is what kubectl needs to find it.
+func (s *ledgerStore) Name() string {
+	return fmt.Sprintf("ConfigMap %s/%s", metav1.NamespaceSystem, LedgerName)
+}
+
 // Read gives what is remembered; nil when there is no object, or one without our key: nobody edited that.
 func (s *ledgerStore) Read(ctx context.Context) (*loadbalancer.Ledger, error) {
 	s.mu.Lock()

@@ -277,6 +277,19 @@ func TestLedgerIsComparedAndSwapped(t *testing.T) {
 	}
 }
 
+// What refusals name is what kubectl finds.
+func TestLedgerName(t *testing.T) {
+	client := swapping(ledgerObject(aLedgerFile))
+	objects, err := client.CoreV1().ConfigMaps("").List(t.Context(), metav1.ListOptions{})
+	if err != nil || len(objects.Items) != 1 {
+		t.Fatal(objects, err)
+	}
+	found := objects.Items[0]
+	if got, want := (&ledgerStore{}).Name(), "ConfigMap "+found.Namespace+"/"+found.Name; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
 // An error that tells nothing may hide a write.
 func TestLedgerAfterATimeout(t *testing.T) {
 	client := swapping(ledgerObject(aLedgerFile))

@@ -75,8 +75,11 @@ func noticeReason(err error) string {
 		sharing  *ipam.SharingError
 		outside  *ipam.OutsideError
 		excluded *ipam.ExcludedError
+		reserved *loadbalancer.ReservationError
 	)
 	switch {
+	case errors.As(err, &reserved):
+		return "AddressReserved"
 	case errors.As(err, &conflict):
 		return "AddressConflict"
 	case errors.As(err, &taken), errors.As(err, &sharing):
@@ -95,6 +98,7 @@ func (o *observer) Notice(err error) {
 	var (
 		proxyARP *loadbalancer.ProxyARPError
 		ledger   *loadbalancer.LedgerError
+		reserved *loadbalancer.ReservationError
 	)
 	reason := "AddressNotice"
 	switch {
@@ -102,6 +106,8 @@ func (o *observer) Notice(err error) {
 		reason = "ProxyARP"
 	case errors.As(err, &ledger):
 		reason = "AddressLedger"
+	case errors.As(err, &reserved):
+		reason = "AddressReserved"
 	}
 	o.recorder.Event(o.subject.reference(), v1.EventTypeWarning, reason, err.Error())
 }

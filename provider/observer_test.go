@@ -20,6 +20,7 @@ import (
 // What Manager notices becomes an Event where somebody looks, with a reason by which it can be found.
 func TestNotices(t *testing.T) {
 	held := &loadbalancer.ConflictError{Address: addr("192.0.2.70"), Gateway: "gw1", MAC: "52:54:00:00:00:01", Held: true}
+	reservation := &loadbalancer.ReservationError{Address: addr("192.0.2.70"), Owner: key("vip"), Holders: []desired.Key{key("web")}}
 	inCluster(t, testConfig, nil, []runtime.Object{worker("a", "192.0.2.21"), named("web")}, func(c *cluster) {
 		o := c.manager.observer
 		for reason, err := range map[string]error{
@@ -27,6 +28,7 @@ func TestNotices(t *testing.T) {
 			"AddressTaken":        &ipam.TakenError{Address: addr("192.0.2.70"), Holder: ipam.Holder{Owner: ipam.Owner{Namespace: "default", Name: "elder"}}},
 			"AddressOutsidePools": &ipam.OutsideError{Address: addr("192.0.2.1")},
 			"AddressExcluded":     &ipam.ExcludedError{Address: addr("192.0.2.70"), Reason: "VRRP address of gateway gw1"},
+			"AddressReserved":     reservation,
 			"LoadBalancerNotice":  errors.New("something else"),
 		} {
 			o.ServiceNotice(key("web"), err)
@@ -37,9 +39,10 @@ func TestNotices(t *testing.T) {
 		o.ServiceNotice(key("web"), sharing)
 		o.ServiceNotice(key("gone"), held)
 		for reason, err := range map[string]error{
-			"ProxyARP":      &loadbalancer.ProxyARPError{Pool: "main", MAC: "52:54:00:00:00:01", Gateway: "gw1"},
-			"AddressLedger": &loadbalancer.LedgerError{Err: errors.New("forbidden")},
-			"AddressNotice": errors.New("something else"),
+			"ProxyARP":        &loadbalancer.ProxyARPError{Pool: "main", MAC: "52:54:00:00:00:01", Gateway: "gw1"},
+			"AddressLedger":   &loadbalancer.LedgerError{Err: errors.New("forbidden")},
+			"AddressReserved": reservation,
+			"AddressNotice":   errors.New("something else"),
 		} {
 			o.Notice(err)
 			c.settle()

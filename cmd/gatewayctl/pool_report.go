@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 
+	"go4.org/netipx"
+
 	"cloud-provider-haproxy/ipam"
 	"cloud-provider-haproxy/loadbalancer/desired"
 )
@@ -153,7 +155,7 @@ func difference(s *desired.State, newest askedState) string {
 }
 
 func newPoolCount(p desired.PoolSummary) poolCount {
-	used := p.Assigned + p.Releasing + p.Reserved + p.Quarantined
+	used := ipam.Count{Assigned: p.Assigned, Releasing: p.Releasing, Reserved: p.Reserved, Quarantined: p.Quarantined}.Used()
 	c := poolCount{
 		Name: p.Name, Family: ipam.Family(p.Family).String(), Size: p.Size,
 		Assigned: p.Assigned, Releasing: p.Releasing, Reserved: p.Reserved, Quarantined: p.Quarantined,
@@ -247,12 +249,12 @@ func waitsFor(r desired.Releasing, s *desired.State, asked []askedState) []strin
 	return names
 }
 
+// poolOf names the pool that may give the address.
 func poolOf(address netip.Addr, pools []ipam.Pool) string {
+	within := func(r netipx.IPRange) bool { return r.Contains(address) }
 	for _, p := range pools {
-		for _, r := range p.Ranges {
-			if r.Contains(address) {
-				return p.Name
-			}
+		if slices.ContainsFunc(p.Ranges, within) && !slices.ContainsFunc(p.Exclude, within) {
+			return p.Name
 		}
 	}
 	return ""

@@ -40,7 +40,8 @@ The first table counts: USED is what is not free, so assigned, releasing, reserv
 once. The second table names who has an address: a Service, with its ports where it shares the address; a Service that gave
 it up and the gateways that have not confirmed to be without it (releasing); the one Service that can get it, by the
 configuration (reserved) or since it was deleted with annotation keep-ip (kept); the stranger on the network that answered
-for it (quarantined). Free addresses are not listed. In which pool an address lies is told by FILE, not by the State.
+for it (quarantined). Free addresses are not listed. In which pool an address lies is told by FILE, not by the State; one
+in none, or excluded there, stays with the Service that has it until that goes or asks for another one.
 
 With -o json: an object with "state" (where it comes from: gateway, clusterUID, epoch, sequence; null if nobody has one),
 "gateways" (gateway, and error, remedy or difference), "pools" (name, family, size, assigned, releasing, reserved,
@@ -172,6 +173,10 @@ func (r *poolReport) tables() string {
 	t := newTable("address", "pool", "who")
 	for _, a := range r.Addresses {
 		t.AppendRow([]any{a.Address, cmp.Or(a.Pool, "-"), strings.Join(a.who(), "\n")})
+	}
+	if slices.ContainsFunc(r.Addresses, func(a addressUse) bool { return a.Pool == "" && !a.ControlPlane }) {
+		below.add("pool -", "the address is in no pool of this configuration, or excluded there; the Service that has it keeps it until it goes "+
+			"or asks for another one, and no Service gets it after that")
 	}
 	return text + below.under(t)
 }

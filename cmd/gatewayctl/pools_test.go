@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"go4.org/netipx"
+
 	"cloud-provider-haproxy/ipam"
 	"cloud-provider-haproxy/loadbalancer/desired"
 	"cloud-provider-haproxy/loadbalancer/gateway"
@@ -121,6 +123,8 @@ func TestPools(t *testing.T) {
 		{"State of another release", []stateSource{toldState{name: "gw1", signed: &desired.Signed{State: []byte(`{"schema":9}`)}}, few("gw2", nil)},
 			inside, "cannot be asked: gw1"},
 		{"other pools", []stateSource{few("gw1", nil)}, inside[1:], ""},
+		{"excluded later", []stateSource{few("gw1", nil)}, []ipam.Pool{
+			{Name: "inside", Ranges: inside[0].Ranges, Exclude: []netipx.IPRange{ipam.Exclude(netip.MustParseAddr("192.0.2.67"), "").Range}}, inside[1]}, ""},
 		{"written by hand", []stateSource{few("gw1", func(s *desired.State) { s.Releasing, s.Pools = nil, nil })}, inside, ""},
 		{"full", []stateSource{few("gw1", func(s *desired.State) {
 			s.Releasing = nil

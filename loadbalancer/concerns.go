@@ -1,0 +1,131 @@
+package loadbalancer
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"cloud-provider-haproxy/ipam"
+	"cloud-provider-haproxy/loadbalancer/desired"
+)
+
+// What is wrong with addresses and stays so until somebody acts is read off after every round, whatever made it true: other
+// pools, a node, a restart, the turn in which Services came. It is told when it has become true.
+
+// repeatPause is how often the owner of an address that lost its pool is told again: an Event lives an hour.
+const repeatPause = time.Hour
+
+// concern is something that is wrong with an address, and the Services that it concerns.
+type concern struct {
+	services []desired.Key
+	err      error
+	// general says that it is told to who configures the addresses, too.
+	general bool
+	// repeated says that it is told again as long as it is true.
+	repeated bool
+}
+
+// tellConcerns tells what has become true since the last time, and repeats what is to be repeated.
+func (m *Manager) tellConcerns() {
+	now := time.Now()
+	m.mu.Lock()
+	told := map[string]time.Time{}
+	var news []concern
+	for _, c := range append(m.strays(), m.unmetReservations()...) {
+		id := fmt.Sprint(c.services, c.err)
+		last, known := m.told[id]
+		if !known || c.repeated && now.Sub(last) >= repeatPause {
+			news, last = append(news, c), now
+		}
+		told[id] = last
+	}
+	m.told = told // what is over is told when it comes again
+	m.mu.Unlock()
+	for _, c := range news {
+		for _, key := range c.services {
+			m.tellNotices([]notice{{key, c.err}})
+		}
+		if c.general {
+			m.log.Warn("address", "err", c.err)
+			m.observer.tell(func(o Observer) { o.Notice(c.err) })
+		}
+	}
+}
+
+// strays are the addresses of Services that these would not get anew, in the order of keys.
+func (m *Manager) strays() (all []concern) {
+	for key := range m.services {
+		for _, address := range m.addresses.Addresses(ipam.Owner(key)) {
+			if err := m.addresses.Check(address); err != nil {
+				all = append(all, concern{services: []desired.Key{key}, err: &KeptError{err}, repeated: true})
+			}
+		}
+	}
+	slices.SortStableFunc(all, func(a, b concern) int { return a.services[0].Compare(b.services[0]) })
+	return all
+}
+
+// unmetReservations are those whose owner does not get, or has not got, the address that waits for it: the overruled ones,
+// then the others, sorted by address.
+func (m *Manager) unmetReservations() (all []concern) {
+	owners := map[netip.Addr][]desired.Key{}
+	for _, r := range m.reservations() {
+		owners[r.Address] = append(owners[r.Address], desired.Key(r.Owner))
+	}
+	for _, h := range sortedHolds(m.kept) {
+		if first := owners[h.address]; !slices.Contains(first, h.owner) {
+			e := &ReservationError{Address: h.address, Owner: h.owner, Kept: true, Overruled: first[0]}
+			all = append(all, m.reservationConcern(e, h.owner, first[0]))
+		}
+	}
+	for _, address := range sortedAddresses(owners) {
+		holders, sharing := m.holdersBeside(address, owners[address])
+		for _, owner := range owners[address] {
+			e := &ReservationError{
+				Address: address, Owner: owner, Kept: m.kept[hold{address, owner}], Holders: holders, Has: m.addressOf(owner, address),
+			}
+			switch reserved := slices.Contains(owners[e.Has], owner); {
+			case reserved, e.Has.IsValid() && m.unproven(e.Has): // it has it, or another one that is reserved for it, or may get it yet
+			case !e.Has.IsValid() && len(holders) == 0: // it will get it
+			case !e.Has.IsValid() && e.Kept && sharing: // it will get it beside those with whom it shared it
+			case len(holders) == 0 && m.asksFor(owner, address): // it is refused, and told why
+			default:
+				all = append(all, m.reservationConcern(e, append([]desired.Key{owner}, holders...)...))
+			}
+		}
+	}
+	return all
+}
+
+// reservationConcern is for those of the Services that exist, and for who configures the addresses.
+func (m *Manager) reservationConcern(e *ReservationError, parties ...desired.Key) concern {
+	e.Ledger = m.ledger.store.Name()
+	return concern{err: e, general: true, services: slices.DeleteFunc(parties, func(key desired.Key) bool { return m.services[key] == nil })}
+}
+
+// holdersBeside are the Services that hold an address and are none of these, and whether they share it.
+func (m *Manager) holdersBeside(address netip.Addr, owners []desired.Key) (others []desired.Key, sharing bool) {
+	for _, holder := range m.addresses.Holders(address) {
+		if key := desired.Key(holder.Owner); !holder.Releasing && !slices.Contains(owners, key) {
+			others, sharing = append(others, key), holder.Sharing.Key != ""
+		}
+	}
+	return others, sharing
+}
+
+// addressOf gives the address of a Service that is of the family of another one; invalid when it has none.
+func (m *Manager) addressOf(key desired.Key, family netip.Addr) netip.Addr {
+	for _, address := range m.addresses.Addresses(ipam.Owner(key)) {
+		if address.Is4() == family.Is4() {
+			return address
+		}
+	}
+	return netip.Addr{}
+}
+
+// asksFor says whether a Service asks for an address by name.
+func (m *Manager) asksFor(key desired.Key, address netip.Addr) bool {
+	entry := m.services[key]
+	return entry != nil && slices.Contains(entry.request.Addresses, address)
+}
