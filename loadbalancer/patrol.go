@@ -39,7 +39,7 @@ func (m *Manager) retryQuarantined(ctx context.Context) {
 		}
 	}
 	m.mu.Unlock()
-	present := m.membersWhere(func(g *member) bool { return g.away == nil })
+	present := m.present()
 	conflicts := map[netip.Addr]*ConflictError{}
 	for batch := range slices.Chunk(asked, wire.MaxProbeTargets) {
 		if found := m.inspect(ctx, present, batch); found != nil {

@@ -84,7 +84,7 @@ func (m *Manager) proveAddresses(ctx context.Context) {
 		addresses := m.withNext(m.toProve())
 		m.mu.Unlock()
 		for batch := range slices.Chunk(addresses, wire.MaxProbeTargets) {
-			conflicts := m.inspect(ctx, m.membersWhere(func(g *member) bool { return g.away == nil }), batch)
+			conflicts := m.inspect(ctx, m.present(), batch)
 			if ctx.Err() != nil {
 				return
 			}
