@@ -18,8 +18,8 @@ type fakeNetwork struct {
 	neighbors map[netip.Addr][]wire.Neighbor
 	// proxy answers for everything.
 	proxy string
-	// asked are the questions, one list for each probe.
-	asked [][]netip.Addr
+	// asked are the questions to each gateway, one list for each probe.
+	asked map[string][][]netip.Addr
 }
 
 func (n *fakeNetwork) has(address string, neighbors ...wire.Neighbor) {
@@ -37,7 +37,7 @@ func (n *fakeNetwork) setProxy(mac string) {
 	n.proxy = mac
 }
 
-func (n *fakeNetwork) answer(targets []wire.ProbeTarget) *wire.Probed {
+func (n *fakeNetwork) answer(gateway string, targets []wire.ProbeTarget) *wire.Probed {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	probed := &wire.Probed{}
@@ -50,14 +50,27 @@ func (n *fakeNetwork) answer(targets []wire.ProbeTarget) *wire.Probed {
 		}
 		probed.Answers = append(probed.Answers, answer)
 	}
-	n.asked = append(n.asked, asked)
+	if n.asked == nil {
+		n.asked = map[string][][]netip.Addr{}
+	}
+	n.asked[gateway] = append(n.asked[gateway], asked)
 	return probed
 }
 
+// questions are those to the first gateway; all get the same.
 func (n *fakeNetwork) questions() [][]netip.Addr {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return slices.Clone(n.asked)
+	return slices.Clone(n.asked["gw1"])
+}
+
+// cannotAsk is what a gateway answers that is not on the network of the pool.
+func cannotAsk(targets []wire.ProbeTarget) *wire.Probed {
+	probed := &wire.Probed{}
+	for _, target := range targets {
+		probed.Answers = append(probed.Answers, wire.ProbeAnswer{Address: target.Address, Problem: "there is no interface eth0"})
+	}
+	return probed
 }
 
 // fakeLedger is the object in the API server.
