@@ -27,6 +27,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	defer func() {
 		cancel()
 		background.Wait()
+		m.surveys.Wait()
 		m.end()
 	}()
 	background.Go(func() { m.awaitVIPs(ctx) })
