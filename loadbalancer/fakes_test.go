@@ -176,6 +176,8 @@ type fakeGateway struct {
 	// deaf gateways refuse to probe, blind ones find no network where they could; looks is how long a probe lasts.
 	deaf, blind bool
 	looks       time.Duration
+	// broken counts the calls that were given up.
+	broken int
 }
 
 var errDialTimeout = errors.New("no answer from 198.51.100.1:22 within 5s; is the machine up and its sshd reachable?")
@@ -193,7 +195,9 @@ func (g *fakeGateway) call(ctx context.Context, session chan struct{}) (done fun
 	leave := sync.OnceFunc(func() { <-session })
 	stop := context.AfterFunc(ctx, leave)
 	done = func() {
-		stop()
+		if !stop() {
+			g.change(func(g *fakeGateway) { g.broken++ })
+		}
 		leave()
 	}
 	if err := g.reach(ctx); err != nil {

@@ -16,7 +16,7 @@ import (
 type fakeNetwork struct {
 	mu        sync.Mutex
 	neighbors map[netip.Addr][]wire.Neighbor
-	// proxy answers for everything.
+	// proxy answers for every IPv4 address that nobody else answers for (proxy ARP).
 	proxy string
 	// asked are the questions to each gateway, one list for each probe.
 	asked map[string][][]netip.Addr
@@ -45,8 +45,8 @@ func (n *fakeNetwork) answer(gateway string, targets []wire.ProbeTarget) *wire.P
 	for _, target := range targets {
 		asked = append(asked, target.Address)
 		answer := wire.ProbeAnswer{Address: target.Address, Asked: true, Neighbors: n.neighbors[target.Address]}
-		if n.proxy != "" {
-			answer.Neighbors = append(slices.Clone(answer.Neighbors), wire.Neighbor{MAC: n.proxy})
+		if n.proxy != "" && target.Address.Is4() && len(answer.Neighbors) == 0 {
+			answer.Neighbors = []wire.Neighbor{{MAC: n.proxy}}
 		}
 		probed.Answers = append(probed.Answers, answer)
 	}

@@ -34,8 +34,8 @@ const (
 type trial struct {
 	poolFamily
 	suspects []*ConflictError
-	// asked are the addresses of the question that they answered to, but for those that gateways hold: who knows the holder
-	// may be silent. sample are those that nobody should have, targets the questions for them.
+	// asked are the addresses of the question that they answered to. sample are others that nobody should have, targets the
+	// questions for them.
 	asked, sample []netip.Addr
 	targets       []wire.ProbeTarget
 }
@@ -49,7 +49,7 @@ func (m *Manager) leaveOutProxies(ctx context.Context, gateways []*member, found
 	maps.Copy(sampled, found)
 	for _, t := range trials {
 		for _, c := range t.suspects {
-			if t.convicts(c, sampled) {
+			if t.convicts(c.MAC, sampled) {
 				m.distrust(t.poolFamily, c)
 				delete(conflicts, c.Address)
 			}
@@ -72,7 +72,7 @@ func (m *Manager) trials(found map[netip.Addr]sighting, conflicts map[netip.Addr
 	}
 	for _, address := range sortedAddresses(found) {
 		t := byPool[m.poolFamily(address)]
-		if t != nil && !slices.Contains(t.sample, address) && !m.heldByAny(address) {
+		if t != nil && !slices.Contains(t.sample, address) {
 			t.asked = append(t.asked, address)
 		}
 	}
@@ -89,10 +89,6 @@ func (m *Manager) trials(found map[netip.Addr]sighting, conflicts map[netip.Addr
 	return trials
 }
 
-func (m *Manager) heldByAny(address netip.Addr) bool {
-	return slices.ContainsFunc(m.members, func(g *member) bool { return g.held[address] })
-}
-
 // surveyTrials asks for the samples of all trials at once.
 func (m *Manager) surveyTrials(ctx context.Context, gateways []*member, trials []*trial) map[netip.Addr]sighting {
 	var targets []wire.ProbeTarget
@@ -106,12 +102,11 @@ func (m *Manager) surveyTrials(ctx context.Context, gateways []*member, trials [
 	return all
 }
 
-// convicts says whether the machine that answers for c's address answers for everything.
-func (t *trial) convicts(c *ConflictError, found map[netip.Addr]sighting) bool {
-	others := slices.DeleteFunc(slices.Clone(t.asked), func(a netip.Addr) bool { return a == c.Address })
-	asked, silent := tally(c.MAC, others, found)
-	sampled, silentToo := tally(c.MAC, t.sample, found)
-	return silent+silentToo == 0 && sampled >= 1 && 1+asked+sampled >= 3
+// convicts says whether a machine answers for everything.
+func (t *trial) convicts(mac string, found map[netip.Addr]sighting) bool {
+	asked, silent := tally(mac, t.asked, found)
+	sampled, silentToo := tally(mac, t.sample, found)
+	return silent+silentToo == 0 && sampled >= 1 && asked+sampled >= 3
 }
 
 // tally counts the addresses that a machine answers for, and those that nobody does.

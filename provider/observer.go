@@ -94,12 +94,15 @@ func (o *observer) Notice(err error) {
 		proxyARP *loadbalancer.ProxyARPError
 		ledger   *loadbalancer.LedgerError
 	)
-	reason := "AddressNotice"
+	kind, reason := v1.EventTypeWarning, "AddressNotice"
 	switch {
 	case errors.As(err, &proxyARP):
 		reason = "ProxyARP"
+		if proxyARP.Ended {
+			kind, reason = v1.EventTypeNormal, "ProxyARPEnded"
+		}
 	case errors.As(err, &ledger):
 		reason = "AddressLedger"
 	}
-	o.recorder.Event(o.subject.reference(), v1.EventTypeWarning, reason, err.Error())
+	o.recorder.Event(o.subject.reference(), kind, reason, err.Error())
 }

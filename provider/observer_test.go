@@ -37,7 +37,8 @@ func TestNotices(t *testing.T) {
 		o.ServiceNotice(key("web"), sharing)
 		o.ServiceNotice(key("gone"), held)
 		for reason, err := range map[string]error{
-			"ProxyARP":      &loadbalancer.ProxyARPError{Pool: "main", MAC: "52:54:00:00:00:01", Gateway: "gw1"},
+			"ProxyARP":      &loadbalancer.ProxyARPError{Pool: "main", Family: ipam.IPv4, MAC: "52:54:00:00:00:01", Gateway: "gw1"},
+			"ProxyARPEnded": &loadbalancer.ProxyARPError{Pool: "main", Family: ipam.IPv4, MAC: "52:54:00:00:00:01", Gateway: "gw1", Ended: true},
 			"AddressLedger": &loadbalancer.LedgerError{Err: errors.New("forbidden")},
 			"AddressNotice": errors.New("something else"),
 		} {
