@@ -18,6 +18,8 @@ type fakeNetwork struct {
 	neighbors map[netip.Addr][]wire.Neighbor
 	// proxy answers for every IPv4 address that nobody else answers for (proxy ARP).
 	proxy string
+	// hushed are the addresses that it does not answer for.
+	hushed []string
 	// asked are the questions to each gateway, one list for each probe.
 	asked map[string][][]netip.Addr
 }
@@ -45,7 +47,7 @@ func (n *fakeNetwork) answer(gateway string, targets []wire.ProbeTarget) *wire.P
 	for _, target := range targets {
 		asked = append(asked, target.Address)
 		answer := wire.ProbeAnswer{Address: target.Address, Asked: true, Neighbors: n.neighbors[target.Address]}
-		if n.proxy != "" && target.Address.Is4() && len(answer.Neighbors) == 0 {
+		if n.proxy != "" && target.Address.Is4() && len(answer.Neighbors) == 0 && !slices.Contains(n.hushed, target.Address.String()) {
 			answer.Neighbors = []wire.Neighbor{{MAC: n.proxy}}
 		}
 		probed.Answers = append(probed.Answers, answer)

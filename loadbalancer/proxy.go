@@ -57,6 +57,7 @@ func (m *Manager) leaveOutProxies(ctx context.Context, gateways []*member, found
 	}
 }
 
+// trials are those that conflicts call for.
 func (m *Manager) trials(found map[netip.Addr]sighting, conflicts map[netip.Addr]*ConflictError) []*trial {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -76,14 +77,14 @@ func (m *Manager) trials(found map[netip.Addr]sighting, conflicts map[netip.Addr
 			t.asked = append(t.asked, address)
 		}
 	}
+	// Where somebody was silent there is no proxy, and no more to be asked.
+	trials = slices.DeleteFunc(trials, func(t *trial) bool {
+		_, silent := tally("", t.asked, found)
+		return silent > 0
+	})
 	for _, t := range trials {
-		if _, silent := tally("", t.asked, found); silent > 0 {
-			continue // there is no proxy
-		}
 		for _, address := range t.sample {
-			if _, known := found[address]; !known {
-				t.targets = append(t.targets, wire.ProbeTarget{Address: address, Interface: m.pools.PoolInterface[t.pool]})
-			}
+			t.targets = append(t.targets, wire.ProbeTarget{Address: address, Interface: m.pools.PoolInterface[t.pool]})
 		}
 	}
 	return trials
@@ -104,9 +105,9 @@ func (m *Manager) surveyTrials(ctx context.Context, gateways []*member, trials [
 
 // convicts says whether a machine answers for everything.
 func (t *trial) convicts(mac string, found map[netip.Addr]sighting) bool {
-	asked, silent := tally(mac, t.asked, found)
-	sampled, silentToo := tally(mac, t.sample, found)
-	return silent+silentToo == 0 && sampled >= 1 && asked+sampled >= 3
+	asked, _ := tally(mac, t.asked, found)
+	sampled, silent := tally(mac, t.sample, found)
+	return silent == 0 && sampled >= 1 && asked+sampled >= 3
 }
 
 // tally counts the addresses that a machine answers for, and those that nobody does.

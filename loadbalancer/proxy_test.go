@@ -4,10 +4,14 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"go4.org/netipx"
 
 	"cloud-provider-haproxy/ipam"
 	"cloud-provider-haproxy/loadbalancer"
@@ -31,6 +35,14 @@ func (s *site) toldOfProxies() (told []*loadbalancer.ProxyARPError) {
 		}
 	}
 	return told
+}
+
+func ranges(t *testing.T, text string) []netipx.IPRange {
+	r, err := ipam.ParseRange(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []netipx.IPRange{r}
 }
 
 func (s *site) quarantined() int {
@@ -61,6 +73,23 @@ func TestSmallPoolBehindAProxy(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestTinyNetworkBehindAProxy: who we know of, and addresses that nobody can have, tell nothing by their silence.
+func TestTinyNetworkBehindAProxy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newProbedSite(t, "10.0.0.10", "gw1")
+		s.onNetwork("10.0.0.8/29", "10.0.0.9")
+		s.network.hushed = []string{"10.0.0.8", "10.0.0.9", "10.0.0.14", "10.0.0.15"}
+		s.settings.Gateways[0].VRRPAddress = addresses("10.0.0.14")[0]
+		s.network.setProxy(proxyMAC)
+		c := s.start()
+		defer c.stop()
+		s.ensure(c, web("a", 80))
+		if told := s.toldOfProxies(); len(told) != 1 {
+			t.Errorf("told %v", told)
+		}
+	})
 }
 
 // TestSmallPoolOfAStranger: a machine with all addresses of a pool is no proxy, if the rest of the network stays silent.
@@ -108,6 +137,9 @@ func TestOtherPoolsTellAProxy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newProbedSite(t, "10.0.0.10", "gw1")
 		s.settings.PoolSettings = poolsOf(t, map[string]string{"default": "10.0.0.10", "more": "10.0.0.100-10.0.0.120"})
+		away := s.settings.Pools[1]
+		away.Name, away.Ranges = "away", ranges(t, "10.9.0.0/24")
+		s.settings.Pools = slices.Insert(s.settings.Pools, 1, away)
 		s.settings.Unprobed = nil
 		s.onNetwork("10.0.0.0/24", "10.0.0.254")
 		s.network.setProxy(proxyMAC)
@@ -197,11 +229,7 @@ func TestProxyARPEnds(t *testing.T) {
 func TestProxyOfOneFamily(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newProbedSite(t, "10.0.0.1-10.0.0.20", "gw1")
-		six, err := ipam.ParseRange("2001:db8::1-2001:db8::20")
-		if err != nil {
-			t.Fatal(err)
-		}
-		s.settings.Pools[0].Ranges = append(s.settings.Pools[0].Ranges, six)
+		s.settings.Pools[0].Ranges = append(s.settings.Pools[0].Ranges, ranges(t, "2001:db8::1-2001:db8::20")...)
 		s.network.setProxy(proxyMAC)
 		c := s.start()
 		defer c.stop()
@@ -274,6 +302,29 @@ func TestQuarantineInAFullPool(t *testing.T) {
 		}
 		time.Sleep(25 * time.Minute)
 		if told := s.toldOfProxies(); len(told) != 0 || s.quarantined() != 3 {
+			t.Errorf("told %v, %d addresses are quarantined", told, s.quarantined())
+		}
+	})
+}
+
+// TestSilenceInTheSameQuestion: a machine with many addresses is no proxy when the one beside is nobody's.
+func TestSilenceInTheSameQuestion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newProbedSite(t, "10.0.0.1-10.0.0.20", "gw1")
+		for _, address := range []string{"10.0.0.2", "10.0.0.17", "10.0.0.18", "10.0.0.19", "10.0.0.20"} {
+			s.network.has(address, stranger)
+		}
+		c := s.start()
+		defer c.stop()
+		time.Sleep(time.Second)
+		var group sync.WaitGroup
+		group.Go(func() { s.ensure(c, web("a", 80)) })
+		time.Sleep(100 * time.Millisecond) // the next two are asked for together, after this one
+		group.Go(func() { s.ensure(c, web("b", 80)) })
+		group.Go(func() { s.ensure(c, web("c", 80)) })
+		group.Wait()
+		time.Sleep(time.Second)
+		if told := s.toldOfProxies(); len(told) != 0 || s.quarantined() != 1 {
 			t.Errorf("told %v, %d addresses are quarantined", told, s.quarantined())
 		}
 	})
