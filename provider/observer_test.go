@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -38,13 +39,18 @@ func TestNotices(t *testing.T) {
 		o.ServiceNotice(key("gone"), held)
 		for reason, err := range map[string]error{
 			"ProxyARP":      &loadbalancer.ProxyARPError{Pool: "main", Family: ipam.IPv4, MAC: "52:54:00:00:00:01", Gateway: "gw1"},
-			"ProxyARPEnded": &loadbalancer.ProxyARPError{Pool: "main", Family: ipam.IPv4, MAC: "52:54:00:00:00:01", Gateway: "gw1", Ended: true},
 			"AddressLedger": &loadbalancer.LedgerError{Err: errors.New("forbidden")},
 			"AddressNotice": errors.New("something else"),
 		} {
 			o.Notice(err)
 			c.settle()
 			c.wantEvent(EpochName, reason+": "+err.Error())
+		}
+		ended := &loadbalancer.ProxyARPError{Pool: "main", Family: ipam.IPv4, MAC: "52:54:00:00:00:01", Gateway: "gw1", Ended: true}
+		o.Notice(ended)
+		c.settle()
+		if all := c.eventsOf(EpochName, v1.EventTypeNormal); !slices.Contains(all, "ProxyARPEnded: "+ended.Error()) {
+			c.t.Errorf("of the end of proxy ARP is told: %q", all)
 		}
 		c.wantEvent("web", "AddressTaken: "+sharing.Error())
 		c.wantMetric("conflicts_total", `kind="held",pool="main"`, 2)
