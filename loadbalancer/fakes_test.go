@@ -3,7 +3,6 @@ package loadbalancer_test
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -180,51 +179,7 @@ type fakeGateway struct {
 	broken int
 }
 
-var errDialTimeout = errors.New("no answer from 198.51.100.1:22 within 5s; is the machine up and its sshd reachable?")
-
 func (g *fakeGateway) Name() string { return g.name }
-
-// call waits for the session, as gateway.Client does, and is what the network does to a request. The session answers the
-// next call after done; a call that is given up costs the connection, and the next one gets another.
-func (g *fakeGateway) call(ctx context.Context, session chan struct{}) (done func(), err error) {
-	select {
-	case session <- struct{}{}:
-	case <-ctx.Done():
-		return nil, fmt.Errorf("gateway %s: waiting for an earlier call to end: %w", g.name, context.Cause(ctx))
-	}
-	leave := sync.OnceFunc(func() { <-session })
-	stop := context.AfterFunc(ctx, leave)
-	done = func() {
-		if !stop() {
-			g.change(func(g *fakeGateway) { g.broken++ })
-		}
-		leave()
-	}
-	if err := g.reach(ctx); err != nil {
-		done()
-		return nil, err
-	}
-	return done, nil
-}
-
-func (g *fakeGateway) reach(ctx context.Context) error {
-	g.mu.Lock()
-	hanging, away, took := g.hanging, (g.dead || g.cut) && !g.frozen, g.took
-	g.mu.Unlock()
-	if hanging {
-		<-ctx.Done()
-		return ctx.Err()
-	}
-	if away {
-		return fmt.Errorf("gateway %s is unreachable: %w", g.name, errDialTimeout)
-	}
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(took / 10):
-		return nil
-	}
-}
 
 func (g *fakeGateway) Hello(ctx context.Context) (*wire.Hello, error) {
 	done, err := g.call(ctx, g.session)
