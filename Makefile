@@ -45,7 +45,7 @@ lab: packages ## a lab for people: a client, two gateways, three workers; Ctrl-C
 controlplane: ## kube-apiserver, etcd and the rest for the lab, built once and cached outside the checkout
 	@$(GO) -C test/controlplane run .
 
-bench: ## speed, where it is promised
+bench: ## speed, where it is promised; fails where the promise is not kept
 	$(GO) test -run '^$$' -bench . -benchmem ./ipam/... ./loadbalancer/... ./provider/...
 
 packages: ## Debian packages that are missing, when we may install them

@@ -13,8 +13,40 @@ import (
 	"cloud-provider-haproxy/ipam"
 )
 
-// inUse are the sizes that issue 3 names.
+// inUse are the sizes that are promised to cost much the same.
 var inUse = []int{1_000, 16_000, 65_000, 1_000_000}
+
+// What is promised. `make bench` fails above it; unit tests do not measure time.
+const (
+	churnLimit   = 2 * time.Microsecond // to allocate and release
+	rebuildLimit = 50 * time.Millisecond
+	memoryLimit  = 200 // bytes for an address in use
+)
+
+// lap judges a benchmark by its fastest lap, for the machine may be busy with other things meanwhile.
+type lap struct {
+	times          int // how often the work is done in a lap
+	begun, fastest time.Duration
+}
+
+// done is called after each time, the i-th from 0.
+func (l *lap) done(b *testing.B, i int) {
+	if (i+1)%l.times != 0 {
+		return
+	}
+	now := b.Elapsed()
+	if took := (now - l.begun) / time.Duration(l.times); l.fastest == 0 || took < l.fastest {
+		l.fastest = took
+	}
+	l.begun = now
+}
+
+// hold fails when more than is promised was measured.
+func (l *lap) hold(b *testing.B, limit time.Duration) {
+	if l.fastest > limit {
+		b.Fatalf("%v, and at most %v is promised", l.fastest, limit)
+	}
+}
 
 // layouts are the kinds of pools that an allocator is measured with.
 func layouts(t testing.TB, n int) map[string][]ipam.Pool {
@@ -33,11 +65,7 @@ func layouts(t testing.TB, n int) map[string][]ipam.Pool {
 }
 
 func filled(t testing.TB, pools []ipam.Pool, n int) *ipam.Allocator {
-	var exclusions []ipam.Exclusion
-	for i := range 100 {
-		exclusions = append(exclusions, ipam.Exclude(netip.AddrFrom4([4]byte{10, 0, byte(i), 7}), "a gateway"))
-	}
-	a := newAllocator(t, exclusions, pools...)
+	a := newAllocator(t, exclusions(), pools...)
 	family := ipam.IPv4
 	if a.Counts()[0].Family == ipam.IPv6 {
 		family = ipam.IPv6
@@ -48,6 +76,38 @@ func filled(t testing.TB, pools []ipam.Pool, n int) *ipam.Allocator {
 		}
 	}
 	return a
+}
+
+// exclusions are 100 in each layout, all among the addresses in use when there are a million.
+func exclusions() (all []ipam.Exclusion) {
+	exclude := func(address netip.Addr) { all = append(all, ipam.Exclude(address, "a gateway")) }
+	six := netip.MustParseAddr("2001:db8::").As16()
+	for i := range 100 {
+		exclude(netip.AddrFrom4([4]byte{10, 0, byte(i), 7}))
+		if i > 0 {
+			exclude(netip.AddrFrom4([4]byte{10, byte(i), 0, 7}))
+		}
+		binary.BigEndian.PutUint32(six[12:], uint32(9_000*i+7))
+		exclude(netip.AddrFrom16(six))
+	}
+	return all
+}
+
+// TestLayoutsHaveExclusions, or the benchmarks would measure less than is promised.
+func TestLayoutsHaveExclusions(t *testing.T) {
+	for name, pools := range layouts(t, 1_000) {
+		without, with := size(newAllocator(t, nil, pools...)), size(newAllocator(t, exclusions(), pools...))
+		if without-with < 99 { // the size of a whole /64 is told one short
+			t.Errorf("%s: %d addresses are excluded", name, without-with)
+		}
+	}
+}
+
+func size(a *ipam.Allocator) (all uint64) {
+	for _, c := range a.Counts() {
+		all += c.Size
+	}
+	return all
 }
 
 func numbered(i int) ipam.Owner { return ipam.Owner{Namespace: "bench", Name: serviceNames()[i]} }
@@ -62,22 +122,32 @@ var serviceNames = sync.OnceValue(func() []string {
 })
 
 // BenchmarkAllocateRelease lets a Service come and go while n others stay ("new"), and lets any of n go and come back
-// ("any"). The second is the worst case: what it touches is in no cache when there are a million.
+// ("any"). The second is the worst case: what it touches is in no cache when there are a million. How many times as long
+// it takes as with a thousand in use is told and not judged: it is the cache's doing and the machine's.
 func BenchmarkAllocateRelease(b *testing.B) {
+	draws := map[string]func(i, n int) ipam.Owner{
+		"new": func(i, _ int) ipam.Owner { return ipam.Owner{Namespace: "new", Name: numbered(i % 1000).Name} },
+		"any": func(i, n int) ipam.Owner { return numbered(int(uint32(i)*2654435761) % n) },
+	}
 	for _, layout := range []string{"v4-16", "v6-64", "100-pools"} {
-		for _, n := range inUse {
-			pools, ok := layouts(b, n)[layout]
-			if !ok {
-				continue
-			}
-			b.Run(fmt.Sprintf("%s/new/%d", layout, n), func(b *testing.B) {
-				churn(b, filled(b, pools, n), func(i int) ipam.Owner {
-					return ipam.Owner{Namespace: "new", Name: numbered(i % 1000).Name}
+		for _, who := range []string{"new", "any"} {
+			var small float64
+			for _, n := range inUse {
+				pools, ok := layouts(b, n)[layout]
+				if !ok {
+					continue
+				}
+				b.Run(fmt.Sprintf("%s/%s/%d", layout, who, n), func(b *testing.B) {
+					churn(b, filled(b, pools, n), func(i int) ipam.Owner { return draws[who](i, n) })
+					per := float64(b.Elapsed()) / float64(b.N)
+					if n == inUse[0] {
+						small = per
+					}
+					if small > 0 { // else the one with a thousand was not asked for
+						b.ReportMetric(per/small, "times-1000")
+					}
 				})
-			})
-			b.Run(fmt.Sprintf("%s/any/%d", layout, n), func(b *testing.B) {
-				churn(b, filled(b, pools, n), func(i int) ipam.Owner { return numbered(int(uint32(i)*2654435761) % n) })
-			})
+			}
 		}
 	}
 }
@@ -92,6 +162,7 @@ func churn(b *testing.B, a *ipam.Allocator, draw func(i int) ipam.Owner) {
 	}
 	batch := make([]ipam.Owner, 64)
 	held := len(a.Addresses(draw(0))) > 0
+	l := lap{times: 1 << 15}
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
 		if i%len(batch) == 0 {
@@ -109,7 +180,9 @@ func churn(b *testing.B, a *ipam.Allocator, draw func(i int) ipam.Owner) {
 		if !held {
 			release(o)
 		}
+		l.done(b, i)
 	}
+	l.hold(b, churnLimit)
 }
 
 // read draws owners and reads their names, as a caller has done who translated a Service just now: with a million names
@@ -190,7 +263,8 @@ func BenchmarkShare(b *testing.B) {
 }
 
 func BenchmarkRebuild16000(b *testing.B) {
-	for b.Loop() {
+	l := lap{times: 1}
+	for n := 0; b.Loop(); n++ {
 		a := newAllocator(b, nil, pool(b, "four", "10.0.0.0/16"))
 		for i := range 16_000 {
 			// Scattered, which is the worst for the runs ahead of the cursor.
@@ -201,24 +275,45 @@ func BenchmarkRebuild16000(b *testing.B) {
 				b.Fatal(err)
 			}
 		}
+		l.done(b, n)
+	}
+	l.hold(b, rebuildLimit)
+}
+
+// BenchmarkMemory tells what an address in use takes, of a million.
+func BenchmarkMemory(b *testing.B) {
+	for _, layout := range []string{"v6-64", "100-pools"} {
+		b.Run(layout, func(b *testing.B) {
+			for b.Loop() {
+				per := memoryPerAddress(b, layout)
+				b.ReportMetric(per, "B/address")
+				if per > memoryLimit {
+					b.Fatalf("%.0f bytes an address in use, and at most %d are promised", per, memoryLimit)
+				}
+			}
+		})
 	}
 }
 
-// TestMemoryPerAddress holds what issue 3 asks for: at most 200 bytes for an address in use.
 func TestMemoryPerAddress(t *testing.T) {
+	for _, layout := range []string{"v6-64", "100-pools"} {
+		per := memoryPerAddress(t, layout)
+		t.Logf("%s: %.0f bytes an address", layout, per)
+		if per > memoryLimit {
+			t.Errorf("%s: %.0f bytes an address in use, and at most %d are promised", layout, per, memoryLimit)
+		}
+	}
+}
+
+func memoryPerAddress(t testing.TB, layout string) float64 {
 	const n = 1_000_000
 	serviceNames() // not counted: a Service object has its name anyway
-	for _, layout := range []string{"v6-64", "100-pools"} {
-		pools := layouts(t, n)[layout]
-		before := heap()
-		a := filled(t, pools, n)
-		per := float64(heap()-before) / n
-		t.Logf("%s: %.0f bytes an address with %d in use", layout, per, n)
-		if per > 200 {
-			t.Errorf("%s: %.0f bytes an address", layout, per)
-		}
-		runtime.KeepAlive(a)
-	}
+	pools := layouts(t, n)[layout]
+	before := heap()
+	a := filled(t, pools, n)
+	per := float64(heap()-before) / n
+	runtime.KeepAlive(a)
+	return per
 }
 
 func heap() uint64 {

@@ -6,8 +6,9 @@
 // keepalived, files. Gateways, the epoch object, the signer and who is told are interfaces of its own (contract.go).
 //
 // Files: contract.go is what others see; call.go, round.go and push.go are one round from the call to the answer, assign.go
-// makes its State, blame.go finds faults, refuse.go takes a spec that is refused; load.go is the beginning, resync.go the life, patrol.go what is looked at now and
-// then; pools.go, prove.go, departures.go and ledger.go are the life of an address, concerns.go and advice.go what people are told of it.
+// makes its State, blame.go finds faults, refuse.go takes a spec that is refused; load.go is the beginning, resync.go the life,
+// patrol.go what is looked at now and then; pools.go, prove.go, departures.go and ledger.go are the life of an address, survey.go
+// and proxy.go who has it, concerns.go and advice.go what people are told of it.
 //
 // A round is a group commit. Ensure and Delete note what is wanted and join the next round, which starts at once when
 // none runs; one round assigns addresses, builds one State and pushes it, and answers everybody who joined. Waiting for
@@ -35,9 +36,9 @@
 //
 // A new address is looked for on the network before a State has it (prove.go). That takes half a second, so that it happens
 // outside of rounds (and cmd gives it a session of its own): the Service joins the round after, and nobody else waits.
-// Known limit: a gateway that dies just then is waited for, AskTimeout. Once a State has it, no answer takes it
-// away. When no gateway can look, the address is taken: a probe protects from somebody's mistake and must not stop
-// everybody.
+// Once a State has it, no answer takes it away. When no gateway can look, the address is taken: a probe protects from
+// somebody's mistake and must not stop everybody. All gateways look at once and the first that could ask counts, so that one
+// that dies just then is not waited for; what only another one sees is found later, by the patrol.
 //
 // Push: strictly one gateway after the other, the one that holds the fewest affected VIPs first (11), because nobody
 // knows before whether a change reloads HAProxy there. Before that all are asked at once whether they are there: a
@@ -51,7 +52,8 @@
 // Rejected: parallel pushes after the first success (saves some 20 ms a gateway, and two could reload at once); Plan
 // before Apply (one more call each round, and says nothing about a bind that fails); a worker per gateway, each with a
 // State of its own (who confirmed what, and whose fault it was, then depends on timing); a timer that gathers events
-// before a round (the first Service would wait for nothing).
+// before a round (the first Service would wait for nothing); hail before a probe (a gateway that is busy would be left out);
+// a second gateway that is asked when the first is late (a second lost, for fewer frames).
 //
 // Known limit: a gateway that is away during Load and has the only State with an address that was never published. The
 // peers hand each other newer States, so this takes a pair cut in two and a controller that ends in that moment.

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"cloud-provider-haproxy/ipam"
 	"cloud-provider-haproxy/loadbalancer/desired"
 )
 
@@ -201,13 +202,26 @@ func (e *ConflictError) Error() string {
 		effect, remedy)
 }
 
-// ProxyARPError says that one machine answers for whatever address of a pool is asked for.
-type ProxyARPError struct{ Pool, MAC, Gateway string }
+// ProxyARPError says that one machine answers for whatever address of a pool is asked for, or that this ended.
+type ProxyARPError struct {
+	Pool         string
+	Family       ipam.Family
+	MAC, Gateway string
+	Ended        bool
+}
 
 func (e *ProxyARPError) Error() string {
-	return fmt.Sprintf("%s answers for every address of pool %s that gateway %s asks for (proxy ARP), so that addresses in use "+
-		"cannot be told from free ones: new addresses of the pool are claimed without asking; turn proxy ARP off on that machine, "+
-		"or set probe: false for the pool", e.MAC, e.Pool, e.Gateway)
+	addresses, proxy := fmt.Sprintf("%s addresses of pool %s", e.Family, e.Pool), "proxy ARP"
+	if e.Family == ipam.IPv6 {
+		proxy = "a proxy of neighbour discovery"
+	}
+	if e.Ended {
+		return fmt.Sprintf("%s does not answer any more for free %s that gateway %s asks for (%s): new ones are asked for again "+
+			"before they are claimed", e.MAC, addresses, e.Gateway, proxy)
+	}
+	return fmt.Sprintf("%s answers for all %s that gateway %s asks for (%s), so that those in use cannot be told from free ones: "+
+		"new ones are claimed without asking, until that machine stops answering for free ones, which is looked at every minute "+
+		"or so; turn %[4]s off on it, or set probe: false for the pool", e.MAC, addresses, e.Gateway, proxy)
 }
 
 // LedgerError says that the object with kept and quarantined addresses could not be read or written; it is tried again.

@@ -3,7 +3,6 @@ package loadbalancer_test
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -54,8 +53,8 @@ func newSite(t testing.TB, pool string, names ...string) *site {
 		s.settings.Gateways = append(s.settings.Gateways, desired.Gateway{
 			Name: name, SSHAddress: name + ":22", VRRPAddress: netip.AddrFrom4([4]byte{198, 51, 100, byte(i + 1)}), Interface: "eth0",
 		})
-		s.gateways = append(s.gateways, &fakeGateway{site: s, name: name, mu: mu, took: 20 * time.Millisecond,
-			transaction: make(chan struct{}, 1)})
+		s.gateways = append(s.gateways, &fakeGateway{site: s, name: name, mu: mu, took: 20 * time.Millisecond, looks: 500 * time.Millisecond,
+			transaction: make(chan struct{}, 1), session: make(chan struct{}, 1), probes: make(chan struct{}, 1)})
 	}
 	return s
 }
@@ -148,6 +147,8 @@ type fakeGateway struct {
 	name string
 	// transaction is held by the one transaction that runs. It is no mutex, for that would stop synctest's clock.
 	transaction chan struct{}
+	// session and probes are held by the one call that each of the controller's two sessions answers at a time.
+	session, probes chan struct{}
 
 	mu     *sync.Mutex // one for all gateways of a site: who holds a VIP depends on the others
 	signed *desired.Signed
@@ -171,80 +172,78 @@ type fakeGateway struct {
 	drift []string
 	// links are told by hello.
 	links []wire.Link
-	// deaf gateways refuse to probe.
-	deaf bool
+	// deaf gateways refuse to probe, blind ones find no network where they could; looks is how long a probe lasts.
+	deaf, blind bool
+	looks       time.Duration
+	// broken counts the calls that were given up.
+	broken int
 }
-
-var errDialTimeout = errors.New("no answer from 198.51.100.1:22 within 5s; is the machine up and its sshd reachable?")
 
 func (g *fakeGateway) Name() string { return g.name }
 
-// reach is what the network does to a request.
-func (g *fakeGateway) reach(ctx context.Context) error {
-	g.mu.Lock()
-	hanging, away, took := g.hanging, (g.dead || g.cut) && !g.frozen, g.took
-	g.mu.Unlock()
-	if hanging {
-		<-ctx.Done()
-		return ctx.Err()
-	}
-	if away {
-		return fmt.Errorf("gateway %s is unreachable: %w", g.name, errDialTimeout)
-	}
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(took / 10):
-		return nil
-	}
-}
-
 func (g *fakeGateway) Hello(ctx context.Context) (*wire.Hello, error) {
-	if err := g.reach(ctx); err != nil {
+	done, err := g.call(ctx, g.session)
+	if err != nil {
 		return nil, err
 	}
+	defer done()
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return &wire.Hello{Gateway: g.name, Links: g.links}, nil
 }
 
-// Probe takes half a second, as an agent's does.
+// Probe takes half a second, as an agent's does, on a session of its own.
 func (g *fakeGateway) Probe(ctx context.Context, targets []wire.ProbeTarget) (*wire.Probed, error) {
-	if err := g.reach(ctx); err != nil {
+	done, err := g.call(ctx, g.probes)
+	if err != nil {
 		return nil, err
 	}
+	defer done()
 	g.mu.Lock()
-	deaf := g.deaf
+	deaf, blind, looks := g.deaf, g.blind, g.looks
 	g.mu.Unlock()
 	if deaf {
 		return nil, &wire.Refusal{Code: wire.CodeRole, Message: "no verb probe in this release"}
 	}
-	time.Sleep(500 * time.Millisecond)
-	return g.site.network.answer(targets), nil
+	if blind {
+		return cannotAsk(targets), nil
+	}
+	select {
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	case <-time.After(looks):
+	}
+	return g.site.network.answer(g.name, targets), nil
 }
 
 func (g *fakeGateway) State(ctx context.Context) (*desired.Signed, error) {
-	if err := g.reach(ctx); err != nil {
+	done, err := g.call(ctx, g.session)
+	if err != nil {
 		return nil, err
 	}
+	defer done()
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.signed, nil
 }
 
 func (g *fakeGateway) Status(ctx context.Context) (*wire.Status, error) {
-	if err := g.reach(ctx); err != nil {
+	done, err := g.call(ctx, g.session)
+	if err != nil {
 		return nil, err
 	}
+	defer done()
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return &wire.Status{Held: g.held(), InSync: len(g.drift) == 0, Drift: g.drift, Warnings: g.warnings}, nil
 }
 
 func (g *fakeGateway) Apply(ctx context.Context, signed desired.Signed) (*wire.Result, error) {
-	if err := g.reach(ctx); err != nil {
+	done, err := g.call(ctx, g.session)
+	if err != nil {
 		return nil, err
 	}
+	defer done()
 	g.mu.Lock()
 	frozen := g.frozen
 	g.mu.Unlock()

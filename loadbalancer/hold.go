@@ -28,8 +28,7 @@ func (m *Manager) awaitVIPs(ctx context.Context) {
 			if !sleep(ctx, pause) {
 				return
 			}
-			present := m.membersWhere(func(g *member) bool { return g.away == nil })
-			m.ask(ctx, present, min(holdAsk, m.settings.AskTimeout), m.readStatus)
+			m.ask(ctx, m.present(), min(holdAsk, m.settings.AskTimeout), m.readStatus)
 		}
 	}
 }

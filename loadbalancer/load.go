@@ -33,7 +33,7 @@ func (m *Manager) Load(ctx context.Context) error {
 	if err := m.openLedger(ctx); err != nil {
 		return err
 	}
-	m.greetAll(ctx, m.membersWhere(func(g *member) bool { return g.away == nil }))
+	m.greetAll(ctx, m.present())
 	atLeast := uint64(1)
 	if newest != nil {
 		atLeast = newest.Fence.Epoch + 1
@@ -88,7 +88,7 @@ func (m *Manager) readGateways(ctx context.Context, uid string) (*desired.State,
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if len(m.membersWhere(func(g *member) bool { return g.away == nil })) == 0 {
+	if len(m.present()) == 0 {
 		return nil, m.gatewaysError("the State of no gateway could be read")
 	}
 	var newest *desired.State

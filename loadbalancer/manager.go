@@ -30,6 +30,8 @@ type Manager struct {
 	wake, watch, prove, noted chan struct{}
 	loaded                    chan struct{}
 	ledger                    *ledgerObject
+	// surveys are questions to the network that nobody waits for any more; Run ends after them.
+	surveys sync.WaitGroup
 	// loading is held by Load, so that the epoch is claimed once.
 	loading sync.Mutex
 
@@ -48,7 +50,7 @@ type Manager struct {
 	// proven are the addresses that no stranger answered for, or that are ours since longer; see prove.go.
 	proven map[netip.Addr]bool
 	// proxied are the pools whose addresses all have one answer (proxy ARP), with its MAC.
-	proxied map[string]string
+	proxied map[poolFamily]string
 	// ahead is how many addresses after the ones that Services wait for are looked for too.
 	ahead map[poolFamily]int
 	// contested are the VIPs that a stranger answers for although a gateway holds them, with his MAC.
@@ -138,7 +140,7 @@ func New(settings Settings, gateways []Gateway, signer Signer, epochs EpochStore
 		pools:       pools,
 		since:       map[hold]released{},
 		proven:      map[netip.Addr]bool{},
-		proxied:     map[string]string{},
+		proxied:     map[poolFamily]string{},
 		ahead:       map[poolFamily]int{},
 		contested:   map[netip.Addr]string{},
 		kept:        map[hold]bool{},

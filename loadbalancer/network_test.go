@@ -3,10 +3,12 @@ package loadbalancer_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"reflect"
 	"slices"
 	"sync"
+	"time"
 
 	"cloud-provider-haproxy/loadbalancer"
 	"cloud-provider-haproxy/loadbalancer/wire"
@@ -16,10 +18,12 @@ import (
 type fakeNetwork struct {
 	mu        sync.Mutex
 	neighbors map[netip.Addr][]wire.Neighbor
-	// proxy answers for everything.
+	// proxy answers for every IPv4 address that nobody else answers for (proxy ARP).
 	proxy string
-	// asked are the questions, one list for each probe.
-	asked [][]netip.Addr
+	// hushed are the addresses that it does not answer for.
+	hushed []string
+	// asked are the questions to each gateway, one list for each probe.
+	asked map[string][][]netip.Addr
 }
 
 func (n *fakeNetwork) has(address string, neighbors ...wire.Neighbor) {
@@ -37,7 +41,7 @@ func (n *fakeNetwork) setProxy(mac string) {
 	n.proxy = mac
 }
 
-func (n *fakeNetwork) answer(targets []wire.ProbeTarget) *wire.Probed {
+func (n *fakeNetwork) answer(gateway string, targets []wire.ProbeTarget) *wire.Probed {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	probed := &wire.Probed{}
@@ -45,19 +49,76 @@ func (n *fakeNetwork) answer(targets []wire.ProbeTarget) *wire.Probed {
 	for _, target := range targets {
 		asked = append(asked, target.Address)
 		answer := wire.ProbeAnswer{Address: target.Address, Asked: true, Neighbors: n.neighbors[target.Address]}
-		if n.proxy != "" {
-			answer.Neighbors = append(slices.Clone(answer.Neighbors), wire.Neighbor{MAC: n.proxy})
+		if n.proxy != "" && target.Address.Is4() && len(answer.Neighbors) == 0 && !slices.Contains(n.hushed, target.Address.String()) {
+			answer.Neighbors = []wire.Neighbor{{MAC: n.proxy}}
 		}
 		probed.Answers = append(probed.Answers, answer)
 	}
-	n.asked = append(n.asked, asked)
+	if n.asked == nil {
+		n.asked = map[string][][]netip.Addr{}
+	}
+	n.asked[gateway] = append(n.asked[gateway], asked)
 	return probed
 }
 
+// questions are those to the first gateway; all get the same.
 func (n *fakeNetwork) questions() [][]netip.Addr {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return slices.Clone(n.asked)
+	return slices.Clone(n.asked["gw1"])
+}
+
+// cannotAsk is what a gateway answers that is not on the network of the pool.
+func cannotAsk(targets []wire.ProbeTarget) *wire.Probed {
+	probed := &wire.Probed{}
+	for _, target := range targets {
+		probed.Answers = append(probed.Answers, wire.ProbeAnswer{Address: target.Address, Problem: "there is no interface eth0"})
+	}
+	return probed
+}
+
+var errDialTimeout = errors.New("no answer from 198.51.100.1:22 within 5s; is the machine up and its sshd reachable?")
+
+// call waits for the session, as gateway.Client does, and is what the network does to a request. The session answers the
+// next call after done; a call that is given up costs the connection, and the next one gets another.
+func (g *fakeGateway) call(ctx context.Context, session chan struct{}) (done func(), err error) {
+	select {
+	case session <- struct{}{}:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("gateway %s: waiting for an earlier call to end: %w", g.name, context.Cause(ctx))
+	}
+	leave := sync.OnceFunc(func() { <-session })
+	stop := context.AfterFunc(ctx, leave)
+	done = func() {
+		if !stop() {
+			g.change(func(g *fakeGateway) { g.broken++ })
+		}
+		leave()
+	}
+	if err := g.reach(ctx); err != nil {
+		done()
+		return nil, err
+	}
+	return done, nil
+}
+
+func (g *fakeGateway) reach(ctx context.Context) error {
+	g.mu.Lock()
+	hanging, away, took := g.hanging, (g.dead || g.cut) && !g.frozen, g.took
+	g.mu.Unlock()
+	if hanging {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	if away {
+		return fmt.Errorf("gateway %s is unreachable: %w", g.name, errDialTimeout)
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(took / 10):
+		return nil
+	}
 }
 
 // fakeLedger is the object in the API server.

@@ -14,11 +14,12 @@ import (
 // patrolled is how many VIPs of one gateway one patrol looks at: with a resync of 60 s a question each half second.
 const patrolled = 128
 
-// patrol looks, at every resync, whether somebody edited the ledger, whether quarantined addresses are free again, and
-// whether somebody answers for VIPs that gateways hold, until ctx ends.
+// patrol looks, at every resync, whether somebody edited the ledger, whether quarantined addresses are free again, whether
+// proxy ARP has ended, and whether somebody answers for VIPs that gateways hold, until ctx ends.
 func (m *Manager) patrol(ctx context.Context) {
 	for sleep(ctx, m.settings.Resync) {
 		m.readLedger(ctx)
+		m.retryProxied(ctx, m.present())
 		m.retryQuarantined(ctx)
 		for _, g := range m.membersWhere(func(g *member) bool { return g.away == nil && len(g.held) > 0 }) {
 			m.inspectHeld(ctx, g)
@@ -39,7 +40,7 @@ func (m *Manager) retryQuarantined(ctx context.Context) {
 		}
 	}
 	m.mu.Unlock()
-	present := m.membersWhere(func(g *member) bool { return g.away == nil })
+	present := m.present()
 	conflicts := map[netip.Addr]*ConflictError{}
 	for batch := range slices.Chunk(asked, wire.MaxProbeTargets) {
 		if found := m.inspect(ctx, present, batch); found != nil {
@@ -72,12 +73,6 @@ func (m *Manager) settleQuarantine(addresses []netip.Addr, conflicts map[netip.A
 		m.observer.tell(func(o Observer) { o.AddressFreed(address) })
 	}
 	signal(m.wake)
-}
-
-// asks says whether an address lies in a pool that is looked for on the network. It is called with mu held.
-func (m *Manager) asks(address netip.Addr) bool {
-	pool, pooled := m.addresses.PoolOf(address)
-	return pooled && m.probed(pool)
 }
 
 // inspectHeld tells the owners of VIPs that somebody else answers for: connections go astray. It looks at some of the VIPs

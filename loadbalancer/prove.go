@@ -2,7 +2,6 @@ package loadbalancer
 
 import (
 	"context"
-	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -18,18 +17,17 @@ import (
 // quarantineTime is how long an address is left alone that a stranger answered for.
 const quarantineTime = 10 * time.Minute
 
-// proxySample is how many free addresses are asked for to tell a machine that answers for everything (proxy ARP) from one
-// that has the address.
-const proxySample = 4
-
 // unproven says whether nobody knows yet that the address is not in use by a stranger. What was ever in a State or in a
 // Service's status is ours. It is called with mu held.
 func (m *Manager) unproven(address netip.Addr) bool {
 	return !m.proven[address] && m.asks(address)
 }
 
-// probed says whether a pool's addresses are looked for on the network.
-func (m *Manager) probed(pool string) bool { return !m.pools.Unprobed[pool] && m.proxied[pool] == "" }
+// asks says whether an address lies in a pool that is looked for on the network. It is called with mu held.
+func (m *Manager) asks(address netip.Addr) bool {
+	p := m.poolFamily(address)
+	return p.pool != "" && !m.pools.Unprobed[p.pool] && m.proxied[p] == ""
+}
 
 // toProve are the addresses that Services wait for, sorted, each once. It is called with mu held.
 func (m *Manager) toProve() []netip.Addr {
@@ -84,7 +82,7 @@ func (m *Manager) proveAddresses(ctx context.Context) {
 		addresses := m.withNext(m.toProve())
 		m.mu.Unlock()
 		for batch := range slices.Chunk(addresses, wire.MaxProbeTargets) {
-			conflicts := m.inspect(ctx, m.membersWhere(func(g *member) bool { return g.away == nil }), batch)
+			conflicts := m.inspect(ctx, m.present(), batch)
 			if ctx.Err() != nil {
 				return
 			}
@@ -163,109 +161,17 @@ func (m *Manager) withdraw(key desired.Key, address netip.Addr) (requested bool)
 	return slices.Contains(entry.request.Addresses, address)
 }
 
-// inspect asks the first of the gateways that can say who answers for the addresses, and gives the conflicts; nil when none
-// can say. Pools whose addresses are all answered for by one machine have none from then on.
+// inspect asks the gateways who answers for the addresses, and gives the conflicts; nil when none can say. Pools whose
+// addresses are all answered for by one machine have none from then on.
 func (m *Manager) inspect(ctx context.Context, gateways []*member, addresses []netip.Addr) map[netip.Addr]*ConflictError {
-	for _, g := range gateways {
-		answers, err := m.probe(ctx, g, addresses)
-		if ctx.Err() != nil {
-			return nil
-		}
-		if err != nil {
-			m.log.Warn("addresses could not be looked for on the network", "gateway", g.name, "addresses", len(addresses), "err", err)
-			continue
-		}
-		conflicts := strangers(g.name, answers)
-		m.leaveOutProxies(ctx, g, conflicts)
-		return conflicts
-	}
-	return nil
-}
-
-// probe asks one gateway.
-func (m *Manager) probe(ctx context.Context, g *member, addresses []netip.Addr) ([]wire.ProbeAnswer, error) {
 	m.mu.Lock()
-	targets := make([]wire.ProbeTarget, len(addresses))
-	for i, address := range addresses {
-		pool, _ := m.addresses.PoolOf(address)
-		targets[i] = wire.ProbeTarget{Address: address, Interface: m.pools.PoolInterface[pool]}
-	}
+	targets := m.targetsOf(addresses)
 	m.mu.Unlock()
-	ctx, cancel := context.WithTimeoutCause(ctx, m.settings.AskTimeout, &noAnswerError{m.settings.AskTimeout})
-	defer cancel()
-	probed, err := g.Probe(ctx, targets)
-	if err != nil {
-		return nil, err
+	found := m.survey(ctx, gateways, targets)
+	if found == nil {
+		return nil
 	}
-	if len(probed.Answers) != len(targets) {
-		return nil, fmt.Errorf("gateway %s answered %d of %d questions", g.name, len(probed.Answers), len(targets))
-	}
-	return probed.Answers, nil
-}
-
-// strangers are the answers of machines that are no gateways; a node before others, because its name helps.
-func strangers(gateway string, answers []wire.ProbeAnswer) map[netip.Addr]*ConflictError {
-	conflicts := map[netip.Addr]*ConflictError{}
-	for _, answer := range answers {
-		for _, n := range answer.Neighbors {
-			if known := conflicts[answer.Address]; n.Gateway != "" || known != nil && (n.Node == "" || known.Node != "") {
-				continue
-			}
-			conflicts[answer.Address] = &ConflictError{Address: answer.Address, Gateway: gateway, MAC: n.MAC, Node: n.Node}
-		}
-	}
+	conflicts := strangers(found)
+	m.leaveOutProxies(ctx, gateways, found, conflicts)
 	return conflicts
-}
-
-// leaveOutProxies takes away the conflicts of pools in which one machine answers for free addresses that nobody can have
-// at once.
-func (m *Manager) leaveOutProxies(ctx context.Context, g *member, conflicts map[netip.Addr]*ConflictError) {
-	var questions []poolFamily
-	suspects, samples := map[poolFamily][]*ConflictError{}, map[poolFamily][]netip.Addr{}
-	m.mu.Lock()
-	for _, address := range sortedAddresses(conflicts) {
-		q := m.poolFamily(address)
-		if suspects[q] == nil {
-			questions = append(questions, q)
-			samples[q] = m.addresses.Sample(q.pool, q.family, proxySample)
-		}
-		suspects[q] = append(suspects[q], conflicts[address])
-	}
-	m.mu.Unlock()
-	for _, q := range questions {
-		if len(samples[q]) < 2 {
-			continue // too few to tell one machine with an address from one with all
-		}
-		answers, err := m.probe(ctx, g, samples[q])
-		if err != nil {
-			m.log.Warn("proxy ARP could not be looked for", "gateway", g.name, "pool", q.pool, "err", err)
-			continue
-		}
-		for _, c := range suspects[q] {
-			if answersAll(c.MAC, answers) {
-				m.distrust(&ProxyARPError{Pool: q.pool, MAC: c.MAC, Gateway: g.name})
-				delete(conflicts, c.Address)
-			}
-		}
-	}
-}
-
-func answersAll(mac string, answers []wire.ProbeAnswer) bool {
-	return !slices.ContainsFunc(answers, func(a wire.ProbeAnswer) bool {
-		return !slices.ContainsFunc(a.Neighbors, func(n wire.Neighbor) bool { return n.MAC == mac })
-	})
-}
-
-// distrust turns the questions off for a pool, and says so once.
-func (m *Manager) distrust(why *ProxyARPError) {
-	m.mu.Lock()
-	_, known := m.proxied[why.Pool]
-	m.proxied[why.Pool] = why.MAC
-	m.revision++ // who waits for an address of it need not wait any more
-	m.mu.Unlock()
-	signal(m.wake)
-	if !known {
-		m.log.Warn("proxy ARP", "err", why)
-		m.observer.tell(func(o Observer) { o.Notice(why) })
-	}
 }

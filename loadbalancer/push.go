@@ -256,6 +256,11 @@ func (m *Manager) ask(ctx context.Context, gateways []*member, timeout time.Dura
 	group.Wait()
 }
 
+// present are the gateways that rounds do not leave out.
+func (m *Manager) present() []*member {
+	return m.membersWhere(func(g *member) bool { return g.away == nil })
+}
+
 // membersWhere gives the gateways of which f is true.
 func (m *Manager) membersWhere(f func(*member) bool) (found []*member) {
 	m.mu.Lock()

@@ -27,6 +27,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	defer func() {
 		cancel()
 		background.Wait()
+		m.surveys.Wait()
 		m.end()
 	}()
 	background.Go(func() { m.awaitVIPs(ctx) })
@@ -97,7 +98,7 @@ func (m *Manager) turn(ctx context.Context, reason string, again bool) error {
 	if err := m.runRound(ctx, reason, again); err != nil || !again {
 		return err
 	}
-	m.ask(ctx, m.membersWhere(func(g *member) bool { return g.away == nil }), m.settings.AskTimeout, m.readStatus)
+	m.ask(ctx, m.present(), m.settings.AskTimeout, m.readStatus)
 	return nil
 }
 

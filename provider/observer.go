@@ -100,14 +100,17 @@ func (o *observer) Notice(err error) {
 		ledger   *loadbalancer.LedgerError
 		reserved *loadbalancer.ReservationError
 	)
-	reason := "AddressNotice"
+	kind, reason := v1.EventTypeWarning, "AddressNotice"
 	switch {
 	case errors.As(err, &proxyARP):
 		reason = "ProxyARP"
+		if proxyARP.Ended {
+			kind, reason = v1.EventTypeNormal, "ProxyARPEnded"
+		}
 	case errors.As(err, &ledger):
 		reason = "AddressLedger"
 	case errors.As(err, &reserved):
 		reason = "AddressReserved"
 	}
-	o.recorder.Event(o.subject.reference(), v1.EventTypeWarning, reason, err.Error())
+	o.recorder.Event(o.subject.reference(), kind, reason, err.Error())
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -39,7 +40,7 @@ func TestNotices(t *testing.T) {
 		o.ServiceNotice(key("web"), sharing)
 		o.ServiceNotice(key("gone"), held)
 		for reason, err := range map[string]error{
-			"ProxyARP":        &loadbalancer.ProxyARPError{Pool: "main", MAC: "52:54:00:00:00:01", Gateway: "gw1"},
+			"ProxyARP":        &loadbalancer.ProxyARPError{Pool: "main", Family: ipam.IPv4, MAC: "52:54:00:00:00:01", Gateway: "gw1"},
 			"AddressLedger":   &loadbalancer.LedgerError{Err: errors.New("forbidden")},
 			"AddressReserved": reservation,
 			"AddressNotice":   errors.New("something else"),
@@ -47,6 +48,12 @@ func TestNotices(t *testing.T) {
 			o.Notice(err)
 			c.settle()
 			c.wantEvent(EpochName, reason+": "+err.Error())
+		}
+		ended := &loadbalancer.ProxyARPError{Pool: "main", Family: ipam.IPv4, MAC: "52:54:00:00:00:01", Gateway: "gw1", Ended: true}
+		o.Notice(ended)
+		c.settle()
+		if all := c.eventsOf(EpochName, v1.EventTypeNormal); !slices.Contains(all, "ProxyARPEnded: "+ended.Error()) {
+			c.t.Errorf("of the end of proxy ARP is told: %q", all)
 		}
 		c.wantEvent("web", "AddressTaken: "+sharing.Error())
 		c.wantMetric("conflicts_total", `kind="held",pool="main"`, 2)
