@@ -1,7 +1,6 @@
 package loadbalancer
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -10,8 +9,8 @@ import (
 	"cloud-provider-haproxy/loadbalancer/desired"
 )
 
-// What is wrong with addresses and stays so until somebody acts is read off after every round, whatever made it true: other
-// pools, a node, a restart, the turn in which Services came. It is told when it has become true.
+// What is wrong with addresses and stays so until somebody acts is read off in every round, when addresses are assigned,
+// whatever made it true: other pools, a node, a restart, the turn in which Services came. It is told when it has become true.
 
 // repeatPause is how often the owner of an address that lost its pool is told again: an Event lives an hour.
 const repeatPause = time.Hour
@@ -31,25 +30,34 @@ func (m *Manager) tellConcerns() {
 	now := time.Now()
 	m.mu.Lock()
 	told := map[string]time.Time{}
-	var news []concern
-	for _, c := range append(m.strays(), m.unmetReservations()...) {
-		id := fmt.Sprint(c.services, c.err)
+	isNew := func(c concern, to string) bool {
+		id := to + " " + c.err.Error()
 		last, known := m.told[id]
-		if !known || c.repeated && now.Sub(last) >= repeatPause {
-			news, last = append(news, c), now
+		tell := !known || c.repeated && now.Sub(last) >= repeatPause
+		if tell {
+			last = now
 		}
 		told[id] = last
+		return tell
+	}
+	var notices []notice
+	var general []error
+	for _, c := range append(m.strays(), m.unmetReservations()...) {
+		for _, key := range c.services {
+			if isNew(c, key.String()) {
+				notices = append(notices, notice{key, c.err})
+			}
+		}
+		if c.general && isNew(c, "") {
+			general = append(general, c.err)
+		}
 	}
 	m.told = told // what is over is told when it comes again
 	m.mu.Unlock()
-	for _, c := range news {
-		for _, key := range c.services {
-			m.tellNotices([]notice{{key, c.err}})
-		}
-		if c.general {
-			m.log.Warn("address", "err", c.err)
-			m.observer.tell(func(o Observer) { o.Notice(c.err) })
-		}
+	m.tellNotices(notices)
+	for _, err := range general {
+		m.log.Warn("address", "err", err)
+		m.observer.tell(func(o Observer) { o.Notice(err) })
 	}
 }
 
@@ -90,6 +98,7 @@ func (m *Manager) unmetReservations() (all []concern) {
 			case !e.Has.IsValid() && len(holders) == 0: // it will get it
 			case !e.Has.IsValid() && e.Kept && sharing: // it will get it beside those with whom it shared it
 			case len(holders) == 0 && m.asksFor(owner, address): // it is refused, and told why
+			case e.Kept && m.services[owner] != nil: // it is back and chose, and nothing is kept for it any more (claimKept)
 			default:
 				all = append(all, m.reservationConcern(e, append([]desired.Key{owner}, holders...)...))
 			}

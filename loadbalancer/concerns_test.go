@@ -127,13 +127,24 @@ func TestKeptAndReservedForAnother(t *testing.T) {
 		if err := c.SetPools(reservedFor(s, "10.0.0.1", "vip")); err != nil {
 			t.Fatal(err)
 		}
-		s.ensure(c, web("vip", 80))
-		time.Sleep(3 * time.Hour)
 		want := "address 10.0.0.1 is kept for Service default/a (keep-ip), and the configuration reserves it for Service default/vip, which " +
 			"counts: default/a gets another one; remove the reservation, or delete its entry in ConfigMap kube-system/addresses"
-		// vip was not there when it was told.
-		if texts := reservationsTold(t, s, "vip"); len(texts) == 0 || texts[len(texts)-1] != want {
+		time.Sleep(3 * time.Hour)
+		if texts := reservationsTold(t, s); !slices.Equal(texts, []string{want}) {
 			t.Errorf("told %q\nwant %q", texts, want)
+		}
+		// Each of the two is told when it comes; the configuration's owner has heard of it.
+		for _, name := range []string{"vip", "a"} {
+			s.ensure(c, web(name, 80))
+			time.Sleep(3 * time.Hour)
+			_, _, notices := s.observer.seen()
+			if err := notices[key(name)]; err == nil || err.Error() != want {
+				t.Errorf("%s was told %v\nwant %s", name, err, want)
+			}
+			s.observer.forget()
+		}
+		if texts := reservationsTold(t, s); len(texts) != 0 {
+			t.Errorf("told again: %q", texts)
 		}
 	})
 }
@@ -280,6 +291,24 @@ func TestKeptAddressSaysWhere(t *testing.T) {
 		if want := "address 10.0.0.1 is reserved for Service default/a; request another address, or remove that reservation; it was kept for " +
 			"that Service (keep-ip): the reservation is its entry in ConfigMap kube-system/addresses"; err == nil || err.Error() != want {
 			t.Errorf("got  %v\nwant %s", err, want)
+		}
+	})
+}
+
+// TestKeptServiceChoosesAnother address when it comes back: nothing is kept for it then, and nothing is wrong.
+func TestKeptServiceChoosesAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "10.0.0.1-10.0.0.3", "gw1")
+		c := s.start()
+		defer c.stop()
+		s.ensure(c, web("a", 80))
+		if err := c.Delete(t.Context(), key("a"), true); err != nil {
+			t.Fatal(err)
+		}
+		s.ensure(c, requesting(web("a", 80), "10.0.0.2"))
+		time.Sleep(time.Hour)
+		if texts := reservationsTold(t, s); len(texts) != 0 {
+			t.Errorf("told %q", texts)
 		}
 	})
 }

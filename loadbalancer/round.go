@@ -50,7 +50,6 @@ func (m *Manager) runRound(ctx context.Context, reason string, again bool) error
 		return ctx.Err()
 	}
 	r.finish(err)
-	m.tellConcerns()
 	if err == nil && len(r.withheld) > 0 {
 		return fmt.Errorf("the fault of one among %d Services was not found yet", len(r.withheld))
 	}
@@ -65,6 +64,7 @@ func (r *round) run(ctx context.Context) error {
 		if err := r.aim(r.withheld); err != nil {
 			return err
 		}
+		r.m.tellConcerns()
 		gateways, err := r.gateways(ctx)
 		if err != nil {
 			return err
