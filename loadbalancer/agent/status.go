@@ -35,7 +35,7 @@ func (a *Agent) status(ctx context.Context, role wire.Role) *wire.Status {
 		s.Drift = []string{err.Error()}
 		return s
 	}
-	s.Drift = a.faults()
+	s.Drift, s.Differences = a.faults(), a.foundDifferences()
 	held := a.held()
 	s.Current, s.Peers, s.Drain = a.isCurrent(), a.peers.status(), a.drainStatus(ctx, seen.addresses)
 	if held != nil {
@@ -169,15 +169,28 @@ func (a *Agent) lookAtForeign(ctx context.Context) {
 	a.foreign = warnings
 }
 
-// sysctls finds kernel settings that a gateway needs and this one lacks.
-func (a *Agent) sysctls() []wire.Warning {
-	var lacking []string
+// lackingSysctl is a kernel setting that a gateway needs, and what this one has instead.
+type lackingSysctl struct {
+	nftables.Sysctl
+	current string
+}
+
+func (a *Agent) lackingSysctls() (lacking []lackingSysctl) {
 	for _, c := range nftables.Sysctls() {
 		current, err := a.host.ReadFile(c.File())
 		if err != nil || c.Met(string(current)) {
 			continue // absent while its module is not loaded
 		}
-		lacking = append(lacking, fmt.Sprintf("%s=%s (it is %s)", c.Name, c.Value, strings.Join(strings.Fields(string(current)), " ")))
+		lacking = append(lacking, lackingSysctl{c, strings.Join(strings.Fields(string(current)), " ")})
+	}
+	return lacking
+}
+
+// sysctls warns of kernel settings that could not be set.
+func (a *Agent) sysctls() []wire.Warning {
+	var lacking []string
+	for _, c := range a.lackingSysctls() {
+		lacking = append(lacking, fmt.Sprintf("%s=%s (it is %s)", c.Name, c.Value, c.current))
 	}
 	if len(lacking) == 0 {
 		return nil
