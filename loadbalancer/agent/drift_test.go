@@ -88,7 +88,9 @@ func deviations() []deviation {
 	}
 	return []deviation{
 		{"table flushed", func(_ *testing.T, m *machine) { m.script = "" }, wire.Runtime, "nftables: table inet cloud_provider_haproxy is absent"},
-		{"set element gone", func(_ *testing.T, m *machine) { m.script = strings.Replace(m.script, "\t\t\t192.0.2.10 . tcp . 80,\n", "", 1) }, wire.Runtime,
+		{"set element gone", func(_ *testing.T, m *machine) {
+			m.script = strings.Replace(m.script, "\t\t\t192.0.2.10 . tcp . 80,\n", "", 1)
+		}, wire.Runtime,
 			"nftables: set open4 lacks 192.0.2.10 . tcp . 80"},
 		{"map entry deleted", func(_ *testing.T, m *machine) { delete(m.haproxy.maps[services], "192.0.2.10:80") }, wire.Runtime, "port 192.0.2.10:80 added"},
 		{"server deleted", func(_ *testing.T, m *machine) { delete(m.haproxy.config.backends["nodes"], "worker-1") }, wire.Runtime, "server nodes/worker-1 added"},
