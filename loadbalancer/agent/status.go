@@ -48,6 +48,7 @@ func (a *Agent) status(ctx context.Context, role wire.Role) *wire.Status {
 		s.Warnings = append(s.Warnings, a.warnings(seen.running, held.state)...)
 		s.Warnings = append(s.Warnings, a.doubts(held)...)
 		s.Warnings = append(s.Warnings, a.misplaced(seen.addresses, held.state)...)
+		s.Warnings = append(s.Warnings, strangers(seen.table)...)
 	}
 	s.InSync = held != nil && len(s.Drift) == 0
 	s.KeepalivedUp = seen.keepalived != nil
@@ -143,6 +144,17 @@ func (a *Agent) doubts(held *revision) []wire.Warning {
 	}
 	if refusal := a.checkLimits(held.state); refusal != nil {
 		warnings = append(warnings, wire.Warning{Reason: "OutsideLimits", Message: refusal.Message + "; it is served until another State comes"})
+	}
+	return warnings
+}
+
+// strangers warns of adverts that were dropped. A machine that was a gateway once and runs on thinks that it holds the VIPs.
+func strangers(table *nftables.Table) []wire.Warning {
+	var warnings []wire.Warning
+	for _, address := range table.Strangers() {
+		warnings = append(warnings, wire.Warning{Reason: "StrangeVRRP", Message: fmt.Sprintf("%s sends VRRP adverts and is no gateway of this cluster "+
+			"on this segment; they are dropped, but it may hold VIPs as well: if it was a gateway, stop keepalived there; if it is one, look why "+
+			"its adverts come from another address or through a router", address)})
 	}
 	return warnings
 }
