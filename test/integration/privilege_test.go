@@ -30,11 +30,12 @@ func testLeastPrivilege(t *testing.T, p *pair) {
 	if got, want := mustRun(t, h, "stat", "-c", "%a %U %G", "/run/gatewayctl/agent.sock"), "660 root gatewayctl"; got != want {
 		t.Errorf("the agent's socket is %s, want %s", got, want)
 	}
+	const connect = `IO::Socket::UNIX->new(Peer => $ARGV[0]) or die "$!\n"`
 	for _, argv := range [][]string{
 		{"cat", "/var/lib/gatewayctl/state.json"},
 		{"cat", "/etc/haproxy/services.map"},
-		{"socat", "-u", "/dev/null", "UNIX-CONNECT:/run/haproxy/admin.sock"},
-		{"socat", "-u", "/dev/null", "UNIX-CONNECT:/run/haproxy-master.sock"},
+		{"perl", "-MIO::Socket::UNIX", "-e", connect, "/run/haproxy/admin.sock"},
+		{"perl", "-MIO::Socket::UNIX", "-e", connect, "/run/haproxy-master.sock"},
 	} {
 		out, err := h.Run(t.Context(), append([]string{"setpriv", "--reuid=gatewayctl", "--regid=gatewayctl", "--init-groups", "--"}, argv...)...)
 		if err == nil || !strings.Contains(err.Error(), "Permission denied") {
