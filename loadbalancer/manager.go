@@ -57,6 +57,8 @@ type Manager struct {
 	contested map[netip.Addr]string
 	// told is when what is wrong with addresses was told; see concerns.go.
 	told map[string]time.Time
+	// wrongHolders are the VIPs that the last census found held by several gateways, whose names they have, or by nobody ("").
+	wrongHolders map[netip.Addr]string
 	// kept and quarantined are the ledger's; keeping are Services to be kept whose addresses are not known yet, unwritten
 	// those of whom the ledger does not tell yet.
 	kept               map[hold]bool

@@ -99,8 +99,11 @@ func (o *observer) Notice(err error) {
 		proxyARP *loadbalancer.ProxyARPError
 		ledger   *loadbalancer.LedgerError
 		reserved *loadbalancer.ReservationError
+		holders  *loadbalancer.HoldersError
+		drift    *loadbalancer.DriftError
+		warns    *loadbalancer.WarningError
 	)
-	kind, reason := v1.EventTypeWarning, "AddressNotice"
+	kind, reason, gateway := v1.EventTypeWarning, "AddressNotice", ""
 	switch {
 	case errors.As(err, &proxyARP):
 		reason = "ProxyARP"
@@ -111,6 +114,22 @@ func (o *observer) Notice(err error) {
 		reason = "AddressLedger"
 	case errors.As(err, &reserved):
 		reason = "AddressReserved"
+	case errors.As(err, &holders) && len(holders.Gateways) == 0:
+		reason = "VIPHeldByNobody"
+	case errors.As(err, &holders):
+		reason = "VIPHeldTwice"
+	case errors.As(err, &drift):
+		reason, gateway = "GatewayDrifted", drift.Gateway
+		if o.measures.drifted(drift); !drift.Left && drift.Problem == "" {
+			reason = "GatewayRepaired"
+		}
+	case errors.As(err, &warns):
+		reason, gateway = warns.Reason, warns.Gateway
+		o.measures.warnings.WithLabelValues(gateway, reason).Inc()
 	}
-	o.recorder.Event(o.subject.reference(), kind, reason, err.Error())
+	if gateway == "" {
+		o.recorder.Event(o.subject.reference(), kind, reason, err.Error())
+		return
+	}
+	o.recorder.AnnotatedEventf(o.subject.reference(), map[string]string{gatewayAnnotation: gateway}, kind, reason, "%s", err)
 }
