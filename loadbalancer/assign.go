@@ -139,7 +139,7 @@ func (m *Manager) build(forms []*desired.LoadBalancer) *desired.State {
 		Gateways:     m.settings.Gateways,
 		VRRP:         m.settings.VRRP,
 		Instances:    m.instances,
-		ControlPlane: m.settings.ControlPlane,
+		ControlPlane: m.controlPlane(),
 		NodeCheck:    m.settings.NodeCheck,
 	}
 	vips := map[netip.Addr]bool{}
@@ -168,6 +168,7 @@ func (m *Manager) build(forms []*desired.LoadBalancer) *desired.State {
 			add(address)
 		}
 	}
+	m.dropVIPs(s, vips)
 	for _, node := range m.nodes {
 		// A machine that came up with an address of a VIP must not cost the Service its VIP: the machine is left out.
 		if !slices.ContainsFunc(node.Addresses, func(a netip.Addr) bool { return vips[a] }) {

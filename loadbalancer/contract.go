@@ -108,7 +108,9 @@ type Settings struct {
 	// FirstRouterID is the virtual_router_id of the first VRRP instance; see desired.Instances.
 	FirstRouterID int
 	NodeCheck     desired.Check
-	ControlPlane  *desired.ControlPlane
+	// ControlPlane has the API servers that are always there; SetEndpoints tells more of them when EndpointsFromNodes is set.
+	ControlPlane       *desired.ControlPlane
+	EndpointsFromNodes bool
 	// ControlPlaneInterface holds the control plane's address; empty: each gateway's own interface.
 	ControlPlaneInterface string
 	// Resync is the time between two comparisons of every gateway with the State; 0: 60 s.

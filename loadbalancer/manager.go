@@ -14,7 +14,7 @@ import (
 )
 
 // Manager keeps the desired State of all Services and makes it true on the gateways. All methods may be called at the
-// same time; the order at start is New, Load, SetNodes, Replay, Run.
+// same time; the order at start is New, Load, SetEndpoints, SetNodes, Replay, Run.
 type Manager struct {
 	settings  Settings
 	instances []desired.Instance
@@ -41,8 +41,10 @@ type Manager struct {
 	nodes   []desired.Node
 	// nodesKnown is set by the first SetNodes.
 	nodesKnown bool
-	addresses  *ipam.Allocator
-	pools      PoolSettings
+	// endpoints are the API servers of SetEndpoints.
+	endpoints []netip.AddrPort
+	addresses *ipam.Allocator
+	pools     PoolSettings
 	// since are the holds that the target is without and that are not free yet.
 	since map[hold]released
 	// proven are the addresses that no stranger answered for, or that are ours since longer; see prove.go.

@@ -76,7 +76,7 @@ func (p *ControlPlane) setDefaults() {
 	orDefault(&h.Fall, 3)
 }
 
-// commonPort gives the port of the endpoints that can be read, if it is one.
+// commonPort gives a port of the endpoints that can be read, 0 when none can, and whether it is that of all of them.
 func commonPort(endpoints []string) (int, bool) {
 	port := 0
 	for _, text := range endpoints {
@@ -85,7 +85,7 @@ func commonPort(endpoints []string) (int, bool) {
 			continue
 		}
 		if port != 0 && port != int(e.Port()) {
-			return 0, false
+			return port, false
 		}
 		port = int(e.Port())
 	}

@@ -178,6 +178,9 @@ func (c *Config) validateControlPlane(f *faults) {
 			once(f, seen, path, "controlPlane.endpoints[%d]", e, i)
 		}
 	}
+	if port, same := commonPort(p.Endpoints); p.EndpointsFromNodes && !same && port != 0 {
+		f.add("controlPlane.endpointsFromNodes", "the endpoints have different ports, so that a Node's is not known; give all of them one port, or leave this out")
+	}
 	p.validateExtraPorts(f)
 	h := p.Check
 	const path = "controlPlane.check"
