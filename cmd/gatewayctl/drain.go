@@ -65,11 +65,11 @@ func newDrainCommand() *cobra.Command {
 		Use:   "drain (--local | --cloud-config FILE GATEWAY) [-- COMMAND...]",
 		Short: "Hand a gateway's addresses to the others, before it is restarted, upgraded or switched off",
 		Long: `Hand all addresses of one gateway to the others, and keep it away from them, over reboots too, until undrain. It is refused
-when no other gateway can take over. The command returns when the addresses have moved, which takes a second.
+when no other gateway can take over. The command returns when the addresses have moved, which takes three seconds.
 
-New connections go to the other gateways at once. A connection that is established through this gateway cannot follow its
-address: it is reset when its client sends next, and after --grace in any case, so that nobody waits for it in vain.
-A drained gateway serves all the same when no other one is left.
+New connections go to the other gateways at once. Connections that are established through this gateway live on until --grace is
+over, for the other gateways hand their packets on to it; those that are left then are reset. Wait for that (--wait) before you
+switch it off. A drained gateway serves all the same when no other one is left.
 
 With a COMMAND, which runs on this machine, the gateway is drained while it runs, and undrained when it has succeeded and the
 gateway is well again: HAProxy answers, keepalived runs, everything is in sync. Else it stays drained.
@@ -106,7 +106,7 @@ func newUndrainCommand() *cobra.Command {
 		Use:   "undrain --local | --cloud-config FILE GATEWAY",
 		Short: "Let a drained gateway have its addresses back",
 		Long: `Take away what drain has set. The gateway takes its addresses back within seconds, once its HAProxy answers and its State is
-known to be the newest. What is established through the other gateways to these addresses is reset then.`,
+known to be the newest. What is established through the other gateways to these addresses lives on as long as drain's --grace was.`,
 		Example: `  gatewayctl undrain --cloud-config cloud.yaml gw1`,
 		RunE: func(cmd *cobra.Command, names []string) error {
 			return which.with(names, func(g drainable) error {

@@ -98,6 +98,9 @@ func (a *Agent) arrangeHop(ctx context.Context) {
 		return
 	}
 	if err := a.loadHop(ctx, script, held.state, moving); err != nil {
+		if ctx.Err() != nil {
+			return
+		}
 		a.log.Warn("preparing the second hop: connections that are established when addresses move will be reset", "error", err)
 		script, ready = nil, nil
 	}
