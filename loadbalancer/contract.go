@@ -79,7 +79,8 @@ type Observer interface {
 	// holds, *ipam.OutsideError and *ipam.ExcludedError of one that is kept, *ConflictError of one that somebody else on the
 	// network answers for.
 	ServiceNotice(desired.Key, error)
-	// Notice tells what concerns no single Service: *ProxyARPError, *LedgerError.
+	// Notice tells what concerns no single Service: *ProxyARPError, *LedgerError, *HoldersError, and what a gateway found:
+	// *DriftError, *WarningError.
 	Notice(error)
 }
 
@@ -173,6 +174,8 @@ type Round struct {
 	Attempts int
 	// Outcomes are the confirmations by gateway name.
 	Outcomes map[string]wire.Outcome
+	// HeldTwice and HeldByNobody count the VIPs of which the last census said so.
+	HeldTwice, HeldByNobody int
 	// Pools are the counts of every pool and family.
 	Pools []ipam.Count
 	// Err says why the round failed and will be retried.

@@ -169,6 +169,9 @@ type fakeGateway struct {
 	warnings []wire.Warning
 	// drift is told by status until the next Apply.
 	drift []string
+	// differences are told by status; claims, unless nil, are what it says it holds whatever is true.
+	differences []wire.Difference
+	claims      []netip.Addr
 	// links are told by hello.
 	links []wire.Link
 	// deaf gateways refuse to probe.
@@ -238,7 +241,7 @@ func (g *fakeGateway) Status(ctx context.Context) (*wire.Status, error) {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return &wire.Status{Held: g.held(), InSync: len(g.drift) == 0, Drift: g.drift, Warnings: g.warnings}, nil
+	return &wire.Status{Held: g.held(), InSync: len(g.drift) == 0, Drift: g.drift, Warnings: g.warnings, Differences: g.differences}, nil
 }
 
 func (g *fakeGateway) Apply(ctx context.Context, signed desired.Signed) (*wire.Result, error) {
@@ -324,6 +327,9 @@ func (g *fakeGateway) fence(f desired.Fence) *wire.Refusal {
 }
 
 func (g *fakeGateway) held() (held []netip.Addr) {
+	if g.claims != nil {
+		return g.claims
+	}
 	if g.state == nil || time.Now().Before(g.since) {
 		return nil
 	}

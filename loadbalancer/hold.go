@@ -29,7 +29,7 @@ func (m *Manager) awaitVIPs(ctx context.Context) {
 				return
 			}
 			present := m.membersWhere(func(g *member) bool { return g.away == nil })
-			m.ask(ctx, present, min(holdAsk, m.settings.AskTimeout), m.readStatus)
+			m.ask(ctx, present, min(holdAsk, m.settings.AskTimeout), m.hearStatus)
 		}
 	}
 }

@@ -55,6 +55,8 @@ type Manager struct {
 	ahead map[poolFamily]int
 	// contested are the VIPs that a stranger answers for although a gateway holds them, with his MAC.
 	contested map[netip.Addr]string
+	// wrongHolders are the VIPs that the last census found held by several gateways, whose names they have, or by nobody ("").
+	wrongHolders map[netip.Addr]string
 	// kept and quarantined are the ledger's; keeping are Services to be kept whose addresses are not known yet, unwritten
 	// those of whom the ledger does not tell yet.
 	kept               map[hold]bool

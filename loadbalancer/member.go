@@ -38,8 +38,11 @@ type member struct {
 	inspected netip.Addr
 	links     []wire.Link
 	warnings  []wire.Warning
-	inSync    bool
-	drift     []string
+	// warned are the warnings of the last status, and lastDifference is when the newest one was found that was told.
+	warned         map[wire.Warning]bool
+	lastDifference time.Time
+	inSync         bool
+	drift          []string
 }
 
 // newMembers matches the described gateways and those that can be asked.

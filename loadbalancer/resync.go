@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"cloud-provider-haproxy/loadbalancer/wire"
 )
 
 const (
@@ -34,6 +36,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	background.Go(func() { m.keepBooks(ctx) })
 	background.Go(func() { m.patrol(ctx) })
 	background.Go(func() { m.revisit(ctx) })
+	background.Go(func() { m.takeCensus(ctx) })
 
 	resync := time.NewTicker(m.settings.Resync)
 	defer resync.Stop()
@@ -97,7 +100,7 @@ func (m *Manager) turn(ctx context.Context, reason string, again bool) error {
 	if err := m.runRound(ctx, reason, again); err != nil || !again {
 		return err
 	}
-	m.ask(ctx, m.membersWhere(func(g *member) bool { return g.away == nil }), m.settings.AskTimeout, m.readStatus)
+	m.ask(ctx, m.membersWhere(func(g *member) bool { return g.away == nil }), m.settings.AskTimeout, m.hearStatus)
 	return nil
 }
 
@@ -152,22 +155,31 @@ func (m *Manager) greet(ctx context.Context, g *member) (back bool) {
 	return g.back
 }
 
-// readStatus asks a gateway what is true there, and notes it. A gateway that does not answer is left to the next round.
-func (m *Manager) readStatus(ctx context.Context, g *member) {
+// readStatus asks a gateway what is true there, and notes it. A gateway that does not answer (nil) is left to the next round.
+func (m *Manager) readStatus(ctx context.Context, g *member) *wire.Status {
 	status, err := g.Status(ctx)
 	if err != nil {
 		m.log.Debug("status", "gateway", g.name, "err", err)
-		return
+		return nil
 	}
 	m.mu.Lock()
 	g.hear(status.Held, status.Warnings)
 	news := g.inSync != status.InSync
 	g.inSync, g.drift = status.InSync, status.Drift
 	told := g.status()
+	findings := g.findings(status)
 	m.mu.Unlock()
 	m.answerHeld()
 	if news {
 		m.log.Warn("gateway in sync", "gateway", g.name, "inSync", status.InSync, "drift", status.Drift)
 		m.observer.tell(func(o Observer) { o.GatewayChanged(told) })
 	}
+	for _, finding := range findings {
+		m.log.Warn("gateway found something", "gateway", g.name, "finding", finding)
+		m.observer.tell(func(o Observer) { o.Notice(finding) })
+	}
+	return status
 }
+
+// hearStatus is readStatus for who waits until something is true.
+func (m *Manager) hearStatus(ctx context.Context, g *member) { m.readStatus(ctx, g) }

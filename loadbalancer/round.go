@@ -194,6 +194,7 @@ func (r *round) finish(err error) {
 		Reason: r.reason, Fence: m.fence, Joined: len(r.calls), Duration: time.Since(r.started), Attempts: r.attempts,
 		Outcomes: r.outcomes, Pools: m.addresses.Counts(), Err: err,
 	}
+	summary.HeldTwice, summary.HeldByNobody = m.countMisheld()
 	if r.target != nil {
 		summary.LoadBalancers, summary.VIPs = len(r.target.state.LoadBalancers), len(r.target.state.VIPs)
 	}

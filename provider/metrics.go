@@ -26,6 +26,9 @@ type measures struct {
 	pool          *metrics.GaugeVec
 	eligible      *metrics.GaugeVec
 	conflicts     *metrics.CounterVec
+	drift         *metrics.CounterVec
+	warnings      *metrics.CounterVec
+	misheld       *metrics.GaugeVec
 	reloads       *metrics.CounterVec
 	valid         *metrics.Gauge
 
@@ -64,11 +67,15 @@ func newMeasures(register func(...metrics.Registerable)) *measures {
 		eligible:      alone("eligible_nodes", "Nodes that get connections."),
 		conflicts: metrics.NewCounterVec(counter("conflicts_total",
 			"Addresses that a machine which is no gateway answered for, by pool and kind: new (another one was taken), requested (the Service waits), held (a Service has it and shares its connections with that machine)."), []string{"pool", "kind"}),
-		reloads: metrics.NewCounterVec(counter("config_reloads_total", "Changes of the configuration file, by result (success, failure)."), []string{"result"}),
-		valid:   metrics.NewGauge(gauge("config_valid", "1 while the configuration file is what is in effect, 0 while it is wrong and the former one stays in effect.")),
-		pools:   map[[3]string]bool{}, gateways: map[string]bool{},
+		drift: metrics.NewCounterVec(counter("gateway_drift_total",
+			"Times that a gateway was found to differ from its State although nobody had sent another one, by result (repaired, reported, failed)."), []string{"gateway", "result"}),
+		warnings: metrics.NewCounterVec(counter("gateway_warnings_total", "Times that a gateway began to warn of something, by reason."), []string{"gateway", "reason"}),
+		misheld:  metrics.NewGaugeVec(gauge("vips_misheld", "Floating addresses that the gateways say several of them hold (twice), or none (nobody)."), []string{"kind"}),
+		reloads:  metrics.NewCounterVec(counter("config_reloads_total", "Changes of the configuration file, by result (success, failure)."), []string{"result"}),
+		valid:    metrics.NewGauge(gauge("config_valid", "1 while the configuration file is what is in effect, 0 while it is wrong and the former one stays in effect.")),
+		pools:    map[[3]string]bool{}, gateways: map[string]bool{},
 	}
-	register(m.rounds, m.duration, m.joined, m.attempts, m.outcomes, m.confirming, m.inSync, m.loadBalancers, m.vips, m.epoch, m.pool, m.eligible, m.conflicts, m.reloads, m.valid)
+	register(m.rounds, m.duration, m.joined, m.attempts, m.outcomes, m.confirming, m.inSync, m.loadBalancers, m.vips, m.epoch, m.pool, m.eligible, m.conflicts, m.drift, m.warnings, m.misheld, m.reloads, m.valid)
 	m.valid.Set(1) // the process has not begun without
 	return m
 }
@@ -91,6 +98,8 @@ func (m *measures) round(r loadbalancer.Round) {
 	m.loadBalancers.WithLabelValues().Set(float64(r.LoadBalancers))
 	m.vips.WithLabelValues().Set(float64(r.VIPs))
 	m.epoch.WithLabelValues().Set(float64(r.Fence.Epoch))
+	m.misheld.WithLabelValues("twice").Set(float64(r.HeldTwice))
+	m.misheld.WithLabelValues("nobody").Set(float64(r.HeldByNobody))
 	m.countPools(r.Pools)
 }
 
@@ -128,6 +137,18 @@ func (m *measures) conflict(err error, poolOf func(netip.Addr) string) {
 		kind = "requested"
 	}
 	m.conflicts.WithLabelValues(poolOf(conflict.Address), kind).Inc()
+}
+
+// drifted counts what became of a gateway's difference.
+func (m *measures) drifted(d *loadbalancer.DriftError) {
+	result := "repaired"
+	switch {
+	case d.Left:
+		result = "reported"
+	case d.Problem != "":
+		result = "failed"
+	}
+	m.drift.WithLabelValues(d.Gateway, result).Inc()
 }
 
 func (m *measures) reloaded(ok bool) {

@@ -93,13 +93,32 @@ func (o *observer) Notice(err error) {
 	var (
 		proxyARP *loadbalancer.ProxyARPError
 		ledger   *loadbalancer.LedgerError
+		holders  *loadbalancer.HoldersError
+		drift    *loadbalancer.DriftError
+		warns    *loadbalancer.WarningError
 	)
-	reason := "AddressNotice"
+	reason, gateway := "AddressNotice", ""
 	switch {
 	case errors.As(err, &proxyARP):
 		reason = "ProxyARP"
 	case errors.As(err, &ledger):
 		reason = "AddressLedger"
+	case errors.As(err, &holders) && len(holders.Gateways) == 0:
+		reason = "VIPHeldByNobody"
+	case errors.As(err, &holders):
+		reason = "VIPHeldTwice"
+	case errors.As(err, &drift):
+		reason, gateway = "GatewayDrifted", drift.Gateway
+		if o.measures.drifted(drift); !drift.Left && drift.Problem == "" {
+			reason = "GatewayRepaired"
+		}
+	case errors.As(err, &warns):
+		reason, gateway = warns.Reason, warns.Gateway
+		o.measures.warnings.WithLabelValues(gateway, reason).Inc()
 	}
-	o.recorder.Event(o.subject.reference(), v1.EventTypeWarning, reason, err.Error())
+	if gateway == "" {
+		o.recorder.Event(o.subject.reference(), v1.EventTypeWarning, reason, err.Error())
+		return
+	}
+	o.recorder.AnnotatedEventf(o.subject.reference(), map[string]string{gatewayAnnotation: gateway}, v1.EventTypeWarning, reason, "%s", err)
 }

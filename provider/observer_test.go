@@ -252,3 +252,38 @@ func TestReloadBeforeTheTurnComes(t *testing.T) {
 		}
 	})
 }
+
+// What gateways find by themselves stands on the epoch's object and is counted by gateway.
+func TestGatewayFindings(t *testing.T) {
+	inCluster(t, testConfig, nil, nil, func(c *cluster) {
+		o := c.manager.observer
+		notice := func(err error) { o.Notice(err); c.settle() }
+		drift := func(left bool, problem string) *loadbalancer.DriftError {
+			return &loadbalancer.DriftError{Gateway: "gw1", Changes: []string{"start HAProxy: HAProxy was not running"}, Left: left, Problem: problem}
+		}
+		for _, test := range []struct {
+			drift          *loadbalancer.DriftError
+			result, reason string
+		}{
+			{drift(false, ""), "repaired", "GatewayRepaired"},
+			{drift(true, ""), "reported", "GatewayDrifted"},
+			{drift(false, "no space left on device"), "failed", "GatewayDrifted"},
+		} {
+			notice(test.drift)
+			c.wantMetric("gateway_drift_total", fmt.Sprintf(`gateway="gw1",result=%q`, test.result), 1)
+			c.wantEvent(EpochName, test.reason+": "+test.drift.Error())
+		}
+		notice(&loadbalancer.WarningError{Gateway: "gw2", Reason: "StrangeVRRP", Message: "203.0.113.9 sends adverts"})
+		c.wantMetric("gateway_warnings_total", `gateway="gw2",reason="StrangeVRRP"`, 1)
+		c.wantEvent(EpochName, "StrangeVRRP: gateway gw2: 203.0.113.9 sends adverts")
+		twice := &loadbalancer.HoldersError{Addresses: []netip.Addr{addr("192.0.2.70")}, Gateways: []string{"gw1", "gw2"}}
+		notice(twice)
+		c.wantEvent(EpochName, "VIPHeldTwice: "+twice.Error())
+		nobody := &loadbalancer.HoldersError{Addresses: []netip.Addr{addr("192.0.2.71")}}
+		notice(nobody)
+		c.wantEvent(EpochName, "VIPHeldByNobody: "+nobody.Error())
+		o.RoundDone(loadbalancer.Round{HeldTwice: 1, HeldByNobody: 2})
+		c.wantMetric("vips_misheld", `kind="twice"`, 1)
+		c.wantMetric("vips_misheld", `kind="nobody"`, 2)
+	})
+}

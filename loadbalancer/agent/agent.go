@@ -83,6 +83,9 @@ type Agent struct {
 	// fault is why what runs is known to differ from the State that is held; nil when it does not.
 	fault error
 	ready bool
+	// differences are the last ones that nobody had asked for, left the one that is reported only and stands.
+	differences []wire.Difference
+	left        []string
 	// drained is the mark that this gateway has handed its VIPs over; nil: it has not. draining guards it beside mu: it is held
 	// from the decision to the end of the move.
 	drained *mark
@@ -149,6 +152,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	group.Go(func() error { return a.serve(ctx, listener) })
 	group.Go(func() error { a.watchHAProxy(ctx); return nil })
 	group.Go(func() error { a.watchDaemons(ctx); return nil })
+	group.Go(func() error { a.watchDrift(ctx); return nil })
 	group.Go(func() error { a.watchFirewall(ctx); return nil })
 	group.Go(func() error { a.expelUnwelcome(ctx); return nil })
 	group.Go(func() error { a.endStranded(ctx); return nil })

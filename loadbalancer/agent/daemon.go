@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -186,6 +187,13 @@ func (a *Agent) turnKeepalived(ctx context.Context, w *work, want *rendering, be
 		if err := a.settle(ctx, transitionLimit, want, before); err == nil {
 			return nil
 		}
+		w.astray = true
+		if err := a.removeStrays(ctx, want.revision.state, before); err != nil {
+			return err
+		}
+		if err := a.settle(ctx, transitionLimit, want, before); err == nil {
+			return nil
+		}
 		told = reload
 	}
 	if told == nothing {
@@ -217,6 +225,26 @@ func (a *Agent) turnKeepalived(ctx context.Context, w *work, want *rendering, be
 		return err
 	}
 	return a.settle(ctx, settleLimit, want, before)
+}
+
+// removeStrays takes off VIPs that stand on their interface although this gateway is not their MASTER. Whoever put them there,
+// a person or a keepalived that was killed: the one that runs knows nothing of them and leaves them, and two machines answer.
+func (a *Agent) removeStrays(ctx context.Context, want, before *desired.State) error {
+	addresses, err := a.readAddresses(ctx)
+	if err != nil {
+		return err
+	}
+	strays, err := a.strays(addresses, want, before)
+	if err != nil {
+		return err
+	}
+	for _, s := range strays {
+		argv := []string{"ip", "address", "delete", netip.PrefixFrom(s.Address, s.Bits).String(), "dev", s.Interface}
+		if _, err := a.host.Run(ctx, argv, nil); err != nil {
+			return fmt.Errorf("taking off VIP %s, which this gateway should not hold: %w", s.Address, err)
+		}
+	}
+	return nil
 }
 
 // settle waits until the VIPs are where they have to be.

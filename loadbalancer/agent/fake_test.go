@@ -39,6 +39,10 @@ type machine struct {
 	loads string
 	// strays are addresses that somebody else has put on another interface.
 	strays []string
+	// added are VIPs that somebody else has put where they belong.
+	added []string
+	// listening is what ss tells of listeners.
+	listening string
 	// connections are what clients of VIPs have open: "192.0.2.10:80 198.51.100.7:40000". Of an immortal machine none can be ended.
 	connections []string
 	immortal    bool
@@ -264,12 +268,14 @@ func (m *machine) Run(ctx context.Context, argv []string, stdin []byte) (output 
 			for _, c := range m.connections {
 				output.Stdout = append(output.Stdout, "ESTAB      0      0          "+strings.Replace(c, " ", "     ", 1)+" \n"...)
 			}
+		case "ss --no-header --listening --tcp --numeric --processes sport = :7480", "ss --no-header --listening --tcp --numeric --processes sport = :7481":
+			output.Stdout = []byte(m.listening)
 		default:
 			if slices.ContainsFunc(nftables.HopRouteArgvs("eth0"), func(a []string) bool { return slices.Equal(a, argv) }) {
 				m.routes = append(m.routes, command)
 				return nil
 			}
-			if m.endConnections(argv, &output) {
+			if m.changesKernel(argv) || m.endConnections(argv, &output) {
 				return nil
 			}
 			if !strings.HasSuffix(command, ".staged") {
@@ -287,9 +293,32 @@ func (m *machine) Run(ctx context.Context, argv []string, stdin []byte) (output 
 	return output, err
 }
 
+// changesKernel is what corrects settings and addresses.
+func (m *machine) changesKernel(argv []string) bool {
+	command := strings.Join(argv, " ")
+	if setting, ok := strings.CutPrefix(command, "sysctl --quiet --write "); ok {
+		name, value, _ := strings.Cut(setting, "=")
+		m.files["/proc/sys/"+strings.ReplaceAll(name, ".", "/")] = value + "\n"
+		return true
+	}
+	if address, ok := strings.CutPrefix(command, "ip address delete "); ok {
+		m.added = slices.DeleteFunc(m.added, func(a string) bool { return a+"/32 dev eth0" == address })
+		return true
+	}
+	return false
+}
+
 func (m *machine) stop(pidFile string, pid int) {
 	delete(m.files, pidFile)
 	delete(m.files, fmt.Sprintf("/proc/%d/stat", pid))
+}
+
+// powerOff leaves what is on the disk.
+func (m *machine) powerOff() {
+	m.haproxy, m.keepalived, m.script, m.added, m.connections = nil, nil, "", nil, nil
+	maps.DeleteFunc(m.files, func(path string, _ string) bool {
+		return strings.HasPrefix(path, "/run/") || strings.HasPrefix(path, "/proc/") && !strings.HasPrefix(path, "/proc/sys/")
+	})
 }
 
 func (m *machine) begin(pidFile, name string) int {
@@ -360,7 +389,7 @@ func (m *machine) listAddresses() []byte {
 	if !m.addressless {
 		eth0.Addresses = append(eth0.Addresses, address{"10.0.0.2", 16}, address{"192.0.2.2", 24}, address{"2001:db8::2", 64})
 	}
-	for _, a := range m.held() {
+	for _, a := range append(m.held(), m.added...) {
 		eth0.Addresses = append(eth0.Addresses, address{a, 32})
 	}
 	eth1 := link{Index: 3, Name: "eth1", Flags: up, Type: "ether", MAC: ownSecondMAC, Addresses: []address{{"198.51.100.2", 24}}}

@@ -35,7 +35,7 @@ func (a *Agent) status(ctx context.Context, role wire.Role) *wire.Status {
 		s.Drift = []string{err.Error()}
 		return s
 	}
-	s.Drift = a.faults()
+	s.Drift, s.Differences = a.faults(), a.foundDifferences()
 	held := a.held()
 	s.Current, s.Peers, s.Drain = a.isCurrent(), a.peers.status(), a.drainStatus(ctx, seen.addresses)
 	if held != nil {
@@ -48,6 +48,7 @@ func (a *Agent) status(ctx context.Context, role wire.Role) *wire.Status {
 		s.Warnings = append(s.Warnings, a.warnings(seen.running, held.state)...)
 		s.Warnings = append(s.Warnings, a.doubts(held)...)
 		s.Warnings = append(s.Warnings, a.misplaced(seen.addresses, held.state)...)
+		s.Warnings = append(s.Warnings, strangers(seen.table)...)
 	}
 	s.InSync = held != nil && len(s.Drift) == 0
 	s.KeepalivedUp = seen.keepalived != nil
@@ -147,6 +148,17 @@ func (a *Agent) doubts(held *revision) []wire.Warning {
 	return warnings
 }
 
+// strangers warns of adverts that were dropped. A machine that was a gateway once and runs on thinks that it holds the VIPs.
+func strangers(table *nftables.Table) []wire.Warning {
+	var warnings []wire.Warning
+	for _, address := range table.Strangers() {
+		warnings = append(warnings, wire.Warning{Reason: "StrangeVRRP", Message: fmt.Sprintf("%s sends VRRP adverts and is no gateway of this cluster "+
+			"on this segment; they are dropped, but it may hold VIPs as well: if it was a gateway, stop keepalived there; if it is one, look why "+
+			"its adverts come from another address or through a router", address)})
+	}
+	return warnings
+}
+
 // lookAtForeign finds other people's firewall chains that drop what our table lets in.
 func (a *Agent) lookAtForeign(ctx context.Context) {
 	output, err := a.host.Run(ctx, nftables.RulesetArgv(), nil)
@@ -169,15 +181,28 @@ func (a *Agent) lookAtForeign(ctx context.Context) {
 	a.foreign = warnings
 }
 
-// sysctls finds kernel settings that a gateway needs and this one lacks.
-func (a *Agent) sysctls() []wire.Warning {
-	var lacking []string
+// lackingSysctl is a kernel setting that a gateway needs, and what this one has instead.
+type lackingSysctl struct {
+	nftables.Sysctl
+	current string
+}
+
+func (a *Agent) lackingSysctls() (lacking []lackingSysctl) {
 	for _, c := range nftables.Sysctls() {
 		current, err := a.host.ReadFile(c.File())
 		if err != nil || c.Met(string(current)) {
 			continue // absent while its module is not loaded
 		}
-		lacking = append(lacking, fmt.Sprintf("%s=%s (it is %s)", c.Name, c.Value, strings.Join(strings.Fields(string(current)), " ")))
+		lacking = append(lacking, lackingSysctl{c, strings.Join(strings.Fields(string(current)), " ")})
+	}
+	return lacking
+}
+
+// sysctls warns of kernel settings that could not be set.
+func (a *Agent) sysctls() []wire.Warning {
+	var lacking []string
+	for _, c := range a.lackingSysctls() {
+		lacking = append(lacking, fmt.Sprintf("%s=%s (it is %s)", c.Name, c.Value, c.current))
 	}
 	if len(lacking) == 0 {
 		return nil

@@ -324,52 +324,6 @@ func TestFirstStateFailsTwice(t *testing.T) {
 	})
 }
 
-// Whatever a person or another program did to the machine, the same State makes good; files alone tell nothing.
-func TestDriftIsRepaired(t *testing.T) {
-	s := sample(1, service("web", "192.0.2.10", 51), service("db", "192.0.2.11", 51), local("db", "10.0.2.1"))
-	for _, test := range []struct {
-		name  string
-		drift func(*machine)
-		want  wire.Outcome
-	}{
-		{"table flushed", func(m *machine) { m.script = "" }, wire.Runtime},
-		{"map entry deleted", func(m *machine) { delete(m.haproxy.maps["/etc/haproxy/services.map"], "192.0.2.10:80") }, wire.Runtime},
-		{"server deleted", func(m *machine) { delete(m.haproxy.config.backends["nodes"], "worker-1") }, wire.Runtime},
-		{"haproxy.cfg edited", func(m *machine) { m.files["/etc/haproxy/haproxy.cfg"] += "# tuned\n" }, wire.Runtime},
-		{"keepalived restarted by somebody", func(m *machine) {
-			m.stop("/run/keepalived.pid", m.keepalived.pid)
-			m.keepalived = nil
-			if err := m.loadKeepalived(true); err != nil {
-				t.Fatal(err)
-			}
-		}, wire.Runtime},
-		{"keepalived dead", func(m *machine) { m.stop("/run/keepalived.pid", m.keepalived.pid); m.keepalived = nil }, wire.Runtime},
-		{"HAProxy dead", func(m *machine) { m.stop("/run/haproxy.pid", m.haproxy.pid); m.haproxy = nil }, wire.Reloaded},
-		{"HAProxy runs something else", func(m *machine) { m.haproxy = &fakeHAProxy{pid: 1} }, wire.Reloaded},
-		{"slots forgotten", func(m *machine) { delete(m.files, "/var/lib/gatewayctl/slots.json") }, wire.Runtime},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			m := holding(t, s)
-			want := m.moment()
-			a := started(t, m)
-			test.drift(m)
-			if status := a.status(t.Context(), wire.RoleController); status.InSync {
-				t.Error("status does not tell the drift")
-			}
-			result, refusal := a.apply(t.Context(), sign(t, s))
-			if refusal != nil || result.Outcome != test.want {
-				t.Fatalf("got %+v, %v, want %s", result, refusal, test.want)
-			}
-			if diff := cmp.Diff(want, m.moment()); diff != "" {
-				t.Errorf("after the repair (-want +got):\n%s", diff)
-			}
-			if status := a.status(t.Context(), wire.RoleController); !status.InSync {
-				t.Errorf("after the repair status tells the drift %q", status.Drift)
-			}
-		})
-	}
-}
-
 // Reasons are counted by class, so that the same reason with another number is the same.
 func TestClass(t *testing.T) {
 	for reason, want := range map[string]string{

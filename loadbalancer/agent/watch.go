@@ -98,12 +98,13 @@ func (a *Agent) watchDaemons(ctx context.Context) {
 	}
 }
 
-// broken is true when what runs is known to be wrong, or a State is held and what it needs does not run.
+// broken is true when what runs is known to be wrong, or a State is held and what it needs does not run. A daemon that
+// somebody stopped is left alone where differences are only reported.
 func (a *Agent) broken() bool {
 	if len(a.faults()) > 0 {
 		return true
 	}
-	if a.held() == nil {
+	if a.held() == nil || a.config.Drift == driftReport {
 		return false
 	}
 	for _, d := range []Daemon{a.config.HAProxy, a.config.Keepalived} {

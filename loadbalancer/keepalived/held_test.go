@@ -19,8 +19,13 @@ func TestHeld(t *testing.T) {
 		want             Holding
 	}{
 		{"nothing", own, "", Holding{Source: true}},
-		{"its own", own + `,{"local":"169.254.1.1"},{"local":"192.0.2.10"},{"local":"2001:db8::10","deprecated":true}`, `{"local":"192.0.2.9"}`,
-			Holding{VIPs: []netip.Addr{address("192.0.2.9"), address("192.0.2.10"), address("2001:db8::10")}, RouterIDs: []int{1}, Source: true}},
+		{"its own", own + `,{"local":"169.254.1.1"},{"local":"192.0.2.10","prefixlen":32},{"local":"2001:db8::10","prefixlen":128,"deprecated":true}`,
+			`{"local":"192.0.2.9","prefixlen":32}`,
+			Holding{VIPs: []netip.Addr{address("192.0.2.9"), address("192.0.2.10"), address("2001:db8::10")}, RouterIDs: []int{1}, Source: true,
+				Places: []Place{{address("192.0.2.9"), "eth1", 32}, {address("192.0.2.10"), "eth0", 32}, {address("2001:db8::10"), "eth0", 128}}}},
+		{"twice", own + `,{"local":"192.0.2.10","prefixlen":32},{"local":"192.0.2.10","prefixlen":24}`, "",
+			Holding{VIPs: []netip.Addr{address("192.0.2.10")}, Source: true,
+				Places: []Place{{address("192.0.2.10"), "eth0", 32}, {address("192.0.2.10"), "eth0", 24}}}},
 		{"both anchors", own + `,{"local":"169.254.2.1"},{"local":"169.254.1.1"}`, "", Holding{RouterIDs: []int{1, 2}, Source: true}},
 		{"a stranger put it there", own, `{"local":"192.0.2.11"}`,
 			Holding{Source: true, Misplaced: []Place{{Address: address("192.0.2.11"), Interface: "eth1"}}}},

@@ -21,6 +21,8 @@
 //   - Who may connect is asked before the packet has a socket: deny sets first, then the ports that are open to everybody, then pairs
 //     of port and range. A port is in one of the two latter. Ranges of one port must not overlap (desired.MergePrefixes), or nft
 //     refuses the whole table; a client that is left goes on to the guard, which refuses it as it does an unknown port.
+//   - VRRP of anybody but a peer is dropped, and its source noted by the rules themselves in a set that ends by itself (Strangers).
+//     That set is part of no comparison. A counter would say that there is a stranger, not who.
 //   - Rules do not depend on the State, nor elements on anything else. So the whole table can be judged against a State.
 //
 // How what runs is compared with what is wanted: elements come from the State (Want), rules from this machine's nft, which loads

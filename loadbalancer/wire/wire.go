@@ -223,9 +223,11 @@ type Status struct {
 	Digest  string        `json:"digest,omitempty"`
 	Applied time.Time     `json:"applied,omitzero"` // when the State was made true
 	// InSync is false when what runs is known to differ from the State, in the way that Drift says, and when there is none.
-	InSync bool         `json:"inSync"`
-	Drift  []string     `json:"drift,omitempty"`
-	Held   []netip.Addr `json:"held,omitempty"`
+	InSync bool     `json:"inSync"`
+	Drift  []string `json:"drift,omitempty"`
+	// Differences are the last ones that the agent found since it started, oldest first, repaired ones too.
+	Differences []Difference `json:"differences,omitempty"`
+	Held        []netip.Addr `json:"held,omitempty"`
 	// Current is false from a boot until the State was confirmed to be the newest, by the controller or by the peers. Such a
 	// gateway takes no VIP from one that is.
 	Current bool `json:"current"`
@@ -245,6 +247,17 @@ type Status struct {
 	Warnings       []Warning    `json:"warnings,omitempty"`
 	Connections    uint64       `json:"connections"` // established through HAProxy now
 	OldWorkers     int          `json:"oldWorkers"`  // of HAProxy, finishing their connections
+}
+
+// Difference is what ran, or lay on the disk, otherwise than the State says although nobody had sent another State.
+type Difference struct {
+	Found time.Time `json:"found"`
+	// Changes undo it, one short line each, at most 100.
+	Changes []string `json:"changes"`
+	// Left is set when agent.yaml says that differences are reported only.
+	Left bool `json:"left,omitempty"`
+	// Problem says why it could not be undone. The agent goes on trying.
+	Problem string `json:"problem,omitempty"`
 }
 
 // NodeStatus is one node of the shared pool.
