@@ -80,7 +80,7 @@ type Observer interface {
 	// network answers for.
 	ServiceNotice(desired.Key, error)
 	// Notice tells what concerns no single Service: *ProxyARPError, *LedgerError, *HoldersError, and what a gateway found:
-	// *DriftError, *WarningError.
+	// *DriftError, *WarningError; *DrainNotice, which is no fault.
 	Notice(error)
 }
 
@@ -178,6 +178,8 @@ type Round struct {
 	HeldTwice, HeldByNobody int
 	// Pools are the counts of every pool and family.
 	Pools []ipam.Count
+	// Gateways is what is known of all of them, sorted by name.
+	Gateways []GatewayStatus
 	// Err says why the round failed and will be retried.
 	Err error
 }
@@ -195,4 +197,6 @@ type GatewayStatus struct {
 	// InSync is false when the gateway said that what runs differs from its State; Drift says how.
 	InSync bool
 	Drift  []string
+	// Drain is set while it is known to be drained.
+	Drain *wire.DrainStatus
 }

@@ -172,6 +172,8 @@ type fakeGateway struct {
 	// differences are told by status; claims, unless nil, are what it says it holds whatever is true.
 	differences []wire.Difference
 	claims      []netip.Addr
+	// drain is told by status.
+	drain *wire.DrainStatus
 	// links are told by hello.
 	links []wire.Link
 	// deaf gateways refuse to probe.
@@ -241,7 +243,7 @@ func (g *fakeGateway) Status(ctx context.Context) (*wire.Status, error) {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return &wire.Status{Held: g.held(), InSync: len(g.drift) == 0, Drift: g.drift, Warnings: g.warnings, Differences: g.differences}, nil
+	return &wire.Status{Drain: g.drain, Held: g.held(), InSync: len(g.drift) == 0, Drift: g.drift, Warnings: g.warnings, Differences: g.differences}, nil
 }
 
 func (g *fakeGateway) Apply(ctx context.Context, signed desired.Signed) (*wire.Result, error) {

@@ -274,6 +274,11 @@ func (m *Manager) Loaded() <-chan struct{} { return m.loaded }
 func (m *Manager) Gateways() []GatewayStatus {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	return m.statuses()
+}
+
+// statuses is called with mu held.
+func (m *Manager) statuses() []GatewayStatus {
 	all := make([]GatewayStatus, len(m.members))
 	for i, g := range m.members {
 		all[i] = g.status()

@@ -192,7 +192,7 @@ func (r *round) finish(err error) {
 	m.mu.Lock()
 	summary := Round{
 		Reason: r.reason, Fence: m.fence, Joined: len(r.calls), Duration: time.Since(r.started), Attempts: r.attempts,
-		Outcomes: r.outcomes, Pools: m.addresses.Counts(), Err: err,
+		Outcomes: r.outcomes, Pools: m.addresses.Counts(), Gateways: m.statuses(), Err: err,
 	}
 	summary.HeldTwice, summary.HeldByNobody = m.countMisheld()
 	if r.target != nil {

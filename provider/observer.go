@@ -96,9 +96,13 @@ func (o *observer) Notice(err error) {
 		holders  *loadbalancer.HoldersError
 		drift    *loadbalancer.DriftError
 		warns    *loadbalancer.WarningError
+		drains   *loadbalancer.DrainNotice
 	)
 	reason, gateway := "AddressNotice", ""
 	switch {
+	case errors.As(err, &drains):
+		o.drained(drains)
+		return
 	case errors.As(err, &proxyARP):
 		reason = "ProxyARP"
 	case errors.As(err, &ledger):
@@ -121,4 +125,14 @@ func (o *observer) Notice(err error) {
 		return
 	}
 	o.recorder.AnnotatedEventf(o.subject.reference(), map[string]string{gatewayAnnotation: gateway}, v1.EventTypeWarning, reason, "%s", err)
+}
+
+// drained tells that somebody has drained a gateway, or let it have its addresses back: who looks for the cause of something
+// wants to know, and nothing is wrong.
+func (o *observer) drained(n *loadbalancer.DrainNotice) {
+	reason := "GatewayDrained"
+	if n.Drain == nil {
+		reason = "GatewayUndrained"
+	}
+	o.recorder.AnnotatedEventf(o.subject.reference(), map[string]string{gatewayAnnotation: n.Gateway}, v1.EventTypeNormal, reason, "%s", n)
 }
