@@ -80,7 +80,7 @@ type Observer interface {
 	// network answers for.
 	ServiceNotice(desired.Key, error)
 	// Notice tells what concerns no single Service: *ProxyARPError, *LedgerError, *HoldersError, and what a gateway found:
-	// *DriftError, *WarningError; *DrainNotice, which is no fault.
+	// *DriftError, *WarningError, *RolloutError; *DrainNotice, which is no fault.
 	Notice(error)
 }
 

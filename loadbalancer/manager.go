@@ -70,6 +70,8 @@ type Manager struct {
 	// target is what gateways are to confirm; nil before the first round.
 	target *target
 	fence  desired.Fence
+	// stopped is a change of settings that was stopped; nil: none.
+	stopped *stoppedRollout
 	// revision counts changes of what is wanted; made is the one that the newest successful round began with.
 	revision, made uint64
 	joined         []*call

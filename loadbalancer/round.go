@@ -169,6 +169,7 @@ func (r *round) succeed() {
 	m := r.m
 	m.mu.Lock()
 	m.good, m.goodBy = r.target.state, r.target.byKey
+	m.settleRollout(m.good)
 	if len(r.withheld) == 0 {
 		m.made = r.revision
 	}

@@ -97,12 +97,15 @@ func (o *observer) Notice(err error) {
 		drift    *loadbalancer.DriftError
 		warns    *loadbalancer.WarningError
 		drains   *loadbalancer.DrainNotice
+		rollout  *loadbalancer.RolloutError
 	)
 	reason, gateway := "AddressNotice", ""
 	switch {
 	case errors.As(err, &drains):
 		o.drained(drains)
 		return
+	case errors.As(err, &rollout):
+		reason, gateway = "RolloutStopped", rollout.Gateway
 	case errors.As(err, &proxyARP):
 		reason = "ProxyARP"
 	case errors.As(err, &ledger):

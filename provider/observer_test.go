@@ -38,9 +38,10 @@ func TestNotices(t *testing.T) {
 		o.ServiceNotice(key("web"), sharing)
 		o.ServiceNotice(key("gone"), held)
 		for reason, err := range map[string]error{
-			"ProxyARP":      &loadbalancer.ProxyARPError{Pool: "main", MAC: "52:54:00:00:00:01", Gateway: "gw1"},
-			"AddressLedger": &loadbalancer.LedgerError{Err: errors.New("forbidden")},
-			"AddressNotice": errors.New("something else"),
+			"ProxyARP":       &loadbalancer.ProxyARPError{Pool: "main", MAC: "52:54:00:00:00:01", Gateway: "gw1"},
+			"RolloutStopped": &loadbalancer.RolloutError{Gateway: "gw1", Settings: []string{"nodes.healthCheck"}, Problems: []string{"unknown keyword"}, Again: time.Minute},
+			"AddressLedger":  &loadbalancer.LedgerError{Err: errors.New("forbidden")},
+			"AddressNotice":  errors.New("something else"),
 		} {
 			o.Notice(err)
 			c.settle()
