@@ -33,7 +33,7 @@ type EpochStore interface {
 	// Claim makes instance the holder with an epoch that is at least atLeast and above the stored one, by
 	// compare-and-swap, and returns it.
 	Claim(ctx context.Context, atLeast uint64, instance string) (epoch uint64, err error)
-	// Held says whether instance is still the holder.
+	// Held says whether instance is still the holder. It is not when there is no object any more.
 	Held(ctx context.Context, instance string) (bool, error)
 }
 

@@ -11,9 +11,6 @@ import (
 // Settings.ControlPlane. No endpoint changes nothing: a cluster without an API server does not say so, so whoever reads
 // that has read something wrong, and what is known stays, over restarts too.
 func (m *Manager) SetEndpoints(endpoints []netip.AddrPort) {
-	if len(endpoints) == 0 {
-		return
-	}
 	m.mu.Lock()
 	m.endpoints = slices.Clone(endpoints)
 	m.revision++
@@ -29,7 +26,7 @@ func (m *Manager) controlPlane() *desired.ControlPlane {
 	}
 	more := m.endpoints
 	if len(more) == 0 && m.good != nil && m.good.ControlPlane != nil && m.good.ControlPlane.Address == settled.Address {
-		more = m.good.ControlPlane.Endpoints // no Node was seen yet in this Manager's life
+		more = m.good.ControlPlane.Endpoints
 	}
 	p := *settled
 	p.Endpoints = slices.Clone(settled.Endpoints)

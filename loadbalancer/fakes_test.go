@@ -382,8 +382,21 @@ func (fakeSigner) Sign(state []byte) (desired.Signed, error) {
 type fakeEpochs struct {
 	mu     sync.Mutex
 	epoch  uint64
-	holder string
+	holder string // "": there is no object
 	err    error
+}
+
+// become makes the object another one: restored from a backup, or with no holder deleted.
+func (e *fakeEpochs) become(epoch uint64, holder string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.epoch, e.holder = epoch, holder
+}
+
+func (e *fakeEpochs) now() (epoch uint64, holder string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.epoch, e.holder
 }
 
 func (e *fakeEpochs) Claim(_ context.Context, atLeast uint64, instance string) (uint64, error) {
