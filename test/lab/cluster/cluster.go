@@ -40,6 +40,7 @@ type Cluster struct {
 	binDir     string   // of the control plane's programs
 	controller []string // our controller's program and the arguments of its manifest, once installed
 	apiServer  *lab.Process
+	etcd       *lab.Process
 	ca         *authority
 	cancel     context.CancelFunc
 	kubelet    chan error

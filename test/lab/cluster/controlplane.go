@@ -59,11 +59,10 @@ func (c *Cluster) startControlPlane(ctx context.Context) error {
 	if err := c.writeKubeconfig(host, "/etc/kubernetes/controller-manager.conf", "system:kube-controller-manager"); err != nil {
 		return err
 	}
+	if err := c.startEtcd(); err != nil {
+		return err
+	}
 	daemons := [][]string{{
-		"etcd", "--data-dir=" + etcdDir, "--unsafe-no-fsync", "--log-level=warn",
-		"--listen-client-urls=http://127.0.0.1:2379", "--advertise-client-urls=http://127.0.0.1:2379",
-		"--listen-peer-urls=http://127.0.0.1:2380",
-	}, {
 		"kube-controller-manager", "--kubeconfig=/etc/kubernetes/controller-manager.conf", "--use-service-account-credentials",
 		"--service-account-private-key-file=" + pkiDir + "/sa.key", "--root-ca-file=" + pkiDir + "/ca.crt",
 		"--leader-elect=false", "--kube-api-qps=300", "--kube-api-burst=500", "--concurrent-service-endpoint-syncs=20",
@@ -104,6 +103,10 @@ func (c *Cluster) StartAPIServer(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	return c.awaitAPIServer(ctx)
+}
+
+func (c *Cluster) awaitAPIServer(ctx context.Context) error {
 	return c.WaitFor(ctx, "the API server at "+c.Server()+" to be ready", func(ctx context.Context) error {
 		return c.Client.Discovery().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error()
 	})
