@@ -44,7 +44,8 @@ func (s *site) awaitEpoch(t *testing.T, above uint64) {
 func testEtcdRestored(t *testing.T, s *site) {
 	s.create(t, service("saved"))
 	saved := s.addresses(t, "saved")[0]
-	s.reaches(t, target(saved, 80))
+	_, err := s.SettledHolder(t.Context(), saved)
+	must(t, err)
 	held := s.hold(t, 20, target(saved, 80))
 	must(t, s.SaveEtcd(t.Context()))
 	before := s.epoch(t)
@@ -78,11 +79,12 @@ func testEtcdRestored(t *testing.T, s *site) {
 func testEpochObjectDeleted(t *testing.T, s *site) {
 	s.create(t, service("before"))
 	at := s.addresses(t, "before")[0]
-	s.reaches(t, target(at, 80))
+	_, err := s.SettledHolder(t.Context(), at)
+	must(t, err)
 	held := s.hold(t, 10, target(at, 80))
 	epoch := s.epoch(t)
 	deleted := func() {
-		_, err := s.Kubectl(t.Context(), "delete", "configmap", "--namespace=kube-system", epochObject)
+		_, err = s.Kubectl(t.Context(), "delete", "configmap", "--namespace=kube-system", epochObject)
 		must(t, err)
 	}
 	deleted()

@@ -237,6 +237,15 @@ func testDrainRestart(t *testing.T, p *pair) {
 		}
 		eventually(t, "the addresses are at home", func() error { return p.atHome(t) })
 	}
+	out := mustRun(t, p.Controller, "gatewayctl", "drain", "--cloud-config", lab.CloudConfigFile, "--all", "--", "echo", "it is the turn of {}")
+	for _, g := range p.Gateways {
+		for _, words := range []string{"it is the turn of " + g.Name + "\n", g.Name + ": well again and no longer drained\n"} {
+			if strings.Count(out, words) != 1 {
+				t.Errorf("in turn: no %q in\n%s", words, out)
+			}
+		}
+	}
+	eventually(t, "the addresses are at home", func() error { return p.atHome(t) })
 	report := stop(t, flow)
 	t.Logf("HAProxy killed on both gateways in turn, each drained meanwhile: %v", report)
 	if report.Failed > 0 || report.LongestGap > 500*time.Millisecond {
