@@ -50,8 +50,9 @@
 // then it is left out, asked every 5 s whether it is back, and, when it goes on like that, taken back more and more
 // rarely. New VIPs go to instances of gateways that answer, and stay there (place.go). A gateway that fails for a
 // reason of its own (full disk, another release) is left out until the next resync, and the others go on: a State that
-// a gateway rolled back did no harm there, while waiting for a person would let one full disk stop every Service. Only
-// a stuck one ends the round.
+// a gateway rolled back did no harm there, while waiting for a person would let one full disk stop every Service. A stuck
+// one ends the round. A change of what all have in common (checks, control plane, VRRP, nodes) that a gateway fails over, and
+// over nothing else, stops there (rollout.go): it is taken back, the others never see it, everything else goes on.
 //
 // Rejected: parallel pushes after the first success (saves some 20 ms a gateway, and two could reload at once); Plan
 // before Apply (one more call each round, and says nothing about a bind that fails); a worker per gateway, each with a

@@ -173,6 +173,8 @@ type fakeGateway struct {
 	// differences are told by status; claims, unless nil, are what it says it holds whatever is true.
 	differences []wire.Difference
 	claims      []netip.Addr
+	// drain is told by status.
+	drain *wire.DrainStatus
 	// links are told by hello.
 	links []wire.Link
 	// deaf gateways refuse to probe, blind ones find no network where they could; looks is how long a probe lasts.
@@ -238,7 +240,7 @@ func (g *fakeGateway) Status(ctx context.Context) (*wire.Status, error) {
 	defer done()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return &wire.Status{Held: g.held(), InSync: len(g.drift) == 0, Drift: g.drift, Warnings: g.warnings, Differences: g.differences}, nil
+	return &wire.Status{Drain: g.drain, Held: g.held(), InSync: len(g.drift) == 0, Drift: g.drift, Warnings: g.warnings, Differences: g.differences}, nil
 }
 
 func (g *fakeGateway) Apply(ctx context.Context, signed desired.Signed) (*wire.Result, error) {
@@ -379,8 +381,21 @@ func (fakeSigner) Sign(state []byte) (desired.Signed, error) {
 type fakeEpochs struct {
 	mu     sync.Mutex
 	epoch  uint64
-	holder string
+	holder string // "": there is no object
 	err    error
+}
+
+// become makes the object another one: restored from a backup, or with no holder deleted.
+func (e *fakeEpochs) become(epoch uint64, holder string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.epoch, e.holder = epoch, holder
+}
+
+func (e *fakeEpochs) now() (epoch uint64, holder string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.epoch, e.holder
 }
 
 func (e *fakeEpochs) Claim(_ context.Context, atLeast uint64, instance string) (uint64, error) {

@@ -14,7 +14,7 @@ import (
 )
 
 // Manager keeps the desired State of all Services and makes it true on the gateways. All methods may be called at the
-// same time; the order at start is New, Load, SetNodes, Replay, Run.
+// same time; the order at start is New, Load, SetEndpoints, SetNodes, Replay, Run.
 type Manager struct {
 	settings  Settings
 	instances []desired.Instance
@@ -43,8 +43,10 @@ type Manager struct {
 	nodes   []desired.Node
 	// nodesKnown is set by the first SetNodes.
 	nodesKnown bool
-	addresses  *ipam.Allocator
-	pools      PoolSettings
+	// endpoints are the API servers of SetEndpoints.
+	endpoints []netip.AddrPort
+	addresses *ipam.Allocator
+	pools     PoolSettings
 	// since are the holds that the target is without and that are not free yet.
 	since map[hold]released
 	// proven are the addresses that no stranger answered for, or that are ours since longer; see prove.go.
@@ -72,6 +74,8 @@ type Manager struct {
 	// target is what gateways are to confirm; nil before the first round.
 	target *target
 	fence  desired.Fence
+	// stopped is a change of settings that was stopped; nil: none.
+	stopped *stoppedRollout
 	// revision counts changes of what is wanted; made is the one that the newest successful round began with.
 	revision, made uint64
 	joined         []*call
@@ -276,6 +280,11 @@ func (m *Manager) Loaded() <-chan struct{} { return m.loaded }
 func (m *Manager) Gateways() []GatewayStatus {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	return m.statuses()
+}
+
+// statuses is called with mu held.
+func (m *Manager) statuses() []GatewayStatus {
 	all := make([]GatewayStatus, len(m.members))
 	for i, g := range m.members {
 		all[i] = g.status()

@@ -43,6 +43,7 @@ type member struct {
 	lastDifference time.Time
 	inSync         bool
 	drift          []string
+	drain          *wire.DrainStatus
 }
 
 // newMembers matches the described gateways and those that can be asked.
@@ -64,7 +65,7 @@ func newMembers(described []desired.Gateway, gateways []Gateway) ([]*member, err
 
 func (g *member) status() GatewayStatus {
 	s := GatewayStatus{
-		Name: g.name, Err: g.away, Confirmed: g.confirmed, InSync: g.inSync,
+		Name: g.name, Err: g.away, Confirmed: g.confirmed, InSync: g.inSync, Drain: g.drain,
 		Warnings: slices.Clone(g.warnings), Drift: slices.Clone(g.drift),
 	}
 	for address := range g.held {

@@ -168,7 +168,7 @@ func (m *Manager) readStatus(ctx context.Context, g *member) *wire.Status {
 	news := g.inSync != status.InSync
 	g.inSync, g.drift = status.InSync, status.Drift
 	told := g.status()
-	findings := g.findings(status)
+	findings := append(g.findings(status), g.drainNews(status.Drain)...)
 	m.mu.Unlock()
 	m.answerHeld()
 	if news {

@@ -28,6 +28,8 @@ type measures struct {
 	conflicts     *metrics.CounterVec
 	drift         *metrics.CounterVec
 	warnings      *metrics.CounterVec
+	warned        *metrics.GaugeVec
+	drained       *metrics.GaugeVec
 	misheld       *metrics.GaugeVec
 	reloads       *metrics.CounterVec
 	valid         *metrics.Gauge
@@ -84,6 +86,10 @@ func newMeasures(register func(...metrics.Registerable)) *measures {
 			[]string{"gateway", "result"}),
 		warnings: metrics.NewCounterVec(counter("gateway_warnings_total",
 			"Times that a gateway began to warn of something, by reason."), []string{"gateway", "reason"}),
+		warned: metrics.NewGaugeVec(gauge("gateway_warning", "1 while a gateway warns of something, by reason; absent when it "+
+			"does not. AllAPIServersDown: the control plane's address fails open."), []string{"gateway", "reason"}),
+		drained: metrics.NewGaugeVec(gauge("gateway_drained",
+			"1 while a gateway is drained (gatewayctl drain), 0 while it is not."), []string{"gateway"}),
 		misheld: metrics.NewGaugeVec(gauge("vips_misheld", "Floating addresses that the gateways say several of them hold "+
 			"(twice), or none (nobody)."), []string{"kind"}),
 		reloads: metrics.NewCounterVec(counter("config_reloads_total", "Changes of the configuration file, by result "+
@@ -93,7 +99,8 @@ func newMeasures(register func(...metrics.Registerable)) *measures {
 		pools: map[[3]string]bool{}, gateways: map[string]bool{},
 	}
 	register(m.rounds, m.duration, m.joined, m.attempts, m.outcomes, m.confirming, m.inSync, m.loadBalancers, m.vips,
-		m.epoch, m.pool, m.eligible, m.conflicts, m.drift, m.warnings, m.misheld, m.reloads, m.valid)
+		m.epoch, m.pool, m.eligible, m.conflicts, m.drift, m.warnings, m.warned,
+		m.drained, m.misheld, m.reloads, m.valid)
 	m.valid.Set(1) // the process has not begun without
 	return m
 }
@@ -119,6 +126,18 @@ func (m *measures) round(r loadbalancer.Round) {
 	m.misheld.WithLabelValues("twice").Set(float64(r.HeldTwice))
 	m.misheld.WithLabelValues("nobody").Set(float64(r.HeldByNobody))
 	m.countPools(r.Pools)
+	m.states(r.Gateways)
+}
+
+// states sets what gateways are known to be in now.
+func (m *measures) states(gateways []loadbalancer.GatewayStatus) {
+	m.warned.Reset()
+	for _, g := range gateways {
+		m.drained.WithLabelValues(g.Name).Set(oneIf(g.Drain != nil))
+		for _, w := range g.Warnings {
+			m.warned.WithLabelValues(g.Name, w.Reason).Set(1)
+		}
+	}
 }
 
 // countPools sets the series of the pools that there are and drops those of pools that are gone.

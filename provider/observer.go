@@ -102,9 +102,16 @@ func (o *observer) Notice(err error) {
 		holders  *loadbalancer.HoldersError
 		drift    *loadbalancer.DriftError
 		warns    *loadbalancer.WarningError
+		drains   *loadbalancer.DrainNotice
+		rollout  *loadbalancer.RolloutError
 	)
 	kind, reason, gateway := v1.EventTypeWarning, "AddressNotice", ""
 	switch {
+	case errors.As(err, &drains):
+		o.drained(drains)
+		return
+	case errors.As(err, &rollout):
+		reason, gateway = "RolloutStopped", rollout.Gateway
 	case errors.As(err, &proxyARP):
 		reason = "ProxyARP"
 		if proxyARP.Ended {
@@ -132,4 +139,14 @@ func (o *observer) Notice(err error) {
 		return
 	}
 	o.recorder.AnnotatedEventf(o.subject.reference(), map[string]string{gatewayAnnotation: gateway}, kind, reason, "%s", err)
+}
+
+// drained tells that somebody has drained a gateway, or let it have its addresses back: who looks for the cause of something
+// wants to know, and nothing is wrong.
+func (o *observer) drained(n *loadbalancer.DrainNotice) {
+	reason := "GatewayDrained"
+	if n.Drain == nil {
+		reason = "GatewayUndrained"
+	}
+	o.recorder.AnnotatedEventf(o.subject.reference(), map[string]string{gatewayAnnotation: n.Gateway}, v1.EventTypeNormal, reason, "%s", n)
 }

@@ -44,6 +44,7 @@ func TestNotices(t *testing.T) {
 			"AddressLedger":   &loadbalancer.LedgerError{Err: errors.New("forbidden")},
 			"AddressReserved": reservation,
 			"AddressNotice":   errors.New("something else"),
+			"RolloutStopped":  &loadbalancer.RolloutError{Gateway: "gw1", Settings: []string{"nodes.healthCheck"}, Problems: []string{"unknown keyword"}, Again: time.Minute},
 		} {
 			o.Notice(err)
 			c.settle()
@@ -304,4 +305,47 @@ func TestGatewayFindings(t *testing.T) {
 		c.wantMetric("vips_misheld", `kind="twice"`, 1)
 		c.wantMetric("vips_misheld", `kind="nobody"`, 2)
 	})
+}
+
+// What gateways are in, drained or warning of something, stands in metrics as long as it lasts; a drain is an Event that is
+// no Warning.
+func TestGatewayStates(t *testing.T) {
+	inCluster(t, testConfig, nil, nil, func(c *cluster) {
+		o := c.manager.observer
+		gw1, gw2 := loadbalancer.GatewayStatus{Name: "gw1", InSync: true}, loadbalancer.GatewayStatus{Name: "gw2", InSync: true}
+		round := func() {
+			o.RoundDone(loadbalancer.Round{Reason: "resync", Gateways: []loadbalancer.GatewayStatus{gw1, gw2}})
+			c.settle()
+		}
+		round()
+		c.wantMetric("gateway_drained", `gateway="gw1"`, 0)
+		drained := &loadbalancer.DrainNotice{Gateway: "gw1"}
+		made(&drained.Drain).Reason = "new kernel"
+		gw1.Drain = drained.Drain
+		gw2.Warnings = slices.Grow(gw2.Warnings, 1)[:1]
+		gw2.Warnings[0].Reason = "AllAPIServersDown"
+		o.Notice(drained)
+		round()
+		c.wantMetric("gateway_drained", `gateway="gw1"`, 1)
+		c.wantMetric("gateway_drained", `gateway="gw2"`, 0)
+		c.wantMetric("gateway_warning", `gateway="gw2",reason="AllAPIServersDown"`, 1)
+		c.wantNormalEvent(EpochName, "GatewayDrained: "+drained.Error())
+		gw1.Drain, gw2.Warnings = nil, nil
+		o.Notice(&loadbalancer.DrainNotice{Gateway: "gw1"})
+		round()
+		c.wantMetric("gateway_drained", `gateway="gw1"`, 0)
+		if _, there := c.series("gateway_warning", `gateway="gw2",reason="AllAPIServersDown"`); there {
+			t.Error("the warning that is over is still there")
+		}
+		c.wantNormalEvent(EpochName, "GatewayUndrained: gateway gw1 is drained no more")
+		if all := c.events(EpochName); len(all) > 0 {
+			t.Errorf("a drain is a Warning: %q", all)
+		}
+	})
+}
+
+// made makes what p points to; the type is of a room that provider does not import.
+func made[T any](p **T) *T {
+	*p = new(T)
+	return *p
 }

@@ -89,6 +89,7 @@ type Agent struct {
 	// drained is the mark that this gateway has handed its VIPs over; nil: it has not. draining guards it beside mu: it is held
 	// from the decision to the end of the move.
 	drained *mark
+	hop     hop
 	// leftover is true while servers that were removed wait for their last connections.
 	leftover bool
 }
@@ -116,6 +117,7 @@ func New(p Parts) (*Agent, error) {
 		draining:       make(chan struct{}, 1),
 		drains:         make(chan struct{}, 1),
 		peers:          &peers{dial: p.DialPeer, log: p.Log},
+		hop:            hop{hurry: make(chan struct{}, 1)},
 		places: map[wire.Role]chan struct{}{
 			wire.RoleController: make(chan struct{}, maxOfRole),
 			wire.RolePeer:       make(chan struct{}, maxOfRole),

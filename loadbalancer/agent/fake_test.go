@@ -29,8 +29,10 @@ type machine struct {
 	keepalived *fakeKeepalived // nil: does not run
 	// masters are the router IDs for which keepalived is MASTER as long as it runs.
 	masters map[int]bool
-	script  string // that made our table; "" is the absent table
-	ruleset string // what nft tells of everybody's tables; "" is none
+	script  string   // that made our table; "" is the absent table
+	hop     string   // the newest script of the second hop's tables
+	routes  []string // programs run for it
+	ruleset string   // what nft tells of everybody's tables; "" is none
 	// addressless is true while the machine lacks its own address, as before its network is up.
 	addressless bool
 	// loads is what HAProxy loads instead of its file; "" is the file.
@@ -245,6 +247,10 @@ func (m *machine) Run(ctx context.Context, argv []string, stdin []byte) (output 
 			m.stop("/run/keepalived.pid", m.keepalived.pid)
 			m.keepalived = nil
 		case strings.Join(nftables.LoadArgv(), " "):
+			if strings.Contains(string(stdin), "cloud_provider_haproxy_hop") {
+				m.hop = string(stdin)
+				return nil
+			}
 			m.script = string(stdin)
 			if m.script == dropFront {
 				m.script = ""
@@ -271,6 +277,10 @@ func (m *machine) Run(ctx context.Context, argv []string, stdin []byte) (output 
 		case "ss --no-header --listening --tcp --numeric --processes sport = :7480", "ss --no-header --listening --tcp --numeric --processes sport = :7481":
 			output.Stdout = []byte(m.listening)
 		default:
+			if slices.ContainsFunc(nftables.HopRouteArgvs("eth0"), func(a []string) bool { return slices.Equal(a, argv) }) {
+				m.routes = append(m.routes, command)
+				return nil
+			}
 			if m.changesKernel(argv) || m.endConnections(argv, &output) {
 				return nil
 			}

@@ -46,12 +46,14 @@ func (a *Agent) followPeers(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		a.arrangeHop(ctx)
 		if a.takeNewest(ctx, interval) {
 			continue // somebody may be newer still; a State is confirmed by a round in which nobody is
 		}
 		a.judgeFreshness()
 		select {
 		case <-ticker.C:
+		case <-a.hop.hurry:
 		case <-ctx.Done():
 			return
 		}

@@ -116,7 +116,7 @@ func (a *Agent) warnings(running *haproxy.Running, s *desired.State) []wire.Warn
 			Message: "no node passes its health check at its IPv6 address, so connections of IPv6-only Services go to all of them (fail open); " +
 				"look whether what answers the check's port listens on IPv6"})
 	}
-	return warnings
+	return append(warnings, controlPlaneWarnings(running, s.ControlPlane)...)
 }
 
 func usesNodes6(lb desired.LoadBalancer) bool { return lb.Pool == nil && lb.IPv6Only() }

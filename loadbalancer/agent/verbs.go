@@ -117,7 +117,7 @@ func (a *Agent) hello(ctx context.Context, role wire.Role) *wire.Hello {
 		}
 		hello.Links = links
 	}
-	hello.Heir = a.heir()
+	hello.Heir, hello.Hop = a.heir(), a.hop.tell(a.drainMark())
 	if held := a.held(); held != nil {
 		fence := held.state.Fence
 		hello.Fence = &fence

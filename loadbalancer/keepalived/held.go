@@ -114,3 +114,30 @@ func HeldVIPs(addresses []byte, s *desired.State, l Local) ([]netip.Addr, error)
 	h, err := Held(addresses, s, l)
 	return h.VIPs, err
 }
+
+// Own reads from the output of AddressArgv where the gateway itself is reached on its Interface: at VRRPAddress, and in the
+// other family at its first usable address that is neither a VIP nor of the link alone.
+func Own(addresses []byte, s *desired.State, l Local) (own []netip.Addr, device string, err error) {
+	var links []link
+	if err := json.Unmarshal(addresses, &links); err != nil {
+		return nil, "", fmt.Errorf("reading the addresses that ip -json told: %w", err)
+	}
+	at := slices.IndexFunc(s.Gateways, func(g desired.Gateway) bool { return g.Name == l.Gateway })
+	if at < 0 {
+		return nil, "", fmt.Errorf("finding this gateway's addresses: State has no gateway %q", l.Gateway)
+	}
+	self := s.Gateways[at]
+	own = []netip.Addr{self.VRRPAddress}
+	floats := func(a netip.Addr) bool {
+		return slices.ContainsFunc(s.VIPs, func(v desired.VIP) bool { return v.Address == a })
+	}
+	for _, i := range links {
+		for _, a := range i.Addresses {
+			usable := !a.Tentative && !a.DADFailed && !a.Local.IsLinkLocalUnicast() && !floats(a.Local)
+			if i.Name == self.Interface && len(own) == 1 && usable && a.Local.Is4() != self.VRRPAddress.Is4() {
+				own = append(own, a.Local)
+			}
+		}
+	}
+	return own, self.Interface, nil
+}

@@ -120,6 +120,8 @@ type Hello struct {
 	Links []Link `json:"links,omitempty"`
 	// Heir says whether this gateway could take VIPs over from another one now; nil: its agent is too old to tell.
 	Heir *Heir `json:"heir,omitempty"`
+	// Hop says how this gateway takes part in hand-overs; nil: its agent is too old to.
+	Hop *Hop `json:"hop,omitempty"`
 }
 
 // Link is one network interface of a gateway, as far as it matters for which addresses can float there.

@@ -141,6 +141,8 @@ type ControlPlane struct {
 	Interface string `yaml:"interface"`
 	// Endpoints are the API servers, as address or address:port (`192.0.2.11`, `[2001:db8::11]:6443`). The default port is 6443.
 	Endpoints []string `yaml:"endpoints" like:"192.0.2.11"`
+	// EndpointsFromNodes adds the Nodes with the label `node-role.kubernetes.io/control-plane` to `endpoints`, once the cluster runs: each at an address found as for workers (see `nodes`), of the family of the first of `endpoints`, and at the port of `endpoints`, which must be one for all. Whether the Node is ready does not matter, the check decides. `endpoints` always stay, and when no Node has the label, those that were known stay too. Default `false`.
+	EndpointsFromNodes bool `yaml:"endpointsFromNodes"`
 	// ExtraPorts are further ports of the same machines at the same address, each with servers and checks of its own: konnectivity's server, a distribution's join API.
 	ExtraPorts []ExtraPort `yaml:"extraPorts"`
 	// Check is how HAProxy finds out that an API server is fit to serve.

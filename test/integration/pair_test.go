@@ -52,6 +52,7 @@ func TestPair(t *testing.T) {
 		{"agent", testAgentRestarts},
 		{"holder", testHolderDies},
 		{"drain", testDrain},
+		{"drain-ends", testDrainEnds},
 		{"drain-lasts", testDrainLasts},
 		{"drain-refused", testDrainRefused},
 		{"drain-restart", testDrainRestart},
