@@ -32,6 +32,8 @@ func newRootCommand() *cobra.Command {
 	logs := newLogFlags(root)
 	root.AddCommand(
 		newAgentCommand(logs),
+		newBootstrapCommand(),
+		newBootstrapLocalCommand(),
 		newDrainCommand(),
 		newPoolsCommand(),
 		newPushCommand(),

@@ -1,6 +1,7 @@
 package prepare
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -52,7 +53,11 @@ func (l *ledger) write(m Machine) error {
 	if err != nil {
 		return fmt.Errorf("encoding what is installed: %w", err)
 	}
-	return m.WriteFile(ledgerFile, append(content, '\n'), 0o600, "")
+	content = append(content, '\n')
+	if before, err := m.ReadFile(ledgerFile); err == nil && bytes.Equal(before, content) {
+		return nil
+	}
+	return m.WriteFile(ledgerFile, content, 0o600, "")
 }
 
 // wrote says whether content is what we put there.

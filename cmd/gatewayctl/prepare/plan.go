@@ -61,8 +61,10 @@ type Facts struct {
 	Family  site.Family `json:"family"` // empty: neither
 	Systemd bool        `json:"systemd"`
 	// PeerKey is the public half of the gateway's own key, a line of a .pub file; empty: it has none.
-	PeerKey string    `json:"peerKey,omitempty"`
-	Now     time.Time `json:"now"`
+	PeerKey string `json:"peerKey,omitempty"`
+	// Peers are the other gateways' keys that it lets in already, lines of .pub files with the gateway's name as comment.
+	Peers []string  `json:"peers,omitempty"`
+	Now   time.Time `json:"now"`
 }
 
 // Finding is something that is in the way.

@@ -85,6 +85,14 @@ func (p *preparer) look() (err error) {
 	if key != nil {
 		p.facts.PeerKey = site.Key{PublicKey: key}.String()
 	}
+	authorized, err := text(p.machine, site.AuthorizedKeysFile)
+	if err != nil {
+		return err
+	}
+	p.facts.Peers = nil
+	for _, peer := range site.PeersIn([]byte(authorized)) {
+		p.facts.Peers = append(p.facts.Peers, peer.String())
+	}
 	return nil
 }
 

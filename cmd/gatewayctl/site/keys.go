@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"golang.org/x/crypto/ssh"
@@ -96,4 +97,16 @@ func (s *Site) signers() string {
 		text += key.String() + "\n"
 	}
 	return text
+}
+
+// PeersIn are the keys of other gateways in an authorized_keys file of ours; their comments are the gateways' names.
+func PeersIn(authorizedKeys []byte) []Key {
+	var peers []Key
+	for line := range bytes.Lines(authorizedKeys) {
+		key, comment, options, _, err := ssh.ParseAuthorizedKey(line)
+		if err == nil && slices.Contains(options, fmt.Sprintf("command=\"%s agent pipe --role=peer\"", Program)) {
+			peers = append(peers, Key{PublicKey: key, Comment: comment})
+		}
+	}
+	return peers
 }
