@@ -178,7 +178,7 @@ func (l *Login) identity(ctx context.Context, file string) ssh.Signer {
 	key, err := ssh.ParsePrivateKey(content)
 	var locked *ssh.PassphraseMissingError
 	if errors.As(err, &locked) {
-		passphrase, asked := l.Terminal.Secret(ctx, "Passphrase of " + file + ": ")
+		passphrase, asked := l.Terminal.Secret(ctx, "Passphrase of "+file+": ")
 		if asked != nil {
 			return nil
 		}
