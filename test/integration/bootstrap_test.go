@@ -50,10 +50,16 @@ func (b *bare) start(t *testing.T) {
 	}
 }
 
-// disk is everything that a gateway's disk has besides the machine's: every file with its time and mode.
-func disk(t *testing.T, b *bare, g *lab.Host) string {
+// disk is every file, with its mode, owner and time, where bootstrap could leave something.
+func disk(t *testing.T, g *lab.Host) string {
 	t.Helper()
-	return mustRun(t, g, "find", "/etc", "/usr/local", "/var/lib/gatewayctl", "/root", "-newermt", "2000-01-01", "-type", "f", "-printf", "%p %m %u:%g %T@ %s\n")
+	const form = "%p %m %u:%g %T@ %s\n"
+	files := mustRun(t, g, "find", "/etc", "/usr/local/sbin", "-type", "f", "-printf", form) + "\n" +
+		mustRun(t, g, "find", "/root", "-maxdepth", "1", "-type", "f", "-printf", form)
+	if _, err := g.ReadFile(stateFile); err == nil {
+		files += "\n" + mustRun(t, g, "find", "/var/lib/gatewayctl", "-name", "bootstrap*", "-printf", form)
+	}
+	return files
 }
 
 // TestBootstrap: a pair is made of bare machines, serves the API server's address before any controller, and a second bootstrap changes
@@ -74,10 +80,10 @@ func TestBootstrap(t *testing.T) {
 		t.Fatalf("an unknown host: %v, want its fingerprint %s", err, key)
 	}
 
-	before := disk(t, b, b.Gateways[0])
+	before := disk(t, b.Gateways[0])
 	out, err := b.bootstrap(t, "--accept-new-host-keys", "--dry-run")
 	must(t, err)
-	if after := disk(t, b, b.Gateways[0]); after != before {
+	if after := disk(t, b.Gateways[0]); after != before {
 		t.Errorf("a dry run changed the disk from\n%s\nto\n%s", before, after)
 	}
 	if !strings.Contains(out, `+restrict,command="/usr/local/sbin/gatewayctl agent pipe --role=controller" ssh-ed25519`) {
@@ -100,7 +106,7 @@ func TestBootstrap(t *testing.T) {
 
 	var disks []string
 	for _, g := range b.Gateways {
-		disks = append(disks, disk(t, b, g))
+		disks = append(disks, disk(t, g))
 	}
 	out, err = b.bootstrap(t)
 	must(t, err)
@@ -113,7 +119,7 @@ func TestBootstrap(t *testing.T) {
 		t.Errorf("the second bootstrap:\n%s", out)
 	}
 	for i, g := range b.Gateways {
-		if after := disk(t, b, g); after != disks[i] {
+		if after := disk(t, g); after != disks[i] {
 			t.Errorf("the second bootstrap changed the disk of %s from\n%s\nto\n%s", g.Name, disks[i], after)
 		}
 	}
@@ -134,20 +140,24 @@ func (b *bare) keysDoNoMore(t *testing.T) {
 		"-o", "LogLevel=ERROR"}
 	g := b.Gateways[0]
 	login := "gatewayctl@" + g.Addr4.String()
+	with := func(more ...string) []string { return append(ssh[:len(ssh):len(ssh)], more...) }
 	for name, argv := range map[string][]string{
-		"a command":         append(ssh[:len(ssh):len(ssh)], login, "id"),
-		"a terminal":        append(ssh[:len(ssh):len(ssh)], "-tt", login, "id"),
-		"sftp":              append(ssh[:len(ssh):len(ssh)], "-s", login, "sftp"),
-		"remote forwarding": append(ssh[:len(ssh):len(ssh)], "-N", "-R", "2222:127.0.0.1:22", login),
-		"root":              append(ssh[:len(ssh):len(ssh)], "root@"+g.Addr4.String(), "id"),
+		"a terminal":        with("-tt", login, "id"),
+		"remote forwarding": with("-N", "-R", "2222:127.0.0.1:22", login),
+		"root":              with("root@"+g.Addr4.String(), "id"),
 	} {
-		out, err := b.Controller.Run(t.Context(), argv...)
-		if err == nil || strings.Contains(out, "uid=") {
-			t.Errorf("the controller's key got %s: %q, %v", name, out, err)
+		if out, err := b.Controller.Run(t.Context(), argv...); err == nil {
+			t.Errorf("the controller's key got %s: %q", name, out)
+		}
+	}
+	// These end well: what runs is the agent's pipe, whose input is empty.
+	for name, argv := range map[string][]string{"a command": with(login, "id"), "sftp": with("-s", login, "sftp"), "a shell": with(login)} {
+		if out, _ := b.Controller.Run(t.Context(), argv...); out != "" {
+			t.Errorf("the controller's key got %s: %q", name, out)
 		}
 	}
 	// A forwarded connection is refused when it is used: the agent's own pipe never is.
-	out, err := b.Controller.Run(t.Context(), append(ssh[:len(ssh):len(ssh)], "-W", "127.0.0.1:22", login)...)
+	out, err := b.Controller.Run(t.Context(), with("-W", "127.0.0.1:22", login)...)
 	if err == nil || strings.Contains(out, "SSH-2.0") {
 		t.Errorf("the controller's key was let through to another port: %q, %v", out, err)
 	}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -44,9 +43,6 @@ type Options struct {
 func New(c *config.Config, options Options) (*Site, error) {
 	s := &Site{User: c.SSH.User, Gateways: c.DesiredGateways(), settings: options.AgentSettings}
 	var faults []error
-	if !userName.MatchString(s.User) {
-		faults = append(faults, fmt.Errorf("ssh.user: %q is no name that useradd takes; give one like gatewayctl", s.User))
-	}
 	var err error
 	if s.vips, err = vipPrefixes(c); err != nil {
 		faults = append(faults, err)
@@ -76,9 +72,6 @@ func New(c *config.Config, options Options) (*Site, error) {
 	}
 	return s, nil
 }
-
-// userName is what useradd takes (NAME_REGEX of Debian's adduser), and what sshd_config's Match reads as one name.
-var userName = regexp.MustCompile(`^[a-z_][a-z0-9_-]{0,30}$`)
 
 // Gateway finds one by name; false: there is none.
 func (s *Site) Gateway(name string) (desired.Gateway, bool) {
