@@ -54,6 +54,7 @@ A file that somebody edited is not overwritten. --adopt does it, and keeps a cop
 	}
 	flags.siteFlags.add(command, "controller-key")
 	flags.loginFlags.add(command)
+	_ = command.MarkFlagRequired("cloud-config") // it fails for a flag that is not defined above, and a test would see that
 	command.Flags().BoolVar(&flags.options.InstallPackages, "install-packages", false, "install packages that are missing (apt-get, dnf)")
 	command.Flags().BoolVar(&flags.options.Adopt, "adopt", false, "take a machine over: overwrite what somebody else has configured, and keep copies")
 	command.Flags().BoolVar(&flags.options.DryRun, "dry-run", false, "tell what would be done, with differences, and change nothing")

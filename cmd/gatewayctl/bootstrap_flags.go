@@ -39,7 +39,6 @@ func (f *siteFlags) add(command *cobra.Command, keysFlag string) {
 	flags.StringSliceVar(&f.serverPrefixes, "server-prefix", nil, "network that traffic may be sent to, beside nodes.cidrs, nodes.addresses and the control plane's endpoints")
 	flags.StringVar(&f.agentSettings, "agent-settings", "", "file with further settings for every agent.yaml, such as maxConn: 50000")
 	flags.StringToStringVar(&f.peerKeys, "peer-key", nil, "NAME=FILE: the public half of /etc/gatewayctl/peer_ed25519 of a gateway that is not asked itself")
-	_ = command.MarkFlagRequired("cloud-config") // it fails for a flag that is not defined above, and a test would see that
 }
 
 // loaded is what the flags name.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -34,7 +35,11 @@ func newBootstrapLocalCommand() *cobra.Command {
 				Machine: prepare.Local{Owner: prepare.RootOwner, Machine: agent.Machine{}},
 				Links:   prepare.KernelLinks,
 				Self:    func() ([]byte, error) { return os.ReadFile("/proc/self/exe") },
-				Now:     time.Now,
+				Forget: func(ctx context.Context) (bool, error) {
+					adopted, err := localAgent{agent.Socket}.Adopt(ctx)
+					return err == nil && adopted.Changed, err
+				},
+				Now: time.Now,
 			})
 			return json.NewEncoder(cmd.OutOrStdout()).Encode(report)
 		},

@@ -31,6 +31,7 @@ func newRootCommand() *cobra.Command {
 	}
 	logs := newLogFlags(root)
 	root.AddCommand(
+		newAdoptCommand(),
 		newAgentCommand(logs),
 		newBootstrapCommand(),
 		newBootstrapLocalCommand(),

@@ -86,6 +86,8 @@ type Agent struct {
 	// drained is the mark that this gateway has handed its VIPs over; nil: it has not. draining guards it beside mu: it is held
 	// from the decision to the end of the move.
 	drained *mark
+	// orphaned is the cluster that is gone although its State may still be held; empty: none.
+	orphaned string
 	// leftover is true while servers that were removed wait for their last connections.
 	leftover bool
 }
@@ -176,6 +178,7 @@ func (a *Agent) open(ctx context.Context) error {
 	a.mu.Unlock()
 	a.guard(ctx)
 	a.readMark()
+	a.readOrphan()
 	return a.openTrack()
 }
 
