@@ -5,10 +5,12 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 
+	"cloud-provider-haproxy/loadbalancer/desired"
 	"cloud-provider-haproxy/test/lab"
 )
 
@@ -126,7 +128,36 @@ func TestBootstrap(t *testing.T) {
 	b.printIsInstalled(t)
 	p := &pair{Lab: b.Lab}
 	eventually(t, "each gateway is current, so it could ask the other", func() error { return p.allCurrent(t) })
+	b.adopt(t, p)
 	b.otherKeys(t)
+}
+
+// adopt: gateways of a cluster are handed over with the operator's login, and take the control plane of the next one.
+func (b *bare) adopt(t *testing.T, p *pair) {
+	t.Helper()
+	p.push(t, p.state(b.Workers))
+	controlPlane := []string{"gatewayctl", "push", "--control-plane", "--cloud-config", lab.CloudConfigFile}
+	if out, err := b.Controller.Run(t.Context(), controlPlane...); err == nil || !strings.Contains(err.Error(), "belongs to the cluster") {
+		t.Fatalf("the gateways of a cluster: %v\n%s", err, out)
+	}
+	public := mustRun(t, b.Controller, "cat", lab.KeyFile+".pub")
+	must(t, b.Controller.WriteFile("/root/next.pub", []byte(mustRun(t, b.Controller, "cat", lab.OperatorKeyFile+".pub")+"\n"), 0o644))
+	adopt := slices.Concat([]string{"gatewayctl", "adopt"}, b.argv[2:], []string{"--signer", lab.KeyFile + ".pub", "--signer", "/root/next.pub"})
+	out, err := b.Controller.Run(t.Context(), adopt...)
+	must(t, err)
+	t.Logf("\n%s", out)
+	for _, g := range b.Gateways {
+		signers := mustRun(t, g, "cat", lab.SignersFile)
+		if !strings.Contains(signers, public) || strings.Count(signers, "ssh-ed25519") != 2 {
+			t.Errorf("%s believes\n%s", g.Name, signers)
+		}
+	}
+	_, err = b.Controller.Run(t.Context(), controlPlane...)
+	must(t, err)
+	eventually(t, "both gateways hold the State of before the new cluster", func() error { return p.holdAll(t, desired.Fence{Sequence: 1}) })
+	if out, err := b.bootstrap(t); err != nil { // one key again
+		t.Errorf("%v\n%s", err, out)
+	}
 }
 
 // keysDoNoMore: the keys that bootstrap installed reach the agent and nothing else.
