@@ -184,8 +184,8 @@ func resultTable(results []bootstrap.Result, dryRun bool) string {
 }
 
 func (n *notes) differences(gateway string, step prepare.Step) {
-	for _, line := range step.Diff {
-		n.add(gateway, "%s: %s", step.What, line)
+	if len(step.Diff) > 0 {
+		n.add(gateway, "%s:\n  %s", step.What, strings.Join(step.Diff, "\n  "))
 	}
 }
 

@@ -42,22 +42,17 @@ var (
 )
 
 // Run prepares the gateways. The results are in their order, also when there is an error.
-func Run(ctx context.Context, o Order) ([]Result, error) {
-	b := &bootstrap{Order: o, results: make([]Result, len(o.Gateways)), known: map[string]site.Acquaintance{}, families: map[string]site.Family{}}
-	for i, g := range o.Gateways {
-		b.results[i].Gateway = g.Name
-	}
-	err := b.run(ctx, prepare.Install)
-	return b.results, errors.Join(err, b.close(ctx))
-}
+func Run(ctx context.Context, o Order) ([]Result, error) { return do(ctx, o, prepare.Install) }
 
 // Adopt has the gateways, which are prepared already, believe this configuration's controller and forget their cluster.
-func Adopt(ctx context.Context, o Order) ([]Result, error) {
-	b := &bootstrap{Order: o, results: make([]Result, len(o.Gateways)), known: map[string]site.Acquaintance{}, families: map[string]site.Family{}}
-	for i, g := range o.Gateways {
-		b.results[i].Gateway = g.Name
+func Adopt(ctx context.Context, o Order) ([]Result, error) { return do(ctx, o, prepare.Adopt) }
+
+func do(ctx context.Context, o Order, action prepare.Action) ([]Result, error) {
+	b := &bootstrap{Order: o, known: map[string]site.Acquaintance{}, families: map[string]site.Family{}}
+	for _, g := range o.Gateways {
+		b.results = append(b.results, Result{Gateway: g.Name})
 	}
-	err := b.run(ctx, prepare.Adopt)
+	err := b.run(ctx, action)
 	return b.results, errors.Join(err, b.close(ctx))
 }
 
@@ -84,13 +79,15 @@ func (b *bootstrap) run(ctx context.Context, action prepare.Action) error {
 	if action == prepare.Adopt {
 		return b.each(ctx, action)
 	}
-	if err := b.check(ctx); err != nil && !b.Options.DryRun {
-		return err
+	found := b.check(ctx)
+	if b.Options.DryRun {
+		return errors.Join(found, b.each(ctx, action))
 	}
-	if !b.Options.DryRun {
-		if err := b.makeKeys(ctx); err != nil {
-			return err
-		}
+	if found != nil {
+		return found
+	}
+	if err := b.makeKeys(ctx); err != nil {
+		return err
 	}
 	return b.each(ctx, action)
 }

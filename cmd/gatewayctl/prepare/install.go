@@ -18,7 +18,7 @@ func (p *preparer) install(ctx context.Context) error {
 		return err
 	}
 	p.report.Findings = p.checkAll(ctx)
-	if len(refusing(p.report.Findings)) > 0 {
+	if len(refusing(p.report.Findings)) > 0 && !p.plan.DryRun {
 		return errors.New("something is in the way, and nothing of ours was installed")
 	}
 	for _, do := range []func(context.Context) error{

@@ -118,6 +118,9 @@ func TestEverythingInTheWayIsTold(t *testing.T) {
 			t.Errorf("%s: error %q", action, r.Error)
 		}
 	}
+	if r := m.do(plan(t, Install, func(p *Plan) { p.DryRun = true })); r.Error != "" || len(r.Steps) < 10 || len(refusing(r.Findings)) == 0 {
+		t.Errorf("a dry run tells %+v", r)
+	}
 	if diff := cmp.Diff(before, m.tree()); diff != "" || len(m.ran) > 0 {
 		t.Errorf("something was changed, by %q (-before +after):\n%s", m.ran, diff)
 	}
