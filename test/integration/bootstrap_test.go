@@ -82,6 +82,8 @@ func TestBootstrap(t *testing.T) {
 		t.Fatalf("an unknown host: %v, want its fingerprint %s", err, key)
 	}
 
+	b.inTheWay(t)
+
 	before := disk(t, b.Gateways[0])
 	out, err := b.bootstrap(t, "--accept-new-host-keys", "--dry-run")
 	must(t, err)
@@ -158,6 +160,37 @@ func (b *bare) adopt(t *testing.T, p *pair) {
 	if out, err := b.bootstrap(t); err != nil { // one key again
 		t.Errorf("%v\n%s", err, out)
 	}
+}
+
+// inTheWay: a machine that serves something else and a firewall that would drop the clients are told at once, and nobody is
+// touched.
+func (b *bare) inTheWay(t *testing.T) {
+	t.Helper()
+	g := b.Gateways[1]
+	shipped, err := g.ReadFile("/etc/haproxy/haproxy.cfg")
+	must(t, err)
+	must(t, g.WriteFile("/etc/haproxy/haproxy.cfg", append(shipped, "frontend site\n"...), 0o644))
+	_, err = g.RunInput(t.Context(), foreignRules, "nft", "-f", "-")
+	must(t, err)
+	before := []string{disk(t, b.Gateways[0]), disk(t, g)}
+	_, err = b.bootstrap(t, "--accept-new-host-keys")
+	for _, words := range []string{g.Name + ": in the way (foreign): /etc/haproxy/haproxy.cfg was written by somebody",
+		g.Name + ": in the way (firewall): chain input of nftables table inet site drops", "nft insert rule inet site input socket transparent 1 accept",
+		"nothing was changed"} {
+		if err == nil || !strings.Contains(err.Error(), words) {
+			t.Errorf("in the way: %v\nwant %q", err, words)
+		}
+	}
+	if err != nil && strings.Contains(err.Error(), b.Gateways[0].Name+": in the way") {
+		t.Errorf("%s as Debian installs it is in the way: %v", b.Gateways[0].Name, err)
+	}
+	for i, g := range b.Gateways {
+		if after := disk(t, g); after != before[i] {
+			t.Errorf("the disk of %s was changed from\n%s\nto\n%s", g.Name, before[i], after)
+		}
+	}
+	must(t, g.WriteFile("/etc/haproxy/haproxy.cfg", shipped, 0o644))
+	mustRun(t, g, "nft", "delete", "table", "inet", "site")
 }
 
 // keysDoNoMore: the keys that bootstrap installed reach the agent and nothing else.

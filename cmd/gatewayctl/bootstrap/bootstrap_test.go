@@ -209,6 +209,9 @@ func TestHostKeys(t *testing.T) {
 	if _, err := Run(t.Context(), o); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := Run(t.Context(), o); err != nil {
+		t.Errorf("the second time: %v", err)
+	}
 	recorded, err := os.ReadFile(o.HostKeysFile)
 	if err != nil || !strings.Contains(string(recorded), strings.TrimSpace(string(ssh.MarshalAuthorizedKey(m.hostKey.PublicKey())))) {
 		t.Errorf("recorded %q: %v", recorded, err)

@@ -59,7 +59,7 @@ func recordHostKeys(file string, remotes []*remote) error {
 		}
 		if host == nil || !host.Known() {
 			text = fmt.Appendln(text, knownhosts.Line([]string{r.gateway.SSHAddress}, r.hostKey))
-		} else if err := host.Accept("", r.client.RemoteAddr(), r.hostKey); err != nil {
+		} else if err := host.Accept("", r.client.RemoteAddr(), r.shown); err != nil {
 			// Another file knows it by this key, and the controller would refuse it.
 			return fmt.Errorf("%s, which the controller goes by, knows another key: %w", file, r.login.explain(r.gateway, err))
 		}

@@ -51,9 +51,10 @@ var machines = map[string]elf.Machine{
 type remote struct {
 	gateway desired.Gateway
 	client  *ssh.Client
-	hostKey ssh.PublicKey
-	login   *Login
-	program *Program
+	// shown is what the machine presented and proved: its host key, or a certificate of it. hostKey is the key itself.
+	shown, hostKey ssh.PublicKey
+	login          *Login
+	program        *Program
 	// path is the program there; uploaded says that it is a temporary copy.
 	path     string
 	uploaded bool
@@ -82,7 +83,10 @@ func open(ctx context.Context, login *Login, g desired.Gateway, program *Program
 	if err != nil {
 		return nil, err
 	}
-	r := &remote{gateway: g, client: client, hostKey: key, login: login, program: program}
+	r := &remote{gateway: g, client: client, shown: key, hostKey: key, login: login, program: program}
+	if certificate, ok := key.(*ssh.Certificate); ok {
+		r.hostKey = certificate.Key
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(fmt.Errorf("gateway %s: %w", g.Name, err), r.close(ctx))
