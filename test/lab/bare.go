@@ -35,6 +35,10 @@ func (l *Lab) furnishBare(ctx context.Context) error {
 		if err := g.WriteFile("/root/.ssh/authorized_keys", operator, 0o600); err != nil {
 			return err
 		}
+		// What root's shell does at a login on the machine (pyenv may take a minute) is not the lab's.
+		if err := g.WriteFile("/root/.bashrc", nil, 0o644); err != nil {
+			return err
+		}
 		if err := g.makeHostKey(ctx); err != nil {
 			return err
 		}

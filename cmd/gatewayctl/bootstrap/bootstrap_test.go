@@ -58,6 +58,18 @@ func TestPair(t *testing.T) {
 	}
 }
 
+// A program that is there already is not sent again, and a shell that greets is no answer.
+func TestProgramIsThere(t *testing.T) {
+	m := newMachine(t, "gw1")
+	m.digest, m.banner = "digest", "Welcome to gw1! {\nLinux is fun"
+	if _, err := Run(t.Context(), order(t, &operator{yes: true, secrets: []string{"right"}}, m)); err != nil {
+		t.Fatal(err)
+	}
+	if m.uploaded != nil || !slices.Contains(m.commands, "/usr/local/sbin/gatewayctl bootstrap-local") {
+		t.Errorf("ran %q", m.commands)
+	}
+}
+
 // What is in the way of one gateway, or a gateway that cannot be reached, leaves all alone.
 func TestNothingIsChanged(t *testing.T) {
 	for name, test := range map[string]struct {

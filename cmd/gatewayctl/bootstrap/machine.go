@@ -105,6 +105,7 @@ func (r *remote) identify(ctx context.Context) error {
 		return fmt.Errorf("asking what machine it is: %w", err)
 	}
 	fields := strings.Fields(string(out))
+	fields = fields[max(0, len(fields)-3):]
 	if len(fields) != 3 || fields[0] != "Linux" {
 		return fmt.Errorf("it is no Linux: `%s` says %q", commandSystem, out)
 	}
@@ -129,7 +130,7 @@ func (r *remote) identify(ctx context.Context) error {
 
 // bring uploads the program unless it is installed already.
 func (r *remote) bring(ctx context.Context) error {
-	if out, err := r.run(ctx, commandDigest, nil); err == nil && strings.HasPrefix(string(out), r.program.digest+" ") {
+	if out, err := r.run(ctx, commandDigest, nil); err == nil && bytes.HasPrefix(lastLine(out), []byte(r.program.digest+" ")) {
 		r.path = site.Program
 		return nil
 	}
@@ -166,10 +167,16 @@ func (r *remote) carryOut(ctx context.Context, plan prepare.Plan) (*prepare.Repo
 		return nil, fmt.Errorf("gateway %s: %s: %w", r.gateway.Name, plan.Action, err)
 	}
 	report := &prepare.Report{}
-	if err := json.Unmarshal(out, report); err != nil {
+	if err := json.Unmarshal(lastLine(out), report); err != nil {
 		return nil, fmt.Errorf("gateway %s: %s: reading what was reported: %w", r.gateway.Name, plan.Action, err)
 	}
 	return report, nil
+}
+
+// lastLine is what a command printed itself: a .bashrc that prints something comes first.
+func lastLine(out []byte) []byte {
+	out = bytes.TrimSpace(out)
+	return out[bytes.LastIndexByte(out, '\n')+1:]
 }
 
 // close removes the uploaded program and ends the connection.

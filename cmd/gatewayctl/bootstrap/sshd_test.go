@@ -35,6 +35,8 @@ type machine struct {
 	uid      string // of the login
 	sudo     string // the password that sudo asks for; "": none
 	arch     string
+	banner   string // what its .bashrc prints
+	digest   string // of the program that it has
 
 	mu       sync.Mutex
 	commands []string
@@ -140,11 +142,15 @@ func (m *machine) run(command string, in io.Reader, out io.Writer) uint32 {
 	if !known.MatchString(command) {
 		m.t.Errorf("bootstrap ran %q", command)
 	}
+	fmt.Fprintln(out, m.banner)
 	switch {
 	case strings.HasPrefix(command, "uname"):
 		fmt.Fprintf(out, "Linux %s\n%s\n", m.arch, m.uid)
 	case strings.HasPrefix(command, "sha256sum"):
-		return 1
+		if m.digest == "" {
+			return 1
+		}
+		fmt.Fprintln(out, m.digest+"  /usr/local/sbin/gatewayctl")
 	case command == "sudo -n true" && m.sudo != "":
 		return 1
 	case strings.HasPrefix(command, "umask"):
