@@ -21,6 +21,9 @@ func (p *preparer) install(ctx context.Context) error {
 	if len(refusing(p.report.Findings)) > 0 && !p.plan.DryRun {
 		return errors.New("something is in the way, and nothing of ours was installed")
 	}
+	if p.plan.DryRun && p.facts.PeerKey == "" {
+		p.step(peerKeyStep, WouldDo)
+	}
 	for _, do := range []func(context.Context) error{
 		p.makeUser, p.makeDirectories, p.installProgram, p.installFiles, p.loadModules, p.applySysctls, p.start, p.settle,
 	} {
@@ -274,9 +277,11 @@ func (p *preparer) applySysctls(ctx context.Context) error {
 		return nil
 	}
 	_, err := p.machine.Run(ctx, []string{"sysctl", "--quiet", "--load=" + site.SysctlFile}, nil)
-	after := unmet()
+	after := unmet() // says more than an error, which also comes when a module is missing
 	if len(after) > 0 {
-		p.note("not every kernel setting took effect (%s); `gatewayctl status` will tell: %v", strings.Join(after, ", "), err)
+		p.note("kernel settings that did not take effect: %s; `sysctl --load=%s` says why", strings.Join(after, ", "), site.SysctlFile)
+	} else if err != nil {
+		p.note("%v", err)
 	}
 	outcome := Unchanged
 	if len(after) < len(before) {

@@ -112,11 +112,13 @@ func (p *preparer) peerKey() (ssh.PublicKey, error) {
 	return signer.PublicKey(), nil
 }
 
+// peerKeyStep is what Step calls makeKey.
+const peerKeyStep = "key " + site.PeerKeyFile
+
 // makeKey makes the key with which this gateway asks the others. The private half never leaves the machine.
 func (p *preparer) makeKey() error {
-	const what = "key " + site.PeerKeyFile
 	if p.facts.PeerKey != "" {
-		p.step(what, Unchanged)
+		p.step(peerKeyStep, Unchanged)
 		return nil
 	}
 	_, private, err := ed25519.GenerateKey(rand.Reader)
@@ -130,7 +132,7 @@ func (p *preparer) makeKey() error {
 	if err := p.machine.WriteFile(site.PeerKeyFile, pem.EncodeToMemory(block), 0o600, ""); err != nil {
 		return err
 	}
-	p.step(what, Created)
+	p.step(peerKeyStep, Created)
 	return p.look()
 }
 
