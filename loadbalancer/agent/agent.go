@@ -90,6 +90,8 @@ type Agent struct {
 	// from the decision to the end of the move.
 	drained *mark
 	hop     hop
+	// orphaned is the cluster that is gone although its State may still be held; empty: none.
+	orphaned string
 	// leftover is true while servers that were removed wait for their last connections.
 	leftover bool
 }
@@ -182,6 +184,7 @@ func (a *Agent) open(ctx context.Context) error {
 	a.mu.Unlock()
 	a.guard(ctx)
 	a.readMark()
+	a.readOrphan()
 	return a.openTrack()
 }
 

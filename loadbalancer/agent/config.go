@@ -210,6 +210,7 @@ func (p Paths) stateFile() string    { return filepath.Join(p.State, "state.json
 func (p Paths) slotsFile() string    { return filepath.Join(p.State, "slots.json") }
 func (p Paths) countersFile() string { return filepath.Join(p.State, "counters.json") }
 func (p Paths) drainFile() string    { return filepath.Join(p.State, "drained.json") }
+func (p Paths) orphanFile() string   { return filepath.Join(p.State, "orphaned") }
 func (p Paths) frontFile() string    { return filepath.Join(p.State, "front.nft") }
 
 // journalFile holds what stood on the machine before the very first State, while that one is being made true.

@@ -103,6 +103,12 @@
 // out on no interface but those that the owner's limits name. Manager asks it before it claims an address, and for VIPs that
 // are held: whoever else answers for one is told.
 //
+// # Handed over
+//
+// A gateway belongs to the cluster of its first State until its operator, root on the machine, says that this cluster is gone (verb
+// adopt, adopt.go). It then serves on, and the first State of another cluster replaces its own, from a controller, by hand or
+// from a peer that was handed over too; controllers are told that it holds nothing.
+//
 // # Tried, and rejected
 //
 //   - Undo from copies of the old files for every transaction: it restores files, not HAProxy's runtime, and what was
@@ -113,5 +119,7 @@
 //   - Ready after 30 s in which nobody told a newer State: with the controller down an old State took VIPs from a new one.
 //   - Telling peers that there is something newer: the role peer would have to say something, not only to read, and whoever
 //     was away would have to ask all the same.
+//   - Handing over by removing state.json: every agent had to be stopped before the first one was started again, or it took the
+//     State from a peer; and meanwhile nothing was repaired.
 //   - One context for session and transaction: a cut connection would leave work half done.
 package agent

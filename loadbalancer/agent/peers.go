@@ -29,6 +29,8 @@ type peers struct {
 
 	mu  sync.Mutex // held while all is changed; the loop alone changes it
 	all []*peer
+	// orphaned is Agent.orphaned.
+	orphaned string
 }
 
 // followPeers asks the other gateways which State they hold, takes a newer one, and confirms ours when nobody has one.
@@ -183,7 +185,7 @@ func (p *peers) newest(held *desired.Fence, patience time.Duration) *peer {
 		if !one.answered {
 			continue
 		}
-		if one.compare(held) != ahead || now.Before(one.takeAt) || !one.returned && now.Sub(one.ahead) < patience {
+		if one.compare(fencingPeer(p.orphaned, held, one.fence)) != ahead || now.Before(one.takeAt) || !one.returned && now.Sub(one.ahead) < patience {
 			continue
 		}
 		if newest == nil || one.fence.Compare(*newest.fence) > 0 {
@@ -211,7 +213,7 @@ func (p *peer) handOver(ctx context.Context) (desired.Signed, error) {
 // nothing: another peer's may be newer.
 func (a *Agent) take(ctx context.Context, signed desired.Signed) error {
 	result, refusal := a.transact(ctx, signed, func(ctx context.Context, t *transaction) (*wire.Result, *wire.Refusal) {
-		if refusal := checkHandedOver(t.held, t.offered); refusal != nil {
+		if refusal := checkHandedOver(a.fencing(t.held, t.offered.state.Fence), t.offered); refusal != nil {
 			return nil, refusal
 		}
 		result, refusal := t.run(ctx)
@@ -259,7 +261,7 @@ func (p *peers) agreeing(held *desired.Fence) []string {
 		if !one.answered {
 			continue
 		}
-		switch one.compare(held) {
+		switch one.compare(fencingPeer(p.orphaned, held, one.fence)) {
 		case ahead:
 			return nil
 		case noNewer:

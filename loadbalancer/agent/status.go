@@ -137,7 +137,7 @@ func allDown(running *haproxy.Running, backend string, nodes []desired.Node) boo
 
 // doubts are about a State that keeps being served although it would not be accepted any more.
 func (a *Agent) doubts(held *revision) []wire.Warning {
-	var warnings []wire.Warning
+	warnings := a.doubtOrphan(held)
 	if err := a.verifier.Verify(held.signed); err != nil {
 		warnings = append(warnings, wire.Warning{Reason: "SignerRemoved",
 			Message: fmt.Sprintf("the State that is served is not believed any more: %v; it is served until another one comes", err)})

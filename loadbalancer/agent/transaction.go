@@ -172,6 +172,7 @@ func (t *transaction) finish(result *wire.Result, seen *observation) {
 	a := t.agent
 	a.discard(a.rendered(), t.want)
 	a.hold(t.want, nil)
+	a.settleOrphan()
 	if t.held == nil {
 		// A journal beside a committed State means nothing; the next start removes it if this does not.
 		if err := a.host.Remove(a.config.Paths.journalFile()); err != nil {

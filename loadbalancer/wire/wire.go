@@ -27,6 +27,8 @@ const (
 	// drain hands this gateway's VIPs to the others until undrain (controller, operator)
 	VerbDrain   Verb = "drain"
 	VerbUndrain Verb = "undrain"
+	// adopt has the gateway forget which cluster it belongs to, so that another one may have it (operator)
+	VerbAdopt Verb = "adopt"
 )
 
 // Role is what the sender may do. It comes from the forced command in authorized_keys, never from a request.
@@ -68,6 +70,15 @@ type Reply struct {
 	Probed *Probed         `json:"probed,omitempty"`
 	// Drained answers drain and undrain.
 	Drained *Drained `json:"drained,omitempty"`
+	Adopted *Adopted `json:"adopted,omitempty"`
+}
+
+// Adopted is what became of adopt.
+type Adopted struct {
+	// Changed is false when any cluster may have the gateway already.
+	Changed bool `json:"changed"`
+	// ClusterUID is the cluster whose State is served until another one's comes; empty: none.
+	ClusterUID string `json:"clusterUID,omitempty"`
 }
 
 // Code says why a request was refused, for the asker's decisions; Message is for people.
