@@ -1,0 +1,82 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"cloud-provider-haproxy/test/lab"
+	"cloud-provider-haproxy/test/lab/traffic"
+)
+
+const (
+	flowRate = 200
+	// patience is how long a client waits for an answer. A lost SYN is repeated after one second, once in that time.
+	patience = 2 * time.Second
+	holdSize = 50
+	// holdEvery is how often a connection that is held says something.
+	holdEvery = 500 * time.Millisecond
+	// holdPatience is how long it waits for the echo: TCP repeats what a short outage swallowed.
+	holdPatience = 10 * time.Second
+)
+
+// view is what a client sees of one VIP.
+type view struct {
+	opened, failed int
+	errors         map[string]int
+	gap            time.Duration // longest time without an answer
+	slowest        time.Duration // answer that came
+	cut            int
+	lost           map[string]int // why, of those that were cut
+}
+
+// eyes look at one VIP until they are closed.
+type eyes struct {
+	flow *lab.Running[traffic.Report]
+	hold *lab.Running[traffic.HoldReport]
+}
+
+func open(ctx context.Context, client *lab.Host, target string) (*eyes, error) {
+	hold, err := client.StartHold(ctx, traffic.Hold{Targets: []string{target}, Count: holdSize, Timeout: holdPatience, Every: holdEvery})
+	if err != nil {
+		return nil, err
+	}
+	flow, err := client.StartFlow(ctx, traffic.Flow{Targets: []string{target}, Rate: flowRate, Timeout: patience})
+	return &eyes{flow, hold}, err
+}
+
+func (e *eyes) close() (view, error) {
+	flow, err := e.flow.Stop()
+	if err != nil {
+		return view{}, err
+	}
+	hold, err := e.hold.Stop()
+	v := view{opened: flow.Opened, failed: flow.Failed, errors: flow.Errors, gap: flow.LongestGap, slowest: flow.Longest,
+		cut: len(hold.Cut), lost: map[string]int{}}
+	for _, c := range hold.Cut {
+		v.lost[c.Error]++
+	}
+	return v, err
+}
+
+// reasons are why connections failed or were cut, for people.
+func (v view) reasons() string {
+	var words []string
+	for _, counts := range []map[string]int{v.errors, v.lost} {
+		for _, why := range slices.Sorted(maps.Keys(counts)) {
+			words = append(words, fmt.Sprintf("%d %s", counts[why], why))
+		}
+	}
+	return strings.Join(words, ", ")
+}
+
+// worse has the worst of two views.
+func (v view) worse(than view) view {
+	return view{
+		opened: v.opened + than.opened, failed: max(v.failed, than.failed), gap: max(v.gap, than.gap),
+		slowest: max(v.slowest, than.slowest), cut: max(v.cut, than.cut),
+	}
+}
