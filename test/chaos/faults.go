@@ -1,19 +1,84 @@
 package main
 
-import (
-	"context"
-	"time"
-)
+import "time"
 
-// faults are what is done to a pair of gateways that no controller commands.
+const ms = time.Millisecond
+
+// pairFaults are done to a pair of gateways that no controller commands.
 var pairFaults = []fault{
 	{
-		name: "holder loses its power", does: "the link goes down and every process dies, later it boots",
+		name: "holder dies", does: "its link goes down and all its processes die; it boots two seconds later",
 		strike: powerOff, lasts: 2 * time.Second, undo: boot,
-		goal: goal{gap: 400 * time.Millisecond, failed: many, cut: many},
+		goal: goal{gap: 400 * ms, failed: many, cut: many},
+	},
+	{
+		name: "rebooted", does: "the same, and it boots at once",
+		strike: powerOff, undo: boot,
+		goal: goal{gap: 400 * ms, failed: many, cut: many},
+	},
+	{
+		name: "cut off", does: "its cable is pulled",
+		strike: cutOff, lasts: 2 * time.Second, undo: reconnect,
+		goal: goal{gap: 400 * ms, failed: many, cut: many},
+	},
+	{
+		name: "cut off from its peer", does: "nothing passes between the two gateways; everybody else reaches both",
+		strike: part, lasts: 2 * time.Second, undo: mend,
+		goal: goal{gap: 400 * ms, failed: many, cut: many}, beside: goal{gap: 400 * ms, failed: many, cut: many},
+	},
+	{
+		name: "keepalived killed", does: "kill -9 of all its processes; its addresses stay behind",
+		strike: kill("keepalived"),
+		goal:   goal{gap: 400 * ms, failed: many, cut: many},
+	},
+	{
+		name: "HAProxy killed", does: "kill -9 of all its processes",
+		strike: kill("haproxy"),
+		goal:   goal{gap: 500 * ms, failed: many, cut: many},
+	},
+	{
+		name: "HAProxy hangs", does: "SIGSTOP to all its processes, SIGCONT four seconds later",
+		strike: sendSignal("-STOP", "haproxy"), lasts: 4 * time.Second, undo: sendSignal("-CONT", "haproxy"),
+		goal: goal{gap: time.Second, failed: many, cut: many},
+	},
+	{
+		name: "handed over", does: "gatewayctl drain, gatewayctl undrain",
+		strike: drain, lasts: time.Second, undo: undrain,
+		goal: goal{gap: 200 * ms, cut: many},
+	},
+	{
+		name: "agent killed", does: "kill -9; a supervisor starts it two seconds later",
+		strike: kill("gatewayctl"), lasts: 2 * time.Second, undo: startAgent,
+		goal: untouched,
+	},
+	{
+		name: "sshd gone", does: "kill -9 of sshd with all its sessions; it is started six seconds later",
+		strike: kill("sshd"), lasts: 6 * time.Second, undo: startSSHD,
+		goal: untouched,
+	},
+	{
+		name: "table flushed", does: "nft flush ruleset",
+		strike: run("nft", "flush", "ruleset"),
+		goal:   goal{gap: 200 * ms, failed: many},
+	},
+	{
+		name: "disk full", does: "no byte can be written; a State is pushed, and again when there is room",
+		strike: fillDisk, lasts: time.Second, undo: emptyDisk,
+		goal: untouched,
+	},
+	{
+		name: "power lost in a transaction", does: "a State with 100 more ports is half applied; it boots",
+		strike: powerOffInTransaction, undo: boot, after: holdNewest,
+		goal: goal{gap: 400 * ms, failed: many, cut: many},
+	},
+	{
+		name: "50 changes behind", does: "it is off during 50 changes and boots when there is no controller",
+		strike: sleepThrough, undo: boot, after: holdNewest,
+		goal: goal{gap: 400 * ms, failed: many, cut: many},
+	},
+	{
+		name: "both die", does: "both gateways lose their power and boot a second later",
+		strike: powerOffBoth, lasts: time.Second, undo: bootBoth,
+		goal: goal{gap: 5 * time.Second, failed: many, cut: many}, beside: goal{gap: 5 * time.Second, failed: many, cut: many},
 	},
 }
-
-func powerOff(_ context.Context, t *trial) error { return t.struck.PowerOff() }
-
-func boot(ctx context.Context, t *trial) error { return t.struck.Boot(ctx) }

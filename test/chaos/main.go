@@ -55,7 +55,7 @@ func chaos(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, p.close()) }()
+	defer func() { err = errors.Join(err, p.Close()) }()
 	var lines []*line
 	for _, f := range pairFaults {
 		if !o.only.MatchString(f.name) {

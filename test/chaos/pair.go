@@ -2,29 +2,21 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"golang.org/x/crypto/ssh"
 
 	"cloud-provider-haproxy/loadbalancer/desired"
-	"cloud-provider-haproxy/loadbalancer/gateway"
-	"cloud-provider-haproxy/loadbalancer/wire"
 	"cloud-provider-haproxy/test/lab"
 )
 
 const (
-	clusterUID  = "6d1b5a1e-chaos"
 	servicePort = 80
 	nodePort    = 30080
-	sshPort     = 22
 	firstRouter = 200
 )
 
@@ -45,9 +37,8 @@ type pair struct {
 	// homes says which gateway holds which VIP while both are well, in the order of keepalived's configuration.
 	homes map[*lab.Host][]netip.Addr
 
-	clients map[*lab.Host]*gateway.Client
-	key     ssh.Signer
-	epoch   uint64 // of the newest State that was pushed
+	key   ssh.Signer // the controller's
+	epoch uint64     // of the newest State that was pushed
 }
 
 // startPair makes a lab, gives its gateways a State and returns when both serve.
@@ -56,10 +47,10 @@ func startPair(ctx context.Context, o options) (_ *pair, err error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &pair{Lab: l, clients: map[*lab.Host]*gateway.Client{}}
+	p := &pair{Lab: l}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, p.close())
+			err = errors.Join(err, p.Close())
 		}
 	}()
 	if err := p.choose(o.vips); err != nil {
@@ -78,7 +69,11 @@ func startPair(ctx context.Context, o options) (_ *pair, err error) {
 			return nil, err
 		}
 	}
-	if err := p.connect(); err != nil {
+	key, err := l.Controller.ReadFile(lab.KeyFile)
+	if err != nil {
+		return nil, err
+	}
+	if p.key, err = ssh.ParsePrivateKey(key); err != nil {
 		return nil, err
 	}
 	if err := p.push(ctx, p.state()); err != nil {
@@ -120,161 +115,6 @@ func (p *pair) watched(g *lab.Host) string {
 	return netip.AddrPortFrom(p.homes[g][len(p.homes[g])-1], servicePort).String()
 }
 
-// state has one Service for each VIP. What it leaves out push takes from the configuration.
-func (p *pair) state() *desired.State {
-	s := &desired.State{Fence: desired.Fence{ClusterUID: clusterUID}}
-	for _, w := range p.Workers {
-		s.Nodes = append(s.Nodes, desired.Node{Name: w.Name, Addresses: []netip.Addr{w.Addr4, w.Addr6}})
-	}
-	for n, address := range p.vips {
-		s.LoadBalancers = append(s.LoadBalancers, service(fmt.Sprintf("s%04d", n), address, servicePort))
-	}
-	return s
-}
-
-func service(name string, address netip.Addr, port uint16) desired.LoadBalancer {
-	return desired.LoadBalancer{
-		Key: desired.Key{Namespace: "default", Name: name}, UID: "uid-" + name, Addresses: []netip.Addr{address},
-		Frontends: []desired.Frontend{{Protocol: desired.TCP, Port: port, NodePort: nodePort}},
-	}
-}
-
-// push sends a State as an operator does, to all gateways or to those that flags name.
-func (p *pair) push(ctx context.Context, s *desired.State, flags ...string) error {
-	text, err := json.Marshal(s) // JSON is YAML
-	if err != nil {
-		return err
-	}
-	const file = "/root/state.yaml"
-	if err := p.Controller.WriteFile(file, text, 0o600); err != nil {
-		return err
-	}
-	p.epoch++
-	argv := []string{"gatewayctl", "push", "-f", file, "--cloud-config", lab.CloudConfigFile, "--force-epoch", fmt.Sprint(p.epoch)}
-	out, err := p.Controller.Run(ctx, append(argv, flags...)...)
-	if err != nil {
-		return fmt.Errorf("%w\n%s", err, out)
-	}
-	return nil
-}
-
-// connect makes clients with the controller's key, which dial from its host.
-func (p *pair) connect() error {
-	text, err := p.Controller.ReadFile(lab.KeyFile)
-	if err != nil {
-		return err
-	}
-	if p.key, err = ssh.ParsePrivateKey(text); err != nil {
-		return err
-	}
-	known, err := p.Controller.ReadFile(lab.KnownHostsFile)
-	if err != nil {
-		return err
-	}
-	file := filepath.Join(p.Dir(), "known_hosts")
-	if err := os.WriteFile(file, known, 0o600); err != nil {
-		return err
-	}
-	hosts, err := gateway.LoadKnownHosts(file)
-	if err != nil {
-		return err
-	}
-	for _, g := range p.Gateways {
-		p.clients[g], err = gateway.New(gateway.Config{
-			Name: g.Name, Address: netip.AddrPortFrom(g.Addr4, sshPort).String(), User: "gatewayctl", Signers: []ssh.Signer{p.key},
-			KnownHosts: hosts, Dial: p.Controller.Dial,
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (p *pair) close() error {
-	var faults []error
-	for _, c := range p.clients {
-		faults = append(faults, c.Close())
-	}
-	return errors.Join(append(faults, p.Close())...)
-}
-
 func (p *pair) other(than *lab.Host) *lab.Host {
 	return p.Gateways[1-slices.Index(p.Gateways, than)]
-}
-
-// settle waits until both gateways are as they should be: in sync, current, and with the VIPs that are at home there.
-func (p *pair) settle(ctx context.Context) error {
-	return eventually(ctx, settleLimit, "both gateways to be well", func(ctx context.Context) error {
-		for _, g := range p.Gateways {
-			s, err := p.clients[g].Status(ctx)
-			if err != nil {
-				return err
-			}
-			if problem := p.unwell(g, s); problem != "" {
-				return fmt.Errorf("%s %s", g.Name, problem)
-			}
-		}
-		return nil
-	})
-}
-
-func (p *pair) unwell(g *lab.Host, s *wire.Status) string {
-	switch {
-	case !s.InSync:
-		return fmt.Sprintf("is not in sync: %v", s.Drift)
-	case !s.Current:
-		return "is not confirmed current"
-	case !s.KeepalivedUp || s.HAProxyUp.IsZero():
-		return "lacks a daemon"
-	case s.Drain != nil:
-		return "is drained"
-	case !slices.Equal(s.Held, p.homes[g]):
-		return fmt.Sprintf("holds %d VIPs, not the %d that are at home there", len(s.Held), len(p.homes[g]))
-	case slices.ContainsFunc(s.Peers, func(peer wire.PeerStatus) bool { return !peer.Answers }):
-		return "gets no answer from its peer"
-	}
-	for _, n := range s.Nodes {
-		if n.State != "UP" {
-			return fmt.Sprintf("finds node %s %s", n.Name, n.State)
-		}
-	}
-	return ""
-}
-
-const (
-	settleLimit  = time.Minute
-	attemptLimit = 5 * time.Second
-	askEvery     = 50 * time.Millisecond
-)
-
-// eventually tries until it works, ctx ends or the limit is over.
-func eventually(ctx context.Context, limit time.Duration, what string, try func(context.Context) error) error {
-	deadline := time.Now().Add(limit)
-	for {
-		attempt, cancel := context.WithTimeout(ctx, attemptLimit)
-		err := try(attempt)
-		cancel()
-		if err == nil {
-			return nil
-		}
-		if time.Now().After(deadline) || ctx.Err() != nil {
-			return fmt.Errorf("waiting %v for %s: %w", limit, what, err)
-		}
-		if err := pass(ctx, askEvery); err != nil {
-			return err
-		}
-	}
-}
-
-// pass lets time pass.
-func pass(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }

@@ -21,7 +21,7 @@ func (l *line) judge() {
 		for _, m := range l.fault.goal.missed(t.through) {
 			l.missed = append(l.missed, fmt.Sprintf("trial %d: %s (%s)", n+1, m, t.through.reasons()))
 		}
-		for _, m := range untouched.missed(t.beside) {
+		for _, m := range l.fault.beside.missed(t.beside) {
 			l.missed = append(l.missed, fmt.Sprintf("trial %d, through the other gateway: %s (%s)", n+1, m, t.beside.reasons()))
 		}
 	}

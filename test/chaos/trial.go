@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"cloud-provider-haproxy/loadbalancer/desired"
 	"cloud-provider-haproxy/test/lab"
 )
 
@@ -16,13 +17,15 @@ type fault struct {
 	// does says what is done, for people.
 	does string
 	// strike does it, and returns when it is done.
-	strike func(context.Context, *trial) error
+	strike act
 	// lasts is how long the fault stays before it is undone.
 	lasts time.Duration
 	// undo repairs what nobody else repairs; nil: the product has to.
-	undo func(context.Context, *trial) error
-	// goal is what a client of the gateway that is struck is promised. One of the other gateway is always promised untouched.
-	goal goal
+	undo act
+	// after looks at what came of it, once both gateways are well again; nil: that they are is enough.
+	after act
+	// goal is what a client of the gateway that is struck is promised, beside what one of the other gateway is.
+	goal, beside goal
 }
 
 // goal is the worst that a client may see.
@@ -35,7 +38,7 @@ type goal struct {
 
 const many = -1
 
-// untouched is the goal of everything that does not touch the gateway which holds the address.
+// untouched is promised to whoever is connected through a gateway that the fault does not touch: nothing fails, nothing is cut.
 var untouched = goal{}
 
 // missed says what of a view is worse than the goal.
@@ -59,7 +62,10 @@ type trial struct {
 	struck, spared *lab.Host
 
 	through, beside view // of VIPs that struck and spared hold
-	healed          time.Duration
+	// healed is how long it took after all was undone until both gateways were well.
+	healed time.Duration
+	// newest is of the State that both gateways have to hold at the end, where the fault says so.
+	newest desired.Fence
 }
 
 // calm is how long traffic is watched before and after.
@@ -106,6 +112,11 @@ func (t *trial) do(ctx context.Context, f fault) error {
 		return err
 	}
 	t.healed = time.Since(begun)
+	if f.after != nil {
+		if err := f.after(ctx, t); err != nil {
+			return fmt.Errorf("looking at what came of it: %w", err)
+		}
+	}
 	return pass(ctx, calm)
 }
 
