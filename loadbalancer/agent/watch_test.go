@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,6 +21,9 @@ func watching(t *testing.T, watch func(context.Context)) {
 	t.Cleanup(func() { cancel(); <-ended })
 }
 
+// noticed is how long a death of HAProxy takes at most to be told.
+const noticed = lookEvery + (deadAfter-1)*lookAgain
+
 func TestAliveFollowsHAProxy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := holding(t, sample(1, service("web", "192.0.2.10", 51)))
@@ -31,10 +35,10 @@ func TestAliveFollowsHAProxy(t *testing.T) {
 		}
 		worker := m.haproxy
 		m.meanwhile(func() { m.haproxy = nil })
-		time.Sleep(lookEvery + silenceLimit)
+		time.Sleep(noticed)
 		synctest.Wait()
 		if m.file(alive) != "0\n" {
-			t.Errorf("%s after HAProxy's death the track file says %q", lookEvery+silenceLimit, m.file(alive))
+			t.Errorf("%s after HAProxy's death the track file says %q", noticed, m.file(alive))
 		}
 		m.meanwhile(func() { m.haproxy = worker })
 		time.Sleep(2 * lookEvery)
@@ -53,7 +57,7 @@ func TestHungHAProxyIsNotAlive(t *testing.T) {
 		a.haproxy = hung{m}
 		m.files[alive] = "100\n"
 		watching(t, a.watchHAProxy)
-		time.Sleep(silenceLimit)
+		time.Sleep(silenceLimit + secondLimit)
 		synctest.Wait()
 		if m.file(alive) != "0\n" {
 			t.Errorf("the track file says %q", m.file(alive))
@@ -64,6 +68,85 @@ func TestHungHAProxyIsNotAlive(t *testing.T) {
 type hung struct{ *machine }
 
 func (hung) Ping(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+
+// A gateway whose HAProxy is dead leaves at once when another one can take over, and is there again soon, in case that fails.
+func TestLeavesToAnHeir(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		heir *wire.Heir
+		hang bool
+		told string
+	}{
+		{"dead", &wire.Heir{Fit: true}, false, "-254\n"},
+		{"hangs", &wire.Heir{Fit: true}, true, "-254\n"},
+		{"nobody can take over", &wire.Heir{Problem: "is drained itself"}, false, "0\n"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := sample(1, service("web", "192.0.2.10", 51))
+				m := holding(t, s)
+				a := started(t, m)
+				a.peers.all = []*peer{{answered: true, fence: &s.Fence, heir: test.heir}}
+				m.files[alive] = "100\n"
+				m.haproxy = nil
+				if test.hang {
+					a.haproxy = hung{m}
+				}
+				watching(t, a.watchHAProxy)
+				after := noticed
+				if test.hang {
+					after = silenceLimit + secondLimit
+				}
+				time.Sleep(after)
+				synctest.Wait()
+				if m.file(alive) != test.told {
+					t.Errorf("the track file says %q, want %q", m.file(alive), test.told)
+				}
+				time.Sleep(leaveFor + after)
+				synctest.Wait()
+				if m.file(alive) != "0\n" {
+					t.Errorf("%s later the track file says %q", leaveFor, m.file(alive))
+				}
+			})
+		})
+	}
+}
+
+// One question that is refused, or late, is no death: a worker replaces another one, or we slept.
+func TestOneMissIsNoDeath(t *testing.T) {
+	for _, miss := range []error{errStruck, context.DeadlineExceeded} {
+		synctest.Test(t, func(t *testing.T) {
+			m := holding(t, sample(1, service("web", "192.0.2.10", 51)))
+			a := started(t, m)
+			a.haproxy = &missing{machine: m, every: 2, miss: miss}
+			m.files[alive] = "100\n"
+			watching(t, a.watchHAProxy)
+			m.log = nil
+			time.Sleep(10 * time.Second)
+			synctest.Wait()
+			if m.did("write " + alive) {
+				t.Errorf("%v: the track file was written", miss)
+			}
+		})
+	}
+}
+
+// missing is an HAProxy that misses every second question.
+type missing struct {
+	*machine
+	asked, every int
+	miss         error
+}
+
+func (m *missing) Ping(ctx context.Context) error {
+	if m.asked++; m.asked%m.every != 0 {
+		return nil
+	}
+	if errors.Is(m.miss, context.DeadlineExceeded) {
+		<-ctx.Done()
+	}
+	return m.miss
+}
 
 // A track file that could not be written is written when it can be.
 func TestAliveIsToldAgain(t *testing.T) {

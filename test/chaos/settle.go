@@ -46,6 +46,21 @@ const (
 	askEvery     = 50 * time.Millisecond
 )
 
+// announced is how long after a move the neighbours may go on at the wrong gateway: Linux believes no announcement of an address
+// whose neighbour has changed in the last second (arp(7), locktime), and keepalived repeats each after a second.
+const announced = 1200 * time.Millisecond
+
+// rest is settle, and nothing is under way any more.
+func (p *pair) rest(ctx context.Context) error {
+	if err := p.settle(ctx); err != nil {
+		return err
+	}
+	if err := pass(ctx, announced); err != nil {
+		return err
+	}
+	return p.settle(ctx)
+}
+
 // settle waits until both gateways are as they should be: in sync, current, and with the VIPs that are at home there.
 func (p *pair) settle(ctx context.Context) error {
 	return eventually(ctx, settleLimit, "both gateways to be well", func(ctx context.Context) error {

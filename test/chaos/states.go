@@ -93,7 +93,7 @@ func apply(ctx context.Context, g *lab.Host, signed desired.Signed) error {
 	case r == nil:
 		return errors.New("the agent answered something else than apply")
 	case r.Outcome != wire.Unchanged && r.Outcome != wire.Runtime && r.Outcome != wire.Reloaded:
-		return fmt.Errorf("applying on %s: %s: %v", g.Name, r.Outcome, r.Faults)
+		return fmt.Errorf("applying on %s: %s: %.500v", g.Name, r.Outcome, r.Faults)
 	}
 	return nil
 }

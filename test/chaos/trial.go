@@ -74,7 +74,7 @@ const calm = 500 * time.Millisecond
 // run does a fault to a gateway of a pair that is well, and returns when the pair is well again.
 func (p *pair) run(ctx context.Context, f fault, struck *lab.Host) (*trial, error) {
 	t := &trial{pair: p, struck: struck, spared: p.other(struck)}
-	if err := p.settle(ctx); err != nil {
+	if err := p.rest(ctx); err != nil {
 		return nil, err
 	}
 	through, err := open(ctx, p.Client, p.watched(t.struck))

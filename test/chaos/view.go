@@ -29,8 +29,10 @@ type view struct {
 	errors         map[string]int
 	gap            time.Duration // longest time without an answer
 	slowest        time.Duration // answer that came
-	cut            int
-	lost           map[string]int // why, of those that were cut
+	// first and last are when the first and the last of the connections were begun that failed, since the start.
+	first, last time.Duration
+	cut         int
+	lost        map[string]int // why, of those that were cut
 }
 
 // eyes look at one VIP until they are closed.
@@ -56,6 +58,12 @@ func (e *eyes) close() (view, error) {
 	hold, err := e.hold.Stop()
 	v := view{opened: flow.Opened, failed: flow.Failed, errors: flow.Errors, gap: flow.LongestGap, slowest: flow.Longest,
 		cut: len(hold.Cut), lost: map[string]int{}}
+	for n, failure := range flow.Failures { // the first hundred; one may fail later and have been begun earlier
+		if n == 0 {
+			v.first = failure.After
+		}
+		v.first, v.last = min(v.first, failure.After), max(v.last, failure.After)
+	}
 	for _, c := range hold.Cut {
 		v.lost[c.Error]++
 	}
@@ -69,6 +77,9 @@ func (v view) reasons() string {
 		for _, why := range slices.Sorted(maps.Keys(counts)) {
 			words = append(words, fmt.Sprintf("%d %s", counts[why], why))
 		}
+	}
+	if v.failed > 0 {
+		words = append(words, fmt.Sprintf("begun after %s to %s", seconds(v.first), seconds(v.last)))
 	}
 	return strings.Join(words, ", ")
 }
