@@ -5,9 +5,11 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"regexp"
+	"slices"
 	"syscall"
 	"time"
 
@@ -15,6 +17,7 @@ import (
 )
 
 type options struct {
+	out    io.Writer
 	times  int
 	only   *regexp.Regexp
 	vips   int
@@ -23,7 +26,7 @@ type options struct {
 }
 
 func main() {
-	var o options
+	o := options{out: os.Stdout}
 	only := flag.String("run", "", "only the faults whose name matches this regular expression")
 	flag.IntVar(&o.times, "times", 3, "how often each fault is done")
 	flag.IntVar(&o.vips, "vips", 1000, "VIPs of the pair")
@@ -49,44 +52,71 @@ func main() {
 
 var errMissed = errors.New("a goal was missed")
 
+// stages are what faults are done to.
+var stages = []struct {
+	faults []fault
+	start  func(context.Context, options) (*pair, error)
+}{
+	{pairFaults, startPair},
+	{siteFaults, startSite},
+}
+
 // chaos does all faults that are asked for and prints the table.
-func chaos(ctx context.Context, o options) (err error) {
-	p, err := startPair(ctx, o)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, p.Close()) }()
+func chaos(ctx context.Context, o options) error {
 	var lines []*line
-	for _, f := range pairFaults {
-		if !o.only.MatchString(f.name) {
+	for _, stage := range stages {
+		faults := slices.DeleteFunc(slices.Clone(stage.faults), func(f fault) bool { return !o.only.MatchString(f.name) })
+		if len(faults) == 0 {
 			continue
 		}
-		l := &line{fault: f}
-		for n := range o.times {
-			t, err := p.run(ctx, f, p.Gateways[n%len(p.Gateways)])
-			if err != nil {
-				return fmt.Errorf("%s: %w", f.name, err)
-			}
-			l.trials = append(l.trials, t)
-			fmt.Fprintf(os.Stderr, "%s on %s: %d of %d failed, gap %v, slowest %v, %d cut (%s); beside it %d failed, %d cut (%s); well after %v\n",
-				f.name, t.struck.Name, t.through.failed, t.through.opened, t.through.gap.Round(time.Millisecond), t.through.slowest.Round(time.Millisecond), t.through.cut, t.through.reasons(),
-				t.beside.failed, t.beside.cut, t.beside.reasons(), t.healed.Round(time.Millisecond))
+		done, err := runAll(ctx, o, faults, stage.start)
+		lines = append(lines, done...)
+		if err != nil {
+			return errors.Join(err, printTable(o.out, lines))
 		}
-		l.judge()
-		lines = append(lines, l)
 	}
-	if err := printTable(os.Stdout, lines); err != nil {
+	if err := printTable(o.out, lines); err != nil {
 		return err
 	}
-	var missed bool
+	var missed []string
 	for _, l := range lines {
-		for _, m := range l.missed {
-			missed = true
-			fmt.Printf("%s: %s\n", l.fault.name, m)
-		}
+		missed = append(missed, l.missed()...)
 	}
-	if missed {
+	for _, m := range missed {
+		fmt.Fprintln(o.out, m)
+	}
+	if len(missed) > 0 {
 		return errMissed
 	}
 	return nil
+}
+
+// runAll does faults to one pair, each often enough, in turn to the one gateway and to the other.
+func runAll(ctx context.Context, o options, faults []fault, start func(context.Context, options) (*pair, error)) (lines []*line, err error) {
+	p, err := start(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil && ctx.Err() == nil {
+			err = errors.Join(err, p.WriteLogs(os.Stderr, 10))
+		}
+		err = errors.Join(err, p.close())
+	}()
+	for _, f := range faults {
+		l := &line{fault: f}
+		for n := range o.times {
+			if n > 0 && f.slow {
+				break
+			}
+			t, err := p.run(ctx, f, p.Gateways[n%len(p.Gateways)])
+			if err != nil {
+				return lines, fmt.Errorf("%s: %w", f.name, err)
+			}
+			l.trials = append(l.trials, t)
+			fmt.Fprintf(o.out, "%s: %s; through the other gateway: %s; well after %s\n", f.name, t.through, t.beside, seconds(t.healed))
+		}
+		lines = append(lines, l)
+	}
+	return lines, nil
 }

@@ -10,14 +10,12 @@ import (
 
 	"golang.org/x/crypto/ssh"
 
-	"cloud-provider-haproxy/loadbalancer/desired"
 	"cloud-provider-haproxy/test/lab"
 )
 
 const (
 	servicePort = 80
 	nodePort    = 30080
-	firstRouter = 200
 )
 
 // vipNetwork has room for thousands of VIPs (RFC 2544). It is on the lab's link for whoever has the route.
@@ -34,9 +32,10 @@ routerIDs: [200-209]
 type pair struct {
 	*lab.Lab
 	vips []netip.Addr
-	// homes says which gateway holds which VIP while both are well, in the order of keepalived's configuration.
+	// homes says which gateway holds which VIPs while both are well, in the order of keepalived's configuration.
 	homes map[*lab.Host][]netip.Addr
 
+	site  *site      // who commands them; nil: we do
 	key   ssh.Signer // the controller's
 	epoch uint64     // of the newest State that was pushed
 }
@@ -50,11 +49,11 @@ func startPair(ctx context.Context, o options) (_ *pair, err error) {
 	p := &pair{Lab: l}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, p.Close())
+			err = errors.Join(err, p.close())
 		}
 	}()
-	if err := p.choose(o.vips); err != nil {
-		return nil, err
+	for address := vipNetwork.Addr().Next(); len(p.vips) < o.vips; address = address.Next() {
+		p.vips = append(p.vips, address)
 	}
 	config := strings.Replace(l.CloudConfig(), "advertInterval: 100ms", "advertInterval: "+o.advert.String(), 1)
 	config = strings.Replace(config, "addresses: [", "addresses: ["+vipNetwork.String()+", ", 1)
@@ -79,32 +78,28 @@ func startPair(ctx context.Context, o options) (_ *pair, err error) {
 	if err := p.push(ctx, p.state()); err != nil {
 		return nil, err
 	}
-	return p, p.settle(ctx)
+	return p, p.learn()
 }
 
-// choose gives the pair its VIPs, and each gateway those that the product will give it.
-func (p *pair) choose(count int) error {
-	var gateways []desired.Gateway
-	for _, g := range p.Gateways {
-		gateways = append(gateways, desired.Gateway{Name: g.Name})
-	}
-	instances, err := desired.Instances(gateways, firstRouter)
+// learn reads from the State that the gateways hold which VIPs there are and where each is at home.
+func (p *pair) learn() error {
+	state, err := held(p.Gateways[0])
 	if err != nil {
 		return err
 	}
 	holders := map[int]*lab.Host{}
-	for _, i := range instances {
+	for _, i := range state.Instances {
 		holders[i.RouterID] = p.Host(i.Gateways[0])
 	}
-	p.homes = map[*lab.Host][]netip.Addr{}
-	for address := vipNetwork.Addr().Next(); len(p.vips) < count; address = address.Next() {
-		p.vips = append(p.vips, address)
-		home := holders[desired.Spread(address, instances)]
-		p.homes[home] = append(p.homes[home], address)
+	p.vips, p.homes = nil, map[*lab.Host][]netip.Addr{}
+	for _, vip := range state.VIPs {
+		home := holders[vip.RouterID]
+		p.vips = append(p.vips, vip.Address)
+		p.homes[home] = append(p.homes[home], vip.Address)
 	}
 	for _, g := range p.Gateways {
 		if len(p.homes[g]) == 0 {
-			return fmt.Errorf("%d VIPs are too few: none is at home on %s", count, g.Name)
+			return fmt.Errorf("%d VIPs are too few: none is at home on %s", len(p.vips), g.Name)
 		}
 	}
 	return nil
@@ -117,4 +112,12 @@ func (p *pair) watched(g *lab.Host) string {
 
 func (p *pair) other(than *lab.Host) *lab.Host {
 	return p.Gateways[1-slices.Index(p.Gateways, than)]
+}
+
+// close ends the lab and all that runs in it.
+func (p *pair) close() error {
+	if p.site != nil && p.site.Cluster != nil {
+		p.site.Stop()
+	}
+	return p.Close()
 }

@@ -10,9 +10,6 @@ import (
 	"cloud-provider-haproxy/test/lab"
 )
 
-// act is what is done to a gateway.
-type act func(context.Context, *trial) error
-
 func powerOff(_ context.Context, t *trial) error { return t.struck.PowerOff() }
 
 func boot(ctx context.Context, t *trial) error { return t.struck.Boot(ctx) }

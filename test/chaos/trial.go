@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"cloud-provider-haproxy/loadbalancer/desired"
@@ -26,35 +25,12 @@ type fault struct {
 	after act
 	// goal is what a client of the gateway that is struck is promised, beside what one of the other gateway is.
 	goal, beside goal
+	// slow is for what takes minutes: it is done once, however often the others are.
+	slow bool
 }
 
-// goal is the worst that a client may see.
-type goal struct {
-	// gap is the longest time without an answer; 0: nothing is promised.
-	gap time.Duration
-	// failed and cut are how many connections may be lost; many: nothing is promised.
-	failed, cut int
-}
-
-const many = -1
-
-// untouched is promised to whoever is connected through a gateway that the fault does not touch: nothing fails, nothing is cut.
-var untouched = goal{}
-
-// missed says what of a view is worse than the goal.
-func (g goal) missed(v view) []string {
-	var missed []string
-	if g.gap != 0 && v.gap > g.gap {
-		missed = append(missed, fmt.Sprintf("no answer for %v, want at most %v", v.gap.Round(time.Millisecond), g.gap))
-	}
-	if g.failed != many && v.failed > g.failed {
-		missed = append(missed, fmt.Sprintf("%d of %d connections failed, want at most %d", v.failed, v.opened, g.failed))
-	}
-	if g.cut != many && v.cut > g.cut {
-		missed = append(missed, fmt.Sprintf("%d of %d long connections cut, want at most %d", v.cut, holdSize, g.cut))
-	}
-	return missed
-}
+// act is what is done in a trial.
+type act func(context.Context, *trial) error
 
 // trial is one fault, once: what it has to work with, and what came of it.
 type trial struct {
@@ -118,19 +94,4 @@ func (t *trial) do(ctx context.Context, f fault) error {
 		}
 	}
 	return pass(ctx, calm)
-}
-
-// String is the goal as the table shows it.
-func (g goal) String() string {
-	var words []string
-	if g.gap != 0 {
-		words = append(words, fmt.Sprintf("gap %v", g.gap))
-	}
-	if g.failed != many {
-		words = append(words, fmt.Sprintf("%d failed", g.failed))
-	}
-	if g.cut != many {
-		words = append(words, fmt.Sprintf("%d cut", g.cut))
-	}
-	return strings.Join(words, ", ")
 }

@@ -25,10 +25,13 @@ const (
 
 // view is what a client sees of one VIP.
 type view struct {
-	opened, failed int
-	errors         map[string]int
-	gap            time.Duration // longest time without an answer
-	slowest        time.Duration // answer that came
+	opened int
+	// failed are the new connections that did not come about, short those that did and were lost before their answer: the ones
+	// that were under way when their gateway was.
+	failed, short int
+	errors        map[string]int
+	gap           time.Duration // longest time without an answer
+	slowest       time.Duration // answer that came
 	// first and last are when the first and the last of the connections were begun that failed, since the start.
 	first, last time.Duration
 	cut         int
@@ -56,8 +59,8 @@ func (e *eyes) close() (view, error) {
 		return view{}, err
 	}
 	hold, err := e.hold.Stop()
-	v := view{opened: flow.Opened, failed: flow.Failed, errors: flow.Errors, gap: flow.LongestGap, slowest: flow.Longest,
-		cut: len(hold.Cut), lost: map[string]int{}}
+	v := view{opened: flow.Opened, failed: flow.Unconnected, short: flow.Failed - flow.Unconnected, errors: flow.Errors,
+		gap: flow.LongestGap, slowest: flow.Longest, cut: len(hold.Cut), lost: map[string]int{}}
 	for n, failure := range flow.Failures { // the first hundred; one may fail later and have been begun earlier
 		if n == 0 {
 			v.first = failure.After
@@ -78,7 +81,7 @@ func (v view) reasons() string {
 			words = append(words, fmt.Sprintf("%d %s", counts[why], why))
 		}
 	}
-	if v.failed > 0 {
+	if v.failed+v.short > 0 {
 		words = append(words, fmt.Sprintf("begun after %s to %s", seconds(v.first), seconds(v.last)))
 	}
 	return strings.Join(words, ", ")
@@ -87,7 +90,16 @@ func (v view) reasons() string {
 // worse has the worst of two views.
 func (v view) worse(than view) view {
 	return view{
-		opened: v.opened + than.opened, failed: max(v.failed, than.failed), gap: max(v.gap, than.gap),
-		slowest: max(v.slowest, than.slowest), cut: max(v.cut, than.cut),
+		opened: v.opened + than.opened, failed: max(v.failed, than.failed), short: max(v.short, than.short),
+		gap: max(v.gap, than.gap), slowest: max(v.slowest, than.slowest), cut: max(v.cut, than.cut),
 	}
+}
+
+// String is the view on one line.
+func (v view) String() string {
+	line := fmt.Sprintf("%d of %d failed, %d cut, no answer for %s, %d of %d long ones cut", v.failed, v.opened, v.short, seconds(v.gap), v.cut, holdSize)
+	if why := v.reasons(); why != "" {
+		line += " (" + why + ")"
+	}
+	return line
 }
