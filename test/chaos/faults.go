@@ -64,6 +64,10 @@ var pairFaults = []fault{
 		strike: fillDisk, lasts: time.Second, undo: emptyDisk,
 	},
 	{
+		name: "clock jumps", does: "the agent's is set 26 hours ahead, a State is pushed, and back, and another one is",
+		before: startJumpingAgent, strike: jumpClock, lasts: 3 * time.Second, undo: setClockBack,
+	},
+	{
 		name: "power lost in a transaction", does: "a State with 100 more ports is half applied; it boots",
 		strike: powerOffInTransaction, undo: boot, after: holdNewest,
 		goal: within(400 * ms),

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"strings"
 	"time"
@@ -44,7 +45,7 @@ func startSite(ctx context.Context, o options) (_ *pair, err error) {
 			err = errors.Join(err, p.close())
 		}
 	}()
-	if p.site.Cluster, err = cluster.Start(ctx, l, cluster.Options{}); err != nil {
+	if p.site.Cluster, err = cluster.Start(ctx, l, cluster.Options{Log: slog.New(slog.DiscardHandler)}); err != nil {
 		return nil, err
 	}
 	if err := p.site.start(ctx); err != nil {

@@ -15,6 +15,8 @@ type fault struct {
 	name string
 	// does says what is done, for people.
 	does string
+	// before is done while nobody looks; nil: nothing.
+	before act
 	// strike does it, and returns when it is done.
 	strike act
 	// lasts is how long the fault stays before it is undone.
@@ -50,6 +52,11 @@ const calm = 500 * time.Millisecond
 // run does a fault to a gateway of a pair that is well, and returns when the pair is well again.
 func (p *pair) run(ctx context.Context, f fault, struck *lab.Host) (*trial, error) {
 	t := &trial{pair: p, struck: struck, spared: p.other(struck)}
+	if f.before != nil {
+		if err := f.before(ctx, t); err != nil {
+			return nil, fmt.Errorf("preparing it: %w", err)
+		}
+	}
 	if err := p.rest(ctx); err != nil {
 		return nil, err
 	}
