@@ -22,24 +22,38 @@ type options struct {
 	only   *regexp.Regexp
 	vips   int
 	advert time.Duration
-	logs   string
+	// patience is how long a client waits for an answer.
+	patience time.Duration
+	logs     string
 }
 
+// hurried is how long a client of the table waits: a lost SYN is repeated after one second, once in that time.
+const hurried = 2 * time.Second
+
 func main() {
-	o := options{out: os.Stdout}
+	o := options{out: os.Stdout, patience: hurried}
 	only := flag.String("run", "", "only the faults whose name matches this regular expression")
 	flag.IntVar(&o.times, "times", 3, "how often each fault is done")
 	flag.IntVar(&o.vips, "vips", 1000, "VIPs of the pair")
 	flag.DurationVar(&o.advert, "advert", 100*time.Millisecond, "keepalived's advert interval")
 	flag.StringVar(&o.logs, "logs", "", "a directory that keeps the logs of every machine")
+	list := flag.Bool("list", false, "tell what the faults are, and do none")
 	flag.Parse()
 	var err error
-	if o.only, err = regexp.Compile(*only); err == nil {
+	if o.only, err = regexp.Compile(*only); err == nil && !*list {
 		err = lab.Missing()
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "chaos:", err)
 		os.Exit(1)
+	}
+	if *list {
+		for _, stage := range stages {
+			for _, f := range chosen(o, stage.faults) {
+				fmt.Printf("%-28s%s\n", f.name, f.does)
+			}
+		}
+		return
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -61,11 +75,16 @@ var stages = []struct {
 	{siteFaults, startSite},
 }
 
+// chosen are the faults that are asked for.
+func chosen(o options, faults []fault) []fault {
+	return slices.DeleteFunc(slices.Clone(faults), func(f fault) bool { return !o.only.MatchString(f.name) })
+}
+
 // chaos does all faults that are asked for and prints the table.
 func chaos(ctx context.Context, o options) error {
 	var lines []*line
 	for _, stage := range stages {
-		faults := slices.DeleteFunc(slices.Clone(stage.faults), func(f fault) bool { return !o.only.MatchString(f.name) })
+		faults := chosen(o, stage.faults)
 		if len(faults) == 0 {
 			continue
 		}
@@ -75,7 +94,12 @@ func chaos(ctx context.Context, o options) error {
 			return errors.Join(err, printTable(o.out, lines))
 		}
 	}
-	if err := printTable(o.out, lines); err != nil {
+	return tell(o.out, lines)
+}
+
+// tell prints the table and what was missed.
+func tell(out io.Writer, lines []*line) error {
+	if err := printTable(out, lines); err != nil {
 		return err
 	}
 	var missed []string
@@ -83,7 +107,7 @@ func chaos(ctx context.Context, o options) error {
 		missed = append(missed, l.missed()...)
 	}
 	for _, m := range missed {
-		fmt.Fprintln(o.out, m)
+		fmt.Fprintln(out, m)
 	}
 	if len(missed) > 0 {
 		return errMissed

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 
@@ -35,9 +36,10 @@ type pair struct {
 	// homes says which gateway holds which VIPs while both are well, in the order of keepalived's configuration.
 	homes map[*lab.Host][]netip.Addr
 
-	site  *site      // who commands them; nil: we do
-	key   ssh.Signer // the controller's
-	epoch uint64     // of the newest State that was pushed
+	site     *site         // who commands them; nil: we do
+	patience time.Duration // of clients
+	key      ssh.Signer    // the controller's
+	epoch    uint64        // of the newest State that was pushed
 }
 
 // startPair makes a lab, gives its gateways a State and returns when both serve.
@@ -46,7 +48,7 @@ func startPair(ctx context.Context, o options) (_ *pair, err error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &pair{Lab: l}
+	p := &pair{Lab: l, patience: o.patience}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, p.close())

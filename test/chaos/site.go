@@ -39,7 +39,7 @@ func startSite(ctx context.Context, o options) (_ *pair, err error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &pair{Lab: l, site: &site{}}
+	p := &pair{Lab: l, site: &site{}, patience: o.patience}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, p.close())

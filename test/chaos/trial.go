@@ -60,11 +60,11 @@ func (p *pair) run(ctx context.Context, f fault, struck *lab.Host) (*trial, erro
 	if err := p.rest(ctx); err != nil {
 		return nil, err
 	}
-	through, err := open(ctx, p.Client, p.watched(t.struck))
+	through, err := open(ctx, p.Client, p.watched(t.struck), p.patience)
 	if err != nil {
 		return nil, err
 	}
-	beside, err := open(ctx, p.Client, p.watched(t.spared))
+	beside, err := open(ctx, p.Client, p.watched(t.spared), p.patience)
 	if err != nil {
 		return nil, err
 	}

@@ -14,8 +14,6 @@ import (
 
 const (
 	flowRate = 200
-	// patience is how long a client waits for an answer. A lost SYN is repeated after one second, once in that time.
-	patience = 2 * time.Second
 	holdSize = 50
 	// holdEvery is how often a connection that is held says something.
 	holdEvery = 500 * time.Millisecond
@@ -44,7 +42,7 @@ type eyes struct {
 	hold *lab.Running[traffic.HoldReport]
 }
 
-func open(ctx context.Context, client *lab.Host, target string) (*eyes, error) {
+func open(ctx context.Context, client *lab.Host, target string, patience time.Duration) (*eyes, error) {
 	hold, err := client.StartHold(ctx, traffic.Hold{Targets: []string{target}, Count: holdSize, Timeout: holdPatience, Every: holdEvery})
 	if err != nil {
 		return nil, err
