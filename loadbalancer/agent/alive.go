@@ -1,7 +1,10 @@
 package agent
 
 import (
+	"bytes"
 	"context"
+	"fmt"
+	"strings"
 	"time"
 )
 
@@ -12,6 +15,9 @@ const (
 	// An HAProxy that did not answer is asked once more and has secondLimit: on a machine without a free processor it was perhaps
 	// we who slept. What these three come to is how long a gateway whose HAProxy hangs keeps its VIPs.
 	secondLimit = 100 * time.Millisecond
+	// One that is silent and computes, or would if it were given a processor, has busyLimit altogether: under a full load the VIPs
+	// would go to and fro. HAProxy's own watchdog ends one that computes for ever.
+	busyLimit = 2 * time.Second
 	// One that refuses the question is asked again after lookAgain, and is dead when it refused deadAfter times: while one worker
 	// replaces another, a single question can meet the socket of the one that goes.
 	lookAgain = 10 * time.Millisecond
@@ -63,6 +69,7 @@ func (a *Agent) watchHAProxy(ctx context.Context) {
 
 // askForLife asks HAProxy for a sign of life, and asks again when there is none.
 func (a *Agent) askForLife(ctx context.Context) (answers bool) {
+	begun := time.Now()
 	answers, late := a.ping(ctx, silenceLimit)
 	for refused := 1; !answers && !late && refused < deadAfter; refused++ {
 		select {
@@ -73,9 +80,31 @@ func (a *Agent) askForLife(ctx context.Context) (answers bool) {
 		answers, late = a.ping(ctx, silenceLimit)
 	}
 	if late {
-		answers, _ = a.ping(ctx, secondLimit)
+		answers, late = a.ping(ctx, secondLimit)
+	}
+	for late && ctx.Err() == nil && time.Since(begun) < busyLimit && a.computes() {
+		answers, late = a.ping(ctx, secondLimit)
 	}
 	return answers
+}
+
+// computes is true when a worker of HAProxy runs or waits for a processor, and false for one that was stopped or sleeps.
+func (a *Agent) computes() bool {
+	master, err := a.alive(a.config.HAProxy)
+	if err != nil || master == nil {
+		return false
+	}
+	workers, err := a.host.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", master.PID, master.PID))
+	if err != nil {
+		return false
+	}
+	for _, pid := range strings.Fields(string(workers)) {
+		stat, err := a.host.ReadFile("/proc/" + pid + "/stat")
+		if end := bytes.LastIndexByte(stat, ')'); err == nil && end >= 0 && bytes.HasPrefix(stat[end:], []byte(") R")) {
+			return true
+		}
+	}
+	return false
 }
 
 func (a *Agent) ping(ctx context.Context, limit time.Duration) (answered, late bool) {

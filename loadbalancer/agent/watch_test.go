@@ -3,6 +3,8 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -108,6 +110,35 @@ func TestLeavesToAnHeir(t *testing.T) {
 					t.Errorf("%s later the track file says %q", leaveFor, m.file(alive))
 				}
 			})
+		})
+	}
+}
+
+// A silent HAProxy that waits for a processor has more time than one that hangs.
+func TestBusyIsNotHung(t *testing.T) {
+	for _, test := range []struct{ state, told string }{{"R", "100\n"}, {"S", "0\n"}, {"T", "0\n"}} {
+		synctest.Test(t, func(t *testing.T) {
+			m := holding(t, sample(1, service("web", "192.0.2.10", 51)))
+			a := started(t, m)
+			a.haproxy = hung{m}
+			pid := m.haproxy.pid
+			m.files[alive] = "100\n"
+			m.files["/run/haproxy.pid"] = fmt.Sprintln(pid)
+			m.files[fmt.Sprintf("/proc/%d/stat", pid)] = stat(pid, "haproxy")
+			m.files[fmt.Sprintf("/proc/%d/task/%d/children", pid, pid)] = "7001 7002"
+			m.files["/proc/7001/stat"] = stat(7001, "haproxy")
+			m.files["/proc/7002/stat"] = strings.Replace(stat(7002, "haproxy"), ") S", ") "+test.state, 1)
+			watching(t, a.watchHAProxy)
+			time.Sleep(busyLimit - secondLimit)
+			synctest.Wait()
+			if m.file(alive) != test.told {
+				t.Errorf("in state %s the track file says %q, want %q", test.state, m.file(alive), test.told)
+			}
+			time.Sleep(2 * secondLimit)
+			synctest.Wait()
+			if m.file(alive) != "0\n" {
+				t.Errorf("in state %s for ever the track file says %q", test.state, m.file(alive))
+			}
 		})
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
+	"slices"
 	"time"
 
 	"cloud-provider-haproxy/loadbalancer/desired"
@@ -123,4 +125,41 @@ func emptyDisk(ctx context.Context, t *trial) error {
 		script += fmt.Sprintf("umount %[2]s && cp -a %[1]s%[2]s/. %[2]s/\n", "/srv/small", dir)
 	}
 	return run("sh", "-c", "set -e\n"+script+"umount /srv/small\n")(ctx, t)
+}
+
+// reloads are how often keepalived reads its configuration anew in reloadWithoutProcessor, on both gateways together.
+const reloads = 100
+
+// reloadWithoutProcessor adds and takes off a VIP again and again, on gateways of which one has more to compute than it can.
+func reloadWithoutProcessor(ctx context.Context, t *trial) error {
+	for n := range 2 * runtime.NumCPU() {
+		if _, err := t.struck.Start(fmt.Sprintf("burner-%d", n), "bash", "-c", "printf burner >/proc/self/comm; while :; do :; done"); err != nil {
+			return err
+		}
+	}
+	first, err := held(t.struck)
+	if err != nil {
+		return err
+	}
+	extra := t.vips[len(t.vips)-1].Next()
+	next := first
+	for n := range reloads / len(t.Gateways) {
+		var signed desired.Signed
+		next, signed, err = t.successor(next, func(s *desired.State) {
+			s.VIPs, s.LoadBalancers = slices.Clone(first.VIPs), slices.Clone(first.LoadBalancers)
+			if n%2 == 0 {
+				s.VIPs = append(s.VIPs, desired.VIP{Address: extra, RouterID: first.Instances[n/2%len(first.Instances)].RouterID})
+				s.LoadBalancers = append(s.LoadBalancers, service("extra", extra, servicePort))
+			}
+		})
+		if err != nil {
+			return err
+		}
+		for _, g := range t.Gateways {
+			if err := apply(ctx, g, signed); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }

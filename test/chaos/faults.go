@@ -64,6 +64,10 @@ var pairFaults = []fault{
 		strike: fillDisk, lasts: time.Second, undo: emptyDisk,
 	},
 	{
+		name: "100 reloads", does: "a VIP comes and goes, keepalived reloads 100 times, and no processor is free",
+		strike: reloadWithoutProcessor, undo: run("pkill", "-KILL", "-x", "burner"), slow: true,
+	},
+	{
 		name: "clock jumps", does: "the agent's is set 26 hours ahead, a State is pushed, and back, and another one is",
 		before: startJumpingAgent, strike: jumpClock, lasts: 3 * time.Second, undo: setClockBack,
 	},
