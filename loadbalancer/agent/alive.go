@@ -12,9 +12,10 @@ const (
 	// lookEvery is how often HAProxy is asked for a sign of life, silenceLimit how long it may think about it.
 	lookEvery    = 50 * time.Millisecond
 	silenceLimit = 400 * time.Millisecond
-	// An HAProxy that did not answer is asked once more and has secondLimit: on a machine without a free processor it was perhaps
-	// we who slept. What these three come to is how long a gateway whose HAProxy hangs keeps its VIPs.
+	// An HAProxy that did not answer is asked secondTries times more and has secondLimit each time: on a machine without a free
+	// processor it was perhaps we who slept. What all this comes to is how long a gateway whose HAProxy hangs keeps its VIPs.
 	secondLimit = 100 * time.Millisecond
+	secondTries = 3
 	// One that is silent and computes, or would if it were given a processor, has busyLimit altogether: under a full load the VIPs
 	// would go to and fro. HAProxy's own watchdog ends one that computes for ever.
 	busyLimit = 2 * time.Second
@@ -79,7 +80,7 @@ func (a *Agent) askForLife(ctx context.Context) (answers bool) {
 		}
 		answers, late = a.ping(ctx, silenceLimit)
 	}
-	if late {
+	for again := 0; late && again < secondTries; again++ {
 		answers, late = a.ping(ctx, secondLimit)
 	}
 	for late && ctx.Err() == nil && time.Since(begun) < busyLimit && a.computes() {

@@ -26,6 +26,9 @@ func watching(t *testing.T, watch func(context.Context)) {
 // noticed is how long a death of HAProxy takes at most to be told.
 const noticed = lookEvery + (deadAfter-1)*lookAgain
 
+// hungAfter is how long a silent HAProxy counts as alive.
+const hungAfter = silenceLimit + secondTries*secondLimit
+
 func TestAliveFollowsHAProxy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := holding(t, sample(1, service("web", "192.0.2.10", 51)))
@@ -59,7 +62,7 @@ func TestHungHAProxyIsNotAlive(t *testing.T) {
 		a.haproxy = hung{m}
 		m.files[alive] = "100\n"
 		watching(t, a.watchHAProxy)
-		time.Sleep(silenceLimit + secondLimit)
+		time.Sleep(hungAfter)
 		synctest.Wait()
 		if m.file(alive) != "0\n" {
 			t.Errorf("the track file says %q", m.file(alive))
@@ -97,7 +100,7 @@ func TestLeavesToAnHeir(t *testing.T) {
 				watching(t, a.watchHAProxy)
 				after := noticed
 				if test.hang {
-					after = silenceLimit + secondLimit
+					after = hungAfter
 				}
 				time.Sleep(after)
 				synctest.Wait()
