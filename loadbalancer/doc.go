@@ -7,7 +7,7 @@
 //
 // Files: contract.go is what others see; call.go, round.go and push.go are one round from the call to the answer, assign.go
 // makes its State, blame.go finds faults, refuse.go takes a spec that is refused; load.go is the beginning, resync.go the life, patrol.go what is looked at now and
-// then; pools.go, prove.go, departures.go and ledger.go are the life of an address.
+// then, census.go what all gateways together say; pools.go, prove.go, departures.go and ledger.go are the life of an address.
 //
 // A round is a group commit. Ensure and Delete note what is wanted and join the next round, which starts at once when
 // none runs; one round assigns addresses, builds one State and pushes it, and answers everybody who joined. Waiting for
@@ -38,6 +38,10 @@
 // Known limit: a gateway that dies just then is waited for, AskTimeout. Once a State has it, no answer takes it
 // away. When no gateway can look, the address is taken: a probe protects from somebody's mistake and must not stop
 // everybody.
+//
+// A VIP that several gateways hold, or none, no gateway can see by itself. It is told when two looks five seconds apart agree: the
+// answers of one look are not of one moment, and the resync beside it has the agents undo what they can. A silent gateway may
+// hold anything, so that nobody holds a VIP is said only when all have answered.
 //
 // Push: strictly one gateway after the other, the one that holds the fewest affected VIPs first (11), because nobody
 // knows before whether a change reloads HAProxy there. Before that all are asked at once whether they are there: a

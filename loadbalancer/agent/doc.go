@@ -32,6 +32,23 @@
 //   - 13, the last word: signers and limits are read anew for each State. A State that is held is served on when either
 //     has changed under it, with a warning.
 //
+// # What nobody asked for
+//
+// Every minute, and whenever a State comes, what runs and lies on the disk is compared with the State that is held (drift.go),
+// with a controller or without. A difference is undone, told in the log as a diff and remembered for status; drift: report in
+// agent.yaml leaves it, daemons that were stopped too, until a start or another State. What is no difference: the work that a known
+// fault left, servers whose last connection ended, a VRRP transition seen half-way (a VIP has a second to come right). What no
+// question shows: an edited haproxy.cfg or keepalived.conf that somebody let the daemon load. Both are reloaded when their file is
+// not what it was. A VIP that somebody put on a gateway which is not its MASTER is taken off; keepalived does it neither by
+// itself nor at a reload. One that somebody took off its MASTER is keepalived's: back after 0.1 s. Our table is back 0.1 s after
+// `nft flush ruleset` (90 to 115 ms in five tries), by nft's own events.
+//
+// # Whose fault it is
+//
+// What the daemons refuse is a line, and a line of a slot, a VIP or an element of a set has owners (blame.go): they are named, all
+// of those that share an address, and Manager serves the rest. Before any daemon is touched ports are tried, and a new VIP must not
+// be an address that the machine has already. The State that is held was judged once; what comes up later about it is a warning.
+//
 // # Who may not connect any more
 //
 // The front door lets no new connection in. Those that are established when a client's range is taken away end a drain time

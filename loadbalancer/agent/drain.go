@@ -68,7 +68,7 @@ func (a *Agent) setMark(m *mark) error {
 	} else {
 		text, err := json.Marshal(m)
 		if err == nil {
-			err = a.host.WriteFile(path, text, 0o644)
+			err = a.host.WriteFile(path, text, 0o640)
 		}
 		if err != nil {
 			return fmt.Errorf("keeping the mark: %w", err)

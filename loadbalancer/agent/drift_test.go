@@ -210,12 +210,14 @@ func TestDriftIsOnlyReported(t *testing.T) {
 				synctest.Wait()
 				m.meanwhile(func() { d.do(t, m) })
 				events <- struct{}{}
-				is := m.moment()
+				var is moment
+				m.meanwhile(func() { is = m.moment() })
 				time.Sleep(5 * driftEvery)
 				synctest.Wait()
 				if result, refusal := a.apply(t.Context(), sign(t, deviating())); refusal != nil || result.Outcome != wire.Unchanged {
 					t.Errorf("the same State once more: %+v, %v", result, refusal)
 				}
+				synctest.Wait()
 				if diff := cmp.Diff(is, m.moment()); diff != "" {
 					t.Errorf("it was touched (-before +now):\n%s", diff)
 				}

@@ -55,6 +55,8 @@ type machine struct {
 	strike     func(n int, operation string) strike
 	// verdict is what a check says, nil for yes.
 	verdict func(command string) error
+	// hangs says whether a program does not end; nil for no.
+	hangs func(command string) bool
 	// lostReloads is how many reloads of HAProxy are not noticed.
 	lostReloads int
 	log         []string
@@ -221,6 +223,10 @@ func (m *machine) Run(ctx context.Context, argv []string, stdin []byte) (output 
 		return output, err
 	}
 	command := strings.Join(argv, " ")
+	if m.hangs != nil && m.hangs(command) {
+		<-ctx.Done()
+		return output, &CommandError{Argv: argv, Code: -1, Err: ctx.Err()}
+	}
 	if m.verdict != nil {
 		if err := m.verdict(command); err != nil {
 			var refused *CommandError
@@ -319,6 +325,17 @@ func (m *machine) powerOff() {
 	maps.DeleteFunc(m.files, func(path string, _ string) bool {
 		return strings.HasPrefix(path, "/run/") || strings.HasPrefix(path, "/proc/") && !strings.HasPrefix(path, "/proc/sys/")
 	})
+}
+
+// boot is what systemd starts before the agent: a daemon that cannot load what it finds fails.
+func (m *machine) boot() {
+	if err := m.loadHAProxy(true); err != nil {
+		m.stop("/run/haproxy.pid", m.pids)
+		m.haproxy = nil
+	}
+	if m.files["/etc/keepalived/keepalived.conf"] != "" {
+		_ = m.loadKeepalived(true) // it takes every file
+	}
 }
 
 func (m *machine) begin(pidFile, name string) int {

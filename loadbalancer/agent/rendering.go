@@ -86,14 +86,14 @@ func (a *Agent) render(ctx context.Context, r *revision, running *haproxy.Runnin
 	paths := a.config.Paths
 	files := []file{
 		{paths.slotsFile(), 0o600, kept},
-		{paths.ServicesMap, 0o644, config.ServicesMap},
-		{paths.ChecksMap, 0o644, config.ChecksMap},
-		{paths.HAProxy, 0o644, config.File},
-		{paths.frontFile(), 0o644, front},
-		{paths.Keepalived, 0o644, vrrp},
+		{paths.ServicesMap, 0o640, config.ServicesMap},
+		{paths.ChecksMap, 0o640, config.ChecksMap},
+		{paths.HAProxy, 0o640, config.File},
+		{paths.frontFile(), 0o640, front},
+		{paths.Keepalived, 0o640, vrrp},
 	}
 	if config.CAFile != "" {
-		files = slices.Insert(files, 0, file{config.CAFile, 0o644, config.CA}) // before the file that names it
+		files = slices.Insert(files, 0, file{config.CAFile, 0o640, config.CA}) // before the file that names it
 	}
 	return &rendering{revision: r, slots: slots, config: config, table: table, front: paths.frontFile(), files: files}, nil
 }

@@ -104,7 +104,7 @@ func (a *Agent) checkHAProxy(ctx context.Context, w *work, want *rendering) ([]w
 		_, err := a.host.ReadFile(path)
 		if errors.Is(err, fs.ErrNotExist) {
 			w.made = append(w.made, path)
-			err = a.host.WriteFile(path, nil, 0o644)
+			err = a.host.WriteFile(path, nil, 0o640)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("making the map %s: %w", path, err)
@@ -114,7 +114,7 @@ func (a *Agent) checkHAProxy(ctx context.Context, w *work, want *rendering) ([]w
 		if _, err := a.host.ReadFile(ca); errors.Is(err, fs.ErrNotExist) {
 			w.made = append(w.made, ca)
 		}
-		if err := a.host.WriteFile(ca, want.config.CA, 0o644); err != nil {
+		if err := a.host.WriteFile(ca, want.config.CA, 0o640); err != nil {
 			return nil, fmt.Errorf("making %s: %w", ca, err)
 		}
 	}
