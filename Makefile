@@ -11,7 +11,7 @@ PACKAGES := haproxy keepalived nftables openssh-server iproute2 iputils-arping i
 # is kept to the rooms that have no such library.
 export CGO_ENABLED := 0
 
-.PHONY: build demo test unit lab-test lint bench lab packages controlplane clean
+.PHONY: build demo test unit lab-test lint bench lab chaos packages controlplane clean
 
 build: ## both programs, static, into bin/
 	@echo "compiling both programs (minutes the first time)"
@@ -41,6 +41,11 @@ lab-test: controlplane ## one package at a time: they measure failovers on two c
 lab: packages ## a lab for people: a client, two gateways, three workers; Ctrl-C cleans up
 	@echo "compiling the lab (minutes the first time)"
 	$(GO) run ./test/lab/cmd
+
+chaos: packages controlplane ## break everything under traffic, print what a client saw; CHAOS='-times 10 -run holder' changes that
+	@echo "compiling the chaos (minutes the first time)"
+	@$(GO) build -o bin/ ./test/chaos
+	@bin/chaos $(CHAOS)
 
 controlplane: ## kube-apiserver, etcd and the rest for the lab, built once and cached outside the checkout
 	@$(GO) -C test/controlplane run .

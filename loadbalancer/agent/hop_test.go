@@ -236,8 +236,10 @@ func TestDrainWaitsForTheHop(t *testing.T) {
 				}
 				told := a.hello(t.Context(), wire.RolePeer).Hop
 				up, before := m.hops()
-				if !told.Leaving || !told.Moving || !slices.Equal(told.Addresses, []netip.Addr{addr("10.0.0.2"), addr("2001:db8::2")}) || !up || len(before) > 0 || len(m.routes) == 0 {
-					t.Errorf("drained it tells %+v, takes in: %t, hands on %q, routes %q", told, up, before, m.routes)
+				var routes []string
+				m.meanwhile(func() { routes = slices.Clone(m.routes) })
+				if !told.Leaving || !told.Moving || !slices.Equal(told.Addresses, []netip.Addr{addr("10.0.0.2"), addr("2001:db8::2")}) || !up || len(before) > 0 || len(routes) == 0 {
+					t.Errorf("drained it tells %+v, takes in: %t, hands on %q, routes %q", told, up, before, routes)
 				}
 				time.Sleep(time.Minute)
 				if told := a.hello(t.Context(), wire.RolePeer).Hop; told.Leaving || !told.Moving {

@@ -6,10 +6,12 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"cloud-provider-haproxy/loadbalancer/desired"
+	"cloud-provider-haproxy/loadbalancer/nftables"
 	"cloud-provider-haproxy/loadbalancer/wire"
 )
 
@@ -36,6 +38,34 @@ func TestUnchangedIsQuick(t *testing.T) {
 			t.Errorf("an unchanged State leads to %q", operation)
 		}
 	}
+}
+
+// A VRRP transition begins between the last change and reading it back: the VIPs that are under way are no failure.
+func TestTransitionWhileReadingBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := sample(1, service("web", "192.0.2.10", 51))
+		m := holding(t, s)
+		a := started(t, m)
+		last := "run " + strings.Join(nftables.LoadArgv(), " ")
+		m.strike = func(_ int, operation string) strike {
+			if operation == last {
+				home := m.keepalived.addresses[51]
+				m.meanwhile(func() { m.keepalived.addresses[51] = home[:1] }) // its anchor is here, its VIP not yet
+				time.AfterFunc(50*time.Millisecond, func() { m.meanwhile(func() { m.keepalived.addresses[51] = home }) })
+			}
+			return passes
+		}
+		more := sample(2, service("web", "192.0.2.10", 51), func(s *desired.State) {
+			s.LoadBalancers[0].Frontends = append(s.LoadBalancers[0].Frontends, desired.Frontend{Protocol: desired.TCP, Port: 8443, NodePort: 30999})
+		})
+		result, refusal := a.apply(t.Context(), sign(t, more))
+		if refusal != nil || result.Outcome != wire.Runtime {
+			t.Errorf("got %+v, %v", result, refusal)
+		}
+		if !m.did(last) {
+			t.Error("the table was not loaded: this test shows nothing")
+		}
+	})
 }
 
 // A Service that comes or goes leads to no check and no reload of HAProxy, a node to no reload of keepalived.

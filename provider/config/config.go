@@ -71,7 +71,7 @@ type SSH struct {
 type VRRP struct {
 	// FirstRouterID is the first virtual_router_id (1 to 255) in use; N gateways need N x (N-1) of them, one gateway needs one. Nobody else on the network segment may use these. Default `200`.
 	FirstRouterID int `yaml:"firstRouterID"`
-	// AdvertInterval is the time between two adverts, from `10ms` to `40.95s` in steps of 10ms. Three missing ones make the heir take over. Default `200ms`.
+	// AdvertInterval is the time between two adverts, from `10ms` to `40.95s` in steps of 10ms. Three missing ones make the heir take over: with 1000 addresses nobody answers for 0.3 s at `100ms`, for 0.6 s at `200ms`. Below `100ms` a gateway without a free processor is soon taken for a dead one. Default `100ms`.
 	AdvertInterval Duration `yaml:"advertInterval"`
 }
 

@@ -73,7 +73,7 @@ func TestDefaults(t *testing.T) {
 			{Name: "gw2", SSHAddress: "192.0.2.3", SSHPort: 22, VRRPAddress: netip.MustParseAddr("192.0.2.3"), Interface: "eth0"},
 		},
 		SSH:            SSH{User: "gatewayctl", PrivateKeyFile: "/key", KnownHostsFile: "/known_hosts"},
-		VRRP:           VRRP{FirstRouterID: 200, AdvertInterval: Duration(200 * time.Millisecond)},
+		VRRP:           VRRP{FirstRouterID: 200, AdvertInterval: Duration(100 * time.Millisecond)},
 		Pools:          []Pool{{Name: "main", Addresses: []string{"192.0.2.64/26"}, AvoidNetworkAndBroadcast: &yes, AutoAssign: &yes, Probe: &yes}},
 		IPMode:         "VIP",
 		ServeUnclassed: &yes, LoadBalancerClass: "cloud-provider-haproxy/gateway",

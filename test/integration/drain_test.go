@@ -239,7 +239,7 @@ func testDrainRestart(t *testing.T, p *pair) {
 	}
 	out := mustRun(t, p.Controller, "gatewayctl", "drain", "--cloud-config", lab.CloudConfigFile, "--all", "--", "echo", "it is the turn of {}")
 	for _, g := range p.Gateways {
-		for _, words := range []string{"it is the turn of " + g.Name + "\n", g.Name + ": well again and no longer drained\n"} {
+		for _, words := range []string{"it is the turn of " + g.Name + "\n", g.Name + ": well again and no longer drained"} {
 			if strings.Count(out, words) != 1 {
 				t.Errorf("in turn: no %q in\n%s", words, out)
 			}
