@@ -44,7 +44,7 @@ var pairFaults = []fault{
 	{
 		name: "handed over", does: "gatewayctl drain, gatewayctl undrain",
 		strike: drain, lasts: time.Second, undo: undrain,
-		goal: goal{gap: 200 * ms, short: many, cut: many},
+		goal: goal{gap: 400 * ms, short: many, cut: many},
 	},
 	{
 		name: "agent killed", does: "kill -9; a supervisor starts it two seconds later",

@@ -46,8 +46,8 @@ const (
 	askEvery     = 50 * time.Millisecond
 )
 
-// announced is how long after a move the neighbours may go on at the wrong gateway: Linux believes no announcement of an address
-// whose neighbour has changed in the last second (arp(7), locktime), and keepalived repeats each after a second.
+// announced is how long after a move keepalived announces the addresses for the second time. A neighbour that lost the first
+// announcement goes on at the wrong gateway until then.
 const announced = 1200 * time.Millisecond
 
 // rest is settle, and nothing is under way any more.

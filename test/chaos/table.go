@@ -28,11 +28,12 @@ func (l *line) missed() []string {
 	return missed
 }
 
-// printTable prints of each fault the worst that any trial saw, and the middle one of the gaps.
+// printTable prints of each fault the worst that any trial saw, and the middle one of the gaps. The gap through the other gateway
+// is the machine's own: so much of the other one may be, too.
 func printTable(out io.Writer, lines []*line) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "\tnew connections\t\tno answer for\t\tlong ones\tother gateway\t\twell\t\t") // the error is Flush's
-	fmt.Fprintln(w, "FAULT\tFAILED\tCUT\tAT MOST\tUSUALLY\tCUT\tFAILED\tCUT\tAFTER\tGOAL\t")
+	fmt.Fprintln(w, "\tnew connections\t\tno answer for\t\tlong ones\tthrough the other gateway\t\t\twell\t\t") // the error is Flush's
+	fmt.Fprintln(w, "FAULT\tFAILED\tCUT\tAT MOST\tUSUALLY\tCUT\tFAILED\tLONG CUT\tAT MOST\tAFTER\tGOAL\t")
 	for _, l := range lines {
 		var worst, beside view
 		var gaps []time.Duration
@@ -47,8 +48,8 @@ func printTable(out io.Writer, lines []*line) error {
 		if len(l.missed()) > 0 {
 			verdict = "MISSED"
 		}
-		fmt.Fprintf(w, "%s\t%d\t%d\t%s\t%s\t%d\t%d\t%d\t%s\t%s\t%s\n", l.fault.name, worst.failed, worst.short, seconds(worst.gap),
-			seconds(gaps[len(gaps)/2]), worst.cut, beside.failed+beside.short, beside.cut, seconds(healed), l.fault.goal, verdict)
+		fmt.Fprintf(w, "%s\t%d\t%d\t%s\t%s\t%d\t%d\t%d\t%s\t%s\t%s\t%s\n", l.fault.name, worst.failed, worst.short, seconds(worst.gap),
+			seconds(gaps[len(gaps)/2]), worst.cut, beside.failed+beside.short, beside.cut, seconds(beside.gap), seconds(healed), l.fault.goal, verdict)
 	}
 	return w.Flush()
 }
