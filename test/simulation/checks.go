@@ -1,0 +1,302 @@
+package simulation
+
+import (
+	"encoding/json"
+	"net/netip"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"cloud-provider-haproxy/loadbalancer/desired"
+	"cloud-provider-haproxy/loadbalancer/wire"
+	"cloud-provider-haproxy/test/simulation/machine"
+)
+
+// checks look at every State that a gateway commits, at every transition of VRRP and at every answer, and know what each must
+// not be.
+type checks struct {
+	w *world
+
+	mu sync.Mutex
+	// read remembers States by the text of state.json, fences what was ever said under a fence.
+	states   map[string]*revision
+	fences   map[desired.Fence]string
+	gateways map[string]*seen
+	applies  map[string]int // that run, by controller
+	sessions []*session
+	clients_ int
+	settled  map[desired.Key]stable
+}
+
+type revision struct {
+	signed desired.Signed
+	state  *desired.State
+}
+
+// seen is what was seen of one gateway.
+type seen struct {
+	held      *revision
+	confirmed desired.Fence // that it said it holds
+	boot      int
+	caught    map[string]bool // since its boot it held what this other one held, or newer
+	tampered  time.Time       // when somebody last did something to its daemons
+}
+
+func newChecks(w *world) *checks {
+	c := &checks{w: w, states: map[string]*revision{}, fences: map[desired.Fence]string{}, gateways: map[string]*seen{},
+		applies: map[string]int{}, settled: map[desired.Key]stable{}}
+	for _, g := range w.gateways {
+		c.gateways[g.name] = &seen{caught: map[string]bool{}}
+	}
+	return c
+}
+
+// read decodes state.json; nothing when there is none.
+func (c *checks) read(text []byte) (desired.Signed, *desired.State) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if r := c.decode(text); r != nil {
+		return r.signed, r.state
+	}
+	return desired.Signed{}, nil
+}
+
+func (c *checks) decode(text []byte) *revision {
+	if text == nil {
+		return nil
+	}
+	if r := c.states[string(text)]; r != nil {
+		return r
+	}
+	r := &revision{}
+	err := json.Unmarshal(text, &r.signed)
+	if err == nil {
+		r.state, err = desired.Decode(r.signed.State)
+	}
+	if err != nil {
+		c.w.fail(3, "state.json cannot be read: %v", err)
+		r.state = &desired.State{}
+	}
+	c.states[string(text)] = r
+	return r
+}
+
+// look sees what has changed since the last time.
+func (c *checks) look() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, g := range c.w.gateways {
+		for _, text := range g.machine.Commits() {
+			c.committed(g, c.decode(text))
+		}
+		for _, reload := range g.machine.Reloads() {
+			c.reloaded(g, reload)
+		}
+	}
+	c.fresh()
+	c.owners()
+}
+
+// committed judges a State that a gateway holds from now on.
+func (c *checks) committed(g *gateway, r *revision) {
+	s := c.gateways[g.name]
+	before := s.held
+	s.held = r
+	f := r.state.Fence
+	c.w.note("%s holds %s of %s: %s", g.name, f, f.Instance[:min(4, len(f.Instance))], describe(r.state))
+	if f.Compare(s.confirmed) < 0 {
+		c.w.fail(4, "%s said that it holds %s and goes back to %s", g.name, s.confirmed, f)
+	}
+	if was, known := c.fences[f]; known && was != string(r.signed.State) {
+		c.w.fail(4, "two States are %s of %s", f, f.Instance)
+	}
+	c.fences[f] = string(r.signed.State)
+	c.allowed(g, r)
+	if before == nil {
+		return
+	}
+	has := map[desired.Key]bool{}
+	for _, lb := range r.state.LoadBalancers {
+		has[lb.Key] = true
+	}
+	for _, lb := range before.state.LoadBalancers {
+		if !has[lb.Key] && !c.w.cluster.wasUnwanted(lb.UID) {
+			c.w.fail(1, "%s holds %s without %s, which was served and which nobody deleted", g.name, f, lb.Key)
+		}
+	}
+}
+
+// allowed judges by the limits of the gateway's owner (invariant 13) and by what no State may say (8).
+func (c *checks) allowed(g *gateway, r *revision) {
+	if err := (verifier{}).Verify(r.signed); err != nil {
+		c.w.fail(13, "%s holds a State that it cannot believe: %v", g.name, err)
+	}
+	owners := map[string]desired.Key{}
+	prefix := netip.MustParsePrefix("192.0.2.0/24")
+	for _, i := range r.state.Instances {
+		if i.RouterID < 51 || i.RouterID > 70 {
+			c.w.fail(13, "%s holds an instance %d", g.name, i.RouterID)
+		}
+	}
+	for _, lb := range r.state.LoadBalancers {
+		for _, a := range lb.Addresses {
+			if !prefix.Contains(a) {
+				c.w.fail(13, "%s holds VIP %s", g.name, a)
+			}
+			for _, f := range lb.Frontends {
+				if f.Port > 9000 {
+					c.w.fail(13, "%s opens port %d", g.name, f.Port)
+				}
+				to := door(a, f.Port)
+				if other, taken := owners[to]; taken {
+					c.w.fail(8, "in one State %s is of %s and of %s", to, other, lb.Key)
+				}
+				owners[to] = lb.Key
+			}
+		}
+	}
+}
+
+func door(a netip.Addr, port uint16) string { return a.String() + ":" + strconv.Itoa(int(port)) }
+
+// owners says that no port of an address has two owners on all the disks, also of machines without power, and in all that runs
+// (invariant 8). After etcd was restored, what it says and what was given since may contradict each other for good.
+func (c *checks) owners() {
+	if c.w.cluster.wasRestored() {
+		return
+	}
+	owners := map[string]desired.Key{}
+	where := map[string]string{}
+	claim := func(to string, key desired.Key, at string) {
+		if other, taken := owners[to]; taken && other != key {
+			c.w.fail(8, "%s is of %s (%s) and of %s (%s)", to, other, where[to], key, at)
+		}
+		owners[to], where[to] = key, at
+	}
+	for _, g := range c.w.gateways {
+		if r := c.gateways[g.name].held; r != nil {
+			for _, lb := range r.state.LoadBalancers {
+				for _, a := range lb.Addresses {
+					for _, f := range lb.Frontends {
+						claim(door(a, f.Port), lb.Key, "held by "+g.name)
+					}
+				}
+			}
+		}
+		for _, r := range g.machine.Routes() {
+			claim(r.To, keyOf(r.Owner), "run by "+g.name)
+		}
+	}
+}
+
+// reloaded judges a reload of HAProxy: what Services, nodes and slots need is done at run time (invariant 11).
+func (c *checks) reloaded(g *gateway, reload machine.Reload) {
+	c.w.note("%s: HAProxy reloaded: %+v", g.name, reload)
+	if reload.Before != "" && reload.After != "" {
+		c.w.fail(11, "%s reloaded HAProxy, which ran our configuration: %s -> %s", g.name, reload.Before, reload.After)
+	}
+}
+
+// fresh notes which gateways have caught up with which since their boot.
+func (c *checks) fresh() {
+	for _, g := range c.w.gateways {
+		s := c.gateways[g.name]
+		if boot := g.machine.Boot(); boot != s.boot {
+			s.boot = boot
+			clear(s.caught)
+		}
+		for _, other := range c.w.gateways {
+			if theirs := c.gateways[other.name].held; other != g && s.notOlder(theirs) {
+				s.caught[other.name] = true
+			}
+		}
+	}
+}
+
+func (s *seen) notOlder(than *revision) bool {
+	return than == nil || s.held != nil && s.held.state.Fence.Compare(than.state.Fence) >= 0
+}
+
+// took judges transitions: who has booted and was never as new as the one it takes VIPs from must not (invariant 6).
+func (c *checks) took(transitions []machine.Transition) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, t := range transitions {
+		c.w.note("%s is master of %d, from %v", t.By.Name(), t.RouterID, names(t.From))
+		s := c.gateways[t.By.Name()]
+		for _, from := range t.From {
+			if from.Ready() && !s.caught[from.Name()] && !s.notOlder(c.gateways[from.Name()].held) {
+				c.w.fail(6, "%s booted with an old State and takes the VIPs of instance %d from %s, which has a newer one", t.By.Name(), t.RouterID, from.Name())
+			}
+		}
+	}
+}
+
+func names(machines []*machine.Machine) (all []string) {
+	for _, m := range machines {
+		all = append(all, m.Name())
+	}
+	return all
+}
+
+// heard judges what a gateway says.
+func (c *checks) heard(g *gateway, verb wire.Verb, reply *wire.Reply) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.gateways[g.name]
+	confirm := func(f desired.Fence) {
+		if f.Compare(s.confirmed) > 0 {
+			s.confirmed = f
+		}
+	}
+	if reply.Hello != nil && reply.Hello.Fence != nil {
+		confirm(*reply.Hello.Fence)
+	}
+	if r := reply.Result; r != nil {
+		c.w.note("%s answers %s: %s %s %v %v", g.name, verb, r.Outcome, r.Fence, r.Changes, r.Faults)
+		if slices.Contains([]wire.Outcome{wire.Unchanged, wire.Runtime, wire.Reloaded}, r.Outcome) {
+			confirm(r.Fence)
+			c.true(g, r)
+		}
+	}
+	if reply.Refusal != nil {
+		c.w.note("%s refuses %s: %v", g.name, verb, reply.Refusal)
+	}
+}
+
+// true judges an answer that says that a State is true there (invariant 3).
+func (c *checks) true(g *gateway, r *wire.Result) {
+	if time.Since(c.gateways[g.name].tampered) < time.Second {
+		return
+	}
+	held := c.decode(g.machine.State())
+	if held == nil || held.state.Fence != r.Fence {
+		return // another transaction has been there since
+	}
+	for _, problem := range differences(g.machine.Serving(), held.state) {
+		c.w.fail(3, "%s says %s to %s, but %s", g.name, r.Outcome, r.Fence, problem)
+	}
+}
+
+// tampered notes that somebody did something to a gateway: for a moment it may say what is so no more.
+func (c *checks) tampered(g *gateway) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.gateways[g.name].tampered = time.Now()
+}
+
+// applying judges that a controller gives a State to one gateway at a time (invariant 11).
+func (c *checks) applying(l *line) (done func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.applies[l.from]++
+	if c.applies[l.from] > 1 {
+		c.w.fail(11, "%s applies to two gateways at once", l.from)
+	}
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.applies[l.from]--
+	}
+}
