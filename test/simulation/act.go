@@ -64,10 +64,10 @@ func (w *world) actOnGateway(g *gateway, o Operation) {
 	switch o.Kind {
 	case PowerOff:
 		m.PowerOff()
-		w.lasts(o.For, func() { g.powerOn(); w.disturb() })
+		w.lasts(o.For, func() { w.group.Go(g.powerOn) })
 	case Reboot:
 		m.PowerOff()
-		w.group.Go(func() { g.powerOn(); w.disturb() })
+		w.group.Go(g.powerOn)
 	case KillAgent:
 		m.KillAgent()
 	case KillHA:
@@ -107,7 +107,6 @@ func (w *world) bootAfter(g *gateway, within time.Duration) {
 		if !g.machine.On() {
 			w.disturb()
 			g.powerOn()
-			w.disturb()
 			return
 		}
 	}

@@ -87,15 +87,20 @@ func (c *checks) look() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, g := range c.w.gateways {
-		for _, text := range g.machine.Commits() {
-			c.committed(g, c.decode(text))
-		}
-		for _, reload := range g.machine.Reloads() {
-			c.reloaded(g, reload)
-		}
+		c.catchUp(g)
 	}
 	c.fresh()
 	c.owners()
+}
+
+// catchUp sees what one gateway has done.
+func (c *checks) catchUp(g *gateway) {
+	for _, text := range g.machine.Commits() {
+		c.committed(g, c.decode(text))
+	}
+	for _, reload := range g.machine.Reloads() {
+		c.reloaded(g, reload)
+	}
 }
 
 // committed judges a State that a gateway holds from now on.
@@ -194,7 +199,7 @@ func (c *checks) owners() {
 func (c *checks) reloaded(g *gateway, reload machine.Reload) {
 	c.w.note("%s: HAProxy reloaded: %+v", g.name, reload)
 	if reload.Before != "" && reload.After != "" {
-		c.w.fail(11, "%s reloaded HAProxy, which ran our configuration: %s -> %s", g.name, reload.Before, reload.After)
+		c.w.fail(11, "%s reloaded HAProxy, which ran our configuration; it is another one: %t", g.name, reload.Before != reload.After)
 	}
 }
 
@@ -244,6 +249,7 @@ func names(machines []*machine.Machine) (all []string) {
 func (c *checks) heard(g *gateway, verb wire.Verb, reply *wire.Reply) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.catchUp(g)
 	s := c.gateways[g.name]
 	confirm := func(f desired.Fence) {
 		if f.Compare(s.confirmed) > 0 {

@@ -112,7 +112,12 @@ func (g *gateway) powerOn() {
 	if g.world.wait(g.world.ctx, bootTime) != nil || g.machine.On() {
 		return
 	}
+	g.powerOnNow()
+}
+
+func (g *gateway) powerOnNow() {
 	g.machine.PowerOn()
+	g.world.disturb()
 	select {
 	case g.power <- struct{}{}:
 	default: // it knows

@@ -198,11 +198,7 @@ func (w *world) heal() {
 	for _, g := range w.gateways {
 		g.machine.Arm(machine.Strike{})
 		if !g.machine.On() {
-			g.machine.PowerOn()
-			select {
-			case g.power <- struct{}{}:
-			default: // it knows
-			}
+			g.powerOnNow()
 		}
 	}
 	w.disturb()

@@ -31,7 +31,7 @@ func readConfig(text string) *config {
 			continue
 		}
 		if name, ok := strings.CutPrefix(line, "backend "); ok {
-			backend = strings.TrimSpace(name)
+			backend = strings.Fields(name)[0] // its owner follows in a comment
 			c.order = append(c.order, backend)
 			c.backends[backend] = nil
 			continue
