@@ -37,8 +37,7 @@ type revision struct {
 // seen is what was seen of one gateway.
 type seen struct {
 	held      *revision
-	confirmed desired.Fence // that it said it holds
-	boot      int
+	confirmed desired.Fence   // that it said it holds
 	caught    map[string]bool // since its boot it held what this other one held, or newer
 	tampered  time.Time       // when somebody last did something to its daemons
 }
@@ -106,6 +105,7 @@ func (c *checks) catchUp(g *gateway) {
 // committed judges a State that a gateway holds from now on.
 func (c *checks) committed(g *gateway, r *revision) {
 	s := c.gateways[g.name]
+	c.fresh()
 	before := s.held
 	s.held = r
 	f := r.state.Fence
@@ -126,7 +126,7 @@ func (c *checks) committed(g *gateway, r *revision) {
 		has[lb.Key] = true
 	}
 	for _, lb := range before.state.LoadBalancers {
-		if !has[lb.Key] && !c.w.cluster.wasUnwanted(lb.UID) {
+		if !has[lb.Key] && c.w.cluster.missed(lb.UID) {
 			c.w.fail(1, "%s holds %s without %s, which was served and which nobody deleted", g.name, f, lb.Key)
 		}
 	}
@@ -171,28 +171,46 @@ func (c *checks) owners() {
 	if c.w.cluster.wasRestored() {
 		return
 	}
-	owners := map[string]desired.Key{}
-	where := map[string]string{}
-	claim := func(to string, key desired.Key, at string) {
-		if other, taken := owners[to]; taken && other != key {
-			c.w.fail(8, "%s is of %s (%s) and of %s (%s)", to, other, where[to], key, at)
+	owners := map[string]owner{}
+	claim := func(to string, by owner) {
+		if other, taken := owners[to]; taken && other.key != by.key && !c.neverTold(other) && !c.neverTold(by) {
+			c.w.fail(8, "%s is of %s (%s) and of %s (%s)", to, other.key, other.at, by.key, by.at)
 		}
-		owners[to], where[to] = key, at
+		owners[to] = by
 	}
 	for _, g := range c.w.gateways {
-		if r := c.gateways[g.name].held; r != nil {
-			for _, lb := range r.state.LoadBalancers {
-				for _, a := range lb.Addresses {
-					for _, f := range lb.Frontends {
-						claim(door(a, f.Port), lb.Key, "held by "+g.name)
-					}
+		r := c.gateways[g.name].held
+		if r == nil {
+			continue
+		}
+		uids := map[desired.Key]string{}
+		for _, lb := range r.state.LoadBalancers {
+			uids[lb.Key] = lb.UID
+			for _, a := range lb.Addresses {
+				for _, f := range lb.Frontends {
+					claim(door(a, f.Port), owner{lb.Key, lb.UID, a, "held by " + g.name})
 				}
 			}
 		}
 		for _, r := range g.machine.Routes() {
-			claim(r.To, keyOf(r.Owner), "run by "+g.name)
+			key, to := keyOf(r.Owner), netip.MustParseAddrPort(r.To)
+			claim(r.To, owner{key, uids[key], to.Addr(), "run by " + g.name})
 		}
 	}
+}
+
+// owner is who has a port of an address, and where.
+type owner struct {
+	key  desired.Key
+	uid  string
+	addr netip.Addr
+	at   string
+}
+
+// neverTold is Manager's known limit (loadbalancer/doc.go): a gateway that is away while a controller loads, and has the only
+// State with an address that was never published. There is no other trace of it.
+func (c *checks) neverTold(o owner) bool {
+	return !c.w.cluster.wasPublished(o.uid, o.addr)
 }
 
 // reloaded judges a reload of HAProxy: what Services, nodes and slots need is done at run time (invariant 11).
@@ -207,10 +225,6 @@ func (c *checks) reloaded(g *gateway, reload machine.Reload) {
 func (c *checks) fresh() {
 	for _, g := range c.w.gateways {
 		s := c.gateways[g.name]
-		if boot := g.machine.Boot(); boot != s.boot {
-			s.boot = boot
-			clear(s.caught)
-		}
 		for _, other := range c.w.gateways {
 			if theirs := c.gateways[other.name].held; other != g && s.notOlder(theirs) {
 				s.caught[other.name] = true
@@ -283,6 +297,17 @@ func (c *checks) true(g *gateway, r *wire.Result) {
 	for _, problem := range differences(g.machine.Serving(), held.state) {
 		c.w.fail(3, "%s says %s to %s, but %s", g.name, r.Outcome, r.Fence, problem)
 	}
+}
+
+// booted notes that a gateway knows no more whether it is current.
+func (c *checks) booted(g *gateway) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, other := range c.w.gateways {
+		c.catchUp(other)
+	}
+	clear(c.gateways[g.name].caught)
+	c.fresh()
 }
 
 // tampered notes that somebody did something to a gateway: for a moment it may say what is so no more.

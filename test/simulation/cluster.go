@@ -61,16 +61,18 @@ type cluster struct {
 	valid    map[string]bool
 	moved    map[string]bool // objects that at some time asked for another address, or with whom to share
 	names    map[string]desired.Key
-	restored bool
-	created  int
-	sick     map[string]bool
+	// published are the addresses that statuses named, by uid.
+	published map[string]bool
+	restored  bool
+	created   int
+	sick      map[string]bool
 }
 
 func newCluster() *cluster {
 	c := &cluster{
 		stored: stored{objects: map[desired.Key]*object{}},
 		pods:   map[uint16]string{}, ports: map[string]uint16{}, unwanted: map[string]time.Time{}, valid: map[string]bool{},
-		moved: map[string]bool{}, names: map[string]desired.Key{},
+		moved: map[string]bool{}, names: map[string]desired.Key{}, published: map[string]bool{},
 		sick: map[string]bool{},
 	}
 	for i := range 2 {
@@ -93,6 +95,9 @@ func (c *cluster) put(key desired.Key, o *object) {
 		delete(c.objects, key)
 	} else {
 		c.names[o.uid] = key
+		for _, a := range o.status {
+			c.published[o.uid+" "+a.String()] = true
+		}
 		c.moved[o.uid] = c.moved[o.uid] || o.spec.request.IsValid() || o.spec.share != ""
 		c.objects[key] = o
 	}

@@ -117,6 +117,7 @@ func (g *gateway) powerOn() {
 
 func (g *gateway) powerOnNow() {
 	g.machine.PowerOn()
+	g.world.checks.booted(g)
 	g.world.disturb()
 	select {
 	case g.power <- struct{}{}:

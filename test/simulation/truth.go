@@ -119,11 +119,19 @@ func describe(s *desired.State) string {
 	return strings.Join(parts, " ")
 }
 
-func (c *cluster) wasUnwanted(uid string) bool {
+// missed says that somebody misses an object that is not served: he was told that it is, and it was wanted ever since.
+func (c *cluster) missed(uid string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	_, was := c.unwanted[uid]
-	return was
+	_, unwanted := c.unwanted[uid]
+	return !unwanted && c.valid[uid]
+}
+
+// wasPublished says that a status named the address at some time.
+func (c *cluster) wasPublished(uid string, a netip.Addr) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.published[uid+" "+a.String()]
 }
 
 func (c *cluster) wasRestored() bool {
