@@ -85,20 +85,29 @@ func (c *checks) decode(text []byte) *revision {
 func (c *checks) look() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, g := range c.w.gateways {
-		c.catchUp(g)
-	}
+	c.catchUp()
 	c.fresh()
 	c.owners()
 }
 
-// catchUp sees what one gateway has done.
-func (c *checks) catchUp(g *gateway) {
-	for _, text := range g.machine.Commits() {
-		c.committed(g, c.decode(text))
+// catchUp sees what the gateways have done, in the order in which they did it.
+func (c *checks) catchUp() {
+	type commit struct {
+		machine.Commit
+		by *gateway
 	}
-	for _, reload := range g.machine.Reloads() {
-		c.reloaded(g, reload)
+	var commits []commit
+	for _, g := range c.w.gateways {
+		for _, one := range g.machine.Commits() {
+			commits = append(commits, commit{one, g})
+		}
+		for _, reload := range g.machine.Reloads() {
+			c.reloaded(g, reload)
+		}
+	}
+	slices.SortStableFunc(commits, func(a, b commit) int { return a.At.Compare(b.At) })
+	for _, one := range commits {
+		c.committed(one.by, c.decode(one.Text))
 	}
 }
 
@@ -173,7 +182,7 @@ func (c *checks) owners() {
 	}
 	owners := map[string]owner{}
 	claim := func(to string, by owner) {
-		if other, taken := owners[to]; taken && other.key != by.key && !c.neverTold(other) && !c.neverTold(by) {
+		if other, taken := owners[to]; taken && other.key != by.key && (other.instance == by.instance || !c.neverTold(other) && !c.neverTold(by)) {
 			c.w.fail(8, "%s is of %s (%s) and of %s (%s)", to, other.key, other.at, by.key, by.at)
 		}
 		owners[to] = by
@@ -188,13 +197,13 @@ func (c *checks) owners() {
 			uids[lb.Key] = lb.UID
 			for _, a := range lb.Addresses {
 				for _, f := range lb.Frontends {
-					claim(door(a, f.Port), owner{lb.Key, lb.UID, a, "held by " + g.name})
+					claim(door(a, f.Port), owner{lb.Key, lb.UID, a, "held by " + g.name, r.state.Fence.Instance})
 				}
 			}
 		}
-		for _, r := range g.machine.Routes() {
-			key, to := keyOf(r.Owner), netip.MustParseAddrPort(r.To)
-			claim(r.To, owner{key, uids[key], to.Addr(), "run by " + g.name})
+		for _, route := range g.machine.Routes() {
+			key, to := keyOf(route.Owner), netip.MustParseAddrPort(route.To)
+			claim(route.To, owner{key, uids[key], to.Addr(), "run by " + g.name, r.state.Fence.Instance})
 		}
 	}
 }
@@ -205,6 +214,8 @@ type owner struct {
 	uid  string
 	addr netip.Addr
 	at   string
+	// instance is the controller that made the State.
+	instance string
 }
 
 // neverTold is Manager's known limit (loadbalancer/doc.go): a gateway that is away while a controller loads, and has the only
@@ -263,7 +274,7 @@ func names(machines []*machine.Machine) (all []string) {
 func (c *checks) heard(g *gateway, verb wire.Verb, reply *wire.Reply) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.catchUp(g)
+	c.catchUp()
 	s := c.gateways[g.name]
 	confirm := func(f desired.Fence) {
 		if f.Compare(s.confirmed) > 0 {
@@ -303,9 +314,7 @@ func (c *checks) true(g *gateway, r *wire.Result) {
 func (c *checks) booted(g *gateway) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, other := range c.w.gateways {
-		c.catchUp(other)
-	}
+	c.catchUp()
 	clear(c.gateways[g.name].caught)
 	c.fresh()
 }

@@ -41,7 +41,7 @@ type Machine struct {
 	full    bool // of the disk
 	lag     time.Duration
 	reloads []Reload // of HAProxy, since somebody asked
-	commits [][]byte // of state.json, since somebody asked
+	commits []Commit // of state.json, since somebody asked
 }
 
 // How is what a Strike does.
@@ -303,7 +303,7 @@ func (p *Process) WriteFile(path string, content []byte, _ fs.FileMode) error {
 		}
 		p.m.files(path)[path] = bytes.Clone(content)
 		if path == stateFile {
-			p.m.commits = append(p.m.commits, p.m.disk[path])
+			p.m.commits = append(p.m.commits, Commit{time.Now(), p.m.disk[path]})
 		}
 		return nil
 	})

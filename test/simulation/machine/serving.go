@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Serving is what a machine does now, read from its daemons and not from files.
@@ -72,8 +73,14 @@ func (m *Machine) Routes() []Route {
 // Route says whose a port of a VIP is.
 type Route struct{ To, Owner string }
 
-// Commits are the contents of state.json since the last call, in their order.
-func (m *Machine) Commits() [][]byte {
+// Commit is what state.json said from some time on.
+type Commit struct {
+	At   time.Time
+	Text []byte
+}
+
+// Commits are those since the last call, in their order.
+func (m *Machine) Commits() []Commit {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	commits := m.commits
