@@ -53,6 +53,10 @@
 // State of its own (who confirmed what, and whose fault it was, then depends on timing); a timer that gathers events
 // before a round (the first Service would wait for nothing).
 //
-// Known limit: a gateway that is away during Load and has the only State with an address that was never published. The
-// peers hand each other newer States, so this takes a pair cut in two and a controller that ends in that moment.
+// What the gateways hold is read at Load and again right before the first round (readAgain): in between another controller may
+// have led, and a gateway that was away may be back. test/simulation had Services swap their addresses that way.
+//
+// Known limits: a gateway that is away during Load and has the only State with an address that was never published. The
+// peers hand each other newer States, so this takes a pair cut in two and a controller that ends in that moment. And what
+// another controller pushes in the milliseconds between the second reading and our first push is not seen.
 package loadbalancer
