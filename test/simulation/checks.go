@@ -24,9 +24,13 @@ type checks struct {
 	fences   map[desired.Fence]string
 	gateways map[string]*seen
 	applies  map[string]int // that run, by controller
-	sessions []*session
-	clients_ int
-	settled  map[desired.Key]stable
+	// knows is the newest State that a controller has read, by its name; names are controllers by instance.
+	knows     map[string]desired.Fence
+	names     map[string]string
+	overtaken bool
+	sessions  []*session
+	clients_  int
+	settled   map[desired.Key]stable
 }
 
 type revision struct {
@@ -44,7 +48,7 @@ type seen struct {
 
 func newChecks(w *world) *checks {
 	c := &checks{w: w, states: map[string]*revision{}, fences: map[desired.Fence]string{}, gateways: map[string]*seen{},
-		applies: map[string]int{}, settled: map[desired.Key]stable{}}
+		applies: map[string]int{}, knows: map[string]desired.Fence{}, names: map[string]string{}, settled: map[desired.Key]stable{}}
 	for _, g := range w.gateways {
 		c.gateways[g.name] = &seen{caught: map[string]bool{}}
 	}
@@ -130,6 +134,13 @@ func (c *checks) committed(g *gateway, r *revision) {
 	if before == nil {
 		return
 	}
+	if was := before.state.Fence; was.Instance != f.Instance && was.Compare(c.knows[c.names[f.Instance]]) > 0 {
+		c.w.note("%s knew no State newer than %s", c.names[f.Instance], c.knows[c.names[f.Instance]])
+		c.overtaken = true
+	}
+	if c.excused() {
+		return
+	}
 	has := map[desired.Key]bool{}
 	for _, lb := range r.state.LoadBalancers {
 		has[lb.Key] = true
@@ -174,10 +185,22 @@ func (c *checks) allowed(g *gateway, r *revision) {
 
 func door(a netip.Addr, port uint16) string { return a.String() + ":" + strconv.Itoa(int(port)) }
 
+// claimed notes whose instance it is.
+func (c *checks) claimed(by *controller, instance string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.names[instance] = by.name
+}
+
+// excused says that what was given to whom may contradict itself from now on, as far as the design knows: etcd was restored, and
+// says again what was so once; or a controller took over a State that it had not read, since another one led in the same
+// milliseconds (loadbalancer/doc.go, known limits).
+func (c *checks) excused() bool { return c.overtaken || c.w.cluster.wasRestored() }
+
 // owners says that no port of an address has two owners on all the disks, also of machines without power, and in all that runs
-// (invariant 8). After etcd was restored, what it says and what was given since may contradict each other for good.
+// (invariant 8).
 func (c *checks) owners() {
-	if c.w.cluster.wasRestored() {
+	if c.excused() {
 		return
 	}
 	owners := map[string]owner{}
@@ -203,7 +226,11 @@ func (c *checks) owners() {
 		}
 		for _, route := range g.machine.Routes() {
 			key, to := keyOf(route.Owner), netip.MustParseAddrPort(route.To)
-			claim(route.To, owner{key, uids[key], to.Addr(), "run by " + g.name, r.state.Fence.Instance})
+			one := owner{key, uids[key], to.Addr(), "run by " + g.name, r.state.Fence.Instance}
+			if one.uid == "" {
+				one.instance = "" // a transaction is under way, and nobody says whose
+			}
+			claim(route.To, one)
 		}
 	}
 }
@@ -271,9 +298,10 @@ func names(machines []*machine.Machine) (all []string) {
 }
 
 // heard judges what a gateway says.
-func (c *checks) heard(g *gateway, verb wire.Verb, reply *wire.Reply) {
+func (c *checks) heard(l *line, verb wire.Verb, reply *wire.Reply) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	g := l.to
 	c.catchUp()
 	s := c.gateways[g.name]
 	confirm := func(f desired.Fence) {
@@ -283,6 +311,11 @@ func (c *checks) heard(g *gateway, verb wire.Verb, reply *wire.Reply) {
 	}
 	if reply.Hello != nil && reply.Hello.Fence != nil {
 		confirm(*reply.Hello.Fence)
+	}
+	if held := c.gateways[g.name].held; verb == wire.VerbState && reply.State != nil && held != nil {
+		if f := held.state.Fence; f.Compare(c.knows[l.from]) > 0 {
+			c.knows[l.from] = f
+		}
 	}
 	if r := reply.Result; r != nil {
 		c.w.note("%s answers %s: %s %s %v %v", g.name, verb, r.Outcome, r.Fence, r.Changes, r.Faults)

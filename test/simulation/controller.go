@@ -90,9 +90,17 @@ func (c *controller) live() {
 		}
 	}
 	c.manager.SetNodes(c.nodes)
-	c.replay()
 	done := make(chan error, 1)
 	c.world.group.Go(func() { done <- c.manager.Run(c.ctx) })
+	select {
+	case err := <-done:
+		c.finish(err)
+		return
+	case <-c.manager.Loaded():
+	}
+	c.look()
+	c.confirm()
+	c.replay()
 	patrol := time.Now()
 	for {
 		select {
@@ -104,7 +112,7 @@ func (c *controller) live() {
 		if c.awake(c.ctx) == nil {
 			c.look()
 		}
-		if c.manager.Loaded(); time.Since(patrol) > 30*time.Second {
+		if time.Since(patrol) > 30*time.Second {
 			patrol = time.Now()
 			c.patrolStatus()
 		}
@@ -165,7 +173,8 @@ func (c *controller) claimed(epoch uint64, instance string) {
 	c.mu.Lock()
 	c.epoch = epoch
 	c.mu.Unlock()
-	c.world.claimed(c, epoch, instance)
+	c.world.note("%s claimed epoch %d", c.name, epoch)
+	c.world.checks.claimed(c, instance)
 }
 
 // look takes over what watches have delivered by now, and says whether it knows a first list.
@@ -200,6 +209,20 @@ func (c *controller) look() bool {
 	}
 	c.known = true
 	return true
+}
+
+// confirm asks the API server itself for Services that are served and not in the first list: that may be an old one.
+func (c *controller) confirm() {
+	api := c.world.cluster
+	api.mu.Lock()
+	defer api.mu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for key, o := range api.objects {
+		if _, served := c.manager.Has(key); served && c.view[key] == nil {
+			c.view[key] = o
+		}
+	}
 }
 
 // replay tells what there is.

@@ -173,7 +173,7 @@ func (l *line) ask(ctx context.Context, verb wire.Verb, request wire.Request) (*
 			return nil, l.failed(errors.New("connection reset"))
 		default:
 		}
-		w.heard(l.to, verb, reply)
+		w.heard(l, verb, reply)
 		if w.cut(l.from, l.to.name) {
 			return nil, l.silence(ctx)
 		}

@@ -36,7 +36,7 @@ func (c *controller) clean(key desired.Key, o *object) error {
 		_, exists = c.manager.Has(key)
 	default: // nobody knows
 	}
-	if exists && (o == nil || o.finalizer) {
+	if exists {
 		if err := c.manager.Delete(c.ctx, key, o != nil && o.spec.keep); err != nil {
 			return err
 		}

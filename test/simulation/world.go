@@ -219,7 +219,7 @@ func (w *world) cutFor(d time.Duration, name string) {
 }
 
 // heard is called with each answer that an agent gives.
-func (w *world) heard(g *gateway, verb wire.Verb, reply *wire.Reply) { w.checks.heard(g, verb, reply) }
+func (w *world) heard(l *line, verb wire.Verb, reply *wire.Reply) { w.checks.heard(l, verb, reply) }
 
 // applying is called around each Apply of a controller.
 func (w *world) applying(l *line) (done func()) { return w.checks.applying(l) }
@@ -227,9 +227,4 @@ func (w *world) applying(l *line) (done func()) { return w.checks.applying(l) }
 // ensured is called when Manager says that a Service is served.
 func (w *world) ensured(c *controller, o *object, addresses []netip.Addr) {
 	w.checks.ensured(c, o, addresses)
-}
-
-// claimed is called when a controller has claimed an epoch.
-func (w *world) claimed(c *controller, epoch uint64, instance string) {
-	w.note("%s claimed epoch %d", c.name, epoch)
 }
