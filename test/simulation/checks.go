@@ -43,6 +43,7 @@ type seen struct {
 	held      *revision
 	confirmed desired.Fence   // that it said it holds
 	caught    map[string]bool // since its boot it held what this other one held, or newer
+	unheard   map[string]bool // since its boot this other one was asked and did not answer
 	tampered  time.Time       // when somebody last did something to its daemons
 }
 
@@ -50,7 +51,7 @@ func newChecks(w *world) *checks {
 	c := &checks{w: w, states: map[string]*revision{}, fences: map[desired.Fence]string{}, gateways: map[string]*seen{},
 		applies: map[string]int{}, knows: map[string]desired.Fence{}, names: map[string]string{}, settled: map[desired.Key]stable{}}
 	for _, g := range w.gateways {
-		c.gateways[g.name] = &seen{caught: map[string]bool{}}
+		c.gateways[g.name] = &seen{caught: map[string]bool{}, unheard: map[string]bool{}}
 	}
 	return c
 }
@@ -138,7 +139,7 @@ func (c *checks) committed(g *gateway, r *revision) {
 		c.w.note("%s knew no State newer than %s", c.names[f.Instance], c.knows[c.names[f.Instance]])
 		c.overtaken = true
 	}
-	if c.excused() {
+	if c.excused() || f.Compare(before.state.Fence) < 0 { // the way back from a commit that failed, told to nobody
 		return
 	}
 	has := map[desired.Key]bool{}
@@ -275,6 +276,13 @@ func (s *seen) notOlder(than *revision) bool {
 	return than == nil || s.held != nil && s.held.state.Fence.Compare(than.state.Fence) >= 0
 }
 
+// unheard notes that a gateway did not answer another one: who cannot ask does not know, and may be current without it.
+func (c *checks) unheard(l *line) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.gateways[l.from].unheard[l.to.name] = true
+}
+
 // took judges transitions: who has booted and was never as new as the one it takes VIPs from must not (invariant 6).
 func (c *checks) took(transitions []machine.Transition) {
 	c.mu.Lock()
@@ -283,7 +291,7 @@ func (c *checks) took(transitions []machine.Transition) {
 		c.w.note("%s is master of %d, from %v", t.By.Name(), t.RouterID, names(t.From))
 		s := c.gateways[t.By.Name()]
 		for _, from := range t.From {
-			if from.Ready() && !s.caught[from.Name()] && !s.notOlder(c.gateways[from.Name()].held) {
+			if from.Ready() && !s.caught[from.Name()] && !s.unheard[from.Name()] && !s.notOlder(c.gateways[from.Name()].held) {
 				c.w.fail(6, "%s booted with an old State and takes the VIPs of instance %d from %s, which has a newer one", t.By.Name(), t.RouterID, from.Name())
 			}
 		}
@@ -349,6 +357,7 @@ func (c *checks) booted(g *gateway) {
 	defer c.mu.Unlock()
 	c.catchUp()
 	clear(c.gateways[g.name].caught)
+	clear(c.gateways[g.name].unheard)
 	c.fresh()
 }
 

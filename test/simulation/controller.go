@@ -33,8 +33,9 @@ type controller struct {
 	known  bool // view and nodes are those of a first list
 	busy   map[desired.Key]bool
 	dirty  map[desired.Key]bool
-	last   map[desired.Key]error // of the newest try
-	paused time.Time             // until then
+	last   map[desired.Key]error  // of the newest try
+	served map[desired.Key]string // whose UID was looked at last
+	paused time.Time              // until then
 	ended  bool
 	epoch  uint64
 }
@@ -43,7 +44,8 @@ type controller struct {
 func (w *world) start() *controller {
 	w.controllers++
 	c := &controller{world: w, name: fmt.Sprintf("controller-%d", w.controllers), view: map[desired.Key]*object{},
-		busy: map[desired.Key]bool{}, dirty: map[desired.Key]bool{}, last: map[desired.Key]error{}}
+		busy: map[desired.Key]bool{}, dirty: map[desired.Key]bool{}, last: map[desired.Key]error{},
+		served: map[desired.Key]string{}}
 	c.ctx, c.cancel = context.WithCancel(w.ctx)
 	var clients []loadbalancer.Gateway
 	for _, g := range w.gateways {

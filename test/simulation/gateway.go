@@ -199,6 +199,9 @@ func (l *line) silence(ctx context.Context) error {
 // failed drops the session.
 func (l *line) failed(err error) error {
 	l.Close()
+	if l.role == wire.RolePeer {
+		l.to.world.checks.unheard(l)
+	}
 	return fmt.Errorf("gateway %s is unreachable: %w", l.to.name, err)
 }
 

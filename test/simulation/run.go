@@ -12,6 +12,8 @@ type Result struct {
 	Violations []Violation
 	// Told is what happened, when it was asked for.
 	Told []string
+	// Excused says that a known limit of the design was met, after which less is demanded.
+	Excused bool
 	// Lasted is the time that passed in the history.
 	Lasted time.Duration
 }
@@ -24,7 +26,8 @@ func Run(ctx context.Context, h History, texts *machine.Texts, trace bool) Resul
 	w.run(h)
 	cancel()
 	w.group.Wait()
+	excused := w.checks.excused()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return Result{Violations: w.violations, Told: w.told, Lasted: time.Since(w.begun)}
+	return Result{Violations: w.violations, Told: w.told, Excused: excused, Lasted: time.Since(w.begun)}
 }

@@ -107,7 +107,8 @@ func (w *world) vipProblems(state *desired.State) (problems []string) {
 func (w *world) serviceProblems(leader *controller, state *desired.State) (problems []string) {
 	add := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
 	for _, lb := range state.LoadBalancers {
-		if o := w.cluster.object(lb.Key); !o.wanted() || o.uid != lb.UID {
+		// A bad one that was made anew has the last good form of its name: Manager.Replay knows no UID of what does not translate.
+		if o := w.cluster.object(lb.Key); !o.wanted() || o.uid != lb.UID && !o.spec.bad() {
 			add("%s (%s) is served and not wanted", lb.Key, lb.UID)
 		}
 	}

@@ -20,7 +20,17 @@ func ipamPools(r netipx.IPRange) []ipam.Pool {
 // sync is one look of the service controller at one Service.
 func (c *controller) sync(key desired.Key) error {
 	c.mu.Lock()
-	o := c.view[key]
+	o, before := c.view[key], c.served[key]
+	c.mu.Unlock()
+	if o != nil && before != "" && before != o.uid { // the library compares the UID with that in its cache
+		if err := c.manager.Delete(c.ctx, key, false); err != nil {
+			return err
+		}
+	}
+	c.mu.Lock()
+	if delete(c.served, key); o.wanted() {
+		c.served[key] = o.uid
+	}
 	c.mu.Unlock()
 	if o.wanted() {
 		return c.ensure(o)
