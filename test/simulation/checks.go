@@ -331,13 +331,16 @@ func (c *checks) heard(l *line, verb wire.Verb, reply *wire.Reply) {
 			confirm(r.Fence)
 			c.true(g, r)
 		}
+		if r.Outcome == wire.RolledBack {
+			c.true(g, r)
+		}
 	}
 	if reply.Refusal != nil {
 		c.w.note("%s refuses %s: %v", g.name, verb, reply.Refusal)
 	}
 }
 
-// true judges an answer that says that a State is true there (invariant 3).
+// true judges an answer that says that a State, the new one or the old one, is true there (invariant 3).
 func (c *checks) true(g *gateway, r *wire.Result) {
 	if time.Since(c.gateways[g.name].tampered) < time.Second {
 		return

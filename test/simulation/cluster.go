@@ -43,6 +43,12 @@ type stored struct {
 	ledger   *loadbalancer.Ledger
 }
 
+// claim is what a Service was told that it is served at.
+type claim struct {
+	addresses []netip.Addr
+	ports     []uint16
+}
+
 // cluster is the API server with its etcd, the nodes and the pods.
 type cluster struct {
 	mu sync.Mutex
@@ -58,7 +64,7 @@ type cluster struct {
 	pods     map[uint16]string
 	ports    map[string]uint16 // uid and port -> NodePort
 	unwanted map[string]time.Time
-	valid    map[string]bool
+	valid    map[string]claim
 	moved    map[string]bool // objects that at some time asked for another address, or with whom to share
 	names    map[string]desired.Key
 	// published are the addresses that statuses named, by uid.
@@ -71,7 +77,7 @@ type cluster struct {
 func newCluster() *cluster {
 	c := &cluster{
 		stored: stored{objects: map[desired.Key]*object{}},
-		pods:   map[uint16]string{}, ports: map[string]uint16{}, unwanted: map[string]time.Time{}, valid: map[string]bool{},
+		pods:   map[uint16]string{}, ports: map[string]uint16{}, unwanted: map[string]time.Time{}, valid: map[string]claim{},
 		moved: map[string]bool{}, names: map[string]desired.Key{}, published: map[string]bool{},
 		sick: map[string]bool{},
 	}

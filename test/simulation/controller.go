@@ -100,8 +100,7 @@ func (c *controller) live() {
 		return
 	case <-c.manager.Loaded():
 	}
-	c.look()
-	c.confirm()
+	c.list()
 	c.replay()
 	patrol := time.Now()
 	for {
@@ -213,17 +212,17 @@ func (c *controller) look() bool {
 	return true
 }
 
-// confirm asks the API server itself for Services that are served and not in the first list: that may be an old one.
-func (c *controller) confirm() {
+// list is the informers' first one. It says what is so now: when it is an old one, what it lacks counts as deleted, and Manager
+// has no way to know better.
+func (c *controller) list() {
 	api := c.world.cluster
 	api.mu.Lock()
 	defer api.mu.Unlock()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for key, o := range api.objects {
-		if _, served := c.manager.Has(key); served && c.view[key] == nil {
-			c.view[key] = o
-		}
+	c.view, c.cursor = maps.Clone(api.objects), len(api.events)
+	for key := range c.view {
+		c.dirty[key] = true
 	}
 }
 

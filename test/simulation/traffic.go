@@ -34,7 +34,7 @@ func (c *checks) ensured(by *controller, o *object, addresses []netip.Addr) {
 	api := c.w.cluster
 	api.mu.Lock()
 	defer api.mu.Unlock()
-	api.valid[o.uid] = true
+	api.valid[o.uid] = claim{addresses, o.spec.ports}
 	now := api.objects[o.key]
 	if now != nil && now.uid == o.uid && len(now.status) > 0 && !slices.Equal(now.status, addresses) &&
 		!c.overtaken && !api.restored && !api.moved[o.uid] {
@@ -50,12 +50,15 @@ func (c *checks) clients() {
 	c.retry()
 	gateways, _ := c.w.calm()
 	for _, o := range c.w.cluster.all() {
-		if !o.wanted() || len(o.status) == 0 || !c.w.cluster.isValid(o.uid) {
+		told := c.w.cluster.told(o.uid)
+		if !o.wanted() || len(o.status) == 0 || !slices.Equal(told.addresses, o.status) {
 			delete(c.settled, o.key)
 			continue
 		}
-		for _, port := range o.spec.ports {
-			c.connect(o, netip.AddrPortFrom(address(o.status), port), gateways)
+		for _, port := range told.ports {
+			if slices.Contains(o.spec.ports, port) {
+				c.connect(o, netip.AddrPortFrom(address(o.status), port), gateways)
+			}
 		}
 	}
 }
@@ -167,7 +170,8 @@ func (w *world) isCut() bool {
 	return len(w.cuts) > 0
 }
 
-func (c *cluster) isValid(uid string) bool {
+// told gives what a Service was told last.
+func (c *cluster) told(uid string) claim {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.valid[uid]

@@ -124,7 +124,8 @@ func (c *cluster) missed(uid string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	_, unwanted := c.unwanted[uid]
-	return !unwanted && c.valid[uid]
+	_, told := c.valid[uid]
+	return told && !unwanted
 }
 
 // wasPublished says that a status named the address at some time.
