@@ -291,7 +291,7 @@ func (c *checks) took(transitions []machine.Transition) {
 		c.w.note("%s is master of %d, from %v", t.By.Name(), t.RouterID, names(t.From))
 		s := c.gateways[t.By.Name()]
 		for _, from := range t.From {
-			if from.Ready() && !s.caught[from.Name()] && !s.unheard[from.Name()] && !s.notOlder(c.gateways[from.Name()].held) {
+			if from.Serves() && from.Ready() && !s.caught[from.Name()] && !s.unheard[from.Name()] && !s.notOlder(c.gateways[from.Name()].held) {
 				c.w.fail(6, "%s booted with an old State and takes the VIPs of instance %d from %s, which has a newer one", t.By.Name(), t.RouterID, from.Name())
 			}
 		}

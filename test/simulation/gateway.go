@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"cloud-provider-haproxy/loadbalancer/agent"
@@ -21,6 +22,7 @@ type gateway struct {
 	name    string
 	machine *machine.Machine
 	power   chan struct{} // has a signal when it went on
+	off     atomic.Bool   // it stays off
 
 	mu    sync.Mutex
 	agent *agent.Agent // nil: none answers
@@ -109,13 +111,15 @@ func (g *gateway) present() (a *agent.Agent, life context.Context, died <-chan s
 
 // powerOn boots the machine, some seconds from now.
 func (g *gateway) powerOn() {
-	if g.world.wait(g.world.ctx, bootTime) != nil || g.machine.On() {
-		return
+	if g.world.wait(g.world.ctx, bootTime) == nil && !g.off.Load() {
+		g.powerOnNow()
 	}
-	g.powerOnNow()
 }
 
 func (g *gateway) powerOnNow() {
+	if g.machine.On() {
+		return
+	}
 	g.machine.PowerOn()
 	g.world.checks.booted(g)
 	g.world.disturb()

@@ -26,8 +26,10 @@ func (w *world) settle() {
 	last := w.gateways[len(w.gateways)-1]
 	switch w.seed % 4 {
 	case 0:
+		last.off.Store(true)
 		last.machine.PowerOff()
 		w.degraded(last)
+		last.off.Store(false)
 		last.powerOnNow()
 	case 1:
 		w.cutFor(time.Hour, "controllers>"+last.name)

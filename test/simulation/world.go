@@ -197,9 +197,7 @@ func (w *world) heal() {
 	}
 	for _, g := range w.gateways {
 		g.machine.Arm(machine.Strike{})
-		if !g.machine.On() {
-			g.powerOnNow()
-		}
+		g.powerOnNow()
 	}
 	w.disturb()
 	w.note("healed")

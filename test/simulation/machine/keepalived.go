@@ -226,6 +226,13 @@ func (m *Machine) Held() []netip.Addr {
 	return m.held()
 }
 
+// Serves says what the agent tells keepalived of HAProxy.
+func (m *Machine) Serves() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.track(aliveFile) > 0
+}
+
 // Ready says what the agent tells keepalived of its freshness.
 func (m *Machine) Ready() bool {
 	m.mu.Lock()
