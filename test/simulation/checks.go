@@ -147,7 +147,7 @@ func (c *checks) committed(g *gateway, r *revision) {
 		has[lb.Key] = true
 	}
 	for _, lb := range before.state.LoadBalancers {
-		if !has[lb.Key] && c.w.cluster.missed(lb.UID) {
+		if !has[lb.Key] && c.w.cluster.missed(lb.UID, c.names[before.state.Fence.Instance]) {
 			c.w.fail(1, "%s holds %s without %s, which was served and which nobody deleted", g.name, f, lb.Key)
 		}
 	}

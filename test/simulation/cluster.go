@@ -47,6 +47,7 @@ type stored struct {
 type claim struct {
 	addresses []netip.Addr
 	ports     []uint16
+	by        map[string]bool // the controllers that ever said so
 }
 
 // cluster is the API server with its etcd, the nodes and the pods.

@@ -83,6 +83,8 @@ func (w *world) problems(without *gateway, degraded bool) (problems []string) {
 			add("%s has no agent", g.name)
 		case held == nil:
 			add("%s has no State", g.name)
+		case degraded && state != nil && held.Fence.Epoch == state.Fence.Epoch && held.Fence.Instance != state.Fence.Instance:
+			return nil // the epoch object was deleted, and whoever would claim a newer one does not reach the gateway
 		case state != nil && held.Fence != state.Fence:
 			add("%s has %s and not %s", g.name, held.Fence, state.Fence)
 		case !g.machine.Ready():

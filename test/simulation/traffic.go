@@ -34,7 +34,12 @@ func (c *checks) ensured(by *controller, o *object, addresses []netip.Addr) {
 	api := c.w.cluster
 	api.mu.Lock()
 	defer api.mu.Unlock()
-	api.valid[o.uid] = claim{addresses, o.spec.ports}
+	tellers := api.valid[o.uid].by
+	if tellers == nil {
+		tellers = map[string]bool{}
+	}
+	tellers[by.name] = true
+	api.valid[o.uid] = claim{addresses, o.spec.ports, tellers}
 	now := api.objects[o.key]
 	if now != nil && now.uid == o.uid && len(now.status) > 0 && !slices.Equal(now.status, addresses) &&
 		!c.overtaken && !api.restored && !api.moved[o.uid] {

@@ -119,13 +119,13 @@ func describe(s *desired.State) string {
 	return strings.Join(parts, " ")
 }
 
-// missed says that somebody misses an object that is not served: he was told that it is, and it was wanted ever since.
-func (c *cluster) missed(uid string) bool {
+// missed says that somebody misses an object that is not served: this controller told him that it is, and it was wanted ever
+// since. What a round had not brought to its end may go again while a fault is searched for.
+func (c *cluster) missed(uid, controller string) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	_, unwanted := c.unwanted[uid]
-	_, told := c.valid[uid]
-	return told && !unwanted
+	return c.valid[uid].by[controller] && !unwanted
 }
 
 // wasPublished says that a status named the address at some time.
