@@ -29,7 +29,7 @@ type checks struct {
 	names     map[string]string
 	overtaken bool
 	sessions  []*session
-	clients_  int
+	dialed    int
 	settled   map[desired.Key]stable
 }
 

@@ -25,8 +25,8 @@
 //     another Service's, nor reach its pods, nor stand in a slot that has become another one's, however long it retries.
 //
 // What is a model, and so proves nothing of the real thing: package provider with its informers and the service controller
-// (controller.go, sync.go: Manager's contract, RetryErrors, finalizers, one UID per name); package provider takes a second a
-// start. SSH (a call with a latency that the seed draws; frames are not encoded), signatures (a word), VRRP's clock (ticks of an
+// (controller.go, sync.go: Manager's contract, RetryErrors, finalizers, one UID per name). SSH
+// (a call with a latency that the seed draws; frames are not encoded), signatures (a word), VRRP's clock (ticks of an
 // advert), fsync (Host promises it: what has returned is on the disk). Not simulated: probes, dual stack, UDP, pools that change,
 // drains, the control plane, several agents' releases. NodePorts are never given twice.
 //

@@ -16,7 +16,6 @@ type session struct {
 	uid     string
 	at      *gateway
 	begun   time.Time
-	retries int
 	reached bool
 }
 
@@ -73,8 +72,8 @@ func (c *checks) connect(o *object, to netip.AddrPort, calm time.Duration) {
 	held, served := 0, 0
 	why := []string{}
 	for _, g := range c.w.gateways {
-		c.clients_++
-		client := netip.AddrPortFrom(netip.MustParseAddr("198.51.100.200"), uint16(1024+c.clients_%60000))
+		c.dialed++
+		client := netip.AddrPortFrom(netip.MustParseAddr("198.51.100.200"), uint16(1024+c.dialed%60000))
 		s, refusal := g.machine.Connect(client, to)
 		if refusal != machine.NotHeld {
 			held++
