@@ -60,6 +60,10 @@
 // before a round (the first Service would wait for nothing); hail before a probe (a gateway that is busy would be left out);
 // a second gateway that is asked when the first is late (a second lost, for fewer frames).
 //
-// Known limit: a gateway that is away during Load and has the only State with an address that was never published. The
-// peers hand each other newer States, so this takes a pair cut in two and a controller that ends in that moment.
+// What the gateways hold is read at Load and again right before the first round (readAgain): in between another controller may
+// have led, and a gateway that was away may be back. test/simulation had Services swap their addresses that way.
+//
+// Known limits: a gateway that is away during Load and has the only State with an address that was never published. The
+// peers hand each other newer States, so this takes a pair cut in two and a controller that ends in that moment. And what
+// another controller pushes in the milliseconds between the second reading and our first push is not seen.
 package loadbalancer

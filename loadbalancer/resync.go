@@ -84,6 +84,9 @@ func (m *Manager) turn(ctx context.Context, reason string, again bool) error {
 		}
 		return err
 	}
+	if m.takesOver() {
+		m.readAgain(ctx)
+	}
 	if !m.takeOver() {
 		return nil // Replay and SetNodes wake us
 	}

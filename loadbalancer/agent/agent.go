@@ -143,6 +143,12 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	a.log.Info("serving", "gateway", a.config.Gateway, "socket", a.config.Paths.Socket)
+	return a.live(ctx, func(ctx context.Context) error { return a.serve(ctx, listener) })
+}
+
+// live recovers, then serves and watches until ctx ends.
+func (a *Agent) live(ctx context.Context, serve func(context.Context) error) error {
 	// Sessions that come now wait for this first transaction.
 	a.writing <- struct{}{}
 	group, ctx := errgroup.WithContext(ctx)
@@ -151,7 +157,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		a.recover(ctx)
 		return nil
 	})
-	group.Go(func() error { return a.serve(ctx, listener) })
+	group.Go(func() error { return serve(ctx) })
 	group.Go(func() error { a.watchHAProxy(ctx); return nil })
 	group.Go(func() error { a.watchDaemons(ctx); return nil })
 	group.Go(func() error { a.watchDrift(ctx); return nil })
@@ -162,8 +168,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err := notify(a.notify, "READY=1"); err != nil {
 		a.log.Warn("telling systemd that the agent is ready", "error", err)
 	}
-	a.log.Info("serving", "gateway", a.config.Gateway, "socket", a.config.Paths.Socket)
-	err = group.Wait()
+	err := group.Wait()
 	// Sessions end with serve, but a transaction begun by the watcher may be the last one.
 	a.writing <- struct{}{}
 	return err

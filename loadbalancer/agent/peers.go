@@ -20,6 +20,9 @@ const (
 	// patienceVisited is patience while a controller has a session here. It stops a rollout at the first gateway that fails,
 	// to spare the others (DESIGN.md invariant 11); and if it hangs with its session open, nobody waits for it longer.
 	patienceVisited = time.Minute
+	// answerGood is how old an answer may be that confirms our State. Everybody is asked at once, and while one is silent, up
+	// to helloLimit, another one may get a newer State.
+	answerGood = time.Second
 )
 
 // peers are the other gateways as the loop in followPeers knows them.
@@ -258,7 +261,7 @@ func (p *peers) agreeing(held *desired.Fence) []string {
 	defer p.mu.Unlock()
 	var agree []string
 	for _, one := range p.all {
-		if !one.answered {
+		if !one.answered || time.Since(one.heard) > answerGood {
 			continue
 		}
 		switch one.compare(fencingPeer(p.orphaned, held, one.fence)) {
