@@ -234,7 +234,8 @@ func (m *Manager) Has(key desired.Key) (addresses []netip.Addr, ok bool) {
 		return slices.Clone(going.addresses), true
 	}
 	_, wanted := m.services[key]
-	wanted = wanted || m.unwritten[key]
+	// What was replayed is about to be served: whoever deletes it meanwhile has to tell us.
+	wanted = wanted || m.unwritten[key] || slices.ContainsFunc(m.replays, func(r Replay) bool { return r.Key == key })
 	lb := m.goodBy[key]
 	if !wanted && (m.replayed || lb == nil) {
 		return nil, false

@@ -56,6 +56,21 @@ func TestTakeOverReadsAGatewayThatIsBack(t *testing.T) {
 	})
 }
 
+// Found by test/simulation (seed 31126): a Service that was deleted between Replay and the first round was served for ever,
+// because Has said that there was nothing to delete.
+func TestHasKnowsWhatIsReplayed(t *testing.T) {
+	s := newSite(t, "192.0.2.10-192.0.2.19", "east", "west")
+	m := s.newManager()
+	a := web("a", 80)
+	m.Replay([]loadbalancer.Replay{{Key: key("a"), Service: &a}})
+	if _, ok := m.Has(key("a")); !ok {
+		t.Error("it is not known")
+	}
+	if _, ok := m.Has(key("b")); ok {
+		t.Error("another one is known")
+	}
+}
+
 // takesOver lets a Manager that has loaded begin with Services whose statuses say nothing, and gives what the last of them has.
 func (s *site) takesOver(m *loadbalancer.Manager, services ...loadbalancer.Service) *loadbalancer.Ensured {
 	s.t.Helper()
