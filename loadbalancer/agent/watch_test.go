@@ -154,8 +154,8 @@ func TestOneMissIsNoDeath(t *testing.T) {
 			a := started(t, m)
 			a.haproxy = &missing{machine: m, every: 2, miss: miss}
 			m.files[alive] = "100\n"
-			watching(t, a.watchHAProxy)
 			m.log = nil
+			watching(t, a.watchHAProxy)
 			time.Sleep(10 * time.Second)
 			synctest.Wait()
 			if m.did("write " + alive) {
