@@ -97,10 +97,10 @@ func (m *machine) counts() (counts []ipam.Count) {
 func (m *machine) count(c *ipam.Count, address netip.Addr) {
 	_, excluded := m.excluded[address]
 	_, quarantined := m.quarantined[address]
-	if !excluded {
+	parts := m.parts[address]
+	if !excluded || len(parts) > 0 {
 		c.Size++
 	}
-	parts := m.parts[address]
 	switch {
 	case slices.ContainsFunc(parts, func(p part) bool { return !p.releasing }):
 		c.Assigned++
