@@ -49,7 +49,7 @@ type asking struct {
 	record  *record
 	request Request
 	sharing Sharing
-	// repeats says that owner had the address before: the namespace rule decides who may join, not who may stay.
+	// repeats says that owner claims what it had before.
 	repeats bool
 }
 

@@ -2,6 +2,7 @@ package ipam
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -85,7 +86,7 @@ func (a *Allocator) against(q *asking, held bool, s seat, t tenant) problem {
 			return keyStays
 		case t.sharing.Key != q.sharing.Key:
 			return otherKey
-		case !held && !q.repeats && t.record.owner.Namespace != q.owner.Namespace && !s.sharedAcrossNamespaces():
+		case !held && !a.had(q, s) && t.record.owner.Namespace != q.owner.Namespace && !s.sharedAcrossNamespaces():
 			return otherNamespace
 		case overlap(q.sharing.Ports, t.sharing.Ports):
 			return samePorts
@@ -102,6 +103,11 @@ func (a *Allocator) against(q *asking, held bool, s seat, t tenant) problem {
 		}
 	}
 	return fits
+}
+
+// had says whether q was at the address of s before: the namespace rule decides who may join, not who may stay or come back.
+func (a *Allocator) had(q *asking, s seat) bool {
+	return q.repeats || slices.Contains(a.reservedFor[q.owner], s.address)
 }
 
 // explain completes "address 192.0.2.1 cannot be shared with Service default/web: ...".

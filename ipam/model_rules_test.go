@@ -8,7 +8,7 @@ import (
 )
 
 // conflicts gives the kinds of errors that other owners' parts of address are reason for; none: owner can have it. What it
-// repeats to have, the namespace rule does not keep from it.
+// repeats to have, or is reserved for it, the namespace rule does not keep from it.
 func (m *model) conflicts(owner ipam.Owner, address netip.Addr, sharing ipam.Sharing, repeats bool) (kinds []string) {
 	own, held := m.find(owner, address, false)
 	if held && own.key == sharing.Key && slices.Equal(own.ports, sharing.Ports) {
@@ -22,7 +22,7 @@ func (m *model) conflicts(owner ipam.Owner, address netip.Addr, sharing ipam.Sha
 			kinds = append(kinds, "TakenError")
 		case sharing.Key == "",
 			!other.releasing && other.key != sharing.Key,
-			!other.releasing && !held && !repeats && other.owner.Namespace != owner.Namespace && (pool == nil || !pool.shares),
+			!other.releasing && !held && !repeats && !slices.Contains(m.reservers(address), owner) && other.owner.Namespace != owner.Namespace && (pool == nil || !pool.shares),
 			overlap(other.ports, sharing.Ports):
 			kinds = append(kinds, "SharingError")
 		}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"cloud-provider-haproxy/loadbalancer"
+	"cloud-provider-haproxy/loadbalancer/desired"
 )
 
 // TestSharersGone: one of two sharers was deleted, and the other one while no controller ran. Who comes back alone may not have
@@ -84,5 +85,49 @@ func TestPublishedSharersWithoutAState(t *testing.T) {
 				t.Errorf("%s has %s", service.LoadBalancer.Key, got)
 			}
 		}
+	})
+}
+
+// TestSharerIsKeptAcrossNamespaces: its pool shares no address across namespaces any more, but this one waits for it.
+func TestSharerIsKeptAcrossNamespaces(t *testing.T) {
+	for _, restarts := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			s := newSite(t, "10.0.0.1-10.0.0.9", "gw1")
+			s.settings.Pools[0].ShareAcrossNamespaces = true
+			c := s.start()
+			a, b := sharing(web("a", 80), "k"), sharing(web("b", 443), "k")
+			b.LoadBalancer.Key.Namespace = "other"
+			s.ensure(c, a)
+			s.ensure(c, b)
+			_ = c.Delete(t.Context(), b.LoadBalancer.Key, true)
+			s.settings.PoolSettings = poolsOf(t, map[string]string{"default": "10.0.0.1-10.0.0.9"})
+			if err := c.SetPools(s.settings.PoolSettings); err != nil {
+				t.Fatal(err)
+			}
+			if restarts {
+				_ = c.stop()
+				c = s.start(replayed(a, "10.0.0.1"))
+			}
+			defer func() { _ = c.stop() }()
+			if got := s.ensure(c, b).Addresses[0].String(); got != "10.0.0.1" {
+				t.Errorf("b has %s, want what was kept for it", got)
+			}
+		})
+	}
+}
+
+// TestPoolIsNotToldAsFull: an address in use that becomes a node's takes nothing from the others.
+func TestPoolIsNotToldAsFull(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "10.0.0.1-10.0.0.3", "gw1")
+		c := s.start()
+		defer c.stop()
+		s.ensure(c, web("a", 80))
+		c.SetNodes([]desired.Node{workerNode, {Name: "n2", Addresses: addresses("10.0.0.1")}})
+		s.ensure(c, web("b", 80))
+		if n := c.Pools()[0]; n.Used() != 2 || n.Size != 3 {
+			t.Errorf("%+v, and one is free", n)
+		}
+		s.ensure(c, web("c", 80))
 	})
 }
