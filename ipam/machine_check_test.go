@@ -60,7 +60,7 @@ func (m *machine) holders(t *rapid.T, address netip.Addr) (all []ipam.Holder) {
 				t.Fatalf("%s is of %+v and %+v", address, other, p)
 			}
 		}
-		all = append(all, ipam.Holder{Owner: p.owner, Releasing: p.releasing, Sharing: ipam.Sharing{Key: p.key, Ports: p.ports}})
+		all = append(all, ipam.Holder{Owner: p.owner, Releasing: p.releasing, Sharing: ipam.Sharing{Key: p.key, Keyless: p.keyless, Ports: p.ports}})
 	}
 	slices.SortStableFunc(all, func(x, y ipam.Holder) int {
 		return cmp.Or(x.Owner.Compare(y.Owner), cmp.Compare(btoi(x.Releasing), btoi(y.Releasing)))

@@ -117,7 +117,7 @@ func (m *Manager) reservationConcern(e *ReservationError, parties ...desired.Key
 func (m *Manager) holdersBeside(address netip.Addr, owners []desired.Key) (others []desired.Key, sharing bool) {
 	for _, holder := range m.addresses.Holders(address) {
 		if key := desired.Key(holder.Owner); !holder.Releasing && !slices.Contains(owners, key) {
-			others, sharing = append(others, key), holder.Sharing.Key != ""
+			others, sharing = append(others, key), holder.Sharing.Key != "" || holder.Sharing.Keyless
 		}
 	}
 	return others, sharing

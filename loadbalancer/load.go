@@ -203,13 +203,14 @@ func (m *Manager) servedTerms() map[hold]ipam.Sharing {
 			terms[h] = ipam.Sharing{}
 		case m.goodBy[h.owner] != nil && slices.Contains(m.goodBy[h.owner].Addresses, h.address):
 			t.Key = mostOf(all)
+			t.Keyless = t.Key == ""
 			terms[h] = t
 		}
 	}
 	return terms
 }
 
-// mostOf gives the key that most of the Services at one address ask for: they had the same one.
+// mostOf gives the key that most of the Services at one address ask for: they had the same one. None: they have no key any more.
 func mostOf(keys []string) (most string) {
 	times := map[string]int{}
 	for _, key := range keys {
@@ -222,7 +223,7 @@ func mostOf(keys []string) (most string) {
 			most = key
 		}
 	}
-	return cmp.Or(most, "their former key")
+	return most
 }
 
 func (m *Manager) claimPublished(replay Replay, terms map[hold]ipam.Sharing) (notices []notice) {
