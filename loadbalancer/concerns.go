@@ -42,7 +42,7 @@ func (m *Manager) tellConcerns() {
 	}
 	var notices []notice
 	var general []error
-	for _, c := range append(m.strays(), m.unmetReservations()...) {
+	for _, c := range slices.Concat(m.strays(), m.keyless(), m.unmetReservations()) {
 		for _, key := range c.services {
 			if isNew(c, key.String()) {
 				notices = append(notices, notice{key, c.err})
@@ -71,6 +71,27 @@ func (m *Manager) strays() (all []concern) {
 		}
 	}
 	slices.SortStableFunc(all, func(a, b concern) int { return a.services[0].Compare(b.services[0]) })
+	return all
+}
+
+// keyless are the addresses that Services share of which not all have a key, in the order of addresses.
+func (m *Manager) keyless() (all []concern) {
+	sharers := map[netip.Addr][]desired.Key{}
+	for _, key := range m.keys() {
+		for _, address := range m.addresses.Addresses(ipam.Owner(key)) {
+			for _, holder := range m.addresses.Holders(address) {
+				if holder.Sharing.Keyless {
+					sharers[address] = append(sharers[address], key)
+					break
+				}
+			}
+		}
+	}
+	for _, address := range sortedAddresses(sharers) {
+		if services := sharers[address]; len(services) > 1 {
+			all = append(all, concern{services: services, err: &KeylessError{Address: address, Services: services}})
+		}
+	}
 	return all
 }
 

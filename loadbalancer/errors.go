@@ -116,6 +116,17 @@ func (e *KeptError) Error() string {
 
 func (e *KeptError) Unwrap() error { return e.Err }
 
+// KeylessError says that Services share an address although not all of them have a sharing key.
+type KeylessError struct {
+	Address  netip.Addr
+	Services []desired.Key
+}
+
+func (e *KeylessError) Error() string {
+	return fmt.Sprintf("address %s is shared by %s, which have no sharing key in common: they keep it, each with ports of its own, and "+
+		"no other Service can join; give all of them the same one (annotation allow-shared-ip)", e.Address, services(e.Services))
+}
+
 // ReservationError says that a Service does not get, or has not got, the address that is reserved for it.
 type ReservationError struct {
 	Address netip.Addr

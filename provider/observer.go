@@ -76,10 +76,13 @@ func noticeReason(err error) string {
 		outside  *ipam.OutsideError
 		excluded *ipam.ExcludedError
 		reserved *loadbalancer.ReservationError
+		keyless  *loadbalancer.KeylessError
 	)
 	switch {
 	case errors.As(err, &reserved):
 		return "AddressReserved"
+	case errors.As(err, &keyless):
+		return "AddressShared"
 	case errors.As(err, &conflict):
 		return "AddressConflict"
 	case errors.As(err, &taken), errors.As(err, &sharing):

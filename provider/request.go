@@ -178,13 +178,11 @@ func (d *draft) sharing(svc *v1.Service, around circumstances) {
 }
 
 // sharing is known also of a Service that is faulty otherwise: the key, and the ports of all protocols, also of those
-// that are not served yet, so that they are free when they are.
+// that are not served yet, so that they are free when they are. kube-vip lets Services share an address without a key, as long
+// as their ports differ (https://kube-vip.io/docs/usage/kubernetes-services/): where its annotations are read they stay together.
 func (p *policy) sharing(svc *v1.Service) ipam.Sharing {
 	key := strings.TrimSpace(p.ask(svc, AllowSharedIP).value)
-	if key == "" {
-		return ipam.Sharing{}
-	}
-	sharing := ipam.Sharing{Key: key}
+	sharing := ipam.Sharing{Key: key, Keyless: key == "" && p.foreign}
 	for _, port := range svc.Spec.Ports {
 		protocol := string(cmp.Or(port.Protocol, v1.ProtocolTCP))
 		sharing.Ports = append(sharing.Ports, ipam.Port{Protocol: protocol, Number: uint16(port.Port)})
