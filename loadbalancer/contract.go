@@ -82,7 +82,7 @@ type Observer interface {
 	// ServiceNotice tells what a Service's owner should know and no Ensure returns: *ServiceFaultError of a Service
 	// that nobody ensured just now, *ipam.TakenError and *ipam.SharingError of a published address that another Service
 	// holds, *ipam.OutsideError and *ipam.ExcludedError of one that is kept (in a *KeptError, once an hour), *ReservationError,
-	// *KeylessError,
+	// *KeylessError, *PoolError (in a *KeptError),
 	// *ConflictError of one that somebody else on the network answers for.
 	ServiceNotice(desired.Key, error)
 	// Notice tells what concerns no single Service: *ProxyARPError, *LedgerError, *ReservationError.
@@ -129,7 +129,11 @@ type Settings struct {
 type Service struct {
 	// LoadBalancer has no Addresses yet.
 	LoadBalancer desired.LoadBalancer
-	Request      ipam.Request
+	// Request.Moves holds when the Service has changed Named while we watched. An address never changes because somebody edits
+	// the pools, nor at a restart, when nobody knows what Named was.
+	Request ipam.Request
+	// Named is what the Service says of pools (annotation address-pool).
+	Named string
 	// Published are the addresses in the Service's status.
 	Published []netip.Addr
 	// Keep reserves the addresses for the Service when it is deleted (annotation keep-ip).

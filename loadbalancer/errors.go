@@ -116,6 +116,19 @@ func (e *KeptError) Error() string {
 
 func (e *KeptError) Unwrap() error { return e.Err }
 
+// PoolError says that the address of a Service lies in a pool that the Service does not name, although it names some.
+type PoolError struct {
+	Address netip.Addr
+	Pool    string
+	Named   []string
+}
+
+func (e *PoolError) Error() string {
+	return fmt.Sprintf("address %s lies in pool %s, and the Service names %s (annotation address-pool): the pools were changed, or the "+
+		"annotation while no controller ran; to move the Service, take that annotation off and set it again, or request an address "+
+		"(annotation load-balancer-ips)", e.Address, e.Pool, strings.Join(e.Named, ", "))
+}
+
 // KeylessError says that Services share an address although not all of them have a sharing key.
 type KeylessError struct {
 	Address  netip.Addr

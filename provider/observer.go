@@ -77,12 +77,15 @@ func noticeReason(err error) string {
 		excluded *ipam.ExcludedError
 		reserved *loadbalancer.ReservationError
 		keyless  *loadbalancer.KeylessError
+		pool     *loadbalancer.PoolError
 	)
 	switch {
 	case errors.As(err, &reserved):
 		return "AddressReserved"
 	case errors.As(err, &keyless):
 		return "AddressShared"
+	case errors.As(err, &pool):
+		return "AddressOfAnotherPool"
 	case errors.As(err, &conflict):
 		return "AddressConflict"
 	case errors.As(err, &taken), errors.As(err, &sharing):

@@ -112,6 +112,9 @@ func (d *draft) pools(svc *v1.Service, around circumstances) {
 	}
 	request.Pools = []string{}
 	d.named = d.names(ask)
+	if !ask.foreign {
+		d.service.Named = strings.Join(d.named, ",")
+	}
 	var refused []string
 	for _, name := range d.named {
 		if why := around.policy.refuse(name, svc, around.namespace); why != "" {
