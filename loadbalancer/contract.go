@@ -82,10 +82,11 @@ type Observer interface {
 	// ServiceNotice tells what a Service's owner should know and no Ensure returns: *ServiceFaultError of a Service
 	// that nobody ensured just now, *ipam.TakenError and *ipam.SharingError of a published address that another Service
 	// holds, *ipam.OutsideError and *ipam.ExcludedError of one that is kept (in a *KeptError, once an hour), *ReservationError,
-	// *KeylessError, *PoolError (in a *KeptError),
+	// *KeylessError, *PoolError (in a *KeptError), *IdleEntryError,
 	// *ConflictError of one that somebody else on the network answers for.
 	ServiceNotice(desired.Key, error)
-	// Notice tells what concerns no single Service: *ProxyARPError, *LedgerError, *ReservationError.
+	// Notice tells what concerns no single Service: *ProxyARPError, *LedgerError, *ReservationError,
+	// *IdleEntryError.
 	Notice(error)
 }
 

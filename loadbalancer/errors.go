@@ -185,6 +185,20 @@ func services(keys []desired.Key) string {
 	return "Services " + join(keys)
 }
 
+// IdleEntryError says that somebody keeps an address in the ledger for a Service that exists.
+type IdleEntryError struct {
+	Address netip.Addr
+	Owner   desired.Key
+	Has     []netip.Addr
+	Ledger  string
+}
+
+func (e *IdleEntryError) Error() string {
+	return fmt.Sprintf("the entry that keeps %s for Service %s in %s is taken off: that Service exists and has %s; to move it request the "+
+		"address for it (annotation load-balancer-ips), to keep what it has when it is deleted annotate it with keep-ip", e.Address, e.Owner,
+		e.Ledger, join(e.Has))
+}
+
 // AdvisedError is why a Service gets no address, with what else is known of that.
 type AdvisedError struct {
 	Err    error

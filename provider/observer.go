@@ -78,9 +78,10 @@ func noticeReason(err error) string {
 		reserved *loadbalancer.ReservationError
 		keyless  *loadbalancer.KeylessError
 		pool     *loadbalancer.PoolError
+		idle     *loadbalancer.IdleEntryError
 	)
 	switch {
-	case errors.As(err, &reserved):
+	case errors.As(err, &reserved), errors.As(err, &idle):
 		return "AddressReserved"
 	case errors.As(err, &keyless):
 		return "AddressShared"
@@ -105,6 +106,7 @@ func (o *observer) Notice(err error) {
 		proxyARP *loadbalancer.ProxyARPError
 		ledger   *loadbalancer.LedgerError
 		reserved *loadbalancer.ReservationError
+		idle     *loadbalancer.IdleEntryError
 	)
 	kind, reason := v1.EventTypeWarning, "AddressNotice"
 	switch {
@@ -115,7 +117,7 @@ func (o *observer) Notice(err error) {
 		}
 	case errors.As(err, &ledger):
 		reason = "AddressLedger"
-	case errors.As(err, &reserved):
+	case errors.As(err, &reserved), errors.As(err, &idle):
 		reason = "AddressReserved"
 	}
 	o.recorder.Event(o.subject.reference(), kind, reason, err.Error())
