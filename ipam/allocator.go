@@ -49,9 +49,11 @@ type asking struct {
 	record  *record
 	request Request
 	sharing Sharing
-	// repeats says that owner had the address before: the namespace rule decides who may join, not who may stay.
+	// repeats says that owner claims what it had before.
 	repeats bool
 }
+
+func (q *asking) holds(s seat) bool { return q.record != nil && q.record.holds(s.address) }
 
 // Allocate gives owner addresses, one for each family of the request, in the order of its families. An owner that has
 // an address keeps it, unless it requests another one or Moves; what it no longer asks for becomes releasing, and so do
@@ -64,6 +66,7 @@ func (a *Allocator) Allocate(owner Owner, request Request) ([]netip.Addr, error)
 		return nil, err
 	}
 	hash := a.owners.hash(owner)
+	request.Sharing.Keyless = false
 	q := asking{owner: owner, record: a.owners.get(owner, hash), request: request, sharing: request.Sharing.normal()}
 	var wanted [2]seat
 	addresses := make([]netip.Addr, 0, len(asked))
@@ -87,7 +90,7 @@ func (a *Allocator) Allocate(owner Owner, request Request) ([]netip.Addr, error)
 			a.depart(q.record, a.seat(held))
 		}
 		if s.address.IsValid() {
-			a.hold(q.record, s, q.sharing)
+			a.hold(q.record, s, a.sharingAt(&q, s))
 		}
 	}
 	return addresses, nil

@@ -152,7 +152,8 @@ func TestRefusals(t *testing.T) {
 		text    string
 	}{
 		{"taken", ipam.Request{Addresses: []netip.Addr{addr("192.0.2.0")}}, new(ipam.TakenError),
-			"address 192.0.2.0 is held by Service default/web; request another address, or take it from that Service"},
+			"address 192.0.2.0 is held by Service default/web; request another address, take it from that Service, or give both the same sharing " +
+				"key (annotation allow-shared-ip) and different ports"},
 		{"outside", ipam.Request{Addresses: []netip.Addr{addr("203.0.113.9")}}, new(ipam.OutsideError),
 			"address 203.0.113.9 is in no pool (a: 192.0.2.0-192.0.2.4, 192.0.2.6-192.0.2.7; " +
 				"b: 198.51.100.0-198.51.100.7); request one of these, or add it to a pool"},

@@ -36,8 +36,7 @@ type block struct {
 	freed queue
 
 	assigned, releasing uint64
-	// excluded counts the numbers that are excluded at run time, whoever uses them; quarantined and reserved those that
-	// are nothing else.
+	// excluded, quarantined and reserved count the numbers that nobody uses by the first of these marks that they have.
 	excluded, quarantined, reserved uint64
 }
 

@@ -2,6 +2,7 @@ package ipam
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -37,7 +38,7 @@ func (a *Allocator) conflict(q *asking, s seat) error {
 		if problem == isTaken || problem == isReleasing {
 			return &TakenError{Address: s.address, Holder: holder, Key: q.sharing.Key}
 		}
-		text := problem.explain(q.sharing, holder.Sharing)
+		text := problem.explain(a.sharingAt(q, s), holder.Sharing)
 		if problem == keyStays {
 			text = fmt.Sprintf("the sharing key %q cannot change while it is shared with %s; keep the key, or request another "+
 				"address", holder.Sharing.Key, a.others(q.record, s))
@@ -60,48 +61,65 @@ func (a *Allocator) others(r *record, s seat) string {
 
 // obstacle gives the first of the others that keeps q from the address of s.
 func (a *Allocator) obstacle(q *asking, s seat, tenants []tenant) (tenant, problem) {
-	held := q.record != nil && q.record.holds(s.address)
-	if held && tenants[tenancy(tenants, q.record)].sharing.equal(q.sharing) {
+	wanted := a.sharingAt(q, s)
+	if q.holds(s) && tenants[tenancy(tenants, q.record)].sharing.equal(wanted) {
 		return tenant{}, fits // what it has it keeps, also when its pool would not allow that any more
 	}
 	for _, t := range tenants {
 		if t.record == q.record {
 			continue
 		}
-		if p := a.against(q, held, s, t); p != fits {
+		if p := a.against(q, wanted, s, t); p != fits {
 			return t, p
 		}
 	}
 	return tenant{}, fits
 }
 
-// against says what keeps q from the address of s beside t.
-func (a *Allocator) against(q *asking, held bool, s seat, t tenant) problem {
+// against says what keeps q, on the terms of wanted, from the address of s beside t.
+func (a *Allocator) against(q *asking, wanted Sharing, s seat, t tenant) problem {
+	held := q.holds(s)
 	if t.record.holds(s.address) {
+		sameTerms := t.sharing.Key == wanted.Key && t.sharing.Keyless == wanted.Keyless
 		switch {
-		case t.sharing.Key == "" || q.sharing.Key == "" && !held:
+		case t.sharing.alone() || wanted.alone() && !held:
 			return isTaken
-		case t.sharing.Key != q.sharing.Key && held:
+		case sameTerms || (t.sharing.Keyless || wanted.Keyless) && (held || q.repeats):
+		case t.sharing.Keyless || wanted.Keyless:
+			return isTaken
+		case held && !a.keyless(q, s):
 			return keyStays
-		case t.sharing.Key != q.sharing.Key:
+		default:
 			return otherKey
-		case !held && !q.repeats && t.record.owner.Namespace != q.owner.Namespace && !s.sharedAcrossNamespaces():
+		}
+		switch {
+		case !a.had(q, s) && t.record.owner.Namespace != q.owner.Namespace && !s.sharedAcrossNamespaces():
 			return otherNamespace
-		case overlap(q.sharing.Ports, t.sharing.Ports):
+		case overlap(wanted.Ports, t.sharing.Ports):
 			return samePorts
 		}
 	}
 	if d := a.departing(t.record, s.address); d != nil {
 		switch {
-		case len(d.ports) == 0 || q.sharing.Key == "" && !held:
+		case len(d.ports) == 0 || wanted.alone() && !held:
 			return isReleasing
-		case q.sharing.Key == "":
+		case wanted.alone():
 			return keyReturns
-		case overlap(q.sharing.Ports, d.ports):
+		case overlap(wanted.Ports, d.ports):
 			return portsReturn
 		}
 	}
 	return fits
+}
+
+// keyless says whether q has the address of s without a key beside others.
+func (a *Allocator) keyless(q *asking, s seat) bool {
+	return slices.ContainsFunc(a.shared[s.address], func(t tenant) bool { return t.record == q.record && t.sharing.Keyless })
+}
+
+// had says whether q was at the address of s before: the namespace rule decides who may join, not who may stay or come back.
+func (a *Allocator) had(q *asking, s seat) bool {
+	return q.repeats || q.holds(s) || a.departing(q.record, s.address) != nil || slices.Contains(a.reservedFor[q.owner], s.address)
 }
 
 // explain completes "address 192.0.2.1 cannot be shared with Service default/web: ...".
@@ -113,6 +131,10 @@ func (p problem) explain(wanted, other Sharing) string {
 	case otherNamespace:
 		return "it is of another namespace, and the pool does not share addresses across namespaces; use another address"
 	case samePorts:
+		if wanted.Keyless {
+			return fmt.Sprintf("it has %s too; use other ports, and the same sharing key for both (annotation allow-shared-ip), or "+
+				"another address", common)
+		}
 		return fmt.Sprintf("it has %s too; use other ports, or another address", common)
 	case portsReturn:
 		return fmt.Sprintf("its %s is still on the way back, for a gateway that is away may serve it; %s", common, releasingRemedy)

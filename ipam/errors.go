@@ -101,20 +101,24 @@ func (e *ExcludedError) Error() string {
 type TakenError struct {
 	Address netip.Addr
 	Holder  Holder
-	// Key is the sharing key of who asked; the holder's is Holder.Sharing.Key. At most one of the two has one.
+	// Key is the sharing key of who asked; the holder's is Holder.Sharing.Key. One of the two has none.
 	Key string
 }
 
 func (e *TakenError) Error() string {
-	remedy := "request another address, or take it from that Service"
+	const remedies = "request another address, or take it from that Service"
+	remedy := "request another address, take it from that Service, or give both the same sharing key (annotation allow-shared-ip) " +
+		"and different ports"
 	switch {
 	case e.Holder.Releasing:
 		return fmt.Sprintf("address %s is being released by Service %s: a gateway that is away may still hold it; %s",
 			e.Address, e.Holder.Owner, releasingRemedy)
 	case e.Key != "":
-		remedy = fmt.Sprintf("that Service has no sharing key, so that it shares with nobody: give it the key %q too, or %s", e.Key, remedy)
+		remedy = fmt.Sprintf("that Service has no sharing key, so that it shares with nobody: give it the key %q too, or %s",
+			e.Key, remedies)
 	case e.Holder.Sharing.Key != "":
-		remedy = fmt.Sprintf("to share it, use that Service's sharing key, %q, and other ports, or %s", e.Holder.Sharing.Key, remedy)
+		remedy = fmt.Sprintf("to share it, use that Service's sharing key, %q, and other ports, or %s",
+			e.Holder.Sharing.Key, remedies)
 	}
 	return fmt.Sprintf("address %s is held by Service %s; %s", e.Address, e.Holder.Owner, remedy)
 }

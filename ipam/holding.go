@@ -34,8 +34,8 @@ type Released struct {
 
 // Claim repeats, after a restart, that owner holds address. It is kept also when it lies outside every pool, is
 // excluded, reserved or quarantined, or when its pool shares no address across namespaces any more, for a Service in use
-// must not lose it; Check tells the first two. An address that
-// owner holds already is held on the terms of sharing from now on. Errors: *TakenError, *SharingError, *HoldsError
+// must not lose it; Check tells the first two. Beside others without a key it can be claimed when sharing is Keyless. An
+// address that owner holds already is held on the terms of sharing from now on. Errors: *TakenError, *SharingError, *HoldsError
 // (owner holds another address of this family), *RequestError. On an error nothing changes.
 func (a *Allocator) Claim(owner Owner, address netip.Addr, sharing Sharing) error {
 	if err := claimable(address); err != nil {

@@ -60,7 +60,7 @@ func (m *machine) holders(t *rapid.T, address netip.Addr) (all []ipam.Holder) {
 				t.Fatalf("%s is of %+v and %+v", address, other, p)
 			}
 		}
-		all = append(all, ipam.Holder{Owner: p.owner, Releasing: p.releasing, Sharing: ipam.Sharing{Key: p.key, Ports: p.ports}})
+		all = append(all, ipam.Holder{Owner: p.owner, Releasing: p.releasing, Sharing: ipam.Sharing{Key: p.key, Keyless: p.keyless, Ports: p.ports}})
 	}
 	slices.SortStableFunc(all, func(x, y ipam.Holder) int {
 		return cmp.Or(x.Owner.Compare(y.Owner), cmp.Compare(btoi(x.Releasing), btoi(y.Releasing)))
@@ -97,10 +97,10 @@ func (m *machine) counts() (counts []ipam.Count) {
 func (m *machine) count(c *ipam.Count, address netip.Addr) {
 	_, excluded := m.excluded[address]
 	_, quarantined := m.quarantined[address]
-	if !excluded {
+	parts := m.parts[address]
+	if !excluded || len(parts) > 0 {
 		c.Size++
 	}
-	parts := m.parts[address]
 	switch {
 	case slices.ContainsFunc(parts, func(p part) bool { return !p.releasing }):
 		c.Assigned++

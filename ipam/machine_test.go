@@ -56,11 +56,11 @@ var (
 			{Protocol: "UDP", Number: 80}, {Protocol: "TCP", Number: 8080}}), 1, 2).Draw(t, "ports"))
 	})
 	someSharing = rapid.Custom(func(t *rapid.T) ipam.Sharing {
-		key := rapid.SampledFrom([]string{"", "k", "k", "k", "z"}).Draw(t, "key")
-		if key == "" {
+		key := rapid.SampledFrom([]string{"", "", "", "k", "k", "k", "k", "z"}).Draw(t, "key")
+		if key == "" && rapid.Bool().Draw(t, "no ports") {
 			return ipam.Sharing{}
 		}
-		return ipam.Sharing{Key: key, Ports: somePorts.Draw(t, "ports")}
+		return ipam.Sharing{Key: key, Keyless: key == "" && rapid.Bool().Draw(t, "keyless"), Ports: somePorts.Draw(t, "ports")}
 	})
 	someMarks = rapid.Custom(func(t *rapid.T) map[netip.Addr]string {
 		marks := map[netip.Addr]string{}

@@ -95,12 +95,6 @@ func (a *Allocator) remark(marked func(func(netip.Addr) bool), edit func(netip.A
 
 // remark keeps counters and what is free in step with a change of n's mark.
 func (b *block) remark(n uint64, old, now mark) {
-	switch {
-	case now.excluded && !old.excluded:
-		b.excluded++
-	case !now.excluded && old.excluded:
-		b.excluded--
-	}
 	if b.at(n) != none {
 		return
 	}
@@ -118,6 +112,7 @@ func (b *block) remark(n uint64, old, now mark) {
 func (b *block) tally(m mark, delta int) {
 	switch {
 	case m.excluded:
+		b.excluded += uint64(delta)
 	case m.quarantined:
 		b.quarantined += uint64(delta)
 	case len(m.reserved) > 0:

@@ -153,7 +153,11 @@ func TestEveryMarkHolds(t *testing.T) {
 		t.Errorf("web = %s", got)
 	}
 	a.SetExcluded(one)
-	count("excluded while assigned", ipam.Count{Assigned: 1})
+	count("excluded while assigned", ipam.Count{Size: 1, Assigned: 1})
+	a.Release(owner("web"))
+	count("excluded while releasing", ipam.Count{Size: 1, Releasing: 1})
+	a.Free(addr("192.0.2.1"), owner("web"))
+	count("excluded and not in use any more", ipam.Count{})
 }
 
 func TestWithdrawnAddressIsFreeAtOnce(t *testing.T) {
@@ -188,4 +192,19 @@ func TestWithdrawOfOneSharer(t *testing.T) {
 		t.Errorf("holders %v, want %v", got, want)
 	}
 	allocate(t, a, "other", ipam.Request{Sharing: sharing("k", 25)})
+}
+
+// TestReservedSharersComeBack: who shared an address that waits for it comes back also when its pool shares none across
+// namespaces any more. Nobody else joins.
+func TestReservedSharersComeBack(t *testing.T) {
+	a := newAllocator(t, nil, pool(t, "a", "192.0.2.1-192.0.2.9"))
+	allocate(t, a, "web", ipam.Request{Sharing: sharing("k", 80)})
+	theirs, third := ipam.Owner{Namespace: "theirs", Name: "mail"}, ipam.Owner{Namespace: "third", Name: "dns"}
+	a.SetReserved([]ipam.Reservation{{Address: addr("192.0.2.1"), Owner: theirs}})
+	for who, want := range map[ipam.Owner]netip.Addr{theirs: addr("192.0.2.1"), third: addr("192.0.2.2")} {
+		got, err := a.Allocate(who, ipam.Request{Sharing: sharing("k", map[ipam.Owner]uint16{theirs: 25, third: 53}[who])})
+		if err != nil || got[0] != want {
+			t.Errorf("%s has %v, %v, want %s", who, got, err, want)
+		}
+	}
 }

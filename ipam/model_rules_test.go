@@ -7,22 +7,55 @@ import (
 	"cloud-provider-haproxy/ipam"
 )
 
+// terms are those on which owner has address, or would have it, when it asks for sharing.
+func (m *model) terms(owner ipam.Owner, address netip.Addr, sharing ipam.Sharing, repeats bool) ipam.Sharing {
+	if sharing.Key != "" && len(sharing.Ports) > 0 {
+		return ipam.Sharing{Key: sharing.Key, Ports: sharing.Ports}
+	}
+	own, held := m.find(owner, address, false)
+	if repeats && sharing.Keyless && len(sharing.Ports) > 0 {
+		return sharing
+	}
+	ports := sharing.Ports
+	if len(ports) == 0 {
+		ports = own.ports
+	}
+	is := func(p part) bool { return p.owner != owner }
+	beside := slices.ContainsFunc(m.parts[address], is)
+	besideKeyless := slices.ContainsFunc(m.parts[address], func(p part) bool { return is(p) && p.keyless })
+	waits := slices.ContainsFunc(m.reservers(address), func(o ipam.Owner) bool { return o != owner })
+	reserved := slices.Contains(m.reservers(address), owner)
+	_, returns := m.find(owner, address, true)
+	switch {
+	case repeats, sharing.Key != "", len(ports) == 0:
+	case own.keyless && (beside || waits), !own.keyless && besideKeyless && (held || returns || reserved), !held && reserved && waits:
+		return ipam.Sharing{Keyless: true, Ports: ports}
+	}
+	return ipam.Sharing{}
+}
+
 // conflicts gives the kinds of errors that other owners' parts of address are reason for; none: owner can have it. What it
-// repeats to have, the namespace rule does not keep from it.
+// repeats to have, gives up or waits for it, the namespace rule does not keep from it.
 func (m *model) conflicts(owner ipam.Owner, address netip.Addr, sharing ipam.Sharing, repeats bool) (kinds []string) {
 	own, held := m.find(owner, address, false)
-	if held && own.key == sharing.Key && slices.Equal(own.ports, sharing.Ports) {
+	_, returns := m.find(owner, address, true)
+	sharing = m.terms(owner, address, sharing, repeats)
+	if held && own.key == sharing.Key && own.keyless == sharing.Keyless && slices.Equal(own.ports, sharing.Ports) {
 		return nil
 	}
 	pool := m.poolOf(address)
+	had := repeats || held || returns || slices.Contains(m.reservers(address), owner)
+	alone := sharing.Key == "" && !sharing.Keyless
 	for _, other := range m.parts[address] {
 		switch {
 		case other.owner == owner:
-		case len(other.ports) == 0, sharing.Key == "" && !held:
+		case len(other.ports) == 0, alone && !held:
 			kinds = append(kinds, "TakenError")
-		case sharing.Key == "",
-			!other.releasing && other.key != sharing.Key,
-			!other.releasing && !held && !repeats && other.owner.Namespace != owner.Namespace && (pool == nil || !pool.shares),
+		case !other.releasing && other.keyless != sharing.Keyless && !alone && !held && !repeats:
+			kinds = append(kinds, "TakenError")
+		case alone,
+			!other.releasing && other.key != sharing.Key && !other.keyless && !sharing.Keyless,
+			!other.releasing && !had && other.owner.Namespace != owner.Namespace && (pool == nil || !pool.shares),
 			overlap(other.ports, sharing.Ports):
 			kinds = append(kinds, "SharingError")
 		}
@@ -145,7 +178,7 @@ func (m *model) allocate(owner ipam.Owner, r ipam.Request) ([]netip.Addr, []stri
 		}
 		for _, address := range addresses {
 			if ipam.FamilyOf(address) == family {
-				m.take(owner, address, r.Sharing)
+				m.take(owner, address, m.terms(owner, address, r.Sharing, false))
 			}
 		}
 	}
@@ -154,17 +187,17 @@ func (m *model) allocate(owner ipam.Owner, r ipam.Request) ([]netip.Addr, []stri
 
 // take gives owner address on the terms of sharing.
 func (m *model) take(owner ipam.Owner, address netip.Addr, sharing ipam.Sharing) {
-	now := &part{owner: owner, key: sharing.Key, ports: sharing.Ports}
+	now := &part{owner: owner, key: sharing.Key, keyless: sharing.Keyless, ports: sharing.Ports}
 	old, held := m.find(owner, address, false)
 	back, was := m.find(owner, address, true)
-	if was && !held && (sharing.Key == "" || len(back.ports) == 0 || overlap(back.ports, sharing.Ports)) {
+	if was && !held && (sharing.Ports == nil || len(back.ports) == 0 || overlap(back.ports, sharing.Ports)) {
 		m.regained[pair{address, owner}] = true
 	}
 	going := &part{owner: owner, releasing: true}
 	switch {
-	case sharing.Key == "":
+	case sharing.Ports == nil:
 		going = nil
-	case held && old.key == "", was && len(back.ports) == 0:
+	case held && old.ports == nil, was && len(back.ports) == 0:
 	default:
 		going.ports = minus(union(old.ports, back.ports), sharing.Ports)
 		if len(going.ports) == 0 {
@@ -211,7 +244,7 @@ func (m *model) claim(owner ipam.Owner, address netip.Addr, sharing ipam.Sharing
 	if held := m.held(owner, ipam.FamilyOf(address)); held.IsValid() && held != address {
 		return []string{"HoldsError"}
 	}
-	m.take(owner, address, sharing)
+	m.take(owner, address, m.terms(owner, address, sharing, true))
 	return nil
 }
 

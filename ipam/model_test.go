@@ -39,6 +39,7 @@ type pair struct {
 type part struct {
 	owner     ipam.Owner
 	key       string
+	keyless   bool // beside others
 	ports     []ipam.Port
 	releasing bool
 }

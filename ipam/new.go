@@ -11,17 +11,16 @@ import (
 	"go4.org/netipx"
 )
 
-// Count says how many addresses of one pool and family there are, without the excluded ones, and how many of them are
-// held, releasing, or neither and kept from being chosen. Each address counts once: as assigned, else as releasing, else
-// as quarantined, else as reserved. Size saturates at the largest uint64.
+// Count says how many addresses of one pool and family there are, without the excluded ones that nobody uses, and how many of
+// them are held, releasing, or neither and kept from being chosen. Each address counts once: as assigned, else as releasing,
+// else as quarantined, else as reserved. Size saturates at the largest uint64.
 type Count struct {
 	Pool                                             string
 	Family                                           Family
 	Size, Assigned, Releasing, Reserved, Quarantined uint64
 }
 
-// Used counts what a Service that asks now cannot have. It can be more than Size: who holds an address that is excluded
-// later keeps it.
+// Used counts what a Service that asks now cannot have. It is Size when nothing is free.
 func (c Count) Used() uint64 { return c.Assigned + c.Releasing + c.Reserved + c.Quarantined }
 
 // New gives an Allocator in which everything is free. All faults of the pools are reported together.

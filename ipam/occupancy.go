@@ -60,7 +60,7 @@ func (a *Allocator) isShared(address netip.Addr) bool {
 // hold gives r the address of s, or changes the terms on which it has it. There is no conflict.
 func (a *Allocator) hold(r *record, s seat, sharing Sharing) {
 	held := r.holds(s.address)
-	if sharing.Key == "" && !a.isShared(s.address) {
+	if sharing.alone() && !a.isShared(s.address) {
 		if held {
 			return
 		}
@@ -92,13 +92,13 @@ func (a *Allocator) hold(r *record, s seat, sharing Sharing) {
 // adjust keeps r's departure from address in step with a change of what it holds there.
 func (a *Allocator) adjust(r *record, address netip.Addr, held bool, old, now Sharing) {
 	d := a.departing(r, address)
-	if d != nil && !held && (len(d.ports) == 0 || now.Key == "" || overlap(d.ports, now.Ports)) {
+	if d != nil && !held && (len(d.ports) == 0 || now.alone() || overlap(d.ports, now.Ports)) {
 		a.regained[holding{r.id, address}] = struct{}{}
 	}
 	switch {
-	case now.Key == "":
+	case now.alone():
 		a.stays(r, address)
-	case held && old.Key == "":
+	case held && old.alone():
 		a.departs(r, address, nil) // it had every port, nobody knows which of them it used
 	case d == nil || len(d.ports) > 0:
 		ports := old.Ports
@@ -175,7 +175,7 @@ func (a *Allocator) change(s seat, edit func([]tenant) []tenant) {
 func (a *Allocator) alone(t tenant, address netip.Addr) bool {
 	d := a.departing(t.record, address)
 	if t.record.holds(address) {
-		return d == nil && t.sharing.Key == ""
+		return d == nil && t.sharing.alone()
 	}
 	return d != nil && len(d.ports) == 0
 }

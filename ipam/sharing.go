@@ -8,9 +8,14 @@ import (
 )
 
 // Sharing says with whom an owner may share its addresses: owners with the same Key whose Ports are disjoint, of one
-// namespace unless the pool allows more. Without a Key, or without Ports, it shares with nobody.
+// namespace unless the pool allows more. Without a Key, or without Ports, it shares with nobody new.
 type Sharing struct {
-	Key   string
+	Key string
+	// Keyless lets Claim put owners without a Key beside others: they were there already, because another controller let them
+	// share, or because their keys were taken off while nobody looked. They stay, each with Ports of its own and any Key later,
+	// and nobody joins them. Allocate does not read it.
+	Keyless bool
+	// Ports are the owner's, also when it has no Key.
 	Ports []Port
 }
 
@@ -31,14 +36,17 @@ func (p Port) Compare(other Port) int {
 
 // normal is s with sorted ports of its own; the zero Sharing when it shares with nobody.
 func (s Sharing) normal() Sharing {
-	if s.Key == "" || len(s.Ports) == 0 {
+	if s.alone() || len(s.Ports) == 0 {
 		return Sharing{}
 	}
-	return Sharing{Key: s.Key, Ports: sortedPorts(s.Ports)}
+	return Sharing{Key: s.Key, Keyless: s.Key == "", Ports: sortedPorts(s.Ports)}
 }
 
+// alone says whether its owner shares with nobody.
+func (s Sharing) alone() bool { return s.Key == "" && !s.Keyless }
+
 func (s Sharing) equal(other Sharing) bool {
-	return s.Key == other.Key && slices.Equal(s.Ports, other.Ports)
+	return s.Key == other.Key && s.Keyless == other.Keyless && slices.Equal(s.Ports, other.Ports)
 }
 
 func sortedPorts(ports []Port) []Port {
@@ -89,7 +97,7 @@ func (a *Allocator) holders(t tenant, address netip.Addr) []Holder {
 	var all []Holder
 	if t.record.holds(address) {
 		all = append(all, Holder{Owner: t.record.owner,
-			Sharing: Sharing{Key: t.sharing.Key, Ports: slices.Clone(t.sharing.Ports)}})
+			Sharing: Sharing{Key: t.sharing.Key, Keyless: t.sharing.Keyless, Ports: slices.Clone(t.sharing.Ports)}})
 	}
 	if d := a.departing(t.record, address); d != nil {
 		all = append(all, Holder{Owner: t.record.owner, Releasing: true, Sharing: Sharing{Ports: slices.Clone(d.ports)}})
@@ -116,4 +124,35 @@ func (a *Allocator) companion(q *asking, family Family) (seat, bool) {
 		}
 	}
 	return seat{}, false
+}
+
+// sharingAt gives the terms on which q has the address of s, or would have it: those that it asks for. Only, without a key it
+// stays keyless beside others, and comes back to others without one.
+func (a *Allocator) sharingAt(q *asking, s seat) Sharing {
+	if q.sharing.Key != "" || q.repeats || len(a.shared) == 0 && len(a.reservedFor) == 0 {
+		return q.sharing
+	}
+	var own Sharing
+	beside, keyless := false, false
+	for _, t := range a.shared[s.address] {
+		if t.record == q.record {
+			own = t.sharing
+		} else {
+			beside, keyless = true, keyless || t.sharing.Keyless
+		}
+	}
+	reserved := a.marks[s.address].reserved
+	waits := slices.ContainsFunc(reserved, func(o Owner) bool { return o != q.owner }) // for another one
+	switch {
+	case own.Keyless && (beside || waits):
+	case !own.Keyless && keyless && a.had(q, s):
+	case waits && slices.Contains(reserved, q.owner) && !q.holds(s): // they shared it
+	default:
+		return q.sharing
+	}
+	ports := q.request.Sharing.Ports
+	if len(ports) == 0 {
+		ports = own.Ports
+	}
+	return Sharing{Keyless: true, Ports: ports}.normal()
 }

@@ -66,7 +66,6 @@ func canonical(lb desired.LoadBalancer) *desired.LoadBalancer {
 // want notes the newest form of a Service and says whether it changed. It is called with mu held.
 func (m *Manager) want(s Service) bool {
 	key := s.LoadBalancer.Key
-	lb := canonical(s.LoadBalancer)
 	entry := m.services[key]
 	if entry == nil {
 		entry = &service{}
@@ -78,6 +77,23 @@ func (m *Manager) want(s Service) bool {
 		m.keepPublished(key, s.Published, s.Request.Sharing)
 	}
 	request := s.Request
+	request.Moves = entry.moves(s)
+	entry.named, entry.pinned = &s.Named, nil
+	if s.Request.Moves {
+		entry.pinned = slices.Clone(s.Request.Pools)
+	}
+	return m.wantForm(s.LoadBalancer, request)
+}
+
+// moves says whether a Service gives up an address that lies in none of the pools that it names: it asked for that, and has
+// not got it yet.
+func (entry *service) moves(s Service) bool {
+	return s.Request.Moves && (entry.request.Moves || entry.named != nil && *entry.named != s.Named)
+}
+
+// wantForm is want for a Service that is known, whose owner may have said nothing new.
+func (m *Manager) wantForm(form desired.LoadBalancer, request ipam.Request) bool {
+	lb, entry := canonical(form), m.services[form.Key]
 	request.Families = slices.Clone(request.Families)
 	request.Addresses = slices.Clone(request.Addresses)
 	request.Pools = slices.Clone(request.Pools)

@@ -42,7 +42,7 @@ func (m *Manager) tellConcerns() {
 	}
 	var notices []notice
 	var general []error
-	for _, c := range append(m.strays(), m.unmetReservations()...) {
+	for _, c := range slices.Concat(m.strays(), m.keyless(), m.unmetReservations()) {
 		for _, key := range c.services {
 			if isNew(c, key.String()) {
 				notices = append(notices, notice{key, c.err})
@@ -63,14 +63,48 @@ func (m *Manager) tellConcerns() {
 
 // strays are the addresses of Services that these would not get anew, in the order of keys.
 func (m *Manager) strays() (all []concern) {
+	reserved := map[hold]bool{}
+	for _, r := range m.pools.Reservations {
+		reserved[hold{r.Address, desired.Key(r.Owner)}] = true
+	}
 	for key := range m.services {
 		for _, address := range m.addresses.Addresses(ipam.Owner(key)) {
 			if err := m.addresses.Check(address); err != nil {
+				all = append(all, concern{services: []desired.Key{key}, err: &KeptError{err}, repeated: true})
+			} else if pool, _ := m.addresses.PoolOf(address); !reserved[hold{address, key}] && !m.services[key].suits(pool, address) {
+				err := &PoolError{Address: address, Pool: pool, Named: m.services[key].pinned}
 				all = append(all, concern{services: []desired.Key{key}, err: &KeptError{err}, repeated: true})
 			}
 		}
 	}
 	slices.SortStableFunc(all, func(a, b concern) int { return a.services[0].Compare(b.services[0]) })
+	return all
+}
+
+// suits says whether a Service may stay at an address of a pool: it names the pool or the address, or is about to leave it.
+func (entry *service) suits(pool string, address netip.Addr) bool {
+	return entry.pinned == nil || slices.Contains(entry.pinned, pool) || entry.request.Moves ||
+		slices.Contains(entry.request.Addresses, address)
+}
+
+// keyless are the addresses that Services share of which not all have a key, in the order of addresses.
+func (m *Manager) keyless() (all []concern) {
+	sharers := map[netip.Addr][]desired.Key{}
+	for _, key := range m.keys() {
+		for _, address := range m.addresses.Addresses(ipam.Owner(key)) {
+			for _, holder := range m.addresses.Holders(address) {
+				if holder.Sharing.Keyless {
+					sharers[address] = append(sharers[address], key)
+					break
+				}
+			}
+		}
+	}
+	for _, address := range sortedAddresses(sharers) {
+		if services := sharers[address]; len(services) > 1 {
+			all = append(all, concern{services: services, err: &KeylessError{Address: address, Services: services}})
+		}
+	}
 	return all
 }
 
@@ -117,7 +151,7 @@ func (m *Manager) reservationConcern(e *ReservationError, parties ...desired.Key
 func (m *Manager) holdersBeside(address netip.Addr, owners []desired.Key) (others []desired.Key, sharing bool) {
 	for _, holder := range m.addresses.Holders(address) {
 		if key := desired.Key(holder.Owner); !holder.Releasing && !slices.Contains(owners, key) {
-			others, sharing = append(others, key), holder.Sharing.Key != ""
+			others, sharing = append(others, key), holder.Sharing.Key != "" || holder.Sharing.Keyless
 		}
 	}
 	return others, sharing

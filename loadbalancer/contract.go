@@ -10,8 +10,9 @@ import (
 	"cloud-provider-haproxy/loadbalancer/wire"
 )
 
-// Gateway is one gateway's agent, as gateway.Client reaches it. Calls may run at the same time. An error that is no
-// *wire.Refusal means that the agent could not be asked; its text names the gateway and the remedy.
+// Gateway is one gateway's agent, as gateway.Client reaches it. Probe may be called while another call runs; others wait for
+// each other. An error that is no *wire.Refusal means that the agent could not be asked; its text names the gateway and the
+// remedy.
 type Gateway interface {
 	Name() string
 	Hello(ctx context.Context) (*wire.Hello, error)
@@ -81,10 +82,11 @@ type Observer interface {
 	// ServiceNotice tells what a Service's owner should know and no Ensure returns: *ServiceFaultError of a Service
 	// that nobody ensured just now, *ipam.TakenError and *ipam.SharingError of a published address that another Service
 	// holds, *ipam.OutsideError and *ipam.ExcludedError of one that is kept (in a *KeptError, once an hour), *ReservationError,
+	// *KeylessError, *PoolError (in a *KeptError), *IdleEntryError,
 	// *ConflictError of one that somebody else on the network answers for.
 	ServiceNotice(desired.Key, error)
-	// Notice tells what concerns no single Service: *ProxyARPError, *LedgerError, *ReservationError, *HoldersError, and what a
-	// gateway found: *DriftError, *WarningError, *RolloutError; *DrainNotice, which is no fault.
+	// Notice tells what concerns no single Service: *ProxyARPError, *LedgerError, *ReservationError, *IdleEntryError,
+	// *HoldersError, and what a gateway found: *DriftError, *WarningError, *RolloutError; *DrainNotice, which is no fault.
 	Notice(error)
 }
 
@@ -130,7 +132,11 @@ type Settings struct {
 type Service struct {
 	// LoadBalancer has no Addresses yet.
 	LoadBalancer desired.LoadBalancer
-	Request      ipam.Request
+	// Request.Moves holds when the Service has changed Named while we watched. An address never changes because somebody edits
+	// the pools, nor at a restart, when nobody knows what Named was.
+	Request ipam.Request
+	// Named is what the Service says of pools (annotation address-pool).
+	Named string
 	// Published are the addresses in the Service's status.
 	Published []netip.Addr
 	// Keep reserves the addresses for the Service when it is deleted (annotation keep-ip).
@@ -144,7 +150,8 @@ type Replay struct {
 	Created time.Time
 	// Published are the addresses in the Service's status.
 	Published []netip.Addr
-	// Sharing is the Service's, also when the rest of it could not be translated.
+	// Sharing is the Service's, also when the rest of it could not be translated. Keyless lets a Service without a key stay at
+	// an address that others publish too.
 	Sharing ipam.Sharing
 	// Service is nil when the translation failed: the Service keeps its last good form.
 	Service *Service

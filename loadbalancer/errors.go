@@ -116,6 +116,30 @@ func (e *KeptError) Error() string {
 
 func (e *KeptError) Unwrap() error { return e.Err }
 
+// PoolError says that the address of a Service lies in a pool that the Service does not name, although it names some.
+type PoolError struct {
+	Address netip.Addr
+	Pool    string
+	Named   []string
+}
+
+func (e *PoolError) Error() string {
+	return fmt.Sprintf("address %s lies in pool %s, and the Service names %s (annotation address-pool): the pools were changed, or the "+
+		"annotation while no controller ran; to move the Service, take that annotation off and set it again, or request an address "+
+		"(annotation load-balancer-ips)", e.Address, e.Pool, strings.Join(e.Named, ", "))
+}
+
+// KeylessError says that Services share an address although not all of them have a sharing key.
+type KeylessError struct {
+	Address  netip.Addr
+	Services []desired.Key
+}
+
+func (e *KeylessError) Error() string {
+	return fmt.Sprintf("address %s is shared by %s, which have no sharing key in common: they keep it, each with ports of its own, and "+
+		"no other Service can join; give all of them the same one (annotation allow-shared-ip)", e.Address, services(e.Services))
+}
+
 // ReservationError says that a Service does not get, or has not got, the address that is reserved for it.
 type ReservationError struct {
 	Address netip.Addr
@@ -159,6 +183,20 @@ func services(keys []desired.Key) string {
 		return "Service " + join(keys)
 	}
 	return "Services " + join(keys)
+}
+
+// IdleEntryError says that somebody keeps an address in the ledger for a Service that exists.
+type IdleEntryError struct {
+	Address netip.Addr
+	Owner   desired.Key
+	Has     []netip.Addr
+	Ledger  string
+}
+
+func (e *IdleEntryError) Error() string {
+	return fmt.Sprintf("the entry that keeps %s for Service %s in %s is taken off: that Service exists and has %s; to move it request the "+
+		"address for it (annotation load-balancer-ips), to keep what it has when it is deleted annotate it with keep-ip", e.Address, e.Owner,
+		e.Ledger, join(e.Has))
 }
 
 // AdvisedError is why a Service gets no address, with what else is known of that.

@@ -102,10 +102,13 @@ func key(name string) desired.Key { return desired.Key{Namespace: "default", Nam
 
 // web is a Service with one TCP port.
 func web(name string, port uint16) loadbalancer.Service {
-	return loadbalancer.Service{LoadBalancer: desired.LoadBalancer{
-		Key: key(name), UID: "uid-" + name,
-		Frontends: []desired.Frontend{{Name: "http", Protocol: desired.TCP, Port: port, NodePort: 30000 + port%2000}},
-	}}
+	return loadbalancer.Service{
+		LoadBalancer: desired.LoadBalancer{
+			Key: key(name), UID: "uid-" + name,
+			Frontends: []desired.Frontend{{Name: "http", Protocol: desired.TCP, Port: port, NodePort: 30000 + port%2000}},
+		},
+		Request: ipam.Request{Sharing: ipam.Sharing{Ports: []ipam.Port{{Protocol: "TCP", Number: port}}}},
+	}
 }
 
 func (s *site) ensure(c *controller, service loadbalancer.Service) *loadbalancer.Ensured {

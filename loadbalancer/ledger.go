@@ -251,9 +251,15 @@ func (m *Manager) adoptEdits(ctx context.Context) error {
 			released = append(released, h.address)
 		}
 	}
-	for h := range kept {
-		if !keptBefore[h] {
-			m.kept[h] = true
+	var idle []*IdleEntryError
+	for _, h := range sortedHolds(kept) {
+		if keptBefore[h] {
+			continue
+		}
+		m.kept[h] = true
+		if entry := m.services[h.owner]; entry != nil && entry.settled { // claimKept drops it
+			idle = append(idle, &IdleEntryError{Address: h.address, Owner: h.owner, Ledger: m.ledger.store.Name(),
+				Has: m.addresses.Addresses(ipam.Owner(h.owner))})
 		}
 	}
 	for address := range quarantinedBefore {
@@ -275,6 +281,10 @@ func (m *Manager) adoptEdits(ctx context.Context) error {
 	m.mu.Unlock()
 	slices.SortFunc(released, netip.Addr.Compare)
 	m.log.Info("ledger was edited", "released", released)
+	for _, e := range idle {
+		m.tellNotices([]notice{{e.Owner, e}})
+		m.observer.tell(func(o Observer) { o.Notice(e) })
+	}
 	for _, address := range released {
 		m.observer.tell(func(o Observer) { o.AddressFreed(address) })
 	}

@@ -200,3 +200,33 @@ func TestSharersAreKept(t *testing.T) {
 		}
 	})
 }
+
+// TestEntryForAServiceThatExists keeps nothing, and whoever wrote it is told.
+func TestEntryForAServiceThatExists(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "10.0.0.1-10.0.0.9", "gw1")
+		c := s.start()
+		defer c.stop()
+		for _, kept := range []string{"10.0.0.5", "10.0.0.1"} { // another address, and its own
+			s.ensure(c, web("a", 80))
+			s.observer.forget()
+			s.ledger.edit(func(l *loadbalancer.Ledger) {
+				l.Kept = append(l.Kept, ipam.Reservation{Address: addresses(kept)[0], Owner: ipam.Owner(key("a"))})
+			})
+			time.Sleep(130 * time.Second)
+			if got := s.ledger.read().Kept; len(got) != 0 {
+				t.Errorf("kept: %v", got)
+			}
+			want := "the entry that keeps " + kept + " for Service default/a in ConfigMap kube-system/addresses is taken off: that Service " +
+				"exists and has 10.0.0.1; to move it request the address for it (annotation load-balancer-ips), to keep what it has when it " +
+				"is deleted annotate it with keep-ip"
+			_, _, notices := s.observer.seen()
+			if told := notices[key("a")]; told == nil || told.Error() != want {
+				t.Errorf("a was told %v", told)
+			}
+			if told := s.observer.toldOf(); len(told) != 1 || told[0].Error() != want {
+				t.Errorf("told %v", told)
+			}
+		}
+	})
+}

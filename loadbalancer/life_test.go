@@ -307,15 +307,24 @@ func (l *life) restart() {
 	l.c = l.site.start(replays...)
 }
 
-// oneOwner looks at what all gateways serve at this moment, also those that nobody can reach.
+// oneOwner fails the test, once, when gateways serve something for two Services.
 func (l *life) oneOwner() {
+	if !l.t.Failed() && !l.site.oneOwner() {
+		l.dump()
+	}
+}
+
+// oneOwner looks at what all gateways serve at this moment, also those that nobody can reach, and says whether each port of
+// each address is served for one Service.
+func (s *site) oneOwner() bool {
+	s.t.Helper()
 	type port struct {
 		address  netip.Addr
 		protocol desired.Protocol
 		number   uint16
 	}
-	owners := map[port]desired.Key{}
-	for _, g := range l.site.gateways {
+	good, owners := true, map[port]desired.Key{}
+	for _, g := range s.gateways {
 		state, _ := g.snapshot()
 		if state == nil {
 			continue
@@ -324,13 +333,14 @@ func (l *life) oneOwner() {
 			for _, address := range lb.Addresses {
 				for _, f := range lb.Frontends {
 					p := port{address, f.Protocol, f.Port}
-					if other, taken := owners[p]; taken && other != lb.Key && !l.t.Failed() {
-						l.t.Errorf("%s %d at %s is served for %s and for %s", p.protocol, p.number, p.address, other, lb.Key)
-						l.dump()
+					if other, taken := owners[p]; taken && other != lb.Key {
+						s.t.Errorf("%s %d at %s is served for %s and for %s", p.protocol, p.number, p.address, other, lb.Key)
+						good = false
 					}
 					owners[p] = lb.Key
 				}
 			}
 		}
 	}
+	return good
 }

@@ -194,17 +194,26 @@ func (m *Manager) tellNotices(notices []notice) {
 }
 
 // servedTerms are the terms on which the gateways serve the holds of Services. What a Service asks for now is a change of
-// them: one that takes from another is refused later (Allocate), and ports that it has no more are on their way back.
+// them: one that takes from another is refused later (Allocate), and ports that it has no more are on their way back. Who is
+// alone at an address has all of it, whatever key it has by now: it may have had other ports on a gateway that is away.
 func (m *Manager) servedTerms() map[hold]ipam.Sharing {
 	asked := map[desired.Key]string{}
+	terms, keys := map[hold]ipam.Sharing{}, map[netip.Addr][]string{}
 	for _, replay := range m.replays {
 		asked[replay.Key] = replay.Sharing.Key
 	}
-	terms, keys := map[hold]ipam.Sharing{}, map[netip.Addr][]string{}
 	for key, lb := range m.goodBy {
 		for _, address := range lb.Addresses {
 			terms[hold{address, key}] = ipam.Sharing{Key: asked[key], Ports: frontendPorts(lb.Frontends)}
 			keys[address] = append(keys[address], asked[key])
+		}
+	}
+	for _, replay := range m.replays {
+		for _, address := range replay.Published {
+			if h := (hold{address, replay.Key}); terms[h].Ports == nil {
+				terms[h] = replay.Sharing
+				keys[address] = append(keys[address], asked[replay.Key])
+			}
 		}
 	}
 	for _, r := range m.recalled() {
@@ -213,15 +222,19 @@ func (m *Manager) servedTerms() map[hold]ipam.Sharing {
 		}
 	}
 	for h, t := range terms {
-		if all := keys[h.address]; len(all) > 1 {
+		switch all := keys[h.address]; {
+		case len(all) == 1:
+			terms[h] = ipam.Sharing{}
+		case m.goodBy[h.owner] != nil && slices.Contains(m.goodBy[h.owner].Addresses, h.address):
 			t.Key = mostOf(all)
+			t.Keyless = t.Key == ""
 			terms[h] = t
 		}
 	}
 	return terms
 }
 
-// mostOf gives the key that most of the Services at one address ask for: they had the same one.
+// mostOf gives the key that most of the Services at one address ask for: they had the same one. None: they have no key any more.
 func mostOf(keys []string) (most string) {
 	times := map[string]int{}
 	for _, key := range keys {
@@ -234,18 +247,14 @@ func mostOf(keys []string) (most string) {
 			most = key
 		}
 	}
-	return cmp.Or(most, "their former key")
+	return most
 }
 
 func (m *Manager) claimPublished(replay Replay, terms map[hold]ipam.Sharing) (notices []notice) {
 	for _, address := range replay.Published {
-		sharing, served := terms[hold{address, replay.Key}]
-		if !served {
-			sharing = replay.Sharing
-		}
 		err := desired.CheckAddress(address)
 		if err == nil {
-			err = m.addresses.Claim(ipam.Owner(replay.Key), address, sharing)
+			err = m.addresses.Claim(ipam.Owner(replay.Key), address, terms[hold{address, replay.Key}])
 		}
 		if err == nil {
 			m.proven[address] = true
@@ -267,6 +276,11 @@ func (m *Manager) claimServed(terms map[hold]ipam.Sharing) {
 		for _, address := range lb.Addresses {
 			sharers[address]++
 			m.proven[address] = true
+		}
+	}
+	for _, r := range m.recalled() {
+		if len(r.Ports) > 0 { // also when it is gone for longer: nobody else may claim its ports as a part of the whole address
+			sharers[r.Address]++
 		}
 	}
 	for _, lb := range m.good.LoadBalancers {

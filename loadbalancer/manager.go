@@ -91,6 +91,10 @@ type service struct {
 	// want is the newest form, without addresses; nil while no translation ever succeeded in this Manager's life.
 	want    *desired.LoadBalancer
 	request ipam.Request
+	// named is what the Service says of pools, nil while nobody told us; pinned are those that its address has to be of, or it
+	// is told.
+	named  *string
+	pinned []string
 	// unassigned is why ipam gave no address at the last try. unproven says that one of want's addresses was not looked for
 	// on the network yet.
 	unassigned error

@@ -69,7 +69,7 @@ func (m *Manager) restrict(key desired.Key, sources *Sources) (changed bool) {
 	}
 	restricted := form.Clone()
 	restricted.AllowSources, restricted.DenySources = slices.Clone(sources.Allow), slices.Clone(sources.Deny)
-	return m.want(Service{LoadBalancer: restricted, Request: request})
+	return m.wantForm(restricted, request)
 }
 
 // Refill gives the form that stays, if it has a pool of its own, other servers: nodes come and go also while the newest spec is
@@ -87,7 +87,7 @@ func (m *Manager) Refill(key desired.Key, servers []desired.Server) {
 	}
 	refilled := form.Clone()
 	refilled.Pool.Servers = slices.Clone(servers)
-	if !sameForm(*canonical(refilled), *form) && m.want(Service{LoadBalancer: refilled, Request: request}) {
+	if !sameForm(*canonical(refilled), *form) && m.wantForm(refilled, request) {
 		signal(m.wake)
 	}
 }

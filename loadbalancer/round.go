@@ -178,6 +178,7 @@ func (r *round) succeed() {
 		lb := m.goodBy[key]
 		entry.settled = lb != nil && entry.servable() && sameForm(*lb, *entry.want) &&
 			slices.Equal(lb.Addresses, entry.want.Addresses)
+		entry.request.Moves = entry.request.Moves && !entry.settled // it has moved, and no later edit of the pools moves it again
 	}
 	m.forget()
 	freed := append(m.free(), m.claimKept()...)

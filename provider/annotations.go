@@ -19,8 +19,9 @@ const (
 	// set they must agree. Default: an address of the first pool that has one.
 	LoadBalancerIPs Annotation = Prefix + "load-balancer-ips"
 	// AddressPool names the pools that addresses are taken from: one, or several with commas between, in the order in
-	// which they are asked (`gold` or `gold,silver`). Each must exist and admit the Service. A Service whose address
-	// lies in none of them gets another one. Default: first the pools that choose their Services and admit this one,
+	// which they are asked (`gold` or `gold,silver`). Each must exist and admit the Service. When the annotation is
+	// changed, a Service whose address lies in none of them gets another one; when the pools are changed it keeps the
+	// address, and an Event says so. Default: first the pools that choose their Services and admit this one,
 	// then the others that assign addresses unasked, each by priority.
 	AddressPool Annotation = Prefix + "address-pool"
 	// AllowSharedIP lets Services share an address: those that say the same key here, any text (`frontend`), while no

@@ -98,6 +98,12 @@ func TestReplayTellsSharing(t *testing.T) {
 			t.Errorf("replayed %+v; want no form, the key and two ports", r)
 		}
 	})
+	inCluster(t, testConfig+"readForeignAnnotations: true\n", nil, []runtime.Object{worker("a", "192.0.2.21"),
+		named("plain", publishing("192.0.2.90"))}, func(c *cluster) {
+		if r := c.manager.replays[0]; !r.Sharing.Keyless || len(r.Sharing.Ports) != 2 {
+			t.Errorf("replayed %+v; want that it stays beside others, as under kube-vip", r)
+		}
+	})
 }
 
 // A Service that nobody can serve is forgotten when it is gone.

@@ -76,10 +76,17 @@ func noticeReason(err error) string {
 		outside  *ipam.OutsideError
 		excluded *ipam.ExcludedError
 		reserved *loadbalancer.ReservationError
+		keyless  *loadbalancer.KeylessError
+		pool     *loadbalancer.PoolError
+		idle     *loadbalancer.IdleEntryError
 	)
 	switch {
-	case errors.As(err, &reserved):
+	case errors.As(err, &reserved), errors.As(err, &idle):
 		return "AddressReserved"
+	case errors.As(err, &keyless):
+		return "AddressShared"
+	case errors.As(err, &pool):
+		return "AddressOfAnotherPool"
 	case errors.As(err, &conflict):
 		return "AddressConflict"
 	case errors.As(err, &taken), errors.As(err, &sharing):
@@ -104,6 +111,7 @@ func (o *observer) Notice(err error) {
 		warns    *loadbalancer.WarningError
 		drains   *loadbalancer.DrainNotice
 		rollout  *loadbalancer.RolloutError
+		idle     *loadbalancer.IdleEntryError
 	)
 	kind, reason, gateway := v1.EventTypeWarning, "AddressNotice", ""
 	switch {
@@ -119,7 +127,7 @@ func (o *observer) Notice(err error) {
 		}
 	case errors.As(err, &ledger):
 		reason = "AddressLedger"
-	case errors.As(err, &reserved):
+	case errors.As(err, &reserved), errors.As(err, &idle):
 		reason = "AddressReserved"
 	case errors.As(err, &holders) && len(holders.Gateways) == 0:
 		reason = "VIPHeldByNobody"

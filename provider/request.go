@@ -112,6 +112,9 @@ func (d *draft) pools(svc *v1.Service, around circumstances) {
 	}
 	request.Pools = []string{}
 	d.named = d.names(ask)
+	if !ask.foreign {
+		d.service.Named = strings.Join(d.named, ",")
+	}
 	var refused []string
 	for _, name := range d.named {
 		if why := around.policy.refuse(name, svc, around.namespace); why != "" {
@@ -178,13 +181,11 @@ func (d *draft) sharing(svc *v1.Service, around circumstances) {
 }
 
 // sharing is known also of a Service that is faulty otherwise: the key, and the ports of all protocols, also of those
-// that are not served yet, so that they are free when they are.
+// that are not served yet, so that they are free when they are. kube-vip lets Services share an address without a key, as long
+// as their ports differ (https://kube-vip.io/docs/usage/kubernetes-services/): where its annotations are read they stay together.
 func (p *policy) sharing(svc *v1.Service) ipam.Sharing {
 	key := strings.TrimSpace(p.ask(svc, AllowSharedIP).value)
-	if key == "" {
-		return ipam.Sharing{}
-	}
-	sharing := ipam.Sharing{Key: key}
+	sharing := ipam.Sharing{Key: key, Keyless: key == "" && p.foreign}
 	for _, port := range svc.Spec.Ports {
 		protocol := string(cmp.Or(port.Protocol, v1.ProtocolTCP))
 		sharing.Ports = append(sharing.Ports, ipam.Port{Protocol: protocol, Number: uint16(port.Port)})

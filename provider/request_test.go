@@ -43,7 +43,8 @@ func TestRequest(t *testing.T) {
 		config    string // tiers when empty
 		svc       *v1.Service
 		namespace labels.Set
-		// want is compared without Families (but where families is set) and without Note.
+		// want is compared without Families (but where families is set) and without Note; its Sharing has web's ports and is
+		// Keyless with foreign annotations, unless it says otherwise.
 		want     ipam.Request
 		families []ipam.Family
 		keep     bool
@@ -244,6 +245,10 @@ func TestRequest(t *testing.T) {
 			request.Note = ""
 			if test.want.Families = test.families; test.families == nil {
 				request.Families = nil
+			}
+			if sharing := &test.want.Sharing; sharing.Key == "" {
+				sharing.Keyless = test.config == foreign
+				sharing.Ports = []ipam.Port{{Protocol: "TCP", Number: 80}, {Protocol: "TCP", Number: 443}}
 			}
 			if diff := cmp.Diff(test.want, request, equalAddresses); diff != "" {
 				t.Errorf("request (-want +got):\n%s", diff)

@@ -156,6 +156,7 @@ func TestTranslate(t *testing.T) {
 			if test.balancer != nil {
 				test.balancer(&want)
 			}
+			test.request.Sharing = new(policy).sharing(test.svc) // TestRequest tells of it
 			if diff := cmp.Diff(loadbalancer.Service{LoadBalancer: want, Request: test.request}, got.service,
 				equalAddresses); diff != "" {
 				t.Errorf("Service (-want +got):\n%s", diff)
