@@ -13,15 +13,16 @@ import (
 	"testing/synctest"
 	"time"
 
+	"cloud-provider-haproxy/ipam"
 	"cloud-provider-haproxy/loadbalancer"
 	"cloud-provider-haproxy/loadbalancer/desired"
 	"cloud-provider-haproxy/loadbalancer/wire"
 )
 
 // TestRandomLives: whatever happens in whatever order, no port of an address is served for two Services by any two
-// gateways, no address changes unasked, a kept one waits, and everybody gets an answer.
+// gateways, no address changes unasked, a kept one waits, also for those who shared it, and everybody gets an answer.
 func TestRandomLives(t *testing.T) {
-	for seed := range uint64(40) {
+	for seed := range uint64(60) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { newLife(t, seed).run() })
 		})
@@ -39,8 +40,9 @@ type life struct {
 	mu sync.Mutex
 	// services exist; going ones were deleted and have their finalizer.
 	services map[string]*lived
-	kept     map[string]netip.Addr
-	busy     map[string]bool
+	// kept are Services that were deleted with keep-ip, as they were.
+	kept map[string]*lived
+	busy map[string]bool
 
 	// story is what happened, for whoever has to find out why.
 	telling sync.Mutex
@@ -51,10 +53,11 @@ type life struct {
 type lived struct {
 	service loadbalancer.Service
 	// published is in its status.
-	published []netip.Addr
-	// shares is set when it ever asked for that.
-	going, keep, shares bool
-	created             time.Time
+	published   []netip.Addr
+	going, keep bool
+	// mayMove is set when its owner asked for something that moves it, refused when the last answer was an error.
+	mayMove, refused bool
+	created          time.Time
 }
 
 func newLife(t *testing.T, seed uint64) *life {
@@ -62,8 +65,14 @@ func newLife(t *testing.T, seed uint64) *life {
 	if seed%2 == 0 {
 		s = newSite(t, "10.0.0.1-10.0.0.6", "gw1", "gw2")
 	}
-	return &life{t: t, random: rand.New(rand.NewPCG(seed, 1)), site: s, c: s.start(),
-		services: map[string]*lived{}, kept: map[string]netip.Addr{}, busy: map[string]bool{}}
+	l := &life{t: t, random: rand.New(rand.NewPCG(seed, 1)), site: s,
+		services: map[string]*lived{}, kept: map[string]*lived{}, busy: map[string]bool{}}
+	s.settings.PoolSettings = l.pools(0, true)
+	if seed%2 == 1 {
+		s.settings.Unprobed = nil
+	}
+	l.c = s.start()
+	return l
 }
 
 func (l *life) run() {
@@ -83,14 +92,38 @@ func (l *life) run() {
 		l.happen()
 		time.Sleep([]time.Duration{0, 15 * time.Millisecond, 300 * time.Millisecond, 7 * time.Second}[l.random.IntN(4)])
 	}
+	l.heal()
+	l.calls.Wait()
+	close(ended)
+	watch.Wait()
+	l.bringBack()
+	l.oneOwner()
+	_ = l.c.stop()
+}
+
+// heal ends every fault, and gives the pools of the beginning, without the permission to share across namespaces.
+func (l *life) heal() {
 	for _, g := range l.site.gateways {
 		g.change(func(g *fakeGateway) { g.dead, g.cut = false, false })
 	}
 	l.site.ledger.fail(nil)
-	l.calls.Wait()
-	close(ended)
-	watch.Wait()
-	_ = l.c.stop()
+	for i := range 8 {
+		l.site.network.has(fmt.Sprintf("10.0.0.%d", i+1))
+	}
+	if err := l.c.SetPools(l.pools(0, false)); err != nil {
+		l.t.Error(err)
+	}
+}
+
+// pools are those of the beginning, or others.
+func (l *life) pools(which int, shares bool) loadbalancer.PoolSettings {
+	named := []map[string]string{{"default": "10.0.0.1-10.0.0.6", "six": "2001:db8::1-2001:db8::4"},
+		{"default": "10.0.0.3-10.0.0.8", "six": "2001:db8::3-2001:db8::6"}, {"default": "10.0.0.1-10.0.0.4", "more": "10.0.0.5-10.0.0.8"}}[which]
+	pools := poolsOf(l.t, named)
+	for i := range pools.Pools {
+		pools.Pools[i].ShareAcrossNamespaces = shares
+	}
+	return pools
 }
 
 // dump tells what every gateway has and what happened before.
@@ -125,22 +158,30 @@ func (l *life) happen() {
 	switch n := l.random.IntN(100); {
 	case n < 45:
 		l.ensure(fmt.Sprintf("s%d", l.random.IntN(6)))
-	case n < 65:
+	case n < 63:
 		l.delete(fmt.Sprintf("s%d", l.random.IntN(6)))
-	case n < 75:
+	case n < 74:
 		down, cut := l.random.IntN(2) == 0, l.random.IntN(2) == 0
 		gateway.change(func(g *fakeGateway) { g.dead, g.cut = down && !cut, down && cut })
 		l.note("%s dead %v cut %v", gateway.name, down && !cut, down && cut)
-	case n < 81:
+	case n < 82:
 		l.restart()
 	case n < 87:
 		l.site.network.has(address, [][]wire.Neighbor{nil, {stranger}, {worker}, {peer}}[l.random.IntN(4)]...)
 	case n < 91:
-		pools := poolsOf(l.t, map[string]string{"default": []string{"10.0.0.1-10.0.0.6", "10.0.0.3-10.0.0.8"}[l.random.IntN(2)]})
+		pools := l.pools(l.random.IntN(3), l.random.IntN(2) == 0)
+		for i := range l.random.IntN(3) {
+			pools.Reservations = append(pools.Reservations,
+				ipam.Reservation{Address: addresses(fmt.Sprintf("10.0.0.%d", 2*i+1+l.random.IntN(2)))[0], Owner: ipam.Owner(l.key(fmt.Sprintf("s%d", l.random.IntN(6))))})
+		}
 		if l.random.IntN(2) == 0 {
 			pools.Unprobed = nil
 		}
-		l.note("pools %v %v", pools.Pools, pools.Unprobed)
+		l.note("pools %v %v %v", pools.Pools, pools.Unprobed, pools.Reservations)
+		l.mu.Lock()
+		l.site.settings.PoolSettings = pools
+		l.overrule()
+		l.mu.Unlock()
 		if err := l.c.SetPools(pools); err != nil {
 			l.t.Error(err)
 		}
@@ -183,14 +224,12 @@ func (l *life) ensure(name string) {
 		return
 	}
 	if len(s.service.LoadBalancer.Frontends) == 0 || l.random.IntN(2) == 0 {
-		s.service = web(name, uint16(80+l.random.IntN(3)))
-		if l.random.IntN(2) == 0 {
-			s.service, s.shares = sharing(s.service, []string{"k", "m"}[l.random.IntN(2)]), true
-		}
+		l.edit(name, s, true)
 	}
 	service := s.service
 	service.Published = s.published
 	c := l.c
+	mine := l.kept[name]
 	delete(l.kept, name) // it may be served and deleted again without anybody hearing of it
 	l.note("ensure %s %v key %q", name, service.LoadBalancer.Frontends[0].Port, service.Request.Sharing.Key)
 	l.mu.Unlock()
@@ -200,22 +239,65 @@ func (l *life) ensure(name string) {
 		defer l.mu.Unlock()
 		l.busy[name] = false
 		l.note("ensured %s: %v %v", name, ensured, err)
-		if err != nil {
+		if s.refused = err != nil; s.refused {
 			return
 		}
-		if len(s.published) > 0 && !slices.Equal(s.published, ensured.Addresses) {
-			l.t.Errorf("%s was moved from %v to %v", name, s.published, ensured.Addresses)
-			l.dump()
-		}
-		had := s.published
-		s.published = ensured.Addresses
-		for other, address := range l.kept {
-			if slices.Contains(ensured.Addresses, address) && !slices.Contains(had, address) && !l.t.Failed() {
-				l.t.Errorf("%s got %s, which is kept for %s", name, address, other)
+		for _, address := range s.published {
+			if !slices.Contains(ensured.Addresses, address) && !s.mayMove && !l.t.Failed() {
+				l.t.Errorf("%s was moved from %v to %v", name, s.published, ensured.Addresses)
 				l.dump()
 			}
 		}
+		had := s.published
+		s.published, s.mayMove = ensured.Addresses, false
+		for other, waits := range l.kept {
+			for _, address := range waits.published {
+				its := mine != nil && slices.Contains(mine.published, address) // they shared it
+				if slices.Contains(ensured.Addresses, address) && !slices.Contains(had, address) && !its && !l.t.Failed() {
+					l.t.Errorf("%s got %s, which is kept for %s", name, address, other)
+					l.dump()
+				}
+			}
+		}
 	})
+}
+
+// edit changes what a Service asks for; live says whether a controller sees it happen.
+func (l *life) edit(name string, s *lived, live bool) {
+	before := s.service
+	s.service = web(name, uint16(80+l.random.IntN(3)))
+	s.service.LoadBalancer.Key = l.key(name)
+	if l.random.IntN(4) > 0 {
+		s.service = sharing(s.service, []string{"k", "k", "m"}[l.random.IntN(3)])
+	}
+	s.service.Request.Families = [][]ipam.Family{{4}, {4}, {4, 6}}[l.random.IntN(3)]
+	s.service.Request.FirstSuffices = true
+	switch l.random.IntN(8) {
+	case 0:
+		s.service = requesting(s.service, fmt.Sprintf("10.0.0.%d", 1+l.random.IntN(8)))
+		s.mayMove = true
+	case 1, 2:
+		pool := []string{"default", "more"}[l.random.IntN(2)]
+		s.service.Named, s.service.Request.Pools, s.service.Request.Moves = pool, []string{pool}, true
+	}
+	s.mayMove = s.mayMove || live && s.service.Named != before.Named ||
+		len(s.service.Request.Families) < len(before.Request.Families)
+	l.note("edit %s: %v %+v", name, s.service.LoadBalancer.Frontends[0].Port, s.service.Request)
+}
+
+// overrule forgets what was kept where the configuration reserves it for somebody: that counts.
+func (l *life) overrule() {
+	for _, r := range l.site.settings.Reservations {
+		maps.DeleteFunc(l.kept, func(_ string, s *lived) bool { return slices.Contains(s.published, r.Address) })
+	}
+}
+
+// key puts the last two Services into another namespace.
+func (l *life) key(name string) desired.Key {
+	if name >= "s4" {
+		return desired.Key{Namespace: "other", Name: name}
+	}
+	return key(name)
 }
 
 // delete is what the library does for a Service that is being deleted: until nothing exists, again and again.
@@ -232,19 +314,19 @@ func (l *life) delete(name string) {
 	}
 	l.note("delete %s", name)
 	if !s.going {
-		s.going, s.keep = true, !s.shares && l.random.IntN(2) == 0 // one Service can keep an address
+		s.going, s.keep = true, l.random.IntN(2) == 0
 	}
 	l.mu.Unlock()
 	l.calls.Go(func() {
 		_, err := within(l, func(ctx context.Context) (*loadbalancer.Ensured, error) {
 			select {
 			case <-c.Loaded():
-				if _, there := c.Has(key(name)); !there {
+				if _, there := c.Has(l.key(name)); !there {
 					return nil, nil
 				}
 			default:
 			}
-			return nil, c.Delete(ctx, key(name), s.keep)
+			return nil, c.Delete(ctx, l.key(name), s.keep)
 		})
 		l.mu.Lock()
 		defer l.mu.Unlock()
@@ -252,8 +334,9 @@ func (l *life) delete(name string) {
 		l.note("deleted %s keep %v: %v", name, s.keep, err)
 		if err == nil {
 			if s.keep && len(s.published) > 0 {
-				l.kept[name] = s.published[0]
+				l.kept[name] = s
 			}
+			l.overrule()
 			delete(l.services, name)
 		}
 	})
@@ -280,10 +363,19 @@ func (l *life) restart() {
 	var replays []loadbalancer.Replay
 	for _, name := range slices.Sorted(maps.Keys(l.services)) {
 		s := l.services[name]
+		switch l.random.IntN(5) {
+		case 0:
+			if !s.going {
+				l.edit(name, s, false)
+			}
+		case 1:
+			l.note("deleted while down %s", name)
+			s.going = true
+		}
 		if s.going && !s.keep {
 			continue
 		}
-		r := loadbalancer.Replay{Key: key(name), Created: s.created, Published: s.published, Sharing: s.service.Request.Sharing}
+		r := loadbalancer.Replay{Key: l.key(name), Created: s.created, Published: s.published, Sharing: s.service.Request.Sharing}
 		if !s.going {
 			service := s.service
 			service.Published = s.published
@@ -305,6 +397,38 @@ func (l *life) restart() {
 	}
 	l.site.ledger.fail(nil)
 	l.c = l.site.start(replays...)
+}
+
+// bringBack makes the Services anew that were kept, in a quiet world: each has its address again, unless somebody who has it
+// shares on other terms by now.
+func (l *life) bringBack() {
+	time.Sleep(40 * time.Minute) // no quarantine is left
+	kept := l.site.ledger.read().Kept
+	for _, name := range slices.Sorted(maps.Keys(l.kept)) {
+		was := l.kept[name]
+		address := was.published[0]
+		waits := slices.Contains(kept, ipam.Reservation{Address: address, Owner: ipam.Owner(l.key(name))})
+		asked := was.service.Request
+		for _, other := range l.services {
+			mine := asked.Sharing
+			theirs := other.service.Request.Sharing
+			has := slices.Contains(other.published, address)
+			fits := mine.Key != "" && mine.Key == theirs.Key && mine.Ports[0] != theirs.Ports[0]
+			waits = waits && (!has || fits && !other.refused && !other.going)
+		}
+		if pool, _ := ipam.ParseRange("10.0.0.1-10.0.0.6"); l.services[name] != nil || !waits || len(asked.Addresses) > 0 || !pool.Contains(address) {
+			continue
+		}
+		service := was.service
+		service.Published = nil
+		l.note("bring back %s %+v", name, service.Request)
+		ensured, err := l.c.Ensure(l.t.Context(), service)
+		if (err != nil || !slices.Contains(ensured.Addresses, address)) && !l.t.Failed() {
+			l.t.Errorf("%s got %v, %v; %s was kept for it", name, ensured, err, address)
+			l.dump()
+		}
+		l.services[name] = &lived{service: service, published: []netip.Addr{address}}
+	}
 }
 
 // oneOwner fails the test, once, when gateways serve something for two Services.

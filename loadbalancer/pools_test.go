@@ -17,7 +17,7 @@ import (
 
 func poolsOf(t *testing.T, named map[string]string) loadbalancer.PoolSettings {
 	settings := loadbalancer.PoolSettings{Unprobed: map[string]bool{}}
-	for _, name := range []string{"default", "more"} {
+	for _, name := range []string{"default", "more", "six"} {
 		text, ok := named[name]
 		if !ok {
 			continue
