@@ -48,7 +48,7 @@ func TestWeightsShareByPod(t *testing.T) {
 	expectCounts(t, "three pods and one", d.count(40), 30, 10)
 	three.Weight, one.Weight = 1, 4
 	d.apply(podState(three, one))
-	d.count(10) // what is left of the old round
+	d.count(60) // HAProxy makes good for the old round first
 	expectCounts(t, "one pod and four", d.count(40), 8, 32)
 }
 
