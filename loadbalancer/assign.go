@@ -141,6 +141,7 @@ func (m *Manager) build(forms []*desired.LoadBalancer) *desired.State {
 		Instances:    m.instances,
 		ControlPlane: m.settings.ControlPlane,
 		NodeCheck:    m.settings.NodeCheck,
+		DrainSeconds: m.settings.DrainSeconds,
 	}
 	vips := map[netip.Addr]bool{}
 	add := func(address netip.Addr) {

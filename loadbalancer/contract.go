@@ -112,7 +112,9 @@ type Settings struct {
 	// FirstRouterID is the virtual_router_id of the first VRRP instance; see desired.Instances.
 	FirstRouterID int
 	NodeCheck     desired.Check
-	ControlPlane  *desired.ControlPlane
+	// DrainSeconds is desired.State's.
+	DrainSeconds int
+	ControlPlane *desired.ControlPlane
 	// ControlPlaneInterface holds the control plane's address; empty: each gateway's own interface.
 	ControlPlaneInterface string
 	// Resync is the time between two comparisons of every gateway with the State; 0: 60 s.

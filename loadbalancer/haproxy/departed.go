@@ -1,7 +1,7 @@
 package haproxy
 
 import (
-	"context"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -43,8 +43,13 @@ func (r *Running) Departed(want *Config) []Departed {
 	return all
 }
 
-// End closes all connections that a server has, and those of clients behind them (management guide section 9.3, shutdown
-// sessions server).
-func (r *Runtime) End(ctx context.Context, d Departed) error {
-	return r.order(ctx, "shutdown sessions server "+d.String())
+// End closes all connections of these servers, and those of the clients behind them (management guide section 9.3, shutdown
+// sessions server). It is a Diff because it leads, as each does, to what is wanted: servers that nobody wants can be removed.
+func End(departed ...Departed) Diff {
+	var d Diff
+	for _, server := range departed {
+		d.remove = append(d.remove, command{line: "shutdown sessions server " + server.String()})
+		d.Changes = append(d.Changes, fmt.Sprintf("server %s: %d connections ended", server, server.Sessions))
+	}
+	return d
 }

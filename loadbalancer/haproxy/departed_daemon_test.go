@@ -1,7 +1,6 @@
 package haproxy
 
 import (
-	"context"
 	"slices"
 	"strings"
 	"testing"
@@ -99,13 +98,9 @@ func TestEndDeparted(t *testing.T) {
 			}
 		}
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-	defer cancel()
 	config := d.render(podState(stays))
-	for _, departed := range d.read().Departed(config) {
-		if err := d.runtime.End(ctx, departed); err != nil {
-			t.Fatal(err)
-		}
+	if err := d.runtime.Apply(t.Context(), End(d.read().Departed(config)...)); err != nil {
+		t.Fatal(err)
 	}
 	ended := 0
 	for _, id := range []string{"a", "b"} {
