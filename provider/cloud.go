@@ -73,6 +73,7 @@ type Cloud struct {
 	chooser     chooser
 	nodes       atomic.Pointer[nodeSet]
 	wakeups     *wakeups
+	endpoints   *endpointSlices
 	led         atomic.Bool
 	replayed    atomic.Bool
 	// policy is what the configuration says of addresses now; refused is what is wrong with a newer one.
@@ -130,14 +131,16 @@ func New(o Options) (*Cloud, error) {
 	for _, g := range o.Config.DesiredGateways() {
 		c.chooser.gateways[g.VRRPAddress] = g.Name
 	}
+	c.endpoints = newEndpointSlices(o.Client, c.followsEndpoints)
 	c.balancer = &balancer{
 		manager:    manager,
 		loaded:     manager.Loaded(),
-		translator: translator{localCheck: o.Config.LocalCheck},
+		translator: translator{localCheck: o.Config.LocalCheck, nodeCheck: o.Config.NodeCheck()},
 		ipMode:     v1.LoadBalancerIPMode(o.Config.IPMode),
 		nodes:      &c.nodes,
 		policy:     &c.policy,
 		namespace:  c.namespaceLabels,
+		endpoints:  c.endpoints.of,
 		warnings:   newWarnings(c.recorder),
 		waiting:    newWaiting(),
 		measures:   c.measures,
@@ -154,6 +157,7 @@ func settings(o Options) loadbalancer.Settings {
 		VRRP:          o.Config.DesiredVRRP(),
 		FirstRouterID: o.Config.VRRP.FirstRouterID,
 		NodeCheck:     o.Config.NodeCheck(),
+		DrainSeconds:  o.Config.DrainSeconds(),
 		ControlPlane:  o.Config.DesiredControlPlane(),
 		Resync:        o.Config.Resync(),
 	}
