@@ -73,6 +73,20 @@ func TestBackupUntilAnotherIsUp(t *testing.T) {
 	expectCounts(t, "the old one is gone", d.count(10), 0, 10)
 }
 
+// All servers of a pool are replaced at once: no connection is lost between the old ones and the first check of the new ones, and
+// one that fails its check is out after the first.
+func TestAllServersReplacedAtOnce(t *testing.T) {
+	old, young, dead := serverAt("worker1", node1), serverAt("worker2", node2), serverAt("worker3", node6)
+	d := startDaemon(t, podState(old), nodes(), vips())
+	d.nodePorts(node1+":30080", node1+":31991", node2+":30080", node2+":31991")
+	d.up(podSlot, "worker1")
+	d.apply(podState(young))
+	expectCounts(t, "at once", d.count(5), 0, 5)
+	d.apply(podState(old, dead)) // worker3 answers nothing
+	d.eventually("worker3 to be out", func() bool { return d.read().Backends[podSlot].Servers["worker3"].State == "DOWN" })
+	expectCounts(t, "one of two is dead", d.count(5), 5, 0)
+}
+
 // End ends the connections of one server that was taken out, and none before, whether it drains or is wanted no more.
 func TestEndDeparted(t *testing.T) {
 	stays, leaves := serverAt("worker1", node1), serverAt("worker2", node2)
