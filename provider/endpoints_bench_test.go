@@ -3,6 +3,7 @@ package provider
 import (
 	"fmt"
 	"runtime"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -25,7 +26,7 @@ func benchSlice(service int) *discoveryv1.EndpointSlice {
 	slice.GenerateName, slice.ResourceVersion, slice.UID = "service-", "123456789", "0b2e0f6c-3a54-4c5e-9f62-0a0d3f5f8a11"
 	slice.Annotations = map[string]string{"endpoints.kubernetes.io/last-change-trigger-time": "2026-01-01T00:00:00Z"}
 	slice.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "Service", Name: fmt.Sprintf("service-%d", service), UID: "x"}}
-	slice.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "kube-controller-manager", FieldsV1: &metav1.FieldsV1{Raw: make([]byte, 600)}}}
+	slice.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "kube-controller-manager", FieldsV1: metav1.NewFieldsV1(strings.Repeat("f", 600))}}
 	slice.Ports = []discoveryv1.EndpointPort{{Name: &name, Port: &port, Protocol: &protocol}}
 	for n := range benchEndpoints {
 		one := pod(fmt.Sprintf("10.%d.%d.%d", service/250, service%250, n), fmt.Sprintf("worker-%d.example.net", (service+n)%100), true, false)
