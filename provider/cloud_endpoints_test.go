@@ -10,6 +10,8 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+
+	"cloud-provider-haproxy/provider/config"
 )
 
 // endpoints updates a Service's slice, or creates it.
@@ -37,6 +39,16 @@ func (c *cluster) label(node, address string, with map[string]string) {
 		c.t.Fatal(err)
 	}
 	c.settle()
+}
+
+// refilled says how often Refill was called.
+func (m *manager) refilled() (all int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, n := range m.refills {
+		all += n
+	}
+	return all
 }
 
 func (c *cluster) wantPool(when, service string, want ...string) {
@@ -77,6 +89,7 @@ func TestEndpointsMoveServers(t *testing.T) {
 		c.wantPool("one terminates", "own", "a 1 backup", "b 1")
 		c.endpoints("own", pod("10.1.0.3", "b", true, false))
 		c.wantPool("it is gone", "own", "b 1")
+		refills := c.manager.refilled()
 		c.endpoints("web", pod("10.1.0.9", "a", true, false))
 		for range 3 {
 			same := podsOf("own", pod("10.1.0.3", "b", true, false))
@@ -86,8 +99,8 @@ func TestEndpointsMoveServers(t *testing.T) {
 			}
 		}
 		c.settle()
-		if n := len(c.cloud.endpoints.take()); n != 0 {
-			t.Errorf("%d Services are looked at for nothing", n)
+		if n := c.manager.refilled() - refills; n != 0 {
+			t.Errorf("%d times a Service was looked at for nothing", n)
 		}
 		if err := c.client.DiscoveryV1().EndpointSlices("default").Delete(t.Context(), "own-x7k2p", metav1.DeleteOptions{}); err != nil {
 			t.Fatal(err)
@@ -171,4 +184,15 @@ func TestNodeSelectorFollowed(t *testing.T) {
 		}
 		c.wantEnsured([]int{1}, "web")
 	})
+}
+
+// The drain time of the configuration is Manager's.
+func TestDrainTimeIsTold(t *testing.T) {
+	configuration, err := config.Decode([]byte(testConfig + "nodes: {drainTime: 90s}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := settings(Options{Config: configuration}); got.DrainSeconds != 90 {
+		t.Errorf("Manager is told %d s", got.DrainSeconds)
+	}
 }
