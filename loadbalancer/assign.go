@@ -142,6 +142,7 @@ func (m *Manager) build(forms []*desired.LoadBalancer) *desired.State {
 		Instances:    m.instances,
 		ControlPlane: settings.controlPlane,
 		NodeCheck:    settings.nodeCheck,
+		DrainSeconds: m.settings.DrainSeconds,
 	}
 	vips := map[netip.Addr]bool{}
 	add := func(address netip.Addr) {

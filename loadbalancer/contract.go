@@ -115,6 +115,8 @@ type Settings struct {
 	// FirstRouterID is the virtual_router_id of the first VRRP instance; see desired.Instances.
 	FirstRouterID int
 	NodeCheck     desired.Check
+	// DrainSeconds is desired.State's.
+	DrainSeconds int
 	// ControlPlane has the API servers that are always there; SetEndpoints tells more of them when EndpointsFromNodes is set.
 	ControlPlane       *desired.ControlPlane
 	EndpointsFromNodes bool

@@ -72,8 +72,8 @@ func (m *Manager) restrict(key desired.Key, sources *Sources) (changed bool) {
 	return m.wantForm(restricted, request)
 }
 
-// Refill gives the form that stays, if it has a pool of its own, other servers: nodes come and go also while the newest spec is
-// refused. The next round serves it. A form without a pool stays without.
+// Refill gives the form that stays, if it has a pool of its own, other servers: nodes and endpoints come and go without a change
+// of the Service, also while its newest spec is refused. The next round serves it. A form without a pool stays without.
 func (m *Manager) Refill(key desired.Key, servers []desired.Server) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -81,8 +81,7 @@ func (m *Manager) Refill(key desired.Key, servers []desired.Server) {
 		return
 	}
 	form, request := m.stays(key)
-	// A pool that checks nothing has no servers: it closed a Service whose sources could not be held.
-	if form == nil || form.Pool == nil || form.Pool.Check.Kind == desired.CheckNone {
+	if form == nil || form.Pool == nil {
 		return
 	}
 	refilled := form.Clone()

@@ -82,16 +82,16 @@ func TestRefusedSpecGetsTodaysServers(t *testing.T) {
 		server := func(name, address string) desired.Server {
 			return desired.Server{Name: name, Address: netip.MustParseAddr(address), Weight: 1}
 		}
-		local, closed := web("local", 80), web("closed", 80)
+		local, unchecked := web("local", 80), web("unchecked", 80)
 		local.LoadBalancer.Pool = &desired.Pool{Algorithm: desired.RoundRobin, Check: desired.Check{Kind: desired.CheckTCP, Port: 32000, IntervalMillis: 1000, Rise: 1, Fall: 1},
 			Servers: []desired.Server{server("old", "192.0.2.21")}}
-		closed.LoadBalancer.Pool = &desired.Pool{Algorithm: desired.RoundRobin, Check: desired.Check{Kind: desired.CheckNone}}
+		unchecked.LoadBalancer.Pool = &desired.Pool{Algorithm: desired.RoundRobin, Check: desired.Check{Kind: desired.CheckNone}}
 		address := s.ensure(c, local).Addresses
-		s.ensure(c, closed)
+		s.ensure(c, unchecked)
 		s.ensure(c, web("plain", 80))
 		refill := func(servers ...desired.Server) {
 			t.Helper()
-			for _, name := range []string{"local", "closed", "plain", "stranger"} {
+			for _, name := range []string{"local", "unchecked", "plain", "stranger"} {
 				c.Refill(key(name), servers)
 			}
 			time.Sleep(time.Second)
@@ -99,8 +99,8 @@ func TestRefusedSpecGetsTodaysServers(t *testing.T) {
 				if lb := g.serves("local"); !slices.Equal(lb.Pool.Servers, servers) || !slices.Equal(lb.Addresses, address) {
 					t.Errorf("%s has servers %v at %v", g.name, lb.Pool.Servers, lb.Addresses)
 				}
-				if len(g.serves("closed").Pool.Servers) > 0 || g.serves("plain").Pool != nil || g.serves("stranger") != nil {
-					t.Errorf("%s: closed %+v, plain %+v", g.name, g.serves("closed").Pool, g.serves("plain").Pool)
+				if !slices.Equal(g.serves("unchecked").Pool.Servers, servers) || g.serves("plain").Pool != nil || g.serves("stranger") != nil {
+					t.Errorf("%s: unchecked %+v, plain %+v", g.name, g.serves("unchecked").Pool, g.serves("plain").Pool)
 				}
 			}
 		}
@@ -109,7 +109,7 @@ func TestRefusedSpecGetsTodaysServers(t *testing.T) {
 		refill(server("young", "192.0.2.22"))
 		c.stop()
 
-		c = s.start(loadbalancer.Replay{Key: key("local"), Published: address}, loadbalancer.Replay{Key: key("closed")}, loadbalancer.Replay{Key: key("plain")})
+		c = s.start(loadbalancer.Replay{Key: key("local"), Published: address}, loadbalancer.Replay{Key: key("unchecked")}, loadbalancer.Replay{Key: key("plain")})
 		defer c.stop()
 		time.Sleep(time.Second)
 		rounds, _, _ := s.observer.seen()

@@ -39,11 +39,16 @@ const (
 	// only a Service of the same namespace and name gets them, until somebody deletes their entries in the ConfigMap
 	// `kube-system/cloud-provider-haproxy-addresses`. `true` or `false`. Default `false`.
 	KeepIP Annotation = Prefix + "keep-ip"
+	// NodeSelector names the nodes that get the Service's connections by their labels, written as for `kubectl get nodes
+	// -l` (`zone=a,disk in (ssd, nvme),!legacy`). Labels of nodes are followed: a node that matches no longer gets no new
+	// connection at once. If no node matches, connections are refused; so they are when none of those that match passes
+	// the health check. Default: all nodes.
+	NodeSelector Annotation = Prefix + "node-selector"
 )
 
 // annotations gives every key that we read, sorted.
 func annotations() []Annotation {
-	return []Annotation{AddressPool, AllowSharedIP, DenySourceRanges, KeepIP, LoadBalancerIPs}
+	return []Annotation{AddressPool, AllowSharedIP, DenySourceRanges, KeepIP, LoadBalancerIPs, NodeSelector}
 }
 
 // unknownAnnotations gives the keys with our prefix that nobody reads, sorted.

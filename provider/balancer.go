@@ -40,6 +40,8 @@ type balancer struct {
 	policy *atomic.Pointer[policy]
 	// namespace gives the labels of a namespace.
 	namespace func(name string) labels.Set
+	// endpoints gives a Service's endpoints.
+	endpoints func(desired.Key) localEndpoints
 	// claimFinalizer makes the cleanup finalizer ours if it is another's.
 	claimFinalizer func(context.Context, *v1.Service) error
 	warnings       *warnings
@@ -49,7 +51,13 @@ type balancer struct {
 
 // around gives the circumstances of a Service now.
 func (b *balancer) around(svc *v1.Service) circumstances {
-	return circumstances{nodes: b.nodes.Load().eligible, policy: b.policy.Load(), namespace: b.namespace(svc.Namespace)}
+	nodes := b.nodes.Load()
+	around := circumstances{nodes: nodes.eligible, nodeLabels: nodes.labels, policy: b.policy.Load(),
+		namespace: b.namespace(svc.Namespace)}
+	if isLocal(svc) {
+		around.endpoints = b.endpoints(keyOf(svc))
+	}
+	return around
 }
 
 // GetLoadBalancer says "exists" until every gateway that answers confirmed a State without the Service: the library
@@ -118,15 +126,13 @@ func (b *balancer) note(svc *v1.Service, err error) {
 
 func (b *balancer) ensure(ctx context.Context, svc *v1.Service) (*v1.LoadBalancerStatus, error) {
 	for {
-		nodes := b.nodes.Load()
 		around := b.around(svc)
-		around.nodes = nodes.eligible
 		t, err := b.translator.translate(svc, around)
 		if err != nil {
 			return nil, b.refuse(ctx, svc, t, err)
 		}
-		if len(nodes.eligible) == 0 {
-			t.warnings = append(t.warnings, warning{"NoEligibleNode", nodes.noneEligible()})
+		if len(around.nodes) == 0 {
+			t.warnings = append(t.warnings, warning{"NoEligibleNode", b.nodes.Load().noneEligible()})
 		}
 		ensured, err := b.manager.Ensure(ctx, t.service)
 		if b.policy.Load() != around.policy {
@@ -136,7 +142,7 @@ func (b *balancer) ensure(ctx context.Context, svc *v1.Service) (*v1.LoadBalance
 			b.warnings.now(svc, t.warnings)
 			return nil, err
 		}
-		if t.service.LoadBalancer.Pool != nil && b.nodes.Load().generation != nodes.generation {
+		if pool := t.service.LoadBalancer.Pool; pool != nil && !b.still(svc, pool.Servers) {
 			continue // the pool's servers are of yesterday
 		}
 		for _, w := range ensured.Warnings {
@@ -153,11 +159,38 @@ func (b *balancer) ensure(ctx context.Context, svc *v1.Service) (*v1.LoadBalance
 // else is wrong.
 func (b *balancer) refuse(ctx context.Context, svc *v1.Service, t translation, fault error) error {
 	b.warnings.now(svc, t.warnings)
-	b.manager.Refill(keyOf(svc), servers(svc, b.nodes.Load().eligible))
+	b.refill(svc)
 	if err := b.manager.Refuse(ctx, keyOf(svc), t.sources); err != nil {
 		return fmt.Errorf("%w; who may connect stays as it was, too: %w", fault, err)
 	}
 	return fault
+}
+
+// servers are those that a Service would have now in a pool of its own; not ok when it chooses none that can be read.
+func (b *balancer) servers(svc *v1.Service) (all []desired.Server, ok bool) {
+	around := b.around(svc)
+	nodes, err := around.chosen(svc)
+	return around.serversAmong(svc, nodes), err == nil
+}
+
+// still says whether these are the servers that the Service has now.
+func (b *balancer) still(svc *v1.Service, before []desired.Server) bool {
+	now, ok := b.servers(svc)
+	return ok && slices.Equal(now, before)
+}
+
+// refill gives what is served of a Service today's servers, if it has some of its own.
+func (b *balancer) refill(svc *v1.Service) {
+	if all, ok := b.servers(svc); ok {
+		b.manager.Refill(keyOf(svc), all)
+	}
+}
+
+// news says whether something else is to be told of a Service's nodes than was told last.
+func (b *balancer) news(svc *v1.Service) bool {
+	d := &draft{}
+	d.pool(svc, b.around(svc), b.translator)
+	return len(d.problems) == 0 && b.warnings.news(svc, d.warnings, noNodeSelected, endpointsElsewhere)
 }
 
 // UpdateLoadBalancer has nothing to do: our own watch moves servers, for all Services at once.

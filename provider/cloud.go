@@ -75,6 +75,7 @@ type Cloud struct {
 	chooser     chooser
 	nodes       atomic.Pointer[nodeSet]
 	wakeups     *wakeups
+	endpoints   *endpointSlices
 	led         atomic.Bool
 	replayed    atomic.Bool
 	// policy is what the configuration says of addresses now; refused is what is wrong with a newer one.
@@ -135,14 +136,16 @@ func New(o Options) (*Cloud, error) {
 	if p := o.Config.ControlPlane; p != nil && p.EndpointsFromNodes {
 		c.chooser.controlPlane = o.Config.DesiredControlPlane()
 	}
+	c.endpoints = newEndpointSlices(o.Client, c.followsEndpoints)
 	c.balancer = &balancer{
 		manager:    manager,
 		loaded:     manager.Loaded(),
-		translator: translator{localCheck: o.Config.LocalCheck},
+		translator: translator{localCheck: o.Config.LocalCheck, nodeCheck: o.Config.NodeCheck()},
 		ipMode:     v1.LoadBalancerIPMode(o.Config.IPMode),
 		nodes:      &c.nodes,
 		policy:     &c.policy,
 		namespace:  c.namespaceLabels,
+		endpoints:  c.endpoints.of,
 		warnings:   newWarnings(c.recorder),
 		waiting:    newWaiting(),
 		measures:   c.measures,
@@ -159,6 +162,7 @@ func settings(o Options) loadbalancer.Settings {
 		VRRP:          o.Config.DesiredVRRP(),
 		FirstRouterID: o.Config.VRRP.FirstRouterID,
 		NodeCheck:     o.Config.NodeCheck(),
+		DrainSeconds:  o.Config.DrainSeconds(),
 		ControlPlane:  o.Config.DesiredControlPlane(),
 		Resync:        o.Config.Resync(),
 	}

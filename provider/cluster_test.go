@@ -53,6 +53,8 @@ type manager struct {
 	refusals map[desired.Key][]*loadbalancer.Sources
 	fail     error // what Ensure and Delete say
 	ensures  int
+	// refills counts by Service.
+	refills map[desired.Key]int
 	// ensured counts by Service; during is called once within Ensure.
 	ensured map[desired.Key]int
 	during  *func()
@@ -71,7 +73,7 @@ type manager struct {
 }
 
 func newManager() *manager {
-	m := &manager{held: map[desired.Key]loadbalancer.Service{}, refusals: map[desired.Key][]*loadbalancer.Sources{},
+	m := &manager{held: map[desired.Key]loadbalancer.Service{}, refusals: map[desired.Key][]*loadbalancer.Sources{}, refills: map[desired.Key]int{},
 		ensured: map[desired.Key]int{}, next: addr("192.0.2.64"), kept: map[desired.Key]bool{},
 		loaded: make(chan struct{}), ended: make(chan error, 1)}
 	close(m.loaded)
@@ -106,6 +108,7 @@ func (m *manager) Ensure(_ context.Context, s loadbalancer.Service) (*loadbalanc
 func (m *manager) Refill(key desired.Key, servers []desired.Server) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.refills[key]++
 	if s, held := m.held[key]; held && s.LoadBalancer.Pool != nil {
 		s.LoadBalancer = s.LoadBalancer.Clone()
 		s.LoadBalancer.Pool.Servers = servers

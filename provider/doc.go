@@ -2,7 +2,7 @@
 // became of them into status and Events.
 //
 // It owns the translation (translate.go, request.go for what is asked of addresses, sources.go for who may connect;
-// nobody else reads a Service's spec), who may have addresses of which pool (pools.go), the view of Services and Nodes
+// pool.go for its own servers; nobody else reads a Service's spec), where endpoints are (endpoints.go, slices.go), who may have addresses of which pool (pools.go), the view of Services and Nodes
 // that Kubernetes' service controller gets (view.go), the addresses of nodes (addresses.go), Events, metrics, and two
 // objects: which controller leads (epoch.go), and which addresses are kept, quarantined or on their way back
 // (ledger.go). It must not know SSH, HAProxy, keepalived or nftables, nor choose an address; that is loadbalancer's and
@@ -26,6 +26,13 @@
 //   - What we write to a Service is known as ours by the API server's managedFields (managedfields.go), also after
 //     another start, configuration or type: finalizer and status are taken off when the Service is ours no more, those
 //     of another controller are not. A status that somebody else overwrote is written again (2, level: patrolStatus).
+//   - Servers follow Nodes and EndpointSlices by watches of our own, through Manager.Refill: without the library's queue,
+//     Events and patches, all Services of a burst in one round, also for the last good form of a Service that is wrong now.
+//     An Ensure that began before a change is done again. kube-proxy chooses among the endpoints of its node alone, ready
+//     ones first, then those that serve while they terminate (KEP-1669; CategorizeEndpoints in k8s.io/kubernetes/pkg/proxy);
+//     so with policy Local a node weighs as many as it has ready ones, one that has only terminating ones is a backup, and
+//     HAProxy uses it while no other is up. Its healthCheckNodePort says 503 then (it counts ready ones), which is why a
+//     backup is not checked. The controller's word is taken for who drains, the check's for who serves: fails closed.
 //   - 9, read-only: an object of an informer is never written; a view is a copy of what it changes.
 //   - Every error of EnsureLoadBalancer is an api.RetryError (5 s when gateways are at fault, 30 s when somebody has to
 //     change something), since the library backs off to 300 s otherwise. Who waits is woken when what it waits for

@@ -3,12 +3,14 @@ package provider
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	servicecontroller "k8s.io/cloud-provider/controllers/service"
 
 	"cloud-provider-haproxy/loadbalancer/desired"
@@ -24,8 +26,8 @@ type nodeSet struct {
 	total    int
 	// unusable says for single nodes why they are left out although nobody asked for it.
 	unusable []string
-	// generation rises when eligible changes.
-	generation int
+	// labels are those of the eligible nodes, by name.
+	labels map[string]labels.Set
 	// addresses are all addresses of all nodes, also of those that are not eligible, with the node's name.
 	addresses map[netip.Addr]string
 	// apiServers are those of the Nodes that run one, sorted, when it is asked for them.
@@ -44,7 +46,10 @@ type chooser struct {
 // choose is pure; the Nodes are not written.
 func (c chooser) choose(nodes []*v1.Node) *nodeSet {
 	sorted := slices.SortedFunc(slices.Values(nodes), func(a, b *v1.Node) int { return cmp.Compare(a.Name, b.Name) })
-	set := &nodeSet{total: len(nodes), addresses: map[netip.Addr]string{}, apiServers: c.apiServers(sorted)}
+	set := &nodeSet{
+		total: len(nodes), labels: map[string]labels.Set{}, addresses: map[netip.Addr]string{},
+		apiServers: c.apiServers(sorted),
+	}
 	owner := map[netip.Addr]string{}
 	for a, gateway := range c.gateways {
 		owner[a] = "gateway " + gateway
@@ -75,8 +80,21 @@ func (c chooser) choose(nodes []*v1.Node) *nodeSet {
 			owner[a] = "node " + node.Name
 		}
 		set.eligible = append(set.eligible, desired.Node{Name: node.Name, Addresses: addresses})
+		set.labels[node.Name] = node.Labels // which nobody writes
 	}
 	return set
+}
+
+// sameNodes says that the same nodes are eligible, at the same addresses.
+func (s *nodeSet) sameNodes(other *nodeSet) bool {
+	return slices.EqualFunc(s.eligible, other.eligible, func(a, b desired.Node) bool {
+		return a.Name == b.Name && slices.Equal(a.Addresses, b.Addresses)
+	})
+}
+
+// sameLabels says that they have the same labels.
+func (s *nodeSet) sameLabels(other *nodeSet) bool {
+	return maps.EqualFunc(s.labels, other.labels, func(a, b labels.Set) bool { return maps.Equal(a, b) })
 }
 
 // noneEligible explains why no node gets connections.

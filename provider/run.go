@@ -36,7 +36,12 @@ func (c *Cloud) start() {
 		c.options.Ended(err)
 		return
 	}
-	synced := []cache.InformerSynced{registration.HasSynced}
+	endpoints, err := c.endpoints.start(c.goUnlessEnded, c.ctx)
+	if err != nil {
+		c.options.Ended(err)
+		return
+	}
+	synced := []cache.InformerSynced{registration.HasSynced, endpoints}
 	for _, watch := range watches {
 		synced = append(synced, watch.HasSynced)
 	}
@@ -65,6 +70,7 @@ func (c *Cloud) run(nodesChanged <-chan struct{}, synced ...cache.InformerSynced
 	defer cancel()
 	background.Go(func() { each(ctx, nodesChanged, c.look) })
 	background.Go(func() { each(ctx, c.wakeups.signal, c.wake) })
+	background.Go(func() { each(ctx, c.endpoints.changed, c.followEndpoints) })
 	background.Go(func() { c.awaitLoaded(ctx) })
 	background.Go(func() { c.patrolStatus(ctx) })
 	return c.manager.Run(ctx)
@@ -94,15 +100,7 @@ func (c *Cloud) look() {
 		return // the lister of an informer reads memory and knows no error
 	}
 	set, before := c.chooser.choose(nodes), c.nodes.Load()
-	same := before != nil && slices.EqualFunc(before.eligible, set.eligible, func(a, b desired.Node) bool {
-		return a.Name == b.Name && slices.Equal(a.Addresses, b.Addresses)
-	})
-	if before != nil {
-		set.generation = before.generation
-	}
-	if !same {
-		set.generation++
-	}
+	same := before != nil && before.sameNodes(set)
 	c.nodes.Store(set)
 	c.excludeNodes()
 	c.measures.eligible.WithLabelValues().Set(float64(len(set.eligible)))
@@ -110,28 +108,60 @@ func (c *Cloud) look() {
 		klog.V(2).InfoS("API servers of the cluster's Nodes", "endpoints", set.apiServers)
 		c.manager.SetEndpoints(set.apiServers)
 	}
-	if same {
+	if same && before.sameLabels(set) {
 		return
 	}
-	klog.V(2).InfoS("Nodes that get connections changed", "eligible", len(set.eligible), "all", set.total,
-		"excludedByLabel", set.excluded, "unusable", set.unusable)
-	c.manager.SetNodes(set.eligible)
-	if before == nil {
-		return
+	if !same {
+		klog.V(2).InfoS("Nodes that get connections changed", "eligible", len(set.eligible), "all", set.total,
+			"excludedByLabel", set.excluded, "unusable", set.unusable)
+		c.manager.SetNodes(set.eligible)
 	}
-	reach4 := reachChanged(v1.IPv4Protocol, before.eligible, set.eligible)
-	reach6 := reachChanged(v1.IPv6Protocol, before.eligible, set.eligible)
+	if before != nil {
+		c.followNodes(before, set)
+	}
+}
+
+// followNodes moves the servers of Services that have some of their own, and tells Services what the nodes mean to them
+// now.
+func (c *Cloud) followNodes(before, now *nodeSet) {
+	same := before.sameNodes(now)
+	reach4 := !same && reachChanged(v1.IPv4Protocol, before.eligible, now.eligible)
+	reach6 := !same && reachChanged(v1.IPv6Protocol, before.eligible, now.eligible)
 	c.eachService(func(svc *v1.Service) {
+		if !c.services.ours(svc) || svc.DeletionTimestamp != nil {
+			return
+		}
+		if hasPool(svc) {
+			c.balancer.refill(svc)
+		}
 		switch {
-		case !c.services.ours(svc) || svc.DeletionTimestamp != nil:
-		case len(set.eligible) == 0:
-			c.balancer.warnings.once(svc, "NoEligibleNode", set.noneEligible())
-		case reach4 && hasOnly(svc, v1.IPv4Protocol), reach6 && hasOnly(svc, v1.IPv6Protocol):
+		case len(now.eligible) == 0 && !same:
+			c.balancer.warnings.once(svc, "NoEligibleNode", now.noneEligible())
+		case reach4 && hasOnly(svc, v1.IPv4Protocol), reach6 && hasOnly(svc, v1.IPv6Protocol), hasPool(svc) && c.balancer.news(svc):
 			c.services.wake(svc) // to be told
-		case svc.Spec.ExternalTrafficPolicy == v1.ServiceExternalTrafficPolicyLocal:
-			c.services.wake(svc) // it has servers of its own
 		}
 	})
+}
+
+// followEndpoints moves the servers of Services whose endpoints came, went or changed.
+func (c *Cloud) followEndpoints() {
+	for _, key := range c.endpoints.take() {
+		svc, err := c.services.real.Lister().Services(key.Namespace).Get(key.Name)
+		if err != nil || svc.DeletionTimestamp != nil || !c.services.ours(svc) {
+			continue
+		}
+		c.balancer.refill(svc)
+		if c.balancer.news(svc) {
+			c.services.wake(svc) // to be told
+		}
+	}
+}
+
+// followsEndpoints says whether it matters to a Service where its endpoints are. One that nobody knows yet is asked about
+// them when it comes.
+func (c *Cloud) followsEndpoints(key desired.Key) bool {
+	svc, err := c.services.real.Lister().Services(key.Namespace).Get(key.Name)
+	return err == nil && isLocal(svc) && c.services.ours(svc)
 }
 
 // replay tells Manager every Service that is ours and lets the service controller start.

@@ -34,8 +34,12 @@ func (e *faultyServiceError) Error() string { return strings.Join(e.problems, ";
 // circumstances are what a translation depends on besides the Service.
 type circumstances struct {
 	// nodes are those that get connections.
-	nodes  []desired.Node
-	policy *policy
+	nodes []desired.Node
+	// nodeLabels are the labels of these nodes by name.
+	nodeLabels map[string]labels.Set
+	// endpoints are the Service's; they matter if isLocal.
+	endpoints localEndpoints
+	policy    *policy
 	// namespace are the labels of the Service's namespace.
 	namespace labels.Set
 }
@@ -44,6 +48,8 @@ type circumstances struct {
 type translator struct {
 	// localCheck gives the check of a Service with externalTrafficPolicy: Local by its healthCheckNodePort.
 	localCheck func(healthCheckNodePort uint16) desired.Check
+	// nodeCheck is the shared pool's check.
+	nodeCheck desired.Check
 }
 
 // draft is one translation in the making.
@@ -72,9 +78,7 @@ func (t translator) translate(svc *v1.Service, around circumstances) (translatio
 	}
 	d.frontends(svc)
 	d.request(svc, around)
-	if svc.Spec.ExternalTrafficPolicy == v1.ServiceExternalTrafficPolicyLocal {
-		d.local(svc, around.nodes, t.localCheck)
-	}
+	d.pool(svc, around, t)
 	d.access(svc)
 	d.reach(svc, around.nodes)
 	if svc.Spec.SessionAffinity == v1.ServiceAffinityClientIP {
@@ -131,20 +135,6 @@ func portName(port v1.ServicePort) string {
 		return fmt.Sprintf("%d/%s", port.Port, protocol)
 	}
 	return fmt.Sprintf("%s %d/%s", port.Name, port.Port, protocol)
-}
-
-// local makes a pool of the Service's own: only nodes with a ready endpoint answer the check with 200. It fails closed.
-// A node without an address of a single-stack Service's family is none of its servers.
-func (d *draft) local(svc *v1.Service, nodes []desired.Node, check func(uint16) desired.Check) {
-	port := svc.Spec.HealthCheckNodePort
-	if port == 0 {
-		d.wrong("spec.externalTrafficPolicy is Local but spec.healthCheckNodePort is not set, so that nodes with an " +
-			"endpoint cannot be told from others; the API server sets it for type LoadBalancer: remove the policy " +
-			"and set it again")
-		return
-	}
-	d.service.LoadBalancer.Pool = &desired.Pool{Algorithm: desired.RoundRobin, Check: check(uint16(port)),
-		Servers: servers(svc, nodes)}
 }
 
 // keyOf names a Service as a State does.

@@ -71,17 +71,23 @@ func testTranslator() translator {
 	return translator{localCheck: func(port uint16) desired.Check {
 		return desired.Check{Kind: desired.CheckHTTP, Port: port, Path: "/healthz", IntervalMillis: 2000,
 			Rise: 2, Fall: 3}
-	}}
+	}, nodeCheck: desired.Check{Kind: desired.CheckTCP, Port: 10250, IntervalMillis: 2000, Rise: 2, Fall: 3}}
 }
 
-// among are circumstances with one pool for everybody.
+// among are circumstances with one pool for everybody, and one ready pod on each node.
 func among(nodes []desired.Node) circumstances {
-	return circumstances{nodes: nodes, policy: &policy{pools: []pool{{
+	around := circumstances{nodes: nodes, endpoints: localEndpoints{}, policy: &policy{pools: []pool{{
 		name: "main", automatic: true, services: labels.Everything(), admitsNamespace: func(string,
 			labels.Set) bool {
 			return true
 		},
 	}}}}
+	for _, node := range nodes {
+		for _, ipv6 := range []bool{false, true} {
+			around.endpoints[place{node.Name, ipv6}] = podCounts{ready: 1}
+		}
+	}
+	return around
 }
 
 func TestTranslate(t *testing.T) {

@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"slices"
 	"sync"
 
 	v1 "k8s.io/api/core/v1"
@@ -43,6 +44,20 @@ func (w *warnings) now(svc *v1.Service, current []warning) {
 			w.recorder.Event(svc, v1.EventTypeWarning, one.reason, one.message)
 		}
 	}
+}
+
+// news says whether these warnings are others than those that were told for the same reasons.
+func (w *warnings) news(svc *v1.Service, current []warning, reasons ...string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	told := w.told[svc.UID]
+	old := 0
+	for one := range told {
+		if slices.Contains(reasons, one.reason) {
+			old++
+		}
+	}
+	return old != len(current) || slices.ContainsFunc(current, func(one warning) bool { return !told[one] })
 }
 
 // once tells something that no later call repeats.

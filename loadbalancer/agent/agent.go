@@ -164,6 +164,7 @@ func (a *Agent) live(ctx context.Context, serve func(context.Context) error) err
 	group.Go(func() error { a.watchFirewall(ctx); return nil })
 	group.Go(func() error { a.expelUnwelcome(ctx); return nil })
 	group.Go(func() error { a.endStranded(ctx); return nil })
+	group.Go(func() error { a.endDeparted(ctx); return nil })
 	group.Go(func() error { a.followPeers(ctx); return nil })
 	if err := notify(a.notify, "READY=1"); err != nil {
 		a.log.Warn("telling systemd that the agent is ready", "error", err)

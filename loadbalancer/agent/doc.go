@@ -55,6 +55,12 @@
 // later, by ss --kill, which closes exactly these sockets (expel.go); shutting HAProxy's sessions down would need a walk through
 // all of them at every worker, old ones too. It looks when the State changes who may connect, and until none is left.
 //
+// # Servers that left
+//
+// HAProxy gives a server that was taken out no new connection; those that it has end State.DrainTime later, by `shutdown sessions
+// server` (departed.go). Not those that have a target all the same: a pod that drains, a Service that went over to the shared
+// pool with the node. Only the worker that answers is asked: what an old one holds after a reload ends with it.
+//
 // # The peers
 //
 // Every two seconds hello is asked of all other gateways at once, over sessions that stay open: the fence alone, and no

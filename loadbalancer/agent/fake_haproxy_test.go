@@ -133,6 +133,7 @@ func (m *machine) Read(ctx context.Context) (running *haproxy.Running, err error
 			return errors.New("connection refused")
 		}
 		running = m.haproxy.running()
+		m.addDeparted(running)
 		return nil
 	})
 	if err != nil {
@@ -166,6 +167,9 @@ func (m *machine) Apply(ctx context.Context, d haproxy.Diff) error {
 	}
 	if d.Empty() {
 		return nil // no command goes to HAProxy
+	}
+	if m.endDeparted(d) {
+		return nil
 	}
 	grows, shrinks := !d.Grow().Empty(), !d.Shrink().Empty()
 	return m.do(fmt.Sprintf("haproxy apply grow=%t shrink=%t", grows, shrinks), func() error {

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"testing"
 
+	"cloud-provider-haproxy/loadbalancer/haproxy"
 	"cloud-provider-haproxy/loadbalancer/keepalived"
 	"cloud-provider-haproxy/loadbalancer/neighbor"
 	"cloud-provider-haproxy/loadbalancer/nftables"
@@ -45,6 +46,8 @@ type machine struct {
 	// connections are what clients of VIPs have open: "192.0.2.10:80 198.51.100.7:40000". Of an immortal machine none can be ended.
 	connections []string
 	immortal    bool
+	// departed are servers, as backend/name, that were taken out of HAProxy and still have connections.
+	departed map[string]haproxy.RunningServer
 	// spelling is how this nft spells what it prints.
 	spelling string
 	pids     int

@@ -45,7 +45,8 @@ func valid() *desired.State {
 			{Name: "worker-1", Addresses: []netip.Addr{addr("10.0.2.1"), addr("2001:db8:2::1")}},
 			{Name: "worker-2.example.net", Addresses: []netip.Addr{addr("10.0.2.2")}},
 		},
-		NodeCheck: desired.Check{Kind: desired.CheckHTTP, Port: 10256, Path: "/healthz", IntervalMillis: 2000, Rise: 1, Fall: 2},
+		NodeCheck:    desired.Check{Kind: desired.CheckHTTP, Port: 10256, Path: "/healthz", IntervalMillis: 2000, Rise: 1, Fall: 2},
+		DrainSeconds: 600,
 		LoadBalancers: []desired.LoadBalancer{
 			{
 				Key: key("api"), UID: "aaaaaaaa-0000-0000-0000-000000000001",
@@ -64,10 +65,12 @@ func valid() *desired.State {
 				Frontends: []desired.Frontend{{Protocol: desired.TCP, Port: 80, NodePort: 31080}},
 				Pool: &desired.Pool{
 					Algorithm: desired.RoundRobin,
-					Check:     desired.Check{Kind: desired.CheckHTTP, Port: 32000, Path: "/", IntervalMillis: 1000, Rise: 1, Fall: 1},
+					Check:     desired.Check{Kind: desired.CheckHTTP, Port: 32000, Path: "/", IntervalMillis: 1000, Rise: 1, Fall: 1, DownIntervalMillis: 250},
 					Servers: []desired.Server{
 						{Name: "worker-1", Address: addr("10.0.2.1"), Weight: 1},
 						{Name: "worker-2.example.net", Address: addr("10.0.2.2"), Weight: 256},
+						{Name: "worker-3", Address: addr("10.0.2.3"), Weight: 2, Backup: true},
+						{Name: "worker-4", Address: addr("10.0.2.4"), Weight: 1, Drains: true},
 					},
 				},
 			},

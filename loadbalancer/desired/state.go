@@ -30,6 +30,8 @@ type State struct {
 	Nodes []Node `json:"nodes,omitempty"`
 	// NodeCheck is how HAProxy finds out that a node of the shared pool is fit to serve.
 	NodeCheck Check `json:"nodeCheck"`
+	// DrainSeconds is how long connections to a server that was taken out may live on, 1 to 86400; 0: DefaultDrainSeconds.
+	DrainSeconds int `json:"drainSeconds,omitempty"`
 	// LoadBalancers are the Services of type LoadBalancer, sorted by Key.
 	LoadBalancers []LoadBalancer `json:"loadBalancers,omitempty"`
 	// Releasing are addresses, or ports of shared ones, that their load balancer has no more and that some gateway may still
@@ -125,6 +127,8 @@ type Check struct {
 	IntervalMillis int `json:"intervalMillis,omitempty"`
 	Rise           int `json:"rise,omitempty"`
 	Fall           int `json:"fall,omitempty"`
+	// DownIntervalMillis is the time between two checks of a server that is down (downinter); 0: IntervalMillis.
+	DownIntervalMillis int `json:"downIntervalMillis,omitempty"`
 }
 
 // Protocol is a transport protocol, written as Kubernetes writes it.
@@ -151,7 +155,7 @@ type LoadBalancer struct {
 	Addresses []netip.Addr `json:"addresses"`
 	// Frontends are the ports, sorted by Protocol and Port.
 	Frontends []Frontend `json:"frontends"`
-	// Pool is set when the Service cannot use the shared pool of nodes (externalTrafficPolicy: Local).
+	// Pool is set when the Service cannot use the shared pool of nodes (externalTrafficPolicy: Local, a choice of nodes).
 	Pool *Pool `json:"pool,omitempty"`
 	// AllowSources are the clients that may connect, of both families, merged (MergePrefixes); none: everybody. When only
 	// one family is named, nobody of the other may connect. DenySources may not connect whatever AllowSources says.
@@ -175,7 +179,7 @@ type Algorithm string
 
 const RoundRobin Algorithm = "roundrobin"
 
-// Pool is a set of servers that belongs to one load balancer. No server: its VIP refuses connections.
+// Pool is a set of servers that belongs to one load balancer. Without one that takes connections (Active) its VIP refuses.
 type Pool struct {
 	Algorithm Algorithm `json:"algorithm"`
 	Check     Check     `json:"check"`
@@ -190,6 +194,11 @@ type Server struct {
 	Address netip.Addr `json:"address"`
 	// Weight is the server's share, 1 to 256 (HAProxy manual section 5.2, weight).
 	Weight int `json:"weight"`
+	// Backup servers get connections only while no other server of the pool passes its check. They are not checked.
+	Backup bool `json:"backup,omitempty"`
+	// Drains: the server gets no connection, and those that it has may live on as long as they like. Those of a server that
+	// is not in the pool any more end after State.DrainSeconds.
+	Drains bool `json:"drains,omitempty"`
 }
 
 // ControlPlane is the API server's frontend. It never depends on Services or on a running controller, and fails open.

@@ -214,4 +214,7 @@ func (v *validation) nodes() {
 		}
 	}
 	v.check("nodeCheck", v.state.NodeCheck)
+	if seconds := v.state.DrainSeconds; seconds < 0 || seconds > maxDrainSeconds {
+		v.add("drainSeconds", fmt.Sprintf("is %d; allowed are 1 to %d, and 0 for %d", seconds, maxDrainSeconds, DefaultDrainSeconds))
+	}
 }

@@ -36,6 +36,9 @@ func (c Check) faults() []Fault {
 		}
 	}
 	inside("intervalMillis", c.IntervalMillis, 100, 3_600_000)
+	if c.DownIntervalMillis != 0 {
+		inside("downIntervalMillis", c.DownIntervalMillis, 100, 3_600_000)
+	}
 	inside("rise", c.Rise, 1, 100)
 	inside("fall", c.Fall, 1, 100)
 	return faults

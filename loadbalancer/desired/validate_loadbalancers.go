@@ -145,6 +145,9 @@ func (j *judgement) pool() {
 		if server.Weight < 1 || server.Weight > 256 {
 			j.add(fmt.Sprintf("pool.servers[%d].weight", i), fmt.Sprintf("is %d; allowed are 1 to 256", server.Weight))
 		}
+		if server.Backup && server.Drains {
+			j.add(fmt.Sprintf("pool.servers[%d].drains", i), "is set with backup; a server that drains gets no connection ever")
+		}
 	}
 }
 

@@ -2,6 +2,8 @@ package haproxy
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 )
 
@@ -66,14 +68,15 @@ func (d *Diff) reload(running *Running, want *Config) {
 
 func (d *Diff) backend(name string, running *RunningBackend, want []Server) {
 	wanted := make(map[string]bool, len(want))
+	tested := !replacesAll(running, want)
 	for _, server := range want {
 		wanted[server.Name] = true
 		id := name + "/" + server.Name
 		if has, ok := running.Servers[server.Name]; ok {
-			d.server(id, has, server)
+			d.server(id, has, server, tested)
 			continue
 		}
-		d.add = append(d.add, command{line: addServer(name, server)})
+		d.add = append(d.add, command{line: addServer(name, server, tested)})
 		d.Changes = append(d.Changes, fmt.Sprintf("server %s added: %s", id, server.address()))
 	}
 	for _, server := range sortedKeys(running.Servers) {
@@ -83,15 +86,32 @@ func (d *Diff) backend(name string, running *RunningBackend, want []Server) {
 	}
 }
 
-// addServer makes a server that gets connections when its first check passed, in one line so that the time between
-// "enabled" and "down" is short (DESIGN section 7).
-func addServer(backend string, s Server) string {
+// replacesAll says that servers take connections now, and of those that are wanted none does so yet.
+func replacesAll(running *RunningBackend, want []Server) bool {
+	serves := func(has RunningServer) bool { return has.State == "UP" || has.State == "NOCHECK" }
+	for _, s := range want {
+		if has, ok := running.Servers[s.Name]; ok && serves(has) || !ok && !s.checked() {
+			return false
+		}
+	}
+	return slices.ContainsFunc(slices.Collect(maps.Values(running.Servers)), serves)
+}
+
+// addServer makes a server that, if tested, gets connections when its first check passed, in one line so that the time
+// between "enabled" and "down" is short (DESIGN section 7). When all servers are replaced at once, connections would be
+// closed until then: HAProxy takes such a server for up, checks it at once, and takes it out at the first failure
+// (src/server.c, srv_update_status).
+func addServer(backend string, s Server, tested bool) string {
 	id := backend + "/" + s.Name
 	line := "add server " + backend + "/" + s.String()
-	if !s.checked() {
-		return line + ";enable server " + id
+	if s.checked() {
+		line += ";enable health " + id
 	}
-	return fmt.Sprintf("%s;enable health %s;enable server %s;set server %s health down", line, id, id, id)
+	line += ";enable server " + id
+	if s.checked() && tested {
+		line += ";set server " + id + " health down"
+	}
+	return line
 }
 
 // removal takes a server out at once and removes it as soon as nobody is connected to it.
@@ -110,9 +130,9 @@ func (d *Diff) removal(id string, has RunningServer) {
 
 // server repairs a server that runs. Its check's rise, fall and inter are not compared: HAProxy 2.6 can neither tell nor
 // change them. Where all servers of a backend share them they are part of Generation.
-func (d *Diff) server(id string, has RunningServer, want Server) {
+func (d *Diff) server(id string, has RunningServer, want Server, tested bool) {
 	if has.Checked != want.checked() || !has.Addr.IsValid() || (has.Port == 0) != (want.Port == 0) {
-		d.replace(id, has, want)
+		d.replace(id, has, want, tested)
 		return
 	}
 	var commands, changes []string
@@ -138,7 +158,7 @@ func (d *Diff) server(id string, has RunningServer, want Server) {
 	if has.maint || has.drain {
 		changes = append(changes, "put back from "+has.State)
 	}
-	commands = append(commands, revive(id, has, want, moved)...)
+	commands = append(commands, revive(id, has, want, moved, tested)...)
 	if len(commands) == 0 {
 		return
 	}
@@ -150,7 +170,7 @@ func (d *Diff) server(id string, has RunningServer, want Server) {
 }
 
 // revive gives the commands after which a server takes connections as its check says.
-func revive(id string, has RunningServer, want Server, moved bool) []string {
+func revive(id string, has RunningServer, want Server, moved, tested bool) []string {
 	var commands []string
 	if has.maint || has.drain || moved {
 		commands = append(commands, "set server "+id+" state ready")
@@ -159,8 +179,8 @@ func revive(id string, has RunningServer, want Server, moved bool) []string {
 		commands = append(commands, "enable health "+id)
 	}
 	switch {
-	case want.checked() && (has.maint || moved):
-		// Leaving maintenance sets a server up without asking; the check has to say so first.
+	case want.checked() && (has.maint || moved) && tested:
+		// Leaving maintenance sets a server up without asking; the check has to say so first while others serve.
 		commands = append(commands, "set server "+id+" health down")
 	case !want.checked() && has.stopped && !has.maint:
 		// Somebody said that an unchecked server is down, and no check will ever say otherwise.
@@ -170,7 +190,7 @@ func revive(id string, has RunningServer, want Server, moved bool) []string {
 }
 
 // replace makes a server anew that differs in what no command changes.
-func (d *Diff) replace(id string, has RunningServer, want Server) {
+func (d *Diff) replace(id string, has RunningServer, want Server, tested bool) {
 	if has.maint && has.Sessions > 0 {
 		d.Deferred = append(d.Deferred, id)
 		return
@@ -179,7 +199,7 @@ func (d *Diff) replace(id string, has RunningServer, want Server) {
 	d.add = append(d.add, command{
 		line:    fmt.Sprintf("set server %s state maint;del server %s", id, id),
 		patient: true,
-		then:    addServer(backend, want),
+		then:    addServer(backend, want, tested),
 	})
 	change := fmt.Sprintf("server %s made anew: %s", id, want)
 	if has.maint {

@@ -198,7 +198,8 @@ func TestCompareReloadsForeignConfiguration(t *testing.T) {
 	}
 }
 
-// A server that comes, comes back or moves must pass a check before it gets a connection: the order is all there is.
+// A server that comes, comes back or moves must pass a check before it gets a connection, the order is all there is; but when no
+// other one serves it is up until the check says otherwise.
 func TestServerCommandsAskTheCheckFirst(t *testing.T) {
 	want := Server{Name: "a", Addr: netip.MustParseAddr("fd00::1"), Weight: 1, Check: kubeProxyCheck()}
 	runs := RunningServer{Name: "a", Addr: want.Addr, CheckPort: want.Check.Port, Weight: 1, Checked: true, Checking: true}
@@ -218,14 +219,29 @@ func TestServerCommandsAskTheCheckFirst(t *testing.T) {
 		"back, unchecked": {map[string]RunningServer{"a": open}, want.unchecked(), "set server nodes/a state ready"},
 		"as it should be": {map[string]RunningServer{"a": runs}, want, ""},
 	} {
-		var d Diff
-		d.backend("nodes", &RunningBackend{Servers: test.running}, []Server{test.server})
-		got := ""
-		if len(d.add) > 0 {
-			got = d.add[0].line
-		}
-		if got != test.command || len(d.add) > 1 || len(d.remove) > 0 {
-			t.Errorf("%s: got %q, want %q", name, got, test.command)
+		up, other := runs, want
+		up.Name, up.State, other.Name = "other", "UP", "other"
+		alone := map[string]RunningServer{"gone": {Name: "gone", State: "UP"}}
+		beside := map[string]RunningServer{"other": up}
+		maps.Copy(alone, test.running)
+		maps.Copy(beside, test.running)
+		for _, when := range []struct {
+			running map[string]RunningServer
+			want    []Server
+			command string
+		}{
+			{beside, []Server{test.server, other}, test.command},
+			{alone, []Server{test.server}, strings.TrimSuffix(test.command, ";set server nodes/a health down")},
+		} {
+			var d Diff
+			d.backend("nodes", &RunningBackend{Servers: when.running}, when.want)
+			got := ""
+			if len(d.add) > 0 {
+				got = d.add[0].line
+			}
+			if got != when.command || len(d.add) > 1 {
+				t.Errorf("%s: got %q, want %q", name, got, when.command)
+			}
 		}
 	}
 }
@@ -235,13 +251,13 @@ func TestServerToBeMadeAnewWaitsForItsConnections(t *testing.T) {
 	want := Server{Name: "a", Addr: netip.MustParseAddr("10.0.0.1"), Weight: 1, Check: kubeProxyCheck()}
 	unchecked := RunningServer{Name: "a", Addr: want.Addr, Weight: 1, maint: true, Sessions: 1}
 	var waits, goes Diff
-	waits.server("nodes/a", unchecked, want)
+	waits.server("nodes/a", unchecked, want, true)
 	if !waits.Empty() || !slices.Equal(waits.Deferred, []string{"nodes/a"}) {
 		t.Errorf("with a connection: deferred %q, commands %v", waits.Deferred, waits.add)
 	}
 	unchecked.Sessions = 0
-	goes.server("nodes/a", unchecked, want)
-	if len(goes.add) != 1 || goes.add[0].then != addServer("nodes", want) || goes.Deferred != nil {
+	goes.server("nodes/a", unchecked, want, true)
+	if len(goes.add) != 1 || goes.add[0].then != addServer("nodes", want, true) || goes.Deferred != nil {
 		t.Errorf("without one: deferred %q, commands %v", goes.Deferred, goes.add)
 	}
 	if len(goes.Changes) != 1 || len(goes.Unasked()) != 0 {

@@ -14,6 +14,11 @@
 // without a NodePort, for the VIP's own port may be the node's sshd. Every pool that fails open is two backends of the same
 // servers, one checked, the other with "-open" behind its name. Slots fail closed.
 //
+// A server that nobody wants, or that drains, goes into maintenance: no new connection, the old ones live. It is deleted after the
+// last one; Departed names those that have some and End ends them, when the agent says so. A node that is a backup is another server
+// than the same node as one like others, because `backup` cannot be changed at run time, and the same node is often both in
+// turn; all backups share (`option allbackups`). downinter lets a new server be up after 0.1 s instead of two times inter.
+//
 // The pool of nodes is there twice. nodes has each node's first address, IPv4 if it has one, and serves VIPs of both
 // families. nodes6 has the IPv6 addresses, for load balancers whose VIPs are all IPv6: kube-proxy opens the NodePort of a
 // Service with ipFamilies [IPv6] at IPv6 addresses alone, and answers at the others with RST. A node without one is not

@@ -210,10 +210,24 @@ func (c *Config) slots(s *desired.State, slots Slots, v *view) {
 	sortEntries(c.Checks)
 }
 
+// backupSuffix makes the name of a backup another one than that of the same node as a server like the others: `backup` cannot
+// be changed while a server runs. No node's name has an underscore.
+const backupSuffix = "_backup"
+
+// poolServers leaves out servers that drain: they are taken out like those that nobody wants, and a worker that starts has
+// no connection of theirs.
 func poolServers(p *desired.Pool) []Server {
 	var servers []Server
 	for _, server := range p.Servers {
-		servers = append(servers, Server{Name: server.Name, Addr: server.Address, Weight: server.Weight, Check: p.Check})
+		s := Server{Name: server.Name, Addr: server.Address, Weight: server.Weight, Check: p.Check}
+		switch {
+		case server.Drains:
+			continue
+		case server.Backup:
+			s = s.unchecked()
+			s.Name, s.Backup = s.Name+backupSuffix, true
+		}
+		servers = append(servers, s)
 	}
 	slices.SortFunc(servers, func(a, b Server) int { return cmp.Compare(a.Name, b.Name) })
 	return servers

@@ -131,6 +131,14 @@ func scenarios() []scenario {
 				web("192.0.2.10"),
 			}
 		}),
+		// One pod is ready, another one terminates and serves still, a third one is not ready and has connections.
+		make("terminating", func(s *desired.State, _ *Local) {
+			health := desired.Check{Kind: desired.CheckHTTP, Port: 31999, Path: "/healthz", IntervalMillis: 2000, Rise: 1, Fall: 3, DownIntervalMillis: 250}
+			s.LoadBalancers = []desired.LoadBalancer{localPolicy("ingress", "192.0.2.20", health,
+				desired.Server{Name: "worker1", Address: netip.MustParseAddr("10.0.0.11"), Weight: 1},
+				desired.Server{Name: "worker2", Address: netip.MustParseAddr("10.0.0.12"), Weight: 3, Backup: true},
+				desired.Server{Name: "worker3", Address: netip.MustParseAddr("fd00::13"), Weight: 1, Drains: true})}
+		}),
 		// Four Services on one address: two of the nodes' pool, one with servers of its own, and one that only wants
 		// the TCP port of another for UDP. A fifth one is on its way off it.
 		make("shared-address", func(s *desired.State, _ *Local) {

@@ -17,6 +17,8 @@ type Server struct {
 	Port uint16
 	// Weight is the server's share, 1 to 256.
 	Weight int
+	// Backup servers get connections only while no other one of their backend is up.
+	Backup bool
 	Check  desired.Check
 	// CAFile has the certificates that a CheckHTTPS verifies with; empty: it verifies nothing.
 	CAFile string
@@ -40,10 +42,16 @@ func (s Server) address() string {
 func (s Server) words() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "weight %d", s.Weight)
+	if s.Backup {
+		b.WriteString(" backup")
+	}
 	if !s.checked() {
 		return b.String()
 	}
 	fmt.Fprintf(&b, " check port %d inter %d rise %d fall %d", s.Check.Port, s.Check.IntervalMillis, s.Check.Rise, s.Check.Fall)
+	if s.Check.DownIntervalMillis > 0 {
+		fmt.Fprintf(&b, " downinter %d", s.Check.DownIntervalMillis)
+	}
 	switch {
 	case s.Check.Kind == desired.CheckTLS:
 		// Completing the handshake is the whole check, it sends nothing to a stranger. It decides whether an endpoint is

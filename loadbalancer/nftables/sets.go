@@ -122,7 +122,7 @@ func (d doors) add(lb desired.LoadBalancer) {
 // of taking and then hanging or closing them.
 func served(s *desired.State, lb desired.LoadBalancer) bool {
 	if lb.Pool != nil {
-		return len(lb.Pool.Servers) > 0
+		return len(lb.Pool.Active()) > 0
 	}
 	if !lb.IPv6Only() {
 		return len(s.Nodes) > 0

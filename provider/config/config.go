@@ -113,6 +113,8 @@ type Nodes struct {
 	CIDRs []netip.Prefix `yaml:"cidrs"`
 	// HealthCheck is how HAProxy finds out that a worker is fit to serve.
 	HealthCheck HealthCheck `yaml:"healthCheck"`
+	// DrainTime is how long connections to a worker live on that gets no more of them, `1s` to `24h` in whole seconds: one that was deleted, is to be deleted by the cluster autoscaler (taint `ToBeDeletedByClusterAutoscaler`), carries the label `node.kubernetes.io/exclude-from-external-load-balancers`, or is not chosen by a Service any more. Default `5m`.
+	DrainTime Duration `yaml:"drainTime"`
 }
 
 // HealthCheck is how HAProxy checks a worker.

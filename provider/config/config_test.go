@@ -78,7 +78,7 @@ func TestDefaults(t *testing.T) {
 		IPMode:         "VIP",
 		ServeUnclassed: &yes, LoadBalancerClass: "cloud-provider-haproxy/gateway",
 		ResyncInterval: Duration(time.Minute),
-		Nodes: Nodes{AddressType: "InternalIP", HealthCheck: HealthCheck{
+		Nodes: Nodes{AddressType: "InternalIP", DrainTime: Duration(5 * time.Minute), HealthCheck: HealthCheck{
 			Type: "kube-proxy", Port: 10256, Path: "/healthz", Interval: Duration(2 * time.Second), Rise: 2, Fall: 3}},
 	}
 	if diff := cmp.Diff(want, c, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
@@ -356,5 +356,40 @@ func TestExample(t *testing.T) {
 	}
 	if c.ControlPlane == nil || len(c.Reservations) == 0 {
 		t.Error("the commented parts do not begin with #controlPlane and #reservations")
+	}
+}
+
+// The default drain time is left out, for gateways that know no other.
+func TestDrainTime(t *testing.T) {
+	for text, want := range map[string]int{"": 0, "nodes: {drainTime: 5m}\n": 0, "nodes: {drainTime: 90s}\n": 90, "nodes: {drainTime: 24h}\n": 86400} {
+		c, err := Decode([]byte(base + text))
+		if err != nil {
+			t.Errorf("%s: %v", text, err)
+		} else if got := c.DrainSeconds(); got != want {
+			t.Errorf("%s: got %d, want %d", text, got, want)
+		}
+	}
+	for _, wrong := range []string{"-1s", "500ms", "1500ms", "25h"} {
+		_, err := Decode([]byte(base + "nodes: {drainTime: " + wrong + "}\n"))
+		if err == nil || !strings.Contains(err.Error(), "nodes.drainTime: ") || !strings.Contains(err.Error(), "1s to 24h in whole seconds is allowed") {
+			t.Errorf("%s: %v", wrong, err)
+		}
+	}
+}
+
+// A node with a pod is up as soon as kube-proxy says so, and is asked soon; a check that is faster than that stays.
+func TestLocalCheck(t *testing.T) {
+	for text, want := range map[string]desired.Check{
+		"": {Kind: desired.CheckHTTP, Port: 32000, Path: "/healthz", IntervalMillis: 2000, DownIntervalMillis: 250, Rise: 1, Fall: 3},
+		"nodes: {healthCheck: {type: tcp, port: 10250, interval: 200ms, rise: 5, fall: 4}}\n": {Kind: desired.CheckHTTP, Port: 32000,
+			Path: "/healthz", IntervalMillis: 200, Rise: 1, Fall: 4},
+	} {
+		c, err := Decode([]byte(base + text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := c.LocalCheck(32000); got != want {
+			t.Errorf("%s: got %+v", text, got)
+		}
 	}
 }

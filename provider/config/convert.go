@@ -74,11 +74,29 @@ func check(kind string, port int, path string, interval Duration, rise, fall int
 	return desired.Check{Kind: kinds[kind], Port: uint16(port), Path: path, IntervalMillis: interval.Millis(), Rise: rise, Fall: fall}
 }
 
+// downInterval is how often a server of a Service with externalTrafficPolicy: Local is checked while it is down.
+const downInterval = 250 * time.Millisecond
+
 // LocalCheck gives the check of a Service with externalTrafficPolicy: Local: kube-proxy (or its replacement) answers
-// with 200 at the Service's healthCheckNodePort where the Service has a ready endpoint on the node.
+// with 200 at the Service's healthCheckNodePort where the Service has a ready endpoint on the node. It knows that, so one
+// such answer is enough; and a pod that has just become ready may be the only one, so it is asked soon again.
 func (c *Config) LocalCheck(healthCheckNodePort uint16) desired.Check {
 	h := c.Nodes.HealthCheck
-	return check(CheckKubeProxy, int(healthCheckNodePort), "/healthz", h.Interval, h.Rise, h.Fall)
+	local := check(CheckKubeProxy, int(healthCheckNodePort), "/healthz", h.Interval, 1, h.Fall)
+	if down := int(downInterval.Milliseconds()); down < local.IntervalMillis {
+		local.DownIntervalMillis = down
+	}
+	return local
+}
+
+// DrainSeconds gives desired.State's, which leaves the default out: then gateways of the release before, which know no
+// other, understand it.
+func (c *Config) DrainSeconds() int {
+	seconds := int(time.Duration(c.Nodes.DrainTime).Seconds())
+	if seconds == desired.DefaultDrainSeconds {
+		return 0
+	}
+	return seconds
 }
 
 // Resync gives how often every gateway is compared with what it should do.

@@ -3,6 +3,8 @@ package config
 import (
 	"net/netip"
 	"time"
+
+	"cloud-provider-haproxy/loadbalancer/desired"
 )
 
 // LoadBalancerClass is the default of the field with this name.
@@ -44,6 +46,7 @@ func (c *Config) setDefaults() {
 
 func (n *Nodes) setDefaults() {
 	orDefault(&n.AddressType, "InternalIP")
+	orDefault(&n.DrainTime, Duration(desired.DefaultDrainSeconds*time.Second))
 	h := &n.HealthCheck
 	orDefault(&h.Type, CheckKubeProxy)
 	if h.Type == CheckKubeProxy {

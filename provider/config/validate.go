@@ -142,6 +142,9 @@ func (n *Nodes) validate(f *strict.Faults) {
 			f.Add(fmt.Sprintf("nodes.cidrs[%d]", i), "%s has host bits; the network is %s", p, p.Masked())
 		}
 	}
+	if d := time.Duration(n.DrainTime); d < time.Second || d > 24*time.Hour || d%time.Second != 0 {
+		f.Add("nodes.drainTime", "%s; 1s to 24h in whole seconds is allowed", n.DrainTime)
+	}
 	h := n.HealthCheck
 	const path = "nodes.healthCheck"
 	kind := h.Type

@@ -107,6 +107,9 @@ func (k *Kubelet) syncPod(ctx context.Context, w *worker, pod *corev1.Pod) error
 	running := k.pods[key]
 	k.mu.Unlock()
 	if pod.DeletionTimestamp != nil {
+		if running != nil && time.Now().Before(sleepsUntil(pod)) {
+			return nil // asked again after retryPeriod
+		}
 		if err := k.stop(key); err != nil {
 			return err
 		}
@@ -124,6 +127,24 @@ func (k *Kubelet) syncPod(ctx context.Context, w *worker, pod *corev1.Pod) error
 		}
 	}
 	return k.report(ctx, pod, running.ips)
+}
+
+// sleepsUntil is the end of a Pod's preStop sleep (KEP-3960): until then it serves, while its endpoints say that it terminates.
+func sleepsUntil(pod *corev1.Pod) time.Time {
+	asked := pod.DeletionTimestamp.Time
+	if grace := pod.DeletionGracePeriodSeconds; grace != nil {
+		asked = asked.Add(-time.Duration(*grace) * time.Second)
+	}
+	until := asked
+	for _, c := range pod.Spec.Containers {
+		if c.Lifecycle == nil || c.Lifecycle.PreStop == nil || c.Lifecycle.PreStop.Sleep == nil {
+			continue
+		}
+		if end := asked.Add(time.Duration(c.Lifecycle.PreStop.Sleep.Seconds) * time.Second); end.After(until) {
+			until = end
+		}
+	}
+	return until
 }
 
 // start gives the Pod its addresses and its process.

@@ -1,0 +1,184 @@
+package agent
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"cloud-provider-haproxy/loadbalancer/desired"
+	"cloud-provider-haproxy/loadbalancer/haproxy"
+)
+
+// addDeparted lets HAProxy tell of servers that were taken out.
+func (m *machine) addDeparted(running *haproxy.Running) {
+	for id, server := range m.departed {
+		backend, name, _ := strings.Cut(id, "/")
+		if running.Backends[backend] == nil {
+			running.Backends[backend] = &haproxy.RunningBackend{Servers: map[string]haproxy.RunningServer{}}
+		}
+		running.Backends[backend].Servers[name] = server
+	}
+}
+
+// endDeparted is `shutdown sessions server`; it says whether d asks for it.
+func (m *machine) endDeparted(d haproxy.Diff) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	asked := false
+	for _, change := range d.Changes {
+		if id, _, ok := strings.Cut(strings.TrimPrefix(change, "server "), ": "); ok && strings.HasSuffix(change, "connections ended") {
+			asked = true
+			if !m.immortal {
+				delete(m.departed, id)
+			}
+		}
+	}
+	return asked
+}
+
+// leaves is a server that was taken out and has connections.
+func (m *machine) leaves(id, address string) {
+	m.meanwhile(func() {
+		m.departed = maps.Clone(m.departed)
+		if m.departed == nil {
+			m.departed = map[string]haproxy.RunningServer{}
+		}
+		_, name, _ := strings.Cut(id, "/")
+		m.departed[id] = haproxy.RunningServer{Name: name, Addr: addr(address), State: "MAINT", Sessions: 3}
+	})
+}
+
+func expectDeparted(t *testing.T, m *machine, when string, want ...string) {
+	t.Helper()
+	synctest.Wait()
+	var got []string
+	m.meanwhile(func() { got = slices.Sorted(maps.Keys(m.departed)) })
+	if !slices.Equal(got, want) {
+		t.Errorf("%s: servers with connections are %q, want %q", when, got, want)
+	}
+}
+
+// ownPool gives a load balancer servers of its own.
+func ownPool(servers ...desired.Server) func(*desired.State) {
+	return func(s *desired.State) {
+		s.LoadBalancers[0].Pool = &desired.Pool{Algorithm: desired.RoundRobin, Servers: servers,
+			Check: desired.Check{Kind: desired.CheckHTTP, Port: 32000, Path: "/healthz", IntervalMillis: 1000, Rise: 1, Fall: 1}}
+	}
+}
+
+func draining(seconds int) func(*desired.State) {
+	return func(s *desired.State) { s.DrainSeconds = seconds }
+}
+
+const slot1 = "slot-http-roundrobin-1"
+
+// Connections to a server that left live the drain time, 5 minutes unless the State says another; it is only then that HAProxy
+// is asked often.
+func TestDepartedEndAfterTheDrainTime(t *testing.T) {
+	for drain, change := range map[time.Duration]func(*desired.State){5 * time.Minute: draining(0), time.Minute: draining(60)} {
+		synctest.Test(t, func(t *testing.T) {
+			m := holding(t, sample(1, service("web", "192.0.2.10", 51), change))
+			a := started(t, m)
+			watching(t, a.endDeparted)
+			time.Sleep(time.Hour)
+			before := m.counted()
+			time.Sleep(time.Hour)
+			if n := m.counted() - before; n != 0 {
+				t.Errorf("%d questions in an hour in which nothing left", n)
+			}
+			m.leaves("nodes/worker-9", "10.0.2.9")
+			m.leaves("control-plane/10.0.1.9-6443", "10.0.1.9")
+			a.setLeftover()
+			time.Sleep(drain - time.Second)
+			expectDeparted(t, m, "before the drain time is over", "control-plane/10.0.1.9-6443", "nodes/worker-9")
+			time.Sleep(3 * time.Second)
+			expectDeparted(t, m, "after it", "control-plane/10.0.1.9-6443")
+		})
+	}
+}
+
+// Whose target is there all the same stays: a server that drains, and one whose load balancer went over to the shared pool. It
+// counts from when that is over.
+func TestDepartedThatStayTargets(t *testing.T) {
+	// sample's nodes are worker-1 and worker-2.
+	const worker1, other = "10.0.2.1", "10.0.2.9"
+	drains := desired.Server{Name: "worker-1", Address: addr(worker1), Weight: 1, Drains: true}
+	else1 := desired.Server{Name: "other", Address: addr(other), Weight: 1}
+	for name, test := range map[string]struct {
+		after func(*desired.State)
+		stay  bool
+	}{
+		"drains":                      {ownPool(else1, drains), true},
+		"a backup of the same node":   {ownPool(desired.Server{Name: "worker-1", Address: addr(worker1), Weight: 1, Backup: true}), true},
+		"another server":              {ownPool(else1), false},
+		"no server":                   {ownPool(), false},
+		"shared pool":                 {func(*desired.State) {}, true},
+		"shared pool without it":      {func(s *desired.State) { s.Nodes = s.Nodes[1:] }, false},
+		"the load balancer is gone":   {func(s *desired.State) { s.LoadBalancers, s.VIPs = nil, nil }, false},
+		"another one by another name": {func(s *desired.State) { s.LoadBalancers[0].Name = "another" }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				web := service("web", "192.0.2.10", 51)
+				m := holding(t, sample(1, web, ownPool(desired.Server{Name: "worker-1", Address: addr(worker1), Weight: 1}), draining(60)))
+				a := started(t, m)
+				watching(t, a.endDeparted)
+				time.Sleep(10 * time.Second)
+				result, refusal := a.apply(t.Context(), sign(t, sample(2, web, draining(60), test.after)))
+				if refusal != nil || len(result.Faults) > 0 {
+					t.Fatal(result, refusal)
+				}
+				m.leaves(slot1+"/worker-1", worker1)
+				a.setLeftover()
+				time.Sleep(time.Hour)
+				if test.stay {
+					expectDeparted(t, m, "an hour later", slot1+"/worker-1")
+				} else {
+					expectDeparted(t, m, "an hour later")
+				}
+			})
+		})
+	}
+}
+
+// An agent that starts finds what another one left, begins to count anew, and has the servers removed.
+func TestRestartedAgentEndsDeparted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := holding(t, sample(1, service("web", "192.0.2.10", 51), draining(60)))
+		a := started(t, m)
+		m.leaves("nodes-open/worker-9", "10.0.2.9")
+		watching(t, a.endDeparted)
+		time.Sleep(50 * time.Second)
+		expectDeparted(t, m, "before the drain time is over", "nodes-open/worker-9")
+		if !a.hasLeftover() {
+			t.Error("nobody removes the server")
+		}
+		time.Sleep(20 * time.Second)
+		expectDeparted(t, m, "after it")
+	})
+}
+
+// What cannot be ended is tried again, a drain time later. A transaction that is under way is waited for.
+func TestDepartedThatCannotBeEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := holding(t, sample(1, service("web", "192.0.2.10", 51), draining(60)))
+		a := started(t, m)
+		m.immortal = true
+		m.leaves("nodes/worker-9", "10.0.2.9")
+		watching(t, a.endDeparted)
+		time.Sleep(90 * time.Second)
+		expectDeparted(t, m, "HAProxy ends nothing", "nodes/worker-9")
+		if err := a.acquire(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		m.meanwhile(func() { m.immortal = false })
+		time.Sleep(time.Hour)
+		expectDeparted(t, m, "a transaction is under way", "nodes/worker-9")
+		a.release()
+		time.Sleep(5 * time.Second)
+		expectDeparted(t, m, "afterwards")
+	})
+}

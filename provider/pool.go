@@ -1,0 +1,102 @@
+package provider
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"cloud-provider-haproxy/loadbalancer/desired"
+)
+
+// hasPool says that a Service has servers of its own, and is none of the shared pool's.
+func hasPool(svc *v1.Service) bool {
+	_, chooses := svc.Annotations[string(NodeSelector)]
+	return chooses || isLocal(svc)
+}
+
+// pool makes a pool of the Service's own where it needs one. Both kinds fail closed. With policy Local only nodes with an
+// endpoint are its servers, and of these HAProxy uses those where kube-proxy says so too: the check asks the
+// healthCheckNodePort, which answers 200 where there is a ready one. Else it is the nodes that the Service chooses, with
+// the check of the shared pool.
+func (d *draft) pool(svc *v1.Service, around circumstances, t translator) {
+	if !hasPool(svc) {
+		return
+	}
+	pool := &desired.Pool{Algorithm: desired.RoundRobin, Check: t.nodeCheck}
+	if isLocal(svc) {
+		port := svc.Spec.HealthCheckNodePort
+		if port == 0 {
+			d.wrong("spec.externalTrafficPolicy is Local but spec.healthCheckNodePort is not set, so that nodes with an " +
+				"endpoint cannot be told from others; the API server sets it for type LoadBalancer: remove the policy " +
+				"and set it again")
+		}
+		pool.Check = t.localCheck(uint16(port))
+	}
+	nodes, err := around.chosen(svc)
+	if err != nil {
+		d.wrong("%v", err)
+		return
+	}
+	pool.Servers = around.serversAmong(svc, nodes)
+	d.service.LoadBalancer.Pool = pool
+	d.noNode(svc, nodes, around)
+}
+
+// These warnings come and go with nodes and endpoints, without a change of the Service.
+const (
+	noNodeSelected     = "NoNodeSelected"
+	endpointsElsewhere = "EndpointsElsewhere"
+)
+
+// noNode warns when nodes could serve, but none of those that the Service's annotation names, or that have its endpoints.
+func (d *draft) noNode(svc *v1.Service, nodes []desired.Node, around circumstances) {
+	switch {
+	case len(around.nodes) == 0: // told for all Services
+	case len(nodes) == 0:
+		d.warn(noNodeSelected, "annotation %s %q matches none of %d eligible nodes, so connections are refused; label "+
+			"nodes (kubectl label node NAME KEY=VALUE) or change the annotation", NodeSelector,
+			svc.Annotations[string(NodeSelector)], len(around.nodes))
+	case isLocal(svc) && len(d.service.LoadBalancer.Pool.Active()) == 0:
+		if elsewhere := around.endpoints.without(nodes); len(elsewhere) > 0 {
+			d.warn(endpointsElsewhere, "spec.externalTrafficPolicy is Local, and all endpoints are on nodes that get no "+
+				"connections (%s), so connections are refused; let these serve (no label %s, no annotation %s that leaves them "+
+				"out) or move the pods", few(elsewhere), v1.LabelNodeExcludeBalancers, NodeSelector)
+		}
+	}
+}
+
+// chosen are the eligible nodes that the Service's annotation selects, all without it.
+func (c circumstances) chosen(svc *v1.Service) ([]desired.Node, error) {
+	text, chooses := svc.Annotations[string(NodeSelector)]
+	if !chooses {
+		return c.nodes, nil
+	}
+	selector, err := labels.Parse(text)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("annotation %s %q is no label selector (%w); allowed is what `kubectl get nodes -l` takes, as in "+
+			"zone=a,disk in (ssd, nvme),!legacy", NodeSelector, text, err)
+	case strings.TrimSpace(text) == "":
+		return nil, fmt.Errorf("annotation %s is empty; allowed is a label selector as `kubectl get nodes -l` takes it; remove the "+
+			"annotation to have all nodes", NodeSelector)
+	}
+	var nodes []desired.Node
+	for _, node := range c.nodes {
+		if selector.Matches(c.nodeLabels[node.Name]) {
+			nodes = append(nodes, node)
+		}
+	}
+	return nodes, nil
+}
+
+// serversAmong are the servers of a Service with a pool of its own, of these nodes. A node without an address of a
+// single-stack Service's family is none.
+func (c circumstances) serversAmong(svc *v1.Service, nodes []desired.Node) []desired.Server {
+	if isLocal(svc) {
+		return c.endpoints.servers(nodes, func(node desired.Node) (netip.Addr, bool) { return reachedAt(svc, node) })
+	}
+	return servers(svc, nodes)
+}

@@ -1,0 +1,278 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"cloud-provider-haproxy/test/lab/traffic"
+)
+
+func local(svc *corev1.Service) {
+	svc.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyLocal
+}
+
+// inFrontOf selects pods by their label app.
+func inFrontOf(app string) func(*corev1.Service) {
+	return func(svc *corev1.Service) { svc.Spec.Selector = map[string]string{"app": app} }
+}
+
+// pods runs one pod on each named worker until the test ends.
+func (s *site) pods(t *testing.T, app string, workers ...string) {
+	t.Helper()
+	t.Cleanup(func() {
+		_, err := s.Kubectl(context.WithoutCancel(t.Context()), "delete", "pod", "--selector=app="+app, "--grace-period=0", "--force")
+		must(t, err)
+	})
+	must(t, s.RunPods(t.Context(), namespace, app, podPort, workers...))
+}
+
+// asks opens connections one after another and counts who answers; each has to.
+func (s *site) asks(t *testing.T, at string, count int) map[string]int {
+	t.Helper()
+	report, err := s.client.Flow(t.Context(), traffic.Flow{Targets: []string{at}, Rate: 100, Count: count, Timeout: 5 * time.Second})
+	must(t, err)
+	if report.Failed > 0 {
+		t.Errorf("%v; want none failed", report)
+	}
+	return report.By
+}
+
+// awaitAnswers waits until exactly these pods answer, and every one of them.
+func (s *site) awaitAnswers(t *testing.T, at string, pods ...string) {
+	t.Helper()
+	s.await(t, fmt.Sprintf("%q to answer at %s", pods, at), func(ctx context.Context) error {
+		report, err := s.client.Flow(ctx, traffic.Flow{Targets: []string{at}, Rate: 100, Count: 30, Timeout: time.Second})
+		if err != nil {
+			return err
+		}
+		if got := slices.Sorted(maps.Keys(report.By)); report.Failed > 0 || !slices.Equal(got, pods) {
+			return errors.New(report.String())
+		}
+		return nil
+	})
+}
+
+// readiness says whether a pod is ready, as its kubelet would.
+func (s *site) readiness(t *testing.T, name string, ready corev1.ConditionStatus) {
+	t.Helper()
+	patch := fmt.Sprintf(`{"status":{"conditions":[{"type":"Ready","status":%q},{"type":"ContainersReady","status":%q}]}}`, ready, ready)
+	_, err := s.Kubectl(t.Context(), "patch", "pod", name, "--subresource=status", "--patch="+patch)
+	must(t, err)
+}
+
+// testLocalPolicy: with externalTrafficPolicy Local each pod, not each node, gets an equal share; a node whose last pod is not
+// ready any more gets nothing, and no connection fails for it; without a ready pod the VIP refuses at once.
+func testLocalPolicy(t *testing.T, s *site) {
+	names := workers(s.Lab)
+	s.pods(t, "uneven", names[0], names[0], names[0], names[1])
+	s.create(t, service("uneven", inFrontOf("uneven"), local))
+	at := target(s.addresses(t, "uneven")[0], 80)
+	s.awaitAnswers(t, at, "uneven-0", "uneven-1", "uneven-2", "uneven-3")
+	before := s.count(t)
+
+	by := s.asks(t, at, 400)
+	t.Logf("400 connections, three pods on one node and one on another: %v", by)
+	// HAProxy shares by weight, 3 to 1; kube-proxy throws a die for each of the three (9 is one standard deviation).
+	if alone := by["uneven-3"]; alone < 97 || alone > 103 {
+		t.Errorf("the pod that is alone on its node got %d of 400, want its quarter", alone)
+	}
+	for _, pod := range []string{"uneven-0", "uneven-1", "uneven-2"} {
+		if by[pod] < 60 || by[pod] > 140 {
+			t.Errorf("%s got %d of 400, want about a quarter", pod, by[pod])
+		}
+	}
+
+	flow, err := s.client.StartFlow(t.Context(), traffic.Flow{Targets: []string{at}, Rate: 100, Timeout: 5 * time.Second})
+	must(t, err)
+	held := s.hold(t, 8, at)
+	s.readiness(t, "uneven-3", corev1.ConditionFalse)
+	s.awaitAnswers(t, at, "uneven-0", "uneven-1", "uneven-2")
+	s.readiness(t, "uneven-3", corev1.ConditionTrue)
+	s.awaitAnswers(t, at, "uneven-0", "uneven-1", "uneven-2", "uneven-3")
+	report, err := flow.Stop()
+	must(t, err)
+	t.Logf("a node drained and added: %v", report)
+	if report.Failed > 0 {
+		t.Errorf("%v; want none failed", report)
+	}
+	uncut(t, held)
+
+	for n := range 4 {
+		s.readiness(t, fmt.Sprintf("uneven-%d", n), corev1.ConditionFalse)
+	}
+	s.awaitRefused(t, s.client, at)
+	s.readiness(t, "uneven-1", corev1.ConditionTrue)
+	s.awaitAnswers(t, at, "uneven-1")
+	if done := s.count(t).since(before, len(s.Lab.Gateways)); done.reloads != 0 {
+		t.Errorf("HAProxy was reloaded %d times", done.reloads)
+	}
+}
+
+// testLocalPodMoves: a Service's only pod moves to another node. It serves while it terminates (KEP-1669), so nobody notices. The
+// check is the default one: kube-proxy fails it as soon as the pod terminates, and with the lab's, which lasts half a second, it
+// may be over before a busy machine has told the gateways what the pod still does.
+func testLocalPodMoves(t *testing.T, s *site) {
+	s.withConfig(t, func(config string) string {
+		return strings.Replace(config, "{interval: 250ms, rise: 2, fall: 2}", "{}", 1)
+	})
+	names := workers(s.Lab)
+	s.create(t, service("moves", inFrontOf("moves"), local))
+	at := target(s.addresses(t, "moves")[0], 80)
+	s.awaitRefused(t, s.client, at)
+	run := func(name, worker string) {
+		pod := &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"app": "moves"}},
+			Spec: corev1.PodSpec{NodeName: worker, Containers: []corev1.Container{{Name: "backend", Image: "lab/backend",
+				Ports:     []corev1.ContainerPort{{ContainerPort: podPort}},
+				Lifecycle: &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{Sleep: &corev1.SleepAction{Seconds: 10}}}}}},
+		}
+		_, err := s.Client.CoreV1().Pods(namespace).Create(t.Context(), pod, metav1.CreateOptions{})
+		must(t, err)
+	}
+	t.Cleanup(func() {
+		_, err := s.Kubectl(context.WithoutCancel(t.Context()), "delete", "pod", "--selector=app=moves", "--grace-period=0", "--force")
+		must(t, err)
+	})
+	run("first", names[0])
+	s.awaitAnswers(t, at, "first")
+	flow, err := s.client.StartFlow(t.Context(), traffic.Flow{Targets: []string{at}, Rate: 100, Timeout: 5 * time.Second})
+	must(t, err)
+	// Its successor starts when it terminates already: for a moment no pod is ready.
+	_, err = s.Kubectl(t.Context(), "delete", "pod", "first", "--wait=false")
+	must(t, err)
+	run("second", names[2])
+	s.awaitAnswers(t, at, "second")
+	s.await(t, "the first pod to be gone", func(ctx context.Context) error {
+		_, err := s.Client.CoreV1().Pods(namespace).Get(ctx, "first", metav1.GetOptions{})
+		if err == nil {
+			return errors.New("it is still there")
+		}
+		return nil
+	})
+	report, err := flow.Stop()
+	must(t, err)
+	t.Logf("the only pod moved: %v", report)
+	if report.Failed > 0 {
+		t.Errorf("%v; want none failed", report)
+	}
+}
+
+// testNodeLeaves: a node with the autoscaler's taint gets no new connection at once; those that it has live until the drain time is
+// over, in the shared pool and in a slot. Those of other nodes live on.
+func testNodeLeaves(t *testing.T, s *site) {
+	const drain = 20 * time.Second
+	s.withConfig(t, func(config string) string {
+		return strings.Replace(config, "nodes:\n", fmt.Sprintf("nodes:\n  drainTime: %s\n", drain), 1)
+	})
+	leaver := s.Lab.Workers[2].Name
+	var addresses []netip.Addr
+	for _, svc := range []*corev1.Service{service("stays", local), service("shares")} {
+		s.create(t, svc)
+		addresses = append(addresses, s.addresses(t, svc.Name)[0])
+	}
+	own, shared := target(addresses[0], 80), target(addresses[1], 80)
+	s.awaitAnswers(t, own, "web-0", "web-1", "web-2")
+	s.awaitAnswers(t, shared, "web-0", "web-1", "web-2")
+	heldOwn, heldShared := s.hold(t, 12, own), s.hold(t, 12, shared)
+	flow, err := s.client.StartFlow(t.Context(), traffic.Flow{Targets: []string{own, shared}, Rate: 100, Timeout: 5 * time.Second})
+	must(t, err)
+
+	_, err = s.Kubectl(t.Context(), "taint", "node", leaver, "ToBeDeletedByClusterAutoscaler=1:NoSchedule")
+	must(t, err)
+	tainted := time.Now()
+	t.Cleanup(func() {
+		_, err := s.Kubectl(context.WithoutCancel(t.Context()), "taint", "node", leaver, "ToBeDeletedByClusterAutoscaler-")
+		must(t, err)
+		s.await(t, "every node to serve again", func(ctx context.Context) error { return s.nodesAre(ctx, "UP", len(s.Lab.Workers)) })
+	})
+	s.awaitAnswers(t, own, "web-0", "web-1")
+	t.Logf("no new connection to %s %v after its taint", leaver, time.Since(tainted).Round(time.Millisecond))
+	s.await(t, "the connections to "+leaver+" to end", func(ctx context.Context) error {
+		for _, a := range addresses {
+			if n, err := s.connections(ctx, a); err != nil || n > 8 {
+				return errors.Join(err, fmt.Errorf("%s has %d connections", a, n))
+			}
+		}
+		return nil
+	})
+	took := time.Since(tainted)
+	report, err := flow.Stop()
+	must(t, err)
+	t.Logf("those that it had were ended %v after it; meanwhile %v", took.Round(time.Millisecond), report)
+	if report.Failed > 0 {
+		t.Errorf("%v; want none failed", report)
+	}
+	for name, held := range map[string]interface {
+		Stop() (traffic.HoldReport, error)
+	}{"own": heldOwn, "shared": heldShared} {
+		report, err := held.Stop()
+		must(t, err)
+		if len(report.Cut) != 4 {
+			t.Errorf("%s: %d of %d held connections were cut, want the 4 of %s: %v", name, len(report.Cut), report.Held, leaver, report.Cut)
+		}
+		for _, cut := range report.Cut {
+			if cut.After < drain-2*time.Second || name == "own" && cut.Who != "web-2" {
+				t.Errorf("%s: %s was cut after %v, want one of %s after %v", name, cut.Who, cut.After, leaver, drain)
+			}
+		}
+	}
+}
+
+// connections counts those that the client has open to port 80 of an address.
+func (s *site) connections(ctx context.Context, a netip.Addr) (int, error) {
+	out, err := s.client.Run(ctx, "ss", "--no-header", "--tcp", "--numeric", "state", "established", "dst", target(a, 80))
+	return strings.Count(string(out), "\n"), err
+}
+
+// testNodeSelector: the annotation names nodes by their labels, which are followed live; when it matches none an Event says so, and
+// the client is refused at once.
+func testNodeSelector(t *testing.T, s *site) {
+	names := workers(s.Lab)
+	label := func(node, change string) {
+		_, err := s.Kubectl(context.WithoutCancel(t.Context()), "label", "node", node, change)
+		must(t, err)
+	}
+	t.Cleanup(func() {
+		for _, name := range names {
+			label(name, "disk-")
+		}
+	})
+	const annotation = "cloud-provider-haproxy/node-selector"
+	s.create(t, service("picky", annotated(annotation, "disk in (ssd, nvme)"), local))
+	at := target(s.addresses(t, "picky")[0], 80)
+	t.Log(s.expectEvent(t, "Service", "picky", "Warning", "NoNodeSelected", annotation, "matches none of 3 eligible nodes"))
+	s.awaitRefused(t, s.client, at)
+	label(names[0], "disk=ssd")
+	s.awaitAnswers(t, at, "web-0")
+	label(names[1], "disk=nvme")
+	s.awaitAnswers(t, at, "web-0", "web-1")
+	flow, err := s.client.StartFlow(t.Context(), traffic.Flow{Targets: []string{at}, Rate: 100, Timeout: 5 * time.Second})
+	must(t, err)
+	label(names[0], "disk-")
+	s.awaitAnswers(t, at, "web-1")
+	_, err = s.Kubectl(t.Context(), "annotate", "--overwrite", "service", "picky", annotation+"=disk!=nvme")
+	must(t, err)
+	s.awaitAnswers(t, at, "web-0", "web-2")
+	report, err := flow.Stop()
+	must(t, err)
+	if report.Failed > 0 {
+		t.Errorf("labels and annotation changed: %v; want none failed", report)
+	}
+	_, err = s.Kubectl(t.Context(), "annotate", "--overwrite", "service", "picky", annotation+"=disk in ssd")
+	must(t, err)
+	t.Log(s.expectEvent(t, "Service", "picky", "Warning", `"disk in ssd" is no label selector`))
+	s.awaitAnswers(t, at, "web-0", "web-2")
+	_, err = s.Kubectl(t.Context(), "annotate", "service", "picky", annotation+"-")
+	must(t, err)
+	s.awaitAnswers(t, at, "web-0", "web-1", "web-2")
+}
