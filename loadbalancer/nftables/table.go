@@ -15,10 +15,10 @@ import (
 // Table is our table as far as it can be compared: definitions of sets and chains, elements, rules. Handles are not part of it.
 type Table struct {
 	present bool
-	objects map[string]*object // by "set open4", "chain front"...
+	objects map[string]*object // by "set open4", "map nodes4", "chain front"...
 }
 
-// object is a set or chain. A kind of object that we never make is kept too, so that Diff tells it.
+// object is a set, map or chain. A kind of object that we never make is kept too, so that Diff tells it.
 type object struct {
 	definition string   // compact JSON, without handle, elements and rules
 	members    []string // elements, sorted; or rules, in their order
@@ -33,7 +33,7 @@ func Absent(stderr []byte) bool { return bytes.Contains(stderr, []byte("No such 
 
 // RulesScript is the script of our table without any element: the rules never depend on the State.
 func RulesScript(l Local) ([]byte, error) {
-	sets, err := newSets(&desired.State{Gateways: []desired.Gateway{{Name: l.Gateway}}}, l.Gateway)
+	sets, err := newSets(&desired.State{Gateways: []desired.Gateway{{Name: l.Gateway}}}, l)
 	if err != nil {
 		return nil, fmt.Errorf("rendering the rules of the nftables table: %w", err)
 	}
@@ -55,14 +55,14 @@ func Want(s *desired.State, l Local, rules []byte) (*Table, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the rules that nft printed: %w", err)
 	}
-	sets, err := newSets(s, l.Gateway)
+	sets, err := newSets(s, l)
 	if err != nil {
 		return nil, fmt.Errorf("finding the wanted nftables table: %w", err)
 	}
 	for _, one := range sets {
-		o, ok := t.objects["set "+one.Name]
+		o, ok := t.objects[one.Kind()+" "+one.Name]
 		if !ok {
-			return nil, fmt.Errorf("finding the wanted nftables table: %q printed no set %s", RulesArgv(), one.Name)
+			return nil, fmt.Errorf("finding the wanted nftables table: %q printed no %s %s", RulesArgv(), one.Kind(), one.Name)
 		}
 		o.members = one.Elements
 	}
@@ -168,7 +168,7 @@ func define(raw json.RawMessage) (string, error) {
 	return string(out), err
 }
 
-// readElements spells elements as Render does: 192.0.2.10 . tcp . 80 . 10.0.0.0/8.
+// readElements spells elements as Render does: 192.0.2.10 . tcp . 80 . 10.0.0.0/8, and those of a map 192.0.2.10 . udp . 53 : 30053.
 func readElements(raw json.RawMessage) ([]string, error) {
 	if len(raw) == 0 {
 		return nil, nil
@@ -193,6 +193,10 @@ func spell(element any) string {
 		return e
 	case float64:
 		return strconv.FormatFloat(e, 'f', -1, 64)
+	case []any: // of a map
+		if len(e) == 2 {
+			return spell(e[0]) + " : " + spell(e[1])
+		}
 	case map[string]any:
 		if p, ok := e["prefix"].(map[string]any); ok && len(e) == 1 && len(p) == 2 {
 			return fmt.Sprintf("%s/%s", spell(p["addr"]), spell(p["len"]))

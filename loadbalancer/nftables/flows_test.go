@@ -1,0 +1,351 @@
+package nftables
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"net"
+	"net/netip"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"cloud-provider-haproxy/loadbalancer/desired"
+)
+
+// field is a gateway that holds the VIPs of pair() and may forward, a client and two nodes, on one segment: each a network
+// namespace. Each node answers "NAME SOURCE" to every datagram at NodePort 30053.
+type field struct {
+	wire
+	nodes []string // namespaces of w1, w2
+}
+
+const (
+	beyond4, beyond6 = "198.51.100.1", "2001:db8:66::1" // addresses of w1 that are on no segment
+)
+
+func newField(t *testing.T) field {
+	t.Helper()
+	need(t, "nft", "ip", "sysctl")
+	n := "nf" + rand.Text()[:7]
+	f := field{wire: wire{gateway: n + "g", client: n + "c"}, nodes: []string{n + "1", n + "2"}}
+	segment := n + "s"
+	hosts := []struct {
+		namespace string
+		addresses []string
+	}{
+		{f.gateway, []string{own4 + "/24", own6 + "/64"}},
+		{f.client, []string{client4 + "/24", client6 + "/64", peer4 + "/24", peer6 + "/64"}},
+		{f.nodes[0], []string{"10.0.0.11/24", "2001:db8:0:1::11/64", beyond4 + "/32", beyond6 + "/128"}},
+		{f.nodes[1], []string{"10.0.0.12/24", "2001:db8:0:1::12/64"}},
+	}
+	for _, v := range pair().VIPs {
+		hosts[0].addresses = append(hosts[0].addresses, fmt.Sprintf("%s/%d", v.Address, v.Address.BitLen()))
+	}
+	namespace := func(name string) {
+		run(t, "ip", "netns", "add", name)
+		t.Cleanup(func() { _ = exec.Command("ip", "netns", "delete", name).Run() })
+		run(t, "ip", "-n", name, "link", "set", "lo", "up")
+	}
+	namespace(segment)
+	run(t, "ip", "-n", segment, "link", "add", "segment", "type", "bridge", "stp_state", "0", "forward_delay", "0", "mcast_snooping", "0")
+	run(t, "ip", "-n", segment, "link", "set", "segment", "up")
+	for i, h := range hosts {
+		namespace(h.namespace)
+		port := fmt.Sprintf("port%d", i)
+		run(t, "ip", "-n", segment, "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", h.namespace)
+		run(t, "ip", "-n", segment, "link", "set", port, "master", "segment", "up")
+		run(t, "ip", "-n", h.namespace, "link", "set", "eth0", "up")
+		for _, a := range h.addresses {
+			args := []string{"ip", "-n", h.namespace, "address", "add", a, "dev", "eth0"}
+			if strings.Contains(a, ":") {
+				args = append(args, "nodad")
+			}
+			run(t, args...)
+		}
+	}
+	run(t, "ip", "netns", "exec", f.gateway, "sysctl", "--quiet", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+	for i, node := range f.nodes {
+		answer(t, node, fmt.Sprintf("w%d", i+1), ":30053")
+	}
+	return f
+}
+
+// answer tells every datagram at an address who got it, and from whom.
+func answer(t *testing.T, namespace, name, address string) {
+	t.Helper()
+	socket, err := inside(namespace, func() (net.PacketConn, error) { return net.ListenPacket("udp", address) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = socket.Close() })
+	go func() {
+		for buffer := make([]byte, 1500); ; {
+			n, from, err := socket.ReadFrom(buffer)
+			if err != nil {
+				return
+			}
+			_, _ = socket.WriteTo(fmt.Appendf(nil, "%s %s %s", name, from, buffer[:n]), from)
+		}
+	}()
+}
+
+// ask sends a datagram from a port of a host (0: any) and gives the answer: "w1 SOURCE ?", "refused", "timeout".
+func ask(t *testing.T, namespace, from string, port int, to string) string {
+	t.Helper()
+	local := &net.UDPAddr{Port: port}
+	if from != "" {
+		local.IP = net.ParseIP(from)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	c, err := inside(namespace, func() (net.Conn, error) {
+		return (&net.Dialer{LocalAddr: local}).DialContext(ctx, "udp", to)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	return exchange(c)
+}
+
+func exchange(c net.Conn) string {
+	_ = c.SetDeadline(time.Now().Add(500 * time.Millisecond))
+	if _, err := c.Write([]byte("?")); err != nil {
+		return outcome(err)
+	}
+	buffer := make([]byte, 1500)
+	n, err := c.Read(buffer)
+	if err != nil {
+		return outcome(err)
+	}
+	return string(buffer[:n])
+}
+
+// who is the first word of an answer.
+func who(answer string) string {
+	name, _, _ := strings.Cut(answer, " ")
+	return name
+}
+
+// dns is default/dns of UDP 53, on both families, over both nodes.
+func dns() *desired.State {
+	s := pair()
+	for i := range s.Nodes {
+		s.Nodes[i].Addresses = []netip.Addr{netip.MustParseAddr(fmt.Sprintf("10.0.0.%d", 11+i)), netip.MustParseAddr(fmt.Sprintf("2001:db8:0:1::%d", 11+i))}
+	}
+	lb := s.LoadBalancers[1]
+	lb.Addresses = []netip.Addr{netip.MustParseAddr(vip4), netip.MustParseAddr(vip6)}
+	s.LoadBalancers = []desired.LoadBalancer{lb}
+	return s
+}
+
+func ports(from, count int) (all []int) {
+	for n := range count {
+		all = append(all, from+n)
+	}
+	return all
+}
+
+// nodesOf says which node serves the flows from each port.
+func nodesOf(t *testing.T, f field, vip string, from []int) []string {
+	t.Helper()
+	var nodes []string
+	for _, port := range from {
+		nodes = append(nodes, who(ask(t, f.client, "", port, door(vip, "53"))))
+	}
+	return nodes
+}
+
+func count(all []string, one string) (n int) {
+	for _, a := range all {
+		if a == one {
+			n++
+		}
+	}
+	return n
+}
+
+var bothVIPs = []string{vip4, vip6}
+
+// Flows are spread over the nodes, the nodes see the VIP, and the client's port.
+func TestFlowsAreServed(t *testing.T) {
+	f := newField(t)
+	f.load(t, dns())
+	for _, vip := range bothVIPs {
+		if got, want := ask(t, f.client, "", 40001, door(vip, "53")), " "+door(vip, "40001")+" ?"; !strings.HasSuffix(got, want) {
+			t.Errorf("%s answered %q, want the node to see %q", vip, got, want)
+		}
+		nodes := nodesOf(t, f, vip, ports(41000, 60))
+		if a, b := count(nodes, "w1"), count(nodes, "w2"); a+b != 60 || a < 15 || b < 15 {
+			t.Errorf("%s: of 60 flows w1 served %d, w2 %d: %v", vip, a, b, nodes)
+		}
+		for _, from := range append([]string{f.gateway}, f.nodes...) {
+			if got := who(ask(t, from, "", 0, door(vip, "53"))); got != "w1" && got != "w2" {
+				t.Errorf("from %s: %s answered %q", from, vip, got)
+			}
+		}
+		for _, closed := range []string{"54", "22", "30053"} {
+			if got := ask(t, f.client, "", 0, door(vip, closed)); got != "refused" {
+				t.Errorf("%s answered %q, want it refused", door(vip, closed), got)
+			}
+		}
+	}
+}
+
+// A flow stays with its node over any number of new tables; another gateway, or this one without memory of it, gives it to the
+// same one; with the other node failing it goes there.
+func TestFlowsStayWithTheirNode(t *testing.T) {
+	need(t, "conntrack")
+	f := newField(t)
+	f.load(t, dns())
+	for _, vip := range bothVIPs {
+		from := ports(42000, 30)
+		before := nodesOf(t, f, vip, from)
+		s := dns()
+		s.LoadBalancers = append(s.LoadBalancers, many(50).LoadBalancers...)
+		f.load(t, s)
+		run(t, "ip", "netns", "exec", f.gateway, "conntrack", "-F")
+		if after := nodesOf(t, f, vip, from); strings.Join(after, " ") != strings.Join(before, " ") {
+			t.Errorf("%s: flows went to %v, and after a flush of conntrack to %v", vip, before, after)
+		}
+		local := DebianLocal("a")
+		local.Unfit = Unfit{Nodes4: map[string]bool{"w1": true}, Nodes6: map[string]bool{"w1": true}}
+		script, err := Render(dns(), local)
+		if err != nil {
+			t.Fatal(err)
+		}
+		nft(t, f.gateway, script, LoadArgv()...)
+		run(t, "ip", "netns", "exec", f.gateway, "conntrack", "-F")
+		for i, now := range nodesOf(t, f, vip, from) {
+			if now != "w2" {
+				t.Errorf("%s: with w1 failing, port %d is served by %s", vip, from[i], now)
+			}
+		}
+		f.load(t, dns())
+	}
+}
+
+// Who may not send is refused, and does not reach a daemon either.
+func TestFlowsOfSources(t *testing.T) {
+	f := newField(t)
+	s := dns()
+	f.load(t, s)
+	prefix := func(address string) netip.Prefix { a := netip.MustParseAddr(address); return netip.PrefixFrom(a, a.BitLen()) }
+	answer(t, f.gateway, "daemon", ":53")
+	for _, c := range []struct {
+		name        string
+		allow, deny []netip.Prefix
+		peer        string
+	}{
+		{"open", nil, nil, "served"},
+		{"peer denied", nil, []netip.Prefix{prefix(peer4), prefix(peer6)}, "refused"},
+		{"client allowed", []netip.Prefix{prefix(client4), prefix(client6)}, nil, "refused"},
+		{"all allowed but the peer", []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("2001:db8::/32")}, []netip.Prefix{prefix(peer4), prefix(peer6)}, "refused"},
+	} {
+		s.LoadBalancers[0].AllowSources, s.LoadBalancers[0].DenySources = c.allow, c.deny
+		f.load(t, s)
+		for _, pair := range []struct{ vip, client, peer string }{{vip4, client4, peer4}, {vip6, client6, peer6}} {
+			served := func(answer string) string {
+				if strings.HasPrefix(answer, "w") {
+					return "served"
+				}
+				return answer
+			}
+			if got := served(ask(t, f.client, pair.client, 0, door(pair.vip, "53"))); got != "served" {
+				t.Errorf("%s: %s from %s: %s", c.name, pair.vip, pair.client, got)
+			}
+			if got := served(ask(t, f.client, pair.peer, 0, door(pair.vip, "53"))); got != c.peer {
+				t.Errorf("%s: %s from %s: %s, want %s", c.name, pair.vip, pair.peer, got, c.peer)
+			}
+		}
+	}
+}
+
+// A load balancer with a Pool is served by its own servers, at their addresses of both families; it fails closed.
+func TestFlowsOfOwnPool(t *testing.T) {
+	f := newField(t)
+	s := dns()
+	s.LoadBalancers[0].Pool = &desired.Pool{Servers: []desired.Server{{Name: "w2", Address: netip.MustParseAddr("10.0.0.12"), Weight: 1}}}
+	f.load(t, s)
+	for _, vip := range bothVIPs {
+		if nodes := nodesOf(t, f, vip, ports(43000, 20)); count(nodes, "w2") != 20 {
+			t.Errorf("%s is served by %v, want w2", vip, nodes)
+		}
+	}
+	local := DebianLocal("a")
+	local.Unfit.Servers = map[desired.Key]map[string]bool{s.LoadBalancers[0].Key: {"w2": true}}
+	script, err := Render(s, local)
+	if err != nil {
+		t.Fatal(err)
+	}
+	nft(t, f.gateway, script, LoadArgv()...)
+	for _, vip := range bothVIPs {
+		if got := ask(t, f.client, "", 44000, door(vip, "53")); got != "refused" {
+			t.Errorf("%s with its only server failing: %s", vip, got)
+		}
+	}
+}
+
+// A port in the sets of sticky ones hashes the client's address alone.
+func TestFlowsStick(t *testing.T) {
+	f := newField(t)
+	f.load(t, dns())
+	nft(t, f.gateway, fmt.Appendf(nil, "add element inet cloud_provider_haproxy sticky4 { %s . udp . 53 }\nadd element inet cloud_provider_haproxy sticky6 { %s . udp . 53 }\n", vip4, vip6), LoadArgv()...)
+	for _, vip := range bothVIPs {
+		nodes := nodesOf(t, f, vip, ports(45000, 20))
+		if n := count(nodes, nodes[0]); n != 20 || !strings.HasPrefix(nodes[0], "w") {
+			t.Errorf("%s: one client's flows went to %v", vip, nodes)
+		}
+	}
+}
+
+// A machine on the segment that takes the gateway for its router gets nowhere, unless the machine was a router before.
+func TestGatewayIsNoRouter(t *testing.T) {
+	f := newField(t)
+	routes := func(what string, want string) {
+		t.Helper()
+		for _, to := range []string{beyond4, beyond6} {
+			if got := who(ask(t, f.client, "", 0, door(to, "30053"))); got != want {
+				t.Errorf("%s: a stranger's packet to %s: %s, want %s", what, to, got, want)
+			}
+		}
+	}
+	run(t, "ip", "-n", f.client, "route", "add", beyond4+"/32", "via", own4)
+	run(t, "ip", "-n", f.client, "route", "add", beyond6+"/128", "via", own6)
+	run(t, "ip", "-n", f.gateway, "route", "add", beyond4+"/32", "via", "10.0.0.11")
+	run(t, "ip", "-n", f.gateway, "route", "add", beyond6+"/128", "via", "2001:db8:0:1::11")
+	routes("without our table", "w1")
+	f.load(t, dns())
+	routes("with our table", "timeout")
+	for _, vip := range bothVIPs {
+		if got := who(ask(t, f.client, "", 0, door(vip, "53"))); got != "w1" && got != "w2" {
+			t.Errorf("%s: %s", vip, got)
+		}
+	}
+	local := DebianLocal("a")
+	local.Routes4, local.Routes6 = true, true
+	script, err := Render(dns(), local)
+	if err != nil {
+		t.Fatal(err)
+	}
+	nft(t, f.gateway, script, LoadArgv()...)
+	routes("a router on purpose", "w1")
+}
+
+// Somebody else's NAT, of the kind that Docker has, does not take our flows.
+func TestFlowsBeforeForeignNAT(t *testing.T) {
+	f := newField(t)
+	f.load(t, dns())
+	nft(t, f.gateway, []byte(`table inet site {
+	chain prerouting { type nat hook prerouting priority dstnat; fib daddr type local udp dport 53 dnat ip to 10.0.0.11:9
+	}
+	chain postrouting { type nat hook postrouting priority srcnat; oifname "eth0" masquerade
+	}
+}
+`), LoadArgv()...)
+	if got, want := ask(t, f.client, "", 46001, door(vip4, "53")), " "+door(vip4, "46001")+" ?"; !strings.HasSuffix(got, want) {
+		t.Errorf("answered %q, want the node to see %q", got, want)
+	}
+}
