@@ -86,6 +86,10 @@ type Agent struct {
 	// drained is the mark that this gateway has handed its VIPs over; nil: it has not. draining guards it beside mu: it is held
 	// from the decision to the end of the move.
 	drained *mark
+	// health is what HAProxy's checks said of the servers when they were looked at last, and routes says whether this machine is
+	// a router on purpose, IPv4 and IPv6. Our nftables table depends on both; they change under writing.
+	health health
+	routes [2]bool
 	// leftover is true while servers that were removed wait for their last connections.
 	leftover bool
 }
@@ -150,6 +154,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	group.Go(func() error { a.watchFirewall(ctx); return nil })
 	group.Go(func() error { a.expelUnwelcome(ctx); return nil })
 	group.Go(func() error { a.endStranded(ctx); return nil })
+	group.Go(func() error { a.followFlows(ctx); return nil })
 	group.Go(func() error { a.followPeers(ctx); return nil })
 	if err := notify(a.notify, "READY=1"); err != nil {
 		a.log.Warn("telling systemd that the agent is ready", "error", err)
@@ -174,6 +179,9 @@ func (a *Agent) open(ctx context.Context) error {
 	a.mu.Lock()
 	a.committed, a.fault = held, errUnseen
 	a.mu.Unlock()
+	if err := a.noticeRouting(ctx); err != nil {
+		a.log.Warn("looking whether this machine is a router", "error", err)
+	}
 	a.guard(ctx)
 	a.readMark()
 	return a.openTrack()

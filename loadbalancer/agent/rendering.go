@@ -71,7 +71,8 @@ func (a *Agent) render(ctx context.Context, r *revision, running *haproxy.Runnin
 	if err != nil {
 		return nil, fmt.Errorf("rendering keepalived's configuration: %w", err)
 	}
-	front, table, err := a.renderFront(ctx, r.state)
+	a.firstHealth(running)
+	front, table, err := a.renderFront(ctx, r.state, slots)
 	if err != nil {
 		return nil, err
 	}
@@ -94,9 +95,11 @@ func (a *Agent) render(ctx context.Context, r *revision, running *haproxy.Runnin
 	return &rendering{revision: r, slots: slots, config: config, table: table, files: files}, nil
 }
 
-func (a *Agent) renderFront(ctx context.Context, s *desired.State) ([]byte, *nftables.Table, error) {
+func (a *Agent) renderFront(ctx context.Context, s *desired.State, slots haproxy.Slots) ([]byte, *nftables.Table, error) {
+	local := a.nftablesLocal()
+	local.Unfit = a.healthNow().unfit(s, slots)
 	if a.rules == nil {
-		script, err := nftables.RulesScript(a.nftablesLocal())
+		script, err := nftables.RulesScript(local)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -106,11 +109,11 @@ func (a *Agent) renderFront(ctx context.Context, s *desired.State) ([]byte, *nft
 		}
 		a.rules = output.Stdout
 	}
-	script, err := nftables.Render(s, a.nftablesLocal())
+	script, err := nftables.Render(s, local)
 	if err != nil {
 		return nil, nil, fmt.Errorf("rendering the nftables table: %w", err)
 	}
-	table, err := nftables.Want(s, a.nftablesLocal(), a.rules)
+	table, err := nftables.Want(s, local, a.rules)
 	if err != nil {
 		return nil, nil, fmt.Errorf("rendering the nftables table: %w", err)
 	}
@@ -170,5 +173,7 @@ func (a *Agent) keepalivedLocal() keepalived.Local {
 }
 
 func (a *Agent) nftablesLocal() nftables.Local {
-	return nftables.Local{Gateway: a.config.Gateway, ServicesPort: a.config.ServicesPort, ControlPlanePort: a.config.ControlPlanePort}
+	routes := a.routesNow()
+	return nftables.Local{Gateway: a.config.Gateway, ServicesPort: a.config.ServicesPort, ControlPlanePort: a.config.ControlPlanePort,
+		Routes4: routes[0], Routes6: routes[1]}
 }
