@@ -40,6 +40,8 @@ type machine struct {
 	// connections are what clients of VIPs have open: "192.0.2.10:80 198.51.100.7:40000". Of an immortal machine none can be ended.
 	connections []string
 	immortal    bool
+	// tracked are the lines of conntrack(8): "udp 17 29 src=... dst=...".
+	tracked []string
 	// spelling is how this nft spells what it prints.
 	spelling string
 	pids     int
@@ -259,7 +261,7 @@ func (m *machine) Run(ctx context.Context, argv []string, stdin []byte) (output 
 				output.Stdout = append(output.Stdout, "ESTAB      0      0          "+strings.Replace(c, " ", "     ", 1)+" \n"...)
 			}
 		default:
-			if m.endConnections(argv, &output) {
+			if m.endConnections(argv, &output) || m.trackFlows(argv, &output) || m.setSysctls(argv, &output) {
 				return nil
 			}
 			if !strings.HasSuffix(command, ".staged") {
