@@ -12,6 +12,8 @@ import (
 type flows struct {
 	// sticky are ports whose node depends on the client's address alone.
 	sticky byFamily
+	// idle are ports of UDP whose flows are remembered for another time than the kernel's.
+	idle byFamily
 	// nodes and nodePorts are the shared pool: address by slot, NodePort by port of a VIP.
 	nodes, nodePorts byFamily
 	// own and ownPorts are load balancers with a Pool: address by port of a VIP and slot.
@@ -28,6 +30,7 @@ func newFlows(s *desired.State, unfit Unfit) *flows {
 	number := func(slots int) string { return "numgen inc mod " + strconv.Itoa(slots) }
 	f := &flows{
 		sticky:    newByFamily("sticky", doorType, "ports of UDP and SCTP whose node depends on the client's address alone"),
+		idle:      newMapByFamily("idle", key4+" : verdict", key6+" : verdict", "how long flows of UDP are remembered, where it is not the kernel's own time"),
 		nodes:     newMapByFamily("nodes", number(sharedSlots)+" : ip daddr", number(sharedSlots)+" : ip6 daddr", "nodes of all Services, by hash of a flow"),
 		nodePorts: newMapByFamily("nodeports", key4+" : th dport", key6+" : th dport", "NodePorts of Services that all nodes serve"),
 		own: newMapByFamily("own", key4+" . "+number(ownSlots)+" : ip daddr", key6+" . "+number(ownSlots)+" : ip6 daddr",
@@ -49,13 +52,29 @@ func newMapByFamily(name, typeOf4, typeOf6, comment string) byFamily {
 }
 
 func (f *flows) sets() []byFamily {
-	return []byFamily{f.sticky, f.nodes, f.nodePorts, f.own, f.ownPorts}
+	return []byFamily{f.sticky, f.idle, f.nodes, f.nodePorts, f.own, f.ownPorts}
+}
+
+// idleTimes are those that the rules have, in seconds: nft 1.0.6 has no map whose values are times.
+func idleTimes() []int { return []int{15, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600, 86400} }
+
+// idleTime is the shortest of them that is long enough.
+func idleTime(seconds int) int {
+	times := idleTimes()
+	i := slices.IndexFunc(times, func(t int) bool { return t >= seconds })
+	if i < 0 {
+		return times[len(times)-1]
+	}
+	return times[i]
 }
 
 // serve spreads the flows to a port of a VIP. False: no node has an address of its family, and so nobody can answer: the kernel
 // translates addresses, not IPv6 to IPv4.
 func (f *flows) serve(lb desired.LoadBalancer, vip netip.Addr, frontend desired.Frontend) bool {
 	door, port := element(vip, frontend.Protocol, frontend.Port), strconv.Itoa(int(frontend.NodePort))
+	if lb.UDPIdleSeconds > 0 && frontend.Protocol == desired.UDP {
+		f.idle.add(vip, door+" : jump idle"+strconv.Itoa(idleTime(lb.UDPIdleSeconds)))
+	}
 	if lb.Pool == nil {
 		if len(f.sharedCandidates(vip)) == 0 {
 			return false

@@ -324,6 +324,31 @@ func TestFlowsStick(t *testing.T) {
 	}
 }
 
+// A flow that was answered is remembered for the Service's own time.
+func TestFlowsAreRememberedFor(t *testing.T) {
+	need(t, "conntrack")
+	f := newField(t)
+	s := dns()
+	s.LoadBalancers[0].UDPIdleSeconds = 2000
+	f.load(t, s)
+	for vip, family := range map[string]string{vip4: "ipv4", vip6: "ipv6"} {
+		left := 0
+		// The kernel takes a flow for answered once it is two seconds old.
+		for begun := time.Now(); left < 60 && time.Since(begun) < 5*time.Second; {
+			ask(t, f.client, "", 47000, door(vip, "53"))
+			out := string(run(t, "ip", "netns", "exec", f.gateway, "conntrack", "-L", "-f", family, "-p", "udp", "-g"))
+			for line := range strings.Lines(out) {
+				if strings.Contains(line, "dport=53 ") {
+					_, _ = fmt.Sscanf(line, "udp 17 %d", &left)
+				}
+			}
+		}
+		if left < 3590 || left > 3600 {
+			t.Errorf("%s: a flow is remembered for %d seconds, want 3600", vip, left)
+		}
+	}
+}
+
 // A machine on the segment that takes the gateway for its router gets nowhere, unless the machine was a router before.
 func TestGatewayIsNoRouter(t *testing.T) {
 	f := newField(t)

@@ -45,6 +45,16 @@ func (content) SharedSlots() int { return sharedSlots }
 func (content) OwnSlots() int    { return ownSlots }
 func (content) Seed() string     { return "0x5eed" }
 
+// idle is how long a flow is remembered: before it was answered never longer than the kernel has it, or made-up ones stayed.
+type idle struct{ Seconds, Unreplied int }
+
+func (content) Idles() (all []idle) {
+	for _, seconds := range idleTimes() {
+		all = append(all, idle{seconds, min(seconds, 30)})
+	}
+	return all
+}
+
 type ipFamily struct{ IP, Suffix string }
 
 func (content) Families() []ipFamily { return []ipFamily{{"ip", "4"}, {"ip6", "6"}} }

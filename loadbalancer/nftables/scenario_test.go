@@ -127,7 +127,7 @@ func protocols() *desired.State {
 	lb := s.LoadBalancers[0]
 	lb.Frontends = []desired.Frontend{{Protocol: desired.SCTP, Port: 53, NodePort: 30055}, {Protocol: desired.UDP, Port: 53, NodePort: 30053}}
 	lb.Pool = &desired.Pool{Servers: []desired.Server{{Name: "w1", Address: netip.MustParseAddr("10.0.0.11"), Weight: 1}, {Name: "w2", Address: netip.MustParseAddr("10.0.0.12"), Weight: 3}}}
-	lb.DenySources = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
+	lb.DenySources, lb.UDPIdleSeconds = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}, 200
 	shared := s.LoadBalancers[0].Clone()
 	shared.Name, shared.Frontends = "shared", []desired.Frontend{{Protocol: desired.SCTP, Port: 54, NodePort: 30054}, {Protocol: desired.TCP, Port: 53, NodePort: 30053}}
 	shared.Pool = nil

@@ -201,6 +201,9 @@ func spell(element any) string {
 		if p, ok := e["prefix"].(map[string]any); ok && len(e) == 1 && len(p) == 2 {
 			return fmt.Sprintf("%s/%s", spell(p["addr"]), spell(p["len"]))
 		}
+		if jump, ok := e["jump"].(map[string]any); ok && len(e) == 1 {
+			return "jump " + spell(jump["target"])
+		}
 		if parts, ok := e["concat"].([]any); ok && len(e) == 1 {
 			words := make([]string, 0, len(parts))
 			for _, p := range parts {
