@@ -97,7 +97,7 @@ func (a *Agent) followFlows(ctx context.Context) {
 			a.log.Warn("looking whether this machine is a router", "error", err)
 		}
 		current := a.rendered()
-		if current == nil || !servesDatagrams(current.revision.state) && !sweep.pending() {
+		if current == nil || !servesDatagrams(current.revision.state) && !sweep.unfinished() {
 			continue
 		}
 		if err := a.followHealth(ctx); err != nil && ctx.Err() == nil {

@@ -198,6 +198,30 @@ func TestFlowsOfRemovedNodesEnd(t *testing.T) {
 	})
 }
 
+// With the last port of UDP its flows end, a drain time later.
+func TestFlowsOfRemovedServiceEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := holding(t, sample(1, service("dns", "192.0.2.10", 51), datagrams("dns")))
+		a := started(t, m)
+		m.tracked = []string{tracked("198.51.100.7", "192.0.2.10", "10.0.2.2", 30053)}
+		watching(t, a.followFlows)
+		time.Sleep(2 * flowsEvery)
+		if _, refusal := a.apply(t.Context(), sign(t, sample(2, service("dns", "192.0.2.10", 51)))); refusal != nil {
+			t.Fatal(refusal)
+		}
+		time.Sleep(drainTime - time.Second)
+		synctest.Wait()
+		if len(m.flows()) != 1 {
+			t.Error("its flow has ended before the drain time")
+		}
+		time.Sleep(3 * time.Second)
+		synctest.Wait()
+		if got := m.flows(); len(got) != 0 {
+			t.Errorf("after the drain time conntrack has %q", got)
+		}
+	})
+}
+
 // Forwarding is turned on where a State needs it, and is no sign of a router then; a machine that forwarded before is one.
 func TestForwarding(t *testing.T) {
 	const v4, v6, redirects = "/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv6/conf/all/forwarding", "/proc/sys/net/ipv4/conf/eth0/send_redirects"

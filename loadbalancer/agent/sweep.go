@@ -31,7 +31,10 @@ type sweeper struct {
 	again time.Time
 }
 
-func (s *sweeper) pending() bool { return len(s.since) > 0 }
+// unfinished says whether there may be flows to end: also when the newest State has no more ports of UDP and SCTP.
+func (s *sweeper) unfinished() bool {
+	return len(s.since) > 0 || s.of != nil && servesDatagrams(s.of.revision.state)
+}
 
 // cull is one deletion: every flow of the family, protocol, VIP's port and node; of one client if it is not the zero Addr.
 type cull struct {
