@@ -71,6 +71,8 @@ type Agent struct {
 	admission chan struct{}
 	// rules are the rules of our nftables table as this machine's nft spells them; guarded by writing.
 	rules []byte
+	// rulesOfFlows tells that they are those of a State with ports of UDP and SCTP.
+	rulesOfFlows bool
 
 	mu sync.Mutex
 	// current is what is committed, as rendered for this machine; nil before the first State.

@@ -98,8 +98,8 @@ func (a *Agent) render(ctx context.Context, r *revision, running *haproxy.Runnin
 func (a *Agent) renderFront(ctx context.Context, s *desired.State, slots haproxy.Slots) ([]byte, *nftables.Table, error) {
 	local := a.nftablesLocal()
 	local.Unfit = a.healthNow().unfit(s, slots)
-	if a.rules == nil {
-		script, err := nftables.RulesScript(local)
+	if flows := nftables.Flows(s); a.rules == nil || a.rulesOfFlows != flows {
+		script, err := nftables.RulesScript(local, flows)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -107,7 +107,7 @@ func (a *Agent) renderFront(ctx context.Context, s *desired.State, slots haproxy
 		if err != nil {
 			return nil, nil, fmt.Errorf("asking nft how it spells our rules, for which it needs the kernel modules nft_tproxy and nft_socket: %w", err)
 		}
-		a.rules = output.Stdout
+		a.rules, a.rulesOfFlows = output.Stdout, flows
 	}
 	script, err := nftables.Render(s, local)
 	if err != nil {

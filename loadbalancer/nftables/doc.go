@@ -22,8 +22,9 @@
 //   - Who may connect is asked before the packet has a socket: deny sets first, then the ports that are open to everybody, then pairs
 //     of port and range. A port is in one of the two latter. Ranges of one port must not overlap (desired.MergePrefixes), or nft
 //     refuses the whole table; a client that is left goes on to the guard, which refuses it as it does an unknown port.
-//   - Rules do not depend on the State, nor elements on anything else but which servers are fit (Local.Unfit). So the whole table
-//     can be judged against a State.
+//   - Rules do not depend on the State, but for whether it has UDP or SCTP at all (Flows), nor elements on anything else but which
+//     servers are fit (Local.Unfit). So the whole table can be judged against a State.
+//   - Without UDP and SCTP no rule mentions ct or NAT: one makes the kernel track every connection of the machine.
 //
 // UDP and SCTP: the first packet of a flow is DNATed to a node's NodePort, and its source becomes the VIP, not the gateway: so the
 // node sees the same client when another gateway has taken over. The node is that of a slot, the slot a hash of the client's
@@ -35,6 +36,7 @@
 //   - Our NAT comes before everybody else's (priority - 10): a published port of Docker's or a masquerade of the site's takes no flow.
 //   - Chain forward drops what is no flow of a Service, because the agent turns the kernel's forwarding on for these flows; not where
 //     the machine forwarded before (Local.Routes4). A `ct status dnat` is somebody's wish on this machine, so it passes.
+//   - A flow that began while a node was found failing stays where it went, and another gateway would give it to that node again.
 //   - The kernel limits the ICMP errors that one client gets: of many refused datagrams only some are answered.
 //   - The idle time is the kernel's (nf_conntrack_udp_timeout: 30 s, 120 s once answers came), or the next longer one of a few that
 //     the rules have: nft has no map of times, and a time for each Service would be an object of the State. It needs a kernel with

@@ -25,6 +25,13 @@ type flows struct {
 	shared map[bool][]candidate
 }
 
+// Flows says whether a State has ports of UDP or SCTP, which need rules that others do not.
+func Flows(s *desired.State) bool {
+	return slices.ContainsFunc(s.LoadBalancers, func(lb desired.LoadBalancer) bool {
+		return slices.ContainsFunc(lb.Frontends, func(f desired.Frontend) bool { return f.Protocol != desired.TCP })
+	})
+}
+
 func newFlows(s *desired.State, unfit Unfit) *flows {
 	const key4, key6 = "ip daddr . meta l4proto . th dport", "ip6 daddr . meta l4proto . th dport"
 	number := func(slots int) string { return "numgen inc mod " + strconv.Itoa(slots) }

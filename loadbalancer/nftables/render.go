@@ -34,10 +34,14 @@ func DebianLocal(gateway string) Local {
 //go:embed table.nft.tmpl
 var tableText string
 
-// content is what the template shows. The rules depend on Local only, but for its Unfit; the elements on the State and Unfit only.
+// content is what the template shows. The rules depend on Local, but for its Unfit, and of the State on no more than Flows;
+// the elements on the State and Unfit only.
 type content struct {
 	Local
 	Sets []*set
+	// Flows is false when the State has no port of UDP and SCTP. Rules for them make the kernel track all connections of the
+	// machine, TCP's too: that costs memory and time, and new ones are lost when its table is full.
+	Flows bool
 }
 
 // What the rules hash a flow with: fixed, so that every gateway gives a flow to the same node.
@@ -66,7 +70,7 @@ func Render(s *desired.State, l Local) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("rendering the nftables table: %w", err)
 	}
-	return execute(content{Local: l, Sets: sets})
+	return execute(content{Local: l, Sets: sets, Flows: Flows(s)})
 }
 
 func execute(c content) ([]byte, error) {

@@ -109,8 +109,12 @@ func newSets(s *desired.State, l Local) ([]*set, error) {
 			return datagrams.serve(lb, vip, f)
 		})
 	}
+	families := []byFamily{vips, peers, control, services.deny, services.open, services.allow}
+	if Flows(s) {
+		families = append(families, datagrams.sets()...)
+	}
 	var all []*set
-	for _, b := range append([]byFamily{vips, peers, control, services.deny, services.open, services.allow}, datagrams.sets()...) {
+	for _, b := range families {
 		all = append(all, b.v4, b.v6)
 	}
 	for _, one := range all {

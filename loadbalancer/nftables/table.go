@@ -31,17 +31,18 @@ func ListArgv() []string { return []string{"nft", "--json", "list", "table", fam
 // Absent says whether stderr of ListArgv means that there is no such table (strerror(ENOENT): run nft with LC_ALL=C).
 func Absent(stderr []byte) bool { return bytes.Contains(stderr, []byte("No such file or directory")) }
 
-// RulesScript is the script of our table without any element: the rules never depend on the State.
-func RulesScript(l Local) ([]byte, error) {
-	sets, err := newSets(&desired.State{Gateways: []desired.Gateway{{Name: l.Gateway}}}, l)
-	if err != nil {
-		return nil, fmt.Errorf("rendering the rules of the nftables table: %w", err)
+// RulesScript is the script of our table without any element. Of the State the rules depend on Flows alone: whether it has ports
+// of UDP or SCTP.
+func RulesScript(l Local, flows bool) ([]byte, error) {
+	s := &desired.State{Gateways: []desired.Gateway{{Name: l.Gateway}}}
+	if flows {
+		s.LoadBalancers = []desired.LoadBalancer{{Frontends: []desired.Frontend{{Protocol: desired.UDP}}}} // at no address
 	}
-	return execute(content{Local: l, Sets: sets})
+	return Render(s, l)
 }
 
 // RulesArgv loads RulesScript (stdin) into a network namespace that ends with the command, and prints the rules as this
-// machine's nft and kernel spell them. Its output, for Want, is good until Local or nft changes: run it when the agent starts, and before a repair.
+// machine's nft and kernel spell them. Its output, for Want, is good until Local, Flows or nft changes: run it when the agent starts, and before a repair.
 //
 // xargs makes the script an argument. With --json, nft 1.0.6 reads stdin as JSON first, and finds a pipe empty when it then
 // reads it as a script: it loads nothing and exits with 0. So nothing may ever be loaded with --json --file -.

@@ -12,7 +12,7 @@ import (
 // want asks this machine's nft, as the agent does when it starts.
 func want(t testing.TB, s *desired.State) *Table {
 	t.Helper()
-	script, err := RulesScript(DebianLocal("a"))
+	script, err := RulesScript(DebianLocal("a"), Flows(s))
 	if err != nil {
 		t.Fatal(err)
 	}

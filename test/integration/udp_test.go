@@ -57,15 +57,35 @@ func (p *pair) beginDatagrams(t *testing.T, services ...desired.LoadBalancer) {
 	p.begin(t)
 	p.push(t, p.state(p.Workers, append(services, web())...))
 	if len(services) > 0 {
-		eventually(t, "UDP is served", func() error {
-			for _, target := range dnsTargets() {
-				if got := p.askOnce(t, p.Client, target); p.Host(got) == nil {
-					return fmt.Errorf("%s: %s", target, got)
+		p.awaitDatagrams(t, services[0].Pool == nil)
+	}
+}
+
+// awaitDatagrams waits until UDP is served, and every gateway has taken all workers into its table again: a flow that begins while
+// one is left out stays where it is, and another gateway would give it to that one.
+func (p *pair) awaitDatagrams(t *testing.T, byAll bool) {
+	t.Helper()
+	eventually(t, "UDP is served", func() error {
+		for _, target := range dnsTargets() {
+			if got := p.askOnce(t, p.Client, target); p.Host(got) == nil {
+				return fmt.Errorf("%s: %s", target, got)
+			}
+		}
+		if !byAll {
+			return nil
+		}
+		for _, g := range p.Gateways {
+			table := mustRun(t, g, "nft", "list", "table", "inet", "cloud_provider_haproxy")
+			for _, w := range p.Workers {
+				for _, a := range []netip.Addr{w.Addr4, w.Addr6} {
+					if !strings.Contains(table, " : "+a.String()+",") {
+						return fmt.Errorf("%s leaves out %s", g.Name, a)
+					}
 				}
 			}
-			return nil
-		})
-	}
+		}
+		return nil
+	})
 }
 
 // talk is a flow: one socket of a client.
@@ -384,12 +404,7 @@ func chatter(flows []*talk, by []string) (stop func() (sent, lost, moved int64, 
 func testDatagramsPlannedMove(t *testing.T, p *pair) {
 	drained, heir := p.beginDrain(t)
 	p.push(t, p.state(p.Workers, web(), dns()))
-	eventually(t, "UDP is served", func() error {
-		if who := p.askOnce(t, p.Client, port(web6, 53)); p.Host(who) == nil {
-			return errors.New(who)
-		}
-		return nil
-	})
+	p.awaitDatagrams(t, true)
 	flows, by := p.talks(t, 40, dnsTargets()...)
 	stopChatter := chatter(flows, by)
 	const rounds = 3
