@@ -19,6 +19,7 @@ import (
 
 // TestDatagrams runs all tests of UDP and SCTP on one shared pair.
 func TestDatagrams(t *testing.T) {
+	lab.RequirePrograms(t, "conntrack", "sysctl")
 	p := &pair{Lab: lab.New(t, lab.Options{Workers: 3, NodePorts: nodePorts()}), epoch: 10}
 	for _, test := range []struct {
 		name string
