@@ -11,7 +11,7 @@ PACKAGES := haproxy keepalived nftables openssh-server iproute2 iputils-arping i
 # is kept to the rooms that have no such library.
 export CGO_ENABLED := 0
 
-.PHONY: build demo test unit lab-test lint bench lab packages controlplane clean
+.PHONY: build demo test unit lab-test lint bench simulation lab chaos packages controlplane clean
 
 build: ## both programs, static, into bin/
 	@echo "compiling both programs (minutes the first time)"
@@ -31,16 +31,24 @@ lint:
 
 unit: ## what needs no lab: pure code, and renderers against the real daemons' checkers
 	@echo "testing what needs no lab (minutes the first time; go test tells of a package when it is done)"
-	CGO_ENABLED=1 $(GO) test -race ./ipam/... ./loadbalancer/...
+	CGO_ENABLED=1 $(GO) test -race -timeout 30m ./ipam/... ./loadbalancer/...
 	$(GO) test ./provider/... ./cmd/...
 
 lab-test: controlplane ## one package at a time: they measure failovers on two cores
 	@echo "testing in the lab (minutes each time; go test tells of a package when it is done)"
 	$(GO) test -p 1 -count 1 -timeout 60m ./test/...
 
+simulation: ## 10 000 histories of controllers and gateways in memory; SEED=42 tells one
+	$(GO) test -count 1 -v ./test/simulation $(if $(SEED),-seed $(SEED) -seeds 1 -tell)
+
 lab: packages ## a lab for people: a client, two gateways, three workers; Ctrl-C cleans up
 	@echo "compiling the lab (minutes the first time)"
 	$(GO) run ./test/lab/cmd
+
+chaos: packages controlplane ## break everything under traffic, print what a client saw; CHAOS='-times 10 -run holder' changes that
+	@echo "compiling the chaos (minutes the first time)"
+	@$(GO) build -o bin/ ./test/chaos
+	@bin/chaos $(CHAOS)
 
 controlplane: ## kube-apiserver, etcd and the rest for the lab, built once and cached outside the checkout
 	@$(GO) -C test/controlplane run .

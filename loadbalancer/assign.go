@@ -133,14 +133,15 @@ func (m *Manager) forms(withheld map[desired.Key]bool) (forms []*desired.LoadBal
 func (m *Manager) build(forms []*desired.LoadBalancer) *desired.State {
 	fence := m.fence
 	fence.Sequence++
+	settings := m.common()
 	s := &desired.State{
 		Schema:       desired.Schema,
 		Fence:        fence,
 		Gateways:     m.settings.Gateways,
-		VRRP:         m.settings.VRRP,
+		VRRP:         settings.vrrp,
 		Instances:    m.instances,
-		ControlPlane: m.settings.ControlPlane,
-		NodeCheck:    m.settings.NodeCheck,
+		ControlPlane: settings.controlPlane,
+		NodeCheck:    settings.nodeCheck,
 	}
 	vips := map[netip.Addr]bool{}
 	add := func(address netip.Addr) {
@@ -168,7 +169,8 @@ func (m *Manager) build(forms []*desired.LoadBalancer) *desired.State {
 			add(address)
 		}
 	}
-	for _, node := range m.nodes {
+	m.dropVIPs(s, vips)
+	for _, node := range settings.nodes {
 		// A machine that came up with an address of a VIP must not cost the Service its VIP: the machine is left out.
 		if !slices.ContainsFunc(node.Addresses, func(a netip.Addr) bool { return vips[a] }) {
 			s.Nodes = append(s.Nodes, node)

@@ -118,6 +118,9 @@ func (r *round) suspects() []desired.Key {
 // changed ones stay in their last good form. When it refuses the State with all of them in their last good form, the
 // fault is the gateway's own and it is left out.
 func (r *round) bisect(ctx context.Context, reply reply) error {
+	if stopped, err := r.stopRollout(ctx, reply); stopped || err != nil {
+		return err
+	}
 	suspects := r.suspects()
 	b := &bisection{round: r, ctx: ctx, gateway: reply.gateway, refused: r.target, withheld: map[desired.Key]bool{}}
 	for _, key := range suspects {

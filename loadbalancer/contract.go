@@ -33,7 +33,7 @@ type EpochStore interface {
 	// Claim makes instance the holder with an epoch that is at least atLeast and above the stored one, by
 	// compare-and-swap, and returns it.
 	Claim(ctx context.Context, atLeast uint64, instance string) (epoch uint64, err error)
-	// Held says whether instance is still the holder.
+	// Held says whether instance is still the holder. It is not when there is no object any more.
 	Held(ctx context.Context, instance string) (bool, error)
 }
 
@@ -83,7 +83,8 @@ type Observer interface {
 	// holds, *ipam.OutsideError and *ipam.ExcludedError of one that is kept (in a *KeptError, once an hour), *ReservationError,
 	// *ConflictError of one that somebody else on the network answers for.
 	ServiceNotice(desired.Key, error)
-	// Notice tells what concerns no single Service: *ProxyARPError, *LedgerError, *ReservationError.
+	// Notice tells what concerns no single Service: *ProxyARPError, *LedgerError, *ReservationError, *HoldersError, and what a
+	// gateway found: *DriftError, *WarningError, *RolloutError; *DrainNotice, which is no fault.
 	Notice(error)
 }
 
@@ -112,7 +113,9 @@ type Settings struct {
 	// FirstRouterID is the virtual_router_id of the first VRRP instance; see desired.Instances.
 	FirstRouterID int
 	NodeCheck     desired.Check
-	ControlPlane  *desired.ControlPlane
+	// ControlPlane has the API servers that are always there; SetEndpoints tells more of them when EndpointsFromNodes is set.
+	ControlPlane       *desired.ControlPlane
+	EndpointsFromNodes bool
 	// ControlPlaneInterface holds the control plane's address; empty: each gateway's own interface.
 	ControlPlaneInterface string
 	// Resync is the time between two comparisons of every gateway with the State; 0: 60 s.
@@ -175,8 +178,12 @@ type Round struct {
 	Attempts int
 	// Outcomes are the confirmations by gateway name.
 	Outcomes map[string]wire.Outcome
+	// HeldTwice and HeldByNobody count the VIPs of which the last census said so.
+	HeldTwice, HeldByNobody int
 	// Pools are the counts of every pool and family.
 	Pools []ipam.Count
+	// Gateways is what is known of all of them, sorted by name.
+	Gateways []GatewayStatus
 	// Err says why the round failed and will be retried.
 	Err error
 }
@@ -194,4 +201,6 @@ type GatewayStatus struct {
 	// InSync is false when the gateway said that what runs differs from its State; Drift says how.
 	InSync bool
 	Drift  []string
+	// Drain is set while it is known to be drained.
+	Drain *wire.DrainStatus
 }

@@ -1,10 +1,12 @@
 package loadbalancer_test
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"cloud-provider-haproxy/loadbalancer/desired"
 )
@@ -68,6 +70,79 @@ func TestFirstControllerClaimsTheControlPlane(t *testing.T) {
 				t.Errorf("the control plane's address was at %+v, and the VIPs are %+v", before.VIPs[0], after.VIPs)
 			}
 			c.stop()
+		}
+	})
+}
+
+// apiServers gives the endpoints in the State of the first gateway.
+func (s *site) apiServers() string {
+	s.t.Helper()
+	time.Sleep(time.Second)
+	state, _ := s.gateways[0].snapshot()
+	return fmt.Sprint(state.ControlPlane.Endpoints)
+}
+
+// Nodes name API servers beside those of the configuration, which stay whatever Nodes say; a cluster that names none has said
+// nothing, in this life of a controller and in the next.
+func TestEndpointsFromNodes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const static, second, third = "203.0.113.7:6443", "203.0.113.8:6443", "203.0.113.9:6443"
+		at := func(texts ...string) (all []netip.AddrPort) {
+			for _, text := range texts {
+				all = append(all, netip.MustParseAddrPort(text))
+			}
+			return all
+		}
+		s := newSite(t, "10.0.0.0/24", "gw1", "gw2")
+		s.settings.ControlPlane = &desired.ControlPlane{
+			Address: netip.MustParseAddr("10.0.0.1"), Port: 6443, Endpoints: at(static), Check: desired.Check{Kind: desired.CheckNone},
+		}
+		s.settings.EndpointsFromNodes = true
+		c := s.start()
+		service := s.ensure(c, web("a", 80)).Addresses[0]
+		for _, test := range []struct {
+			told []netip.AddrPort
+			want string
+		}{
+			{nil, "[" + static + "]"},
+			{at(second, third), "[" + static + " " + second + " " + third + "]"},
+			{at(static, third), "[" + static + " " + third + "]"},
+			{nil, "[" + static + " " + third + "]"},
+			{at("10.0.0.1:6443", service.String()+":6443", second), "[" + static + " " + second + "]"}, // a State with those would be refused
+		} {
+			c.SetEndpoints(test.told)
+			if got := s.apiServers(); got != test.want {
+				t.Errorf("told %v the State has %s, want %s", test.told, got, test.want)
+			}
+		}
+		_ = c.stop()
+		c = s.start()
+		defer c.stop()
+		if got, want := s.apiServers(), "["+static+" "+second+"]"; got != want {
+			t.Errorf("a new controller that has seen no Node makes them %s, want %s", got, want)
+		}
+		c.SetEndpoints(at(third))
+		if got, want := s.apiServers(), "["+static+" "+third+"]"; got != want {
+			t.Errorf("then it has %s, want %s", got, want)
+		}
+		if e := s.settings.ControlPlane.Endpoints; len(e) != 1 {
+			t.Errorf("the settings were written: %v", e)
+		}
+		s.equalGateways()
+	})
+}
+
+// Without the setting Nodes are not asked for API servers.
+func TestEndpointsOfTheConfigurationAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "10.0.0.0/24", "gw1")
+		s.settings.ControlPlane = &desired.ControlPlane{Address: netip.MustParseAddr("10.0.0.1"), Port: 6443,
+			Endpoints: []netip.AddrPort{netip.MustParseAddrPort("203.0.113.7:6443")}, Check: desired.Check{Kind: desired.CheckNone}}
+		c := s.start()
+		defer c.stop()
+		c.SetEndpoints([]netip.AddrPort{netip.MustParseAddrPort("203.0.113.8:6443")})
+		if got := s.apiServers(); got != "[203.0.113.7:6443]" {
+			t.Errorf("the State has %s", got)
 		}
 	})
 }

@@ -7,8 +7,8 @@
 //
 // Files: contract.go is what others see; call.go, round.go and push.go are one round from the call to the answer, assign.go
 // makes its State, blame.go finds faults, refuse.go takes a spec that is refused; load.go is the beginning, resync.go the life,
-// patrol.go what is looked at now and then; pools.go, prove.go, departures.go and ledger.go are the life of an address, survey.go
-// and proxy.go who has it, concerns.go and advice.go what people are told of it.
+// patrol.go what is looked at now and then, census.go what all gateways together say; pools.go, prove.go, departures.go and
+// ledger.go are the life of an address, survey.go and proxy.go who has it, concerns.go and advice.go what people are told of it.
 //
 // A round is a group commit. Ensure and Delete note what is wanted and join the next round, which starts at once when
 // none runs; one round assigns addresses, builds one State and pushes it, and answers everybody who joined. Waiting for
@@ -40,14 +40,19 @@
 // somebody's mistake and must not stop everybody. All gateways look at once and the first that could ask counts, so that one
 // that dies just then is not waited for; what only another one sees is found later, by the patrol.
 //
+// A VIP that several gateways hold, or none, no gateway can see by itself. It is told when two looks five seconds apart agree: the
+// answers of one look are not of one moment, and the resync beside it has the agents undo what they can. A silent gateway may
+// hold anything, so that nobody holds a VIP is said only when all have answered.
+//
 // Push: strictly one gateway after the other, the one that holds the fewest affected VIPs first (11), because nobody
 // knows before whether a change reloads HAProxy there. Before that all are asked at once whether they are there: a
 // machine that has just died costs the others 2 s, not an ApplyTimeout. One that hangs over the State does cost that;
 // then it is left out, asked every 5 s whether it is back, and, when it goes on like that, taken back more and more
 // rarely. New VIPs go to instances of gateways that answer, and stay there (place.go). A gateway that fails for a
 // reason of its own (full disk, another release) is left out until the next resync, and the others go on: a State that
-// a gateway rolled back did no harm there, while waiting for a person would let one full disk stop every Service. Only
-// a stuck one ends the round.
+// a gateway rolled back did no harm there, while waiting for a person would let one full disk stop every Service. A stuck
+// one ends the round. A change of what all have in common (checks, control plane, VRRP, nodes) that a gateway fails over, and
+// over nothing else, stops there (rollout.go): it is taken back, the others never see it, everything else goes on.
 //
 // Rejected: parallel pushes after the first success (saves some 20 ms a gateway, and two could reload at once); Plan
 // before Apply (one more call each round, and says nothing about a bind that fails); a worker per gateway, each with a
@@ -55,6 +60,10 @@
 // before a round (the first Service would wait for nothing); hail before a probe (a gateway that is busy would be left out);
 // a second gateway that is asked when the first is late (a second lost, for fewer frames).
 //
-// Known limit: a gateway that is away during Load and has the only State with an address that was never published. The
-// peers hand each other newer States, so this takes a pair cut in two and a controller that ends in that moment.
+// What the gateways hold is read at Load and again right before the first round (readAgain): in between another controller may
+// have led, and a gateway that was away may be back. test/simulation had Services swap their addresses that way.
+//
+// Known limits: a gateway that is away during Load and has the only State with an address that was never published. The
+// peers hand each other newer States, so this takes a pair cut in two and a controller that ends in that moment. And what
+// another controller pushes in the milliseconds between the second reading and our first push is not seen.
 package loadbalancer

@@ -13,9 +13,9 @@ import (
 func newInstance() string { return rand.Text() }
 
 // refence answers a gateway that knows a newer State than ours. Does another controller lead, this one ends
-// (*DeposedError). Else the epoch object is older than the gateways (an etcd restored from a backup, the object deleted,
-// a gateway that was away while we loaded): the epoch is claimed again above what the gateway told, so that nobody is
-// locked out (invariant 4).
+// (*DeposedError), and so it does when the object is gone, for then nobody says that the other one does not. Else the epoch
+// object is older than the gateways (an etcd restored from a backup, a gateway that was away while we loaded): the epoch is
+// claimed again above what the gateway told, so that nobody is locked out (invariant 4).
 func (m *Manager) refence(ctx context.Context, r reply) error {
 	m.mu.Lock()
 	ours := m.fence

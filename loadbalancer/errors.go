@@ -247,9 +247,8 @@ type ClusterError struct {
 }
 
 func (e *ClusterError) Error() string {
-	return fmt.Sprintf("gateway %s serves cluster %s and this is cluster %s; if the gateways shall leave that cluster, stop "+
-		"gatewayctl-agent and remove /var/lib/gatewayctl/state.json on all of them, and only then start the agents again",
-		e.Gateway, e.Got, e.Want)
+	return fmt.Sprintf("gateway %s serves cluster %s and this is cluster %s; if the gateways shall leave that cluster, hand "+
+		"them over: `gatewayctl adopt --cloud-config FILE`, or as root on each `gatewayctl adopt --local`", e.Gateway, e.Got, e.Want)
 }
 
 // DeposedError ends Run: another controller has claimed the gateways.

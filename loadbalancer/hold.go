@@ -28,7 +28,7 @@ func (m *Manager) awaitVIPs(ctx context.Context) {
 			if !sleep(ctx, pause) {
 				return
 			}
-			m.ask(ctx, m.present(), min(holdAsk, m.settings.AskTimeout), m.readStatus)
+			m.ask(ctx, m.present(), min(holdAsk, m.settings.AskTimeout), m.hearStatus)
 		}
 	}
 }

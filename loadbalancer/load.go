@@ -114,6 +114,30 @@ func ofCluster(gateway string, signed *desired.Signed, uid string) (*desired.Sta
 	return state, nil
 }
 
+// takesOver says that takeOver is about to begin the first round.
+func (m *Manager) takesOver() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return !m.replayed && m.toReplay && m.nodesKnown
+}
+
+// readAgain takes what the gateways hold now for what they held at Load, when that is newer: until the informers had told
+// everything another controller may have led, and a gateway that was away then may be back.
+func (m *Manager) readAgain(ctx context.Context) {
+	m.mu.Lock()
+	uid, known := m.fence.ClusterUID, m.good
+	m.mu.Unlock()
+	newest, err := m.readGateways(ctx, uid)
+	if err != nil || newest == nil || known != nil && newest.Fence.Compare(known.Fence) <= 0 {
+		return // who is away is told by the round
+	}
+	m.log.Info("gateways hold a newer State than when we loaded", "fence", newest.Fence)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.adoptPlaces(newest)
+	m.good, m.goodBy = newest, byKey(newest)
+}
+
 // notice is something to tell a Service's owner.
 type notice struct {
 	key desired.Key

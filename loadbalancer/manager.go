@@ -14,7 +14,7 @@ import (
 )
 
 // Manager keeps the desired State of all Services and makes it true on the gateways. All methods may be called at the
-// same time; the order at start is New, Load, SetNodes, Replay, Run.
+// same time; the order at start is New, Load, SetEndpoints, SetNodes, Replay, Run.
 type Manager struct {
 	settings  Settings
 	instances []desired.Instance
@@ -43,8 +43,10 @@ type Manager struct {
 	nodes   []desired.Node
 	// nodesKnown is set by the first SetNodes.
 	nodesKnown bool
-	addresses  *ipam.Allocator
-	pools      PoolSettings
+	// endpoints are the API servers of SetEndpoints.
+	endpoints []netip.AddrPort
+	addresses *ipam.Allocator
+	pools     PoolSettings
 	// since are the holds that the target is without and that are not free yet.
 	since map[hold]released
 	// proven are the addresses that no stranger answered for, or that are ours since longer; see prove.go.
@@ -57,6 +59,8 @@ type Manager struct {
 	contested map[netip.Addr]string
 	// told is when what is wrong with addresses was told; see concerns.go.
 	told map[string]time.Time
+	// wrongHolders are the VIPs that the last census found held by several gateways, whose names they have, or by nobody ("").
+	wrongHolders map[netip.Addr]string
 	// kept and quarantined are the ledger's; keeping are Services to be kept whose addresses are not known yet, unwritten
 	// those of whom the ledger does not tell yet.
 	kept               map[hold]bool
@@ -70,6 +74,8 @@ type Manager struct {
 	// target is what gateways are to confirm; nil before the first round.
 	target *target
 	fence  desired.Fence
+	// stopped is a change of settings that was stopped; nil: none.
+	stopped *stoppedRollout
 	// revision counts changes of what is wanted; made is the one that the newest successful round began with.
 	revision, made uint64
 	joined         []*call
@@ -228,7 +234,8 @@ func (m *Manager) Has(key desired.Key) (addresses []netip.Addr, ok bool) {
 		return slices.Clone(going.addresses), true
 	}
 	_, wanted := m.services[key]
-	wanted = wanted || m.unwritten[key]
+	// What was replayed is about to be served: whoever deletes it meanwhile has to tell us.
+	wanted = wanted || m.unwritten[key] || slices.ContainsFunc(m.replays, func(r Replay) bool { return r.Key == key })
 	lb := m.goodBy[key]
 	if !wanted && (m.replayed || lb == nil) {
 		return nil, false
@@ -274,6 +281,11 @@ func (m *Manager) Loaded() <-chan struct{} { return m.loaded }
 func (m *Manager) Gateways() []GatewayStatus {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	return m.statuses()
+}
+
+// statuses is called with mu held.
+func (m *Manager) statuses() []GatewayStatus {
 	all := make([]GatewayStatus, len(m.members))
 	for i, g := range m.members {
 		all[i] = g.status()

@@ -38,8 +38,12 @@ type member struct {
 	inspected netip.Addr
 	links     []wire.Link
 	warnings  []wire.Warning
-	inSync    bool
-	drift     []string
+	// warned are the warnings of the last status, and lastDifference is when the newest one was found that was told.
+	warned         map[wire.Warning]bool
+	lastDifference time.Time
+	inSync         bool
+	drift          []string
+	drain          *wire.DrainStatus
 }
 
 // newMembers matches the described gateways and those that can be asked.
@@ -61,7 +65,7 @@ func newMembers(described []desired.Gateway, gateways []Gateway) ([]*member, err
 
 func (g *member) status() GatewayStatus {
 	s := GatewayStatus{
-		Name: g.name, Err: g.away, Confirmed: g.confirmed, InSync: g.inSync,
+		Name: g.name, Err: g.away, Confirmed: g.confirmed, InSync: g.inSync, Drain: g.drain,
 		Warnings: slices.Clone(g.warnings), Drift: slices.Clone(g.drift),
 	}
 	for address := range g.held {

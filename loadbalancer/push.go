@@ -156,6 +156,7 @@ func affectedVIPs(old, new *desired.State) (affected []netip.Addr) {
 	common := func(s *desired.State) desired.State {
 		c := *s
 		c.Fence, c.LoadBalancers, c.VIPs, c.Releasing = desired.Fence{}, nil, nil, nil
+		c.ControlPlane = nil
 		c.Pools, c.Reserved, c.Quarantined = nil, nil, nil
 		return c
 	}
@@ -164,6 +165,13 @@ func affectedVIPs(old, new *desired.State) (affected []netip.Addr) {
 			affected = append(affected, vip.Address)
 		}
 		return affected
+	}
+	if !reflect.DeepEqual(old.ControlPlane, new.ControlPlane) {
+		for _, p := range []*desired.ControlPlane{old.ControlPlane, new.ControlPlane} {
+			if p != nil {
+				affected = append(affected, p.Address)
+			}
+		}
 	}
 	before, after := byKey(old), byKey(new)
 	for key, lb := range after {

@@ -324,7 +324,7 @@ func TestLoad(t *testing.T) {
 			s.settings.ClusterUID = func(context.Context) (string, error) { return "cluster-2", nil }
 			err := s.newManager().Load(t.Context())
 			var foreign *loadbalancer.ClusterError
-			if !errors.As(err, &foreign) || foreign.Got != "cluster-1" || !strings.Contains(err.Error(), "state.json") {
+			if !errors.As(err, &foreign) || foreign.Got != "cluster-1" || !strings.Contains(err.Error(), "gatewayctl adopt") {
 				t.Errorf("got %v", err)
 			}
 			if s.gateways[0].serves("a") == nil {

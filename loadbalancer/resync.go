@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"cloud-provider-haproxy/loadbalancer/wire"
 )
 
 const (
@@ -35,6 +37,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	background.Go(func() { m.keepLedger(ctx) })
 	background.Go(func() { m.patrol(ctx) })
 	background.Go(func() { m.revisit(ctx) })
+	background.Go(func() { m.takeCensus(ctx) })
 
 	resync := time.NewTicker(m.settings.Resync)
 	defer resync.Stop()
@@ -81,6 +84,9 @@ func (m *Manager) turn(ctx context.Context, reason string, again bool) error {
 		}
 		return err
 	}
+	if m.takesOver() {
+		m.readAgain(ctx)
+	}
 	if !m.takeOver() {
 		return nil // Replay and SetNodes wake us
 	}
@@ -98,7 +104,7 @@ func (m *Manager) turn(ctx context.Context, reason string, again bool) error {
 	if err := m.runRound(ctx, reason, again); err != nil || !again {
 		return err
 	}
-	m.ask(ctx, m.present(), m.settings.AskTimeout, m.readStatus)
+	m.ask(ctx, m.present(), m.settings.AskTimeout, m.hearStatus)
 	return nil
 }
 
@@ -153,22 +159,31 @@ func (m *Manager) greet(ctx context.Context, g *member) (back bool) {
 	return g.back
 }
 
-// readStatus asks a gateway what is true there, and notes it. A gateway that does not answer is left to the next round.
-func (m *Manager) readStatus(ctx context.Context, g *member) {
+// readStatus asks a gateway what is true there, and notes it. A gateway that does not answer (nil) is left to the next round.
+func (m *Manager) readStatus(ctx context.Context, g *member) *wire.Status {
 	status, err := g.Status(ctx)
 	if err != nil {
 		m.log.Debug("status", "gateway", g.name, "err", err)
-		return
+		return nil
 	}
 	m.mu.Lock()
 	g.hear(status.Held, status.Warnings)
 	news := g.inSync != status.InSync
 	g.inSync, g.drift = status.InSync, status.Drift
 	told := g.status()
+	findings := append(g.findings(status), g.drainNews(status.Drain)...)
 	m.mu.Unlock()
 	m.answerHeld()
 	if news {
 		m.log.Warn("gateway in sync", "gateway", g.name, "inSync", status.InSync, "drift", status.Drift)
 		m.observer.tell(func(o Observer) { o.GatewayChanged(told) })
 	}
+	for _, finding := range findings {
+		m.log.Warn("gateway found something", "gateway", g.name, "finding", finding)
+		m.observer.tell(func(o Observer) { o.Notice(finding) })
+	}
+	return status
 }
+
+// hearStatus is readStatus for who waits until something is true.
+func (m *Manager) hearStatus(ctx context.Context, g *member) { m.readStatus(ctx, g) }

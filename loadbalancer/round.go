@@ -170,6 +170,7 @@ func (r *round) succeed() {
 	m := r.m
 	m.mu.Lock()
 	m.good, m.goodBy = r.target.state, r.target.byKey
+	m.settleRollout(m.good)
 	if len(r.withheld) == 0 {
 		m.made = r.revision
 	}
@@ -193,8 +194,9 @@ func (r *round) finish(err error) {
 	m.mu.Lock()
 	summary := Round{
 		Reason: r.reason, Fence: m.fence, Joined: len(r.calls), Duration: time.Since(r.started), Attempts: r.attempts,
-		Outcomes: r.outcomes, Pools: m.addresses.Counts(), Err: err,
+		Outcomes: r.outcomes, Pools: m.addresses.Counts(), Gateways: m.statuses(), Err: err,
 	}
+	summary.HeldTwice, summary.HeldByNobody = m.countMisheld()
 	if r.target != nil {
 		summary.LoadBalancers, summary.VIPs = len(r.target.state.LoadBalancers), len(r.target.state.VIPs)
 	}

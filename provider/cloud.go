@@ -36,6 +36,8 @@ type Manager interface {
 	Loaded() <-chan struct{}
 	Replay(services []loadbalancer.Replay)
 	SetNodes(nodes []desired.Node)
+	// SetEndpoints tells the API servers that Nodes name.
+	SetEndpoints(endpoints []netip.AddrPort)
 	Run(ctx context.Context) error
 	// SetPools replaces what the configuration says of addresses; nothing changes on an error.
 	SetPools(loadbalancer.PoolSettings) error
@@ -130,6 +132,9 @@ func New(o Options) (*Cloud, error) {
 	for _, g := range o.Config.DesiredGateways() {
 		c.chooser.gateways[g.VRRPAddress] = g.Name
 	}
+	if p := o.Config.ControlPlane; p != nil && p.EndpointsFromNodes {
+		c.chooser.controlPlane = o.Config.DesiredControlPlane()
+	}
 	c.balancer = &balancer{
 		manager:    manager,
 		loaded:     manager.Loaded(),
@@ -158,7 +163,7 @@ func settings(o Options) loadbalancer.Settings {
 		Resync:        o.Config.Resync(),
 	}
 	if c := o.Config.ControlPlane; c != nil {
-		s.ControlPlaneInterface = c.Interface
+		s.ControlPlaneInterface, s.EndpointsFromNodes = c.Interface, c.EndpointsFromNodes
 	}
 	return s
 }

@@ -57,7 +57,10 @@ type manager struct {
 	ensured map[desired.Key]int
 	during  *func()
 	nodes   [][]desired.Node
-	replays []loadbalancer.Replay
+	// endpoints is what SetEndpoints was told, each time.
+	endpoints [][]netip.AddrPort
+	replays   []loadbalancer.Replay
+	settings  loadbalancer.Settings
 	// pools are the settings that it was made with and those that it was told since; wrong is what SetPools says.
 	pools []loadbalancer.PoolSettings
 	wrong error
@@ -164,6 +167,12 @@ func (m *manager) SetNodes(nodes []desired.Node) {
 	m.nodes = append(m.nodes, nodes)
 }
 
+func (m *manager) SetEndpoints(endpoints []netip.AddrPort) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.endpoints = append(m.endpoints, endpoints)
+}
+
 func (m *manager) Loaded() <-chan struct{} { return m.loaded }
 
 func (m *manager) Load(context.Context) error { return m.fail }
@@ -247,6 +256,7 @@ func runCluster(t *testing.T, yaml string, prepare func(*manager), before func(*
 			NewManager: func(settings loadbalancer.Settings, epochs loadbalancer.EpochStore,
 				ledger loadbalancer.LedgerStore, o loadbalancer.Observer) (Manager, error) {
 				c.manager.observer, c.manager.pools = o, append(c.manager.pools, settings.PoolSettings)
+				c.manager.settings = settings
 				c.epochs, c.ledger = epochs, ledger
 				return c.manager, nil
 			},

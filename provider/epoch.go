@@ -66,11 +66,13 @@ func (s epochStore) claim(ctx context.Context, atLeast uint64, instance string) 
 	return epoch, err
 }
 
-// Held says whether instance is still the holder. If the object was deleted nobody else is: Claim makes it anew.
+// Held says whether instance is still the holder. Nobody is when the object was deleted: whoever has to ask does so because a
+// gateway holds a newer State of another controller, and cannot know whether that one lives. It ends, and the next one,
+// which sees the cluster as it is then, makes the object anew above everything that the gateways hold.
 func (s epochStore) Held(ctx context.Context, instance string) (bool, error) {
 	current, err := s.client.CoreV1().ConfigMaps(metav1.NamespaceSystem).Get(ctx, EpochName, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		return true, nil
+		return false, nil
 	}
 	if err != nil {
 		return false, fmt.Errorf("reading the epoch in ConfigMap %s/%s: %w", metav1.NamespaceSystem, EpochName, err)

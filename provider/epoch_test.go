@@ -45,8 +45,8 @@ func TestEpoch(t *testing.T) {
 		metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if held, err := store.Held(t.Context(), "fourth"); err != nil || !held {
-		t.Errorf("after the object was deleted the holder is deposed: %v, %v", held, err)
+	if held, err := store.Held(t.Context(), "fourth"); err != nil || held {
+		t.Errorf("after the object was deleted somebody holds it: %v, %v", held, err)
 	}
 	if got, err := store.Claim(t.Context(), 12, "fourth"); err != nil || got != 12 {
 		t.Errorf("after the object was deleted: %d, %v; want 12", got, err)

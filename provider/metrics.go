@@ -26,6 +26,11 @@ type measures struct {
 	pool          *metrics.GaugeVec
 	eligible      *metrics.GaugeVec
 	conflicts     *metrics.CounterVec
+	drift         *metrics.CounterVec
+	warnings      *metrics.CounterVec
+	warned        *metrics.GaugeVec
+	drained       *metrics.GaugeVec
+	misheld       *metrics.GaugeVec
 	reloads       *metrics.CounterVec
 	valid         *metrics.Gauge
 
@@ -76,6 +81,17 @@ func newMeasures(register func(...metrics.Registerable)) *measures {
 			"Addresses that a machine which is no gateway answered for, by pool and kind: new (another one was "+
 				"taken), requested (the Service waits), held (a Service has it and shares its connections with that "+
 				"machine)."), []string{"pool", "kind"}),
+		drift: metrics.NewCounterVec(counter("gateway_drift_total", "Times that a gateway was found to differ from its "+
+			"State although nobody had sent another one, by result (repaired, reported, failed)."),
+			[]string{"gateway", "result"}),
+		warnings: metrics.NewCounterVec(counter("gateway_warnings_total",
+			"Times that a gateway began to warn of something, by reason."), []string{"gateway", "reason"}),
+		warned: metrics.NewGaugeVec(gauge("gateway_warning", "1 while a gateway warns of something, by reason; absent when it "+
+			"does not. AllAPIServersDown: the control plane's address fails open."), []string{"gateway", "reason"}),
+		drained: metrics.NewGaugeVec(gauge("gateway_drained",
+			"1 while a gateway is drained (gatewayctl drain), 0 while it is not."), []string{"gateway"}),
+		misheld: metrics.NewGaugeVec(gauge("vips_misheld", "Floating addresses that the gateways say several of them hold "+
+			"(twice), or none (nobody)."), []string{"kind"}),
 		reloads: metrics.NewCounterVec(counter("config_reloads_total", "Changes of the configuration file, by result "+
 			"(success, failure)."), []string{"result"}),
 		valid: metrics.NewGauge(gauge("config_valid", "1 while the configuration file is what is in effect, 0 "+
@@ -83,7 +99,8 @@ func newMeasures(register func(...metrics.Registerable)) *measures {
 		pools: map[[3]string]bool{}, gateways: map[string]bool{},
 	}
 	register(m.rounds, m.duration, m.joined, m.attempts, m.outcomes, m.confirming, m.inSync, m.loadBalancers, m.vips,
-		m.epoch, m.pool, m.eligible, m.conflicts, m.reloads, m.valid)
+		m.epoch, m.pool, m.eligible, m.conflicts, m.drift, m.warnings, m.warned,
+		m.drained, m.misheld, m.reloads, m.valid)
 	m.valid.Set(1) // the process has not begun without
 	return m
 }
@@ -106,7 +123,21 @@ func (m *measures) round(r loadbalancer.Round) {
 	m.loadBalancers.WithLabelValues().Set(float64(r.LoadBalancers))
 	m.vips.WithLabelValues().Set(float64(r.VIPs))
 	m.epoch.WithLabelValues().Set(float64(r.Fence.Epoch))
+	m.misheld.WithLabelValues("twice").Set(float64(r.HeldTwice))
+	m.misheld.WithLabelValues("nobody").Set(float64(r.HeldByNobody))
 	m.countPools(r.Pools)
+	m.states(r.Gateways)
+}
+
+// states sets what gateways are known to be in now.
+func (m *measures) states(gateways []loadbalancer.GatewayStatus) {
+	m.warned.Reset()
+	for _, g := range gateways {
+		m.drained.WithLabelValues(g.Name).Set(oneIf(g.Drain != nil))
+		for _, w := range g.Warnings {
+			m.warned.WithLabelValues(g.Name, w.Reason).Set(1)
+		}
+	}
 }
 
 // countPools sets the series of the pools that there are and drops those of pools that are gone.
@@ -144,6 +175,18 @@ func (m *measures) conflict(err error, poolOf func(netip.Addr) string) {
 		kind = "requested"
 	}
 	m.conflicts.WithLabelValues(poolOf(conflict.Address), kind).Inc()
+}
+
+// drifted counts what became of a gateway's difference.
+func (m *measures) drifted(d *loadbalancer.DriftError) {
+	result := "repaired"
+	switch {
+	case d.Left:
+		result = "reported"
+	case d.Problem != "":
+		result = "failed"
+	}
+	m.drift.WithLabelValues(d.Gateway, result).Inc()
 }
 
 func (m *measures) reloaded(ok bool) {

@@ -28,6 +28,8 @@ type nodeSet struct {
 	generation int
 	// addresses are all addresses of all nodes, also of those that are not eligible, with the node's name.
 	addresses map[netip.Addr]string
+	// apiServers are those of the Nodes that run one, sorted, when it is asked for them.
+	apiServers []netip.AddrPort
 }
 
 // chooser decides which nodes are eligible and how they are reached.
@@ -35,12 +37,14 @@ type chooser struct {
 	addresses nodeAddresses
 	// gateways are the gateways' own addresses, which no node can have.
 	gateways map[netip.Addr]string
+	// controlPlane is set when the Nodes name API servers beside its own.
+	controlPlane *desired.ControlPlane
 }
 
 // choose is pure; the Nodes are not written.
 func (c chooser) choose(nodes []*v1.Node) *nodeSet {
 	sorted := slices.SortedFunc(slices.Values(nodes), func(a, b *v1.Node) int { return cmp.Compare(a.Name, b.Name) })
-	set := &nodeSet{total: len(nodes), addresses: map[netip.Addr]string{}}
+	set := &nodeSet{total: len(nodes), addresses: map[netip.Addr]string{}, apiServers: c.apiServers(sorted)}
 	owner := map[netip.Addr]string{}
 	for a, gateway := range c.gateways {
 		owner[a] = "gateway " + gateway

@@ -99,9 +99,19 @@ func (o *observer) Notice(err error) {
 		proxyARP *loadbalancer.ProxyARPError
 		ledger   *loadbalancer.LedgerError
 		reserved *loadbalancer.ReservationError
+		holders  *loadbalancer.HoldersError
+		drift    *loadbalancer.DriftError
+		warns    *loadbalancer.WarningError
+		drains   *loadbalancer.DrainNotice
+		rollout  *loadbalancer.RolloutError
 	)
-	kind, reason := v1.EventTypeWarning, "AddressNotice"
+	kind, reason, gateway := v1.EventTypeWarning, "AddressNotice", ""
 	switch {
+	case errors.As(err, &drains):
+		o.drained(drains)
+		return
+	case errors.As(err, &rollout):
+		reason, gateway = "RolloutStopped", rollout.Gateway
 	case errors.As(err, &proxyARP):
 		reason = "ProxyARP"
 		if proxyARP.Ended {
@@ -111,6 +121,32 @@ func (o *observer) Notice(err error) {
 		reason = "AddressLedger"
 	case errors.As(err, &reserved):
 		reason = "AddressReserved"
+	case errors.As(err, &holders) && len(holders.Gateways) == 0:
+		reason = "VIPHeldByNobody"
+	case errors.As(err, &holders):
+		reason = "VIPHeldTwice"
+	case errors.As(err, &drift):
+		reason, gateway = "GatewayDrifted", drift.Gateway
+		if o.measures.drifted(drift); !drift.Left && drift.Problem == "" {
+			reason = "GatewayRepaired"
+		}
+	case errors.As(err, &warns):
+		reason, gateway = warns.Reason, warns.Gateway
+		o.measures.warnings.WithLabelValues(gateway, reason).Inc()
 	}
-	o.recorder.Event(o.subject.reference(), kind, reason, err.Error())
+	if gateway == "" {
+		o.recorder.Event(o.subject.reference(), kind, reason, err.Error())
+		return
+	}
+	o.recorder.AnnotatedEventf(o.subject.reference(), map[string]string{gatewayAnnotation: gateway}, kind, reason, "%s", err)
+}
+
+// drained tells that somebody has drained a gateway, or let it have its addresses back: who looks for the cause of something
+// wants to know, and nothing is wrong.
+func (o *observer) drained(n *loadbalancer.DrainNotice) {
+	reason := "GatewayDrained"
+	if n.Drain == nil {
+		reason = "GatewayUndrained"
+	}
+	o.recorder.AnnotatedEventf(o.subject.reference(), map[string]string{gatewayAnnotation: n.Gateway}, v1.EventTypeNormal, reason, "%s", n)
 }

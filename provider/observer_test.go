@@ -44,6 +44,7 @@ func TestNotices(t *testing.T) {
 			"AddressLedger":   &loadbalancer.LedgerError{Err: errors.New("forbidden")},
 			"AddressReserved": reservation,
 			"AddressNotice":   errors.New("something else"),
+			"RolloutStopped":  &loadbalancer.RolloutError{Gateway: "gw1", Settings: []string{"nodes.healthCheck"}, Problems: []string{"unknown keyword"}, Again: time.Minute},
 		} {
 			o.Notice(err)
 			c.settle()
@@ -269,4 +270,82 @@ func TestReloadBeforeTheTurnComes(t *testing.T) {
 			t.Errorf("Manager was told %d times of pools, want in the beginning and once more", len(c.manager.pools))
 		}
 	})
+}
+
+// What gateways find by themselves stands on the epoch's object and is counted by gateway.
+func TestGatewayFindings(t *testing.T) {
+	inCluster(t, testConfig, nil, nil, func(c *cluster) {
+		o := c.manager.observer
+		notice := func(err error) { o.Notice(err); c.settle() }
+		drift := func(left bool, problem string) *loadbalancer.DriftError {
+			return &loadbalancer.DriftError{Gateway: "gw1", Changes: []string{"start HAProxy: HAProxy was not running"}, Left: left, Problem: problem}
+		}
+		for _, test := range []struct {
+			drift          *loadbalancer.DriftError
+			result, reason string
+		}{
+			{drift(false, ""), "repaired", "GatewayRepaired"},
+			{drift(true, ""), "reported", "GatewayDrifted"},
+			{drift(false, "no space left on device"), "failed", "GatewayDrifted"},
+		} {
+			notice(test.drift)
+			c.wantMetric("gateway_drift_total", fmt.Sprintf(`gateway="gw1",result=%q`, test.result), 1)
+			c.wantEvent(EpochName, test.reason+": "+test.drift.Error())
+		}
+		notice(&loadbalancer.WarningError{Gateway: "gw2", Reason: "StrangeVRRP", Message: "203.0.113.9 sends adverts"})
+		c.wantMetric("gateway_warnings_total", `gateway="gw2",reason="StrangeVRRP"`, 1)
+		c.wantEvent(EpochName, "StrangeVRRP: gateway gw2: 203.0.113.9 sends adverts")
+		twice := &loadbalancer.HoldersError{Addresses: []netip.Addr{addr("192.0.2.70")}, Gateways: []string{"gw1", "gw2"}}
+		notice(twice)
+		c.wantEvent(EpochName, "VIPHeldTwice: "+twice.Error())
+		nobody := &loadbalancer.HoldersError{Addresses: []netip.Addr{addr("192.0.2.71")}}
+		notice(nobody)
+		c.wantEvent(EpochName, "VIPHeldByNobody: "+nobody.Error())
+		o.RoundDone(loadbalancer.Round{HeldTwice: 1, HeldByNobody: 2})
+		c.wantMetric("vips_misheld", `kind="twice"`, 1)
+		c.wantMetric("vips_misheld", `kind="nobody"`, 2)
+	})
+}
+
+// What gateways are in, drained or warning of something, stands in metrics as long as it lasts; a drain is an Event that is
+// no Warning.
+func TestGatewayStates(t *testing.T) {
+	inCluster(t, testConfig, nil, nil, func(c *cluster) {
+		o := c.manager.observer
+		gw1, gw2 := loadbalancer.GatewayStatus{Name: "gw1", InSync: true}, loadbalancer.GatewayStatus{Name: "gw2", InSync: true}
+		round := func() {
+			o.RoundDone(loadbalancer.Round{Reason: "resync", Gateways: []loadbalancer.GatewayStatus{gw1, gw2}})
+			c.settle()
+		}
+		round()
+		c.wantMetric("gateway_drained", `gateway="gw1"`, 0)
+		drained := &loadbalancer.DrainNotice{Gateway: "gw1"}
+		made(&drained.Drain).Reason = "new kernel"
+		gw1.Drain = drained.Drain
+		gw2.Warnings = slices.Grow(gw2.Warnings, 1)[:1]
+		gw2.Warnings[0].Reason = "AllAPIServersDown"
+		o.Notice(drained)
+		round()
+		c.wantMetric("gateway_drained", `gateway="gw1"`, 1)
+		c.wantMetric("gateway_drained", `gateway="gw2"`, 0)
+		c.wantMetric("gateway_warning", `gateway="gw2",reason="AllAPIServersDown"`, 1)
+		c.wantNormalEvent(EpochName, "GatewayDrained: "+drained.Error())
+		gw1.Drain, gw2.Warnings = nil, nil
+		o.Notice(&loadbalancer.DrainNotice{Gateway: "gw1"})
+		round()
+		c.wantMetric("gateway_drained", `gateway="gw1"`, 0)
+		if _, there := c.series("gateway_warning", `gateway="gw2",reason="AllAPIServersDown"`); there {
+			t.Error("the warning that is over is still there")
+		}
+		c.wantNormalEvent(EpochName, "GatewayUndrained: gateway gw1 is drained no more")
+		if all := c.events(EpochName); len(all) > 0 {
+			t.Errorf("a drain is a Warning: %q", all)
+		}
+	})
+}
+
+// made makes what p points to; the type is of a room that provider does not import.
+func made[T any](p **T) *T {
+	*p = new(T)
+	return *p
 }

@@ -106,6 +106,10 @@ func (c *Cloud) look() {
 	c.nodes.Store(set)
 	c.excludeNodes()
 	c.measures.eligible.WithLabelValues().Set(float64(len(set.eligible)))
+	if before == nil || !slices.Equal(before.apiServers, set.apiServers) {
+		klog.V(2).InfoS("API servers of the cluster's Nodes", "endpoints", set.apiServers)
+		c.manager.SetEndpoints(set.apiServers)
+	}
 	if same {
 		return
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -57,35 +58,68 @@ func (w *whichGateway) with(names []string, use func(drainable) error) error {
 	return use(clients[0])
 }
 
+// withAll lets use have all gateways of the cloud configuration.
+func (w *whichGateway) withAll(names []string, use func([]drainable) error) error {
+	if len(names) > 0 {
+		return fmt.Errorf("--all is every gateway of %s: give no name beside it", w.cloudConfig)
+	}
+	c, err := loadController(w.cloudConfig)
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	var gateways []drainable
+	for _, client := range c.clients {
+		gateways = append(gateways, client)
+	}
+	return use(gateways)
+}
+
 func newDrainCommand() *cobra.Command {
 	var which whichGateway
 	var drain wire.Drain
-	var wait bool
+	var wait, all bool
 	command := &cobra.Command{
-		Use:   "drain (--local | --cloud-config FILE GATEWAY) [-- COMMAND...]",
+		Use:   "drain (--local | --cloud-config FILE {GATEWAY | --all}) [-- COMMAND...]",
 		Short: "Hand a gateway's addresses to the others, before it is restarted, upgraded or switched off",
 		Long: `Hand all addresses of one gateway to the others, and keep it away from them, over reboots too, until undrain. It is refused
-when no other gateway can take over. The command returns when the addresses have moved, which takes a second.
+when no other gateway can take over. The command returns when the addresses have moved, which takes three seconds.
 
-New connections go to the other gateways at once. A connection that is established through this gateway cannot follow its
-address: it is reset when its client sends next, and after --grace in any case, so that nobody waits for it in vain.
-A drained gateway serves all the same when no other one is left.
+New connections go to the other gateways at once. Connections that are established through this gateway live on until --grace is
+over, for the other gateways hand their packets on to it; those that are left then are reset. Wait for that (--wait) before you
+switch it off. A drained gateway serves all the same when no other one is left.
 
 With a COMMAND, which runs on this machine, the gateway is drained while it runs, and undrained when it has succeeded and the
-gateway is well again: HAProxy answers, keepalived runs, everything is in sync. Else it stays drained.
+gateway is well again: HAProxy answers, keepalived runs, everything is in sync. Else it stays drained. In the COMMAND {} is the
+gateway's name.
+
+With --all that is done to every gateway, one after the other, the one that holds the fewest addresses first. It does not begin
+unless all are well, and stops at the first failure: those that come after it are left as they are.
 
 Who drained it, since when, why, and how many connections are left, stands in gatewayctl status.`,
 		Example: `  gatewayctl drain --cloud-config cloud.yaml gw1 --reason 'new kernel'
   gatewayctl drain --local --wait -- apt-get --yes upgrade
-  gatewayctl drain --cloud-config cloud.yaml gw1 -- ssh root@gw1 systemctl restart haproxy keepalived`,
+  gatewayctl drain --cloud-config cloud.yaml gw1 -- ssh root@gw1 systemctl restart haproxy keepalived
+  gatewayctl drain --cloud-config cloud.yaml --all --wait -- ssh root@{} apt-get --yes upgrade`,
 		RunE: func(cmd *cobra.Command, names []string) error {
 			var argv []string
 			if dash := cmd.ArgsLenAtDash(); dash >= 0 {
 				names, argv = names[:dash], names[dash:]
 			}
+			do := func(gateway string) func(context.Context) error {
+				return running(addressed(argv, gateway), cmd.OutOrStdout())
+			}
+			if all {
+				if len(argv) == 0 {
+					return errors.New("--all drains one gateway after the other and undrains it again: say behind -- what is to be done meanwhile")
+				}
+				return which.withAll(names, func(gateways []drainable) error {
+					return inTurn(cmd.Context(), gateways, drain, wait, do, cmd.OutOrStdout())
+				})
+			}
 			return which.with(names, func(g drainable) error {
 				if len(argv) > 0 {
-					return whileDrained(cmd.Context(), g, drain, wait, running(argv, cmd.OutOrStdout()), cmd.OutOrStdout())
+					return whileDrained(cmd.Context(), g, drain, wait, do(g.Name()), cmd.OutOrStdout())
 				}
 				_, err := startDrain(cmd.Context(), g, drain, wait, cmd.OutOrStdout())
 				return err
@@ -96,6 +130,8 @@ Who drained it, since when, why, and how many connections are left, stands in ga
 	command.Flags().StringVar(&drain.Reason, "reason", "", "why, for those who look at status")
 	command.Flags().DurationVar(&drain.Grace, "grace", 30*time.Second, "how long connections of addresses that have moved are left alone before they are reset")
 	command.Flags().BoolVar(&drain.Force, "force", false, "drain also when no other gateway can take over; an address that nobody takes stays")
+	command.Flags().BoolVar(&all, "all", false, "every gateway of the cloud configuration in turn, each for as long as the COMMAND runs")
+	command.MarkFlagsMutuallyExclusive("all", "local")
 	command.Flags().BoolVar(&wait, "wait", false, "return when no connection is left, which takes no longer than --grace")
 	return command
 }
@@ -106,7 +142,7 @@ func newUndrainCommand() *cobra.Command {
 		Use:   "undrain --local | --cloud-config FILE GATEWAY",
 		Short: "Let a drained gateway have its addresses back",
 		Long: `Take away what drain has set. The gateway takes its addresses back within seconds, once its HAProxy answers and its State is
-known to be the newest. What is established through the other gateways to these addresses is reset then.`,
+known to be the newest. What is established through the other gateways to these addresses lives on as long as drain's --grace was.`,
 		Example: `  gatewayctl undrain --cloud-config cloud.yaml gw1`,
 		RunE: func(cmd *cobra.Command, names []string) error {
 			return which.with(names, func(g drainable) error {

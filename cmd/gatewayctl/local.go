@@ -46,6 +46,15 @@ func (l localAgent) Undrain(ctx context.Context) (*wire.Drained, error) {
 	return l.drained(ctx, wire.Request{Verb: wire.VerbUndrain})
 }
 
+// Adopt has the agent forget which cluster it belongs to.
+func (l localAgent) Adopt(ctx context.Context) (*wire.Adopted, error) {
+	reply, err := l.answer(ctx, wire.Request{Verb: wire.VerbAdopt}, func(r *wire.Reply) bool { return r.Adopted != nil })
+	if err != nil {
+		return nil, err
+	}
+	return reply.Adopted, nil
+}
+
 func (l localAgent) drained(ctx context.Context, request wire.Request) (*wire.Drained, error) {
 	reply, err := l.answer(ctx, request, func(r *wire.Reply) bool {
 		return r.Drained != nil && (r.Drained.Drain != nil) == (request.Verb == wire.VerbDrain)

@@ -31,7 +31,10 @@ func newRootCommand() *cobra.Command {
 	}
 	logs := newLogFlags(root)
 	root.AddCommand(
+		newAdoptCommand(),
 		newAgentCommand(logs),
+		newBootstrapCommand(),
+		newBootstrapLocalCommand(),
 		newDrainCommand(),
 		newPoolsCommand(),
 		newPushCommand(),

@@ -125,7 +125,7 @@ func TestGatewaySSHD(t *testing.T) {
 		t.Fatal(err)
 	}
 	config := filepath.Join(directory, "sshd_config")
-	if err := os.WriteFile(config, []byte("HostKey "+key+"\nInclude "+dropIns+"/*.conf\nPermitTTY yes\n"), 0o600); err != nil {
+	if err := os.WriteFile(config, []byte("HostKey "+key+"\nInclude "+dropIns+"/*.conf\nPermitTTY yes\nTrustedUserCAKeys "+key+".pub\nAuthorizedKeysCommand /bin/false\nAuthorizedKeysCommandUser nobody\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	effective := func(user string) string {
@@ -136,6 +136,12 @@ func TestGatewaySSHD(t *testing.T) {
 		return string(output)
 	}
 	ours, others := effective("gatewayctl"), effective("root")
+	// What a site says for everybody does not let our user in.
+	for _, setting := range []string{"trustedusercakeys none", "authorizedkeyscommand none"} {
+		if !strings.Contains(ours, setting+"\n") {
+			t.Errorf("for gatewayctl, sshd does not say %q", setting)
+		}
+	}
 	for _, setting := range []string{"authorizedkeysfile /etc/gatewayctl/authorized_keys", "authenticationmethods publickey",
 		"disableforwarding yes", "permittty no", "permituserrc no"} {
 		if !strings.Contains(ours, setting+"\n") {
@@ -162,6 +168,18 @@ func TestGatewayUnit(t *testing.T) {
 	output, err := exec.Command("systemd-analyze", "verify", "--recursive-errors=no", unit).CombinedOutput()
 	if err != nil || len(output) > 0 {
 		t.Errorf("systemd-analyze verify: %v\n%s", err, output)
+	}
+}
+
+// exposure is what systemd-analyze makes of the unit, in tenths: what is open is what the agent needs, and it gets no more.
+const exposure = "46"
+
+func TestGatewayUnitIsConfined(t *testing.T) {
+	lab.RequirePrograms(t, "systemd-analyze")
+	file := filepath.Join(gatewayManifests, "gatewayctl-agent.service")
+	output, err := exec.Command("systemd-analyze", "security", "--no-pager", "--offline=true", "--threshold="+exposure, file).CombinedOutput()
+	if err != nil {
+		t.Errorf("the unit is more exposed than %s: %v\n%s", exposure, err, output)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -227,6 +228,9 @@ func statusTable(list []gatewayStatus, wide bool) string {
 		for _, drift := range s.Drift {
 			below.add(s.Gateway, "out of sync: %s", drift)
 		}
+		if n := len(st.Differences); n > 0 {
+			below.add(s.Gateway, "%s", differenceText(st.Differences[n-1]))
+		}
 		if !st.KeepalivedUp && st.Digest != "" { // before the first State nothing starts it
 			below.add(s.Gateway, "keepalived does not run, so this gateway can take no VIP; see `systemctl status keepalived` there")
 		}
@@ -244,6 +248,18 @@ func statusTable(list []gatewayStatus, wide bool) string {
 		below.warnings(s.Gateway, st.Warnings)
 	}
 	return below.under(t)
+}
+
+// differenceText tells of the newest difference; the others stand in -o json and in the agent's log.
+func differenceText(d wire.Difference) string {
+	became := "undone by the agent"
+	switch {
+	case d.Left:
+		became = "left as it is (drift: report in agent.yaml)"
+	case d.Problem != "":
+		became = "not undone: " + d.Problem
+	}
+	return fmt.Sprintf("was not what its State says at %s, %s: %s", d.Found.Local().Format(time.DateTime), became, strings.Join(d.Changes, "; "))
 }
 
 // nodes counts the servers that get connections and names the others with their state.

@@ -85,6 +85,9 @@ type Agent struct {
 	// fault is why what runs is known to differ from the State that is held; nil when it does not.
 	fault error
 	ready bool
+	// differences are the last ones that nobody had asked for, left the one that is reported only and stands.
+	differences []wire.Difference
+	left        []string
 	// drained is the mark that this gateway has handed its VIPs over; nil: it has not. draining guards it beside mu: it is held
 	// from the decision to the end of the move.
 	drained *mark
@@ -92,6 +95,9 @@ type Agent struct {
 	// a router on purpose, IPv4 and IPv6. Our nftables table depends on both; they change under writing.
 	health health
 	routes [2]bool
+	hop    hop
+	// orphaned is the cluster that is gone although its State may still be held; empty: none.
+	orphaned string
 	// leftover is true while servers that were removed wait for their last connections.
 	leftover bool
 }
@@ -119,6 +125,7 @@ func New(p Parts) (*Agent, error) {
 		draining:       make(chan struct{}, 1),
 		drains:         make(chan struct{}, 1),
 		peers:          &peers{dial: p.DialPeer, log: p.Log},
+		hop:            hop{hurry: make(chan struct{}, 1)},
 		places: map[wire.Role]chan struct{}{
 			wire.RoleController: make(chan struct{}, maxOfRole),
 			wire.RolePeer:       make(chan struct{}, maxOfRole),
@@ -142,6 +149,12 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	a.log.Info("serving", "gateway", a.config.Gateway, "socket", a.config.Paths.Socket)
+	return a.live(ctx, func(ctx context.Context) error { return a.serve(ctx, listener) })
+}
+
+// live recovers, then serves and watches until ctx ends.
+func (a *Agent) live(ctx context.Context, serve func(context.Context) error) error {
 	// Sessions that come now wait for this first transaction.
 	a.writing <- struct{}{}
 	group, ctx := errgroup.WithContext(ctx)
@@ -150,9 +163,10 @@ func (a *Agent) Run(ctx context.Context) error {
 		a.recover(ctx)
 		return nil
 	})
-	group.Go(func() error { return a.serve(ctx, listener) })
+	group.Go(func() error { return serve(ctx) })
 	group.Go(func() error { a.watchHAProxy(ctx); return nil })
 	group.Go(func() error { a.watchDaemons(ctx); return nil })
+	group.Go(func() error { a.watchDrift(ctx); return nil })
 	group.Go(func() error { a.watchFirewall(ctx); return nil })
 	group.Go(func() error { a.expelUnwelcome(ctx); return nil })
 	group.Go(func() error { a.endStranded(ctx); return nil })
@@ -161,8 +175,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err := notify(a.notify, "READY=1"); err != nil {
 		a.log.Warn("telling systemd that the agent is ready", "error", err)
 	}
-	a.log.Info("serving", "gateway", a.config.Gateway, "socket", a.config.Paths.Socket)
-	err = group.Wait()
+	err := group.Wait()
 	// Sessions end with serve, but a transaction begun by the watcher may be the last one.
 	a.writing <- struct{}{}
 	return err
@@ -186,6 +199,7 @@ func (a *Agent) open(ctx context.Context) error {
 	}
 	a.guard(ctx)
 	a.readMark()
+	a.readOrphan()
 	return a.openTrack()
 }
 

@@ -31,6 +31,10 @@ type Config struct {
 	// MaxConn is HAProxy's global maxconn; 0 leaves it to HAProxy's own computation from the file descriptor limit.
 	MaxConn int `json:"maxConn"`
 
+	// Drift is what becomes of a difference between the machine and its State that no transaction made: repair (the
+	// default), or report: then the agent touches nothing until it is started anew or gets another State.
+	Drift string `json:"drift"`
+
 	Paths Paths `json:"paths"`
 
 	// Peers says how the other gateways are asked for a newer State.
@@ -88,6 +92,7 @@ func defaults() Config {
 	debian := haproxy.DebianLocal()
 	return Config{
 		Group:            "gatewayctl",
+		Drift:            driftRepair,
 		ServicesPort:     debian.ServicesPort,
 		ControlPlanePort: debian.ControlPlanePort,
 		Paths: Paths{
@@ -148,6 +153,9 @@ func (c Config) validate() error {
 	if c.MaxConn < 0 {
 		fault("maxConn", fmt.Sprintf("%d is negative; give 0 for HAProxy's own choice", c.MaxConn))
 	}
+	if c.Drift != driftRepair && c.Drift != driftReport {
+		fault("drift", fmt.Sprintf("%q is neither %s nor %s", c.Drift, driftRepair, driftReport))
+	}
 	c.Peers.validate(fault)
 	for _, p := range c.absolutePaths() {
 		if !filepath.IsAbs(p.path) {
@@ -202,6 +210,7 @@ func (p Paths) stateFile() string    { return filepath.Join(p.State, "state.json
 func (p Paths) slotsFile() string    { return filepath.Join(p.State, "slots.json") }
 func (p Paths) countersFile() string { return filepath.Join(p.State, "counters.json") }
 func (p Paths) drainFile() string    { return filepath.Join(p.State, "drained.json") }
+func (p Paths) orphanFile() string   { return filepath.Join(p.State, "orphaned") }
 func (p Paths) frontFile() string    { return filepath.Join(p.State, "front.nft") }
 
 // journalFile holds what stood on the machine before the very first State, while that one is being made true.

@@ -57,7 +57,7 @@ func (c *counters) count(host Host, path string, add func(*tally)) error {
 	add(&c.tally)
 	text, err := json.Marshal(c.tally)
 	if err == nil {
-		err = host.WriteFile(path, text, 0o644)
+		err = host.WriteFile(path, text, 0o640)
 	}
 	if err != nil {
 		return fmt.Errorf("keeping the counters: %w", err)

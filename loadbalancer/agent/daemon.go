@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -77,7 +78,7 @@ func (a *Agent) reloadHAProxy(ctx context.Context, accept acceptance) error {
 func (a *Agent) saveServersState(ctx context.Context) error {
 	health, err := a.haproxy.ServersState(ctx)
 	if err == nil {
-		err = a.host.WriteFile(a.config.Paths.ServerState, health, 0o644)
+		err = a.host.WriteFile(a.config.Paths.ServerState, health, 0o640)
 	}
 	if err != nil {
 		return fmt.Errorf("saving the servers' health before a reload of HAProxy: %w", err)
@@ -183,7 +184,7 @@ func (a *Agent) loadTable(ctx context.Context, script []byte) error {
 func (a *Agent) turnKeepalived(ctx context.Context, w *work, want *rendering, before *desired.State) error {
 	told := w.keepalived
 	if told == nothing && len(w.vips) > 0 {
-		if err := a.settle(ctx, transitionLimit, want, before); err == nil {
+		if err := a.settleStrays(ctx, transitionLimit, w, want, before); err == nil {
 			return nil
 		}
 		told = reload
@@ -216,7 +217,42 @@ func (a *Agent) turnKeepalived(ctx context.Context, w *work, want *rendering, be
 	if err := a.writeLoaded(running, want.content(a.config.Paths.Keepalived)); err != nil {
 		return err
 	}
-	return a.settle(ctx, settleLimit, want, before)
+	return a.settleStrays(ctx, settleLimit, w, want, before)
+}
+
+// settleStrays waits until the VIPs are where they have to be, and helps those that keepalived leaves where they are.
+func (a *Agent) settleStrays(ctx context.Context, limit time.Duration, w *work, want *rendering, before *desired.State) error {
+	if err := a.settle(ctx, transitionLimit, want, before); err == nil {
+		return nil
+	}
+	if err := a.removeStrays(ctx, w, want.revision.state, before); err != nil {
+		return err
+	}
+	return a.settle(ctx, limit, want, before)
+}
+
+// removeStrays takes off VIPs that stand on their interface although this gateway is not their MASTER. Whoever put them there,
+// a person or a keepalived that was killed: the one that runs knows nothing of them and leaves them, and two machines answer.
+func (a *Agent) removeStrays(ctx context.Context, w *work, want, before *desired.State) error {
+	addresses, err := a.readAddresses(ctx)
+	if err != nil {
+		return err
+	}
+	if w.vips, err = a.unsettled(addresses, want, before); err != nil {
+		return err
+	}
+	w.astray = true
+	strays, err := a.strays(addresses, want, before)
+	if err != nil {
+		return err
+	}
+	for _, s := range strays {
+		argv := []string{"ip", "address", "delete", netip.PrefixFrom(s.Address, s.Bits).String(), "dev", s.Interface}
+		if _, err := a.host.Run(ctx, argv, nil); err != nil { // keepalived may have done it just now; who waits for it sees
+			a.log.Warn("taking off a VIP that this gateway should not hold", "vip", s.Address, "error", err)
+		}
+	}
+	return nil
 }
 
 // settle waits until the VIPs are where they have to be.

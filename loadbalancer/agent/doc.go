@@ -32,6 +32,23 @@
 //   - 13, the last word: signers and limits are read anew for each State. A State that is held is served on when either
 //     has changed under it, with a warning.
 //
+// # What nobody asked for
+//
+// Every minute, and whenever a State comes, what runs and lies on the disk is compared with the State that is held (drift.go),
+// with a controller or without. A difference is undone, told in the log as a diff and remembered for status; drift: report in
+// agent.yaml leaves it, daemons that were stopped too, until a start or another State. What is no difference: the work that a known
+// fault left, servers whose last connection ended, a VRRP transition seen half-way (a VIP has a second to come right). What no
+// question shows: an edited haproxy.cfg or keepalived.conf that somebody let the daemon load. Both are reloaded when their file is
+// not what it was. A VIP that somebody put on a gateway which is not its MASTER is taken off; keepalived does it neither by
+// itself nor at a reload. One that somebody took off its MASTER is keepalived's: back after 0.1 s. Our table is back 0.1 s after
+// `nft flush ruleset` (90 to 115 ms in five tries), by nft's own events.
+//
+// # Whose fault it is
+//
+// What the daemons refuse is a line, and a line of a slot, a VIP or an element of a set has owners (blame.go): they are named, all
+// of those that share an address, and Manager serves the rest. Before any daemon is touched ports are tried, and a new VIP must not
+// be an address that the machine has already. The State that is held was judged once; what comes up later about it is a warning.
+//
 // # Who may not connect any more
 //
 // The front door lets no new connection in. Those that are established when a client's range is taken away end a drain time
@@ -69,6 +86,15 @@
 //     So a controller's State reaches a gateway that it cannot reach after 7 s, 20 s when it vanished there without a word.
 //   - What could not be taken is tried again after 5 s to a minute when it was refused, a minute to ten when it was rolled back.
 //
+// # HAProxy's life
+//
+// A gateway whose HAProxy is dead or hangs serves nobody. When a peer said that it is fit to take over, the track file says goodbye
+// for half a second (keepalived goes into FAULT, 10 to 40 ms) instead of a lower priority, by which the heirs wait for three
+// adverts. Dead is who refuses three questions in 20 ms. Hanging is who answers none of four in 0.7 s and neither runs nor waits for
+// a processor; one that does has 2 s: with 100 reloads of 1000 VIPs and a load of 30 on two processors the VIPs left again and
+// again while only one question, or two, were asked. Measured by test/chaos, 1000 VIPs, advert_int 0.1, longest time without
+// an answer: killed 0.11 to 0.26 s (outbid: 0.34), hanging 0.8 s (outbid, after 0.4 s of silence: 0.73).
+//
 // # The drain
 //
 // drain lowers what the ready file says by 25, so every heir that is fit outbids this gateway, whoever is first in an instance,
@@ -77,19 +103,19 @@
 // runs, current, not drained), and a drain is refused unless one peer said so when it was asked last, at most seconds ago.
 // That may be wrong, so the drain waits until the VIPs are gone, and takes itself back when they are not.
 //
-// Established connections cannot finish. Their client's packets go to the new holder, which knows none of them and resets
-// them; sockets here hear nothing more. So the move is at once, and what is left (told in status) is reset, by ss --kill,
-// when the grace is over: a client that only listens and the worker learn of it then, not after TCP's timeouts. Until then
-// a gateway that is undrained finds the silent ones alive. Moving the VIPs later instead would wait for connections that new
-// ones join all the time. What could save them is a second hop: the new holder hands a packet that is no SYN and has no
-// socket to the old one (as GitHub's GLB director does), which needs rules in every gateway's table and a route for a VIP that is
-// not local; not built.
+// Established connections go on, by a second hop (hop.go, nftables/hop.go): while VIPs move, and for the grace of the drain, the
+// new holder hands packets that belong to no socket of its own on to the old one, which takes them in although the address is
+// gone and answers the client itself. So a drain asks the heirs first: every hello tells whether VIPs leave this gateway and for
+// whom it is ready, and VIPs move when all heirs are, or after 5 s (a peer asks every 2 s). What is left when the grace is over
+// (told in status) is reset, by ss --kill. An undrain is the same in the other direction. It is for hand-overs between two
+// living gateways: of a dead one nobody knows the connections, and its hop ends 5 s after it was last heard. Not covered: a VIP on
+// another interface than VRRP's; IPv6 VIPs of gateways without an IPv6 address; an agent that starts anew after undrain.
 //
-// Measured in the lab (advert_int 0.1, 200 new connections/s, 50 held; 20 moves in 10 drains and undrains, three runs): each drain
-// 0.35 to 0.5 s (0.8 on busy processors); 1 of 2286, 2 of 2598 and 1 of 2146 new connections reset, in flight at a move; longest
-// gap 47, 205 and 51 ms; now and then a SYN met the old holder too late and was repeated by its client after 1 s; held through
-// the drained gateway: all 25 cut, through the other: 0 of 25. HAProxy killed on both gateways in turn, each drained meanwhile: 0
-// of 938 failed; killed without a drain on the holder: 38 of 118.
+// Measured in the lab (advert_int 0.1, 200 new connections/s, 50 held; 20 moves in 10 drains and undrains): before, 1 of 2286, 2 of
+// 2598, 1 of 2146 new connections reset, half-way at a move, and all 25 that were held through the drained gateway. With the second
+// hop 0 of 2616, 2898, 2557 and 0 of 50, also when SYN cookies answer (conntrack is asked for that; 328 of 2897 reset without).
+// Longest gap 34 to 216 ms. The first drain takes 2.6 s, later ones 0.4 to 0.6 s. HAProxy killed on both gateways in turn,
+// each drained meanwhile: 0 of 2057 failed; killed without a drain on the holder: 38 of 118.
 //
 // # The verbs beside it
 //
@@ -97,6 +123,12 @@
 // gives those who answer the names that State has for them; it changes nothing, so it waits for no transaction, and it goes
 // out on no interface but those that the owner's limits name. Manager asks it before it claims an address, and for VIPs that
 // are held: whoever else answers for one is told.
+//
+// # Handed over
+//
+// A gateway belongs to the cluster of its first State until its operator, root on the machine, says that this cluster is gone (verb
+// adopt, adopt.go). It then serves on, and the first State of another cluster replaces its own, from a controller, by hand or
+// from a peer that was handed over too; controllers are told that it holds nothing.
 //
 // # Tried, and rejected
 //
@@ -108,5 +140,7 @@
 //   - Ready after 30 s in which nobody told a newer State: with the controller down an old State took VIPs from a new one.
 //   - Telling peers that there is something newer: the role peer would have to say something, not only to read, and whoever
 //     was away would have to ask all the same.
+//   - Handing over by removing state.json: every agent had to be stopped before the first one was started again, or it took the
+//     State from a peer; and meanwhile nothing was repaired.
 //   - One context for session and transaction: a cut connection would leave work half done.
 package agent

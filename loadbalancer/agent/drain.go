@@ -68,7 +68,7 @@ func (a *Agent) setMark(m *mark) error {
 	} else {
 		text, err := json.Marshal(m)
 		if err == nil {
-			err = a.host.WriteFile(path, text, 0o644)
+			err = a.host.WriteFile(path, text, 0o640)
 		}
 		if err != nil {
 			return fmt.Errorf("keeping the mark: %w", err)
@@ -107,6 +107,8 @@ func (a *Agent) drain(ctx context.Context, role wire.Role, request *wire.Drain) 
 		if refusal := a.checkHeirs(held, request.Force); refusal != nil {
 			return nil, refusal
 		}
+		defer a.hop.announce(false) // the mark tells from then on
+		a.awaitHop(ctx)
 		now := time.Now()
 		m := &mark{Since: now.UTC(), By: role, Reason: request.Reason, Until: now.Add(request.Grace).UTC()}
 		if err := a.setMark(m); err != nil {
@@ -140,6 +142,9 @@ func (a *Agent) undrain(ctx context.Context) (*wire.Drained, *wire.Refusal) {
 	a.draining <- struct{}{}
 	defer func() { <-a.draining }()
 	before := a.drainMark()
+	if before != nil {
+		a.returnHop(ctx, before)
+	}
 	// Also when there is none: a drain that failed may have left a file that it could not remove.
 	if err := a.setMark(nil); err != nil {
 		return nil, notDone(err, "mend it and try again")

@@ -3,7 +3,6 @@ package agent
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -29,14 +28,20 @@ type machine struct {
 	keepalived *fakeKeepalived // nil: does not run
 	// masters are the router IDs for which keepalived is MASTER as long as it runs.
 	masters map[int]bool
-	script  string // that made our table; "" is the absent table
-	ruleset string // what nft tells of everybody's tables; "" is none
+	script  string   // that made our table; "" is the absent table
+	hop     string   // the newest script of the second hop's tables
+	routes  []string // programs run for it
+	ruleset string   // what nft tells of everybody's tables; "" is none
 	// addressless is true while the machine lacks its own address, as before its network is up.
 	addressless bool
 	// loads is what HAProxy loads instead of its file; "" is the file.
 	loads string
 	// strays are addresses that somebody else has put on another interface.
 	strays []string
+	// added are VIPs that somebody else has put where they belong.
+	added []string
+	// listening is what ss tells of listeners.
+	listening string
 	// connections are what clients of VIPs have open: "192.0.2.10:80 198.51.100.7:40000". Of an immortal machine none can be ended.
 	connections []string
 	immortal    bool
@@ -51,6 +56,8 @@ type machine struct {
 	strike     func(n int, operation string) strike
 	// verdict is what a check says, nil for yes.
 	verdict func(command string) error
+	// hangs says whether a program does not end; nil for no.
+	hangs func(command string) bool
 	// lostReloads is how many reloads of HAProxy are not noticed.
 	lostReloads int
 	log         []string
@@ -71,11 +78,6 @@ var errStruck = errors.New("struck by the test")
 
 // struckDead is what a killed agent's goroutine panics with.
 type struckDead struct{}
-
-type fakeKeepalived struct {
-	pid       int
-	addresses map[int][]string // by router ID
-}
 
 const foreignConfig = "global\n  log /dev/log local0\n"
 
@@ -217,6 +219,10 @@ func (m *machine) Run(ctx context.Context, argv []string, stdin []byte) (output 
 		return output, err
 	}
 	command := strings.Join(argv, " ")
+	if m.hangs != nil && m.hangs(command) {
+		<-ctx.Done()
+		return output, &CommandError{Argv: argv, Code: -1, Err: ctx.Err()}
+	}
 	if m.verdict != nil {
 		if err := m.verdict(command); err != nil {
 			var refused *CommandError
@@ -237,6 +243,10 @@ func (m *machine) Run(ctx context.Context, argv []string, stdin []byte) (output 
 			m.stop("/run/keepalived.pid", m.keepalived.pid)
 			m.keepalived = nil
 		case strings.Join(nftables.LoadArgv(), " "):
+			if strings.Contains(string(stdin), "cloud_provider_haproxy_hop") {
+				m.hop = string(stdin)
+				return nil
+			}
 			m.script = string(stdin)
 			if m.script == dropFront {
 				m.script = ""
@@ -260,8 +270,14 @@ func (m *machine) Run(ctx context.Context, argv []string, stdin []byte) (output 
 			for _, c := range m.connections {
 				output.Stdout = append(output.Stdout, "ESTAB      0      0          "+strings.Replace(c, " ", "     ", 1)+" \n"...)
 			}
+		case "ss --no-header --listening --tcp --numeric --processes sport = :7480", "ss --no-header --listening --tcp --numeric --processes sport = :7481":
+			output.Stdout = []byte(m.listening)
 		default:
-			if m.endConnections(argv, &output) || m.trackFlows(argv, &output) || m.setSysctls(argv, &output) {
+			if slices.ContainsFunc(nftables.HopRouteArgvs("eth0"), func(a []string) bool { return slices.Equal(a, argv) }) {
+				m.routes = append(m.routes, command)
+				return nil
+			}
+			if m.setSysctls(argv, &output) || m.changesKernel(argv) || m.endConnections(argv, &output) || m.trackFlows(argv, &output) {
 				return nil
 			}
 			if !strings.HasSuffix(command, ".staged") {
@@ -284,6 +300,25 @@ func (m *machine) stop(pidFile string, pid int) {
 	delete(m.files, fmt.Sprintf("/proc/%d/stat", pid))
 }
 
+// powerOff leaves what is on the disk.
+func (m *machine) powerOff() {
+	m.haproxy, m.keepalived, m.script, m.added, m.connections = nil, nil, "", nil, nil
+	maps.DeleteFunc(m.files, func(path string, _ string) bool {
+		return strings.HasPrefix(path, "/run/") || strings.HasPrefix(path, "/proc/") && !strings.HasPrefix(path, "/proc/sys/")
+	})
+}
+
+// boot is what systemd starts before the agent: a daemon that cannot load what it finds fails.
+func (m *machine) boot() {
+	if err := m.loadHAProxy(true); err != nil {
+		m.stop("/run/haproxy.pid", m.pids)
+		m.haproxy = nil
+	}
+	if m.files["/etc/keepalived/keepalived.conf"] != "" {
+		_ = m.loadKeepalived(true) // it takes every file
+	}
+}
+
 func (m *machine) begin(pidFile, name string) int {
 	m.pids++
 	m.files[pidFile] = fmt.Sprintf("%d\n", m.pids)
@@ -294,85 +329,6 @@ func (m *machine) begin(pidFile, name string) int {
 func (m *machine) tryBind(to netip.AddrPort) error {
 	return m.do("bind "+to.String(), func() error { return nil })
 }
-
-func (m *machine) loadKeepalived(start bool) error {
-	if !start && m.keepalived == nil {
-		return errors.New("no process")
-	}
-	k := &fakeKeepalived{addresses: map[int][]string{}}
-	if start {
-		k.pid = m.begin("/run/keepalived.pid", "keepalived")
-	} else {
-		k.pid = m.keepalived.pid
-	}
-	id := 0
-	for line := range strings.Lines(m.files["/etc/keepalived/keepalived.conf"]) {
-		words := strings.Fields(line)
-		if len(words) == 2 && words[0] == "virtual_router_id" {
-			fmt.Sscan(words[1], &id)
-		}
-		if len(words) == 3 && words[1] == "dev" {
-			k.addresses[id] = append(k.addresses[id], netip.MustParsePrefix(words[0]).Addr().String())
-		}
-	}
-	m.keepalived = k
-	return nil
-}
-
-// held are the addresses that keepalived has put on the interface.
-func (m *machine) held() []string {
-	var held []string
-	if m.keepalived == nil {
-		return nil
-	}
-	for id, addresses := range m.keepalived.addresses {
-		if m.masters[id] {
-			held = append(held, addresses...)
-		}
-	}
-	slices.Sort(held)
-	return held
-}
-
-func (m *machine) listAddresses() []byte {
-	type address struct {
-		Local string `json:"local"`
-		Bits  int    `json:"prefixlen"`
-	}
-	type link struct {
-		Index     int       `json:"ifindex"`
-		Name      string    `json:"ifname"`
-		Flags     []string  `json:"flags"`
-		Type      string    `json:"link_type"`
-		MAC       string    `json:"address"`
-		Addresses []address `json:"addr_info"`
-	}
-	up := []string{"BROADCAST", "MULTICAST", "UP", "LOWER_UP"}
-	eth0 := link{Index: 2, Name: "eth0", Flags: up, Type: "ether", MAC: ownMAC}
-	if !m.addressless {
-		eth0.Addresses = append(eth0.Addresses, address{"10.0.0.2", 16}, address{"192.0.2.2", 24}, address{"2001:db8::2", 64})
-	}
-	for _, a := range m.held() {
-		eth0.Addresses = append(eth0.Addresses, address{a, 32})
-	}
-	eth1 := link{Index: 3, Name: "eth1", Flags: up, Type: "ether", MAC: ownSecondMAC, Addresses: []address{{"198.51.100.2", 24}}}
-	for _, a := range m.strays {
-		eth1.Addresses = append(eth1.Addresses, address{a, 32})
-	}
-	lo := link{Index: 1, Name: "lo", Flags: []string{"LOOPBACK", "UP", "LOWER_UP"}, Addresses: []address{{"127.0.0.1", 8}}}
-	eth2 := link{Index: 4, Name: "eth2", Flags: []string{"BROADCAST", "MULTICAST"}, Type: "ether", MAC: "02:00:00:00:00:03", Addresses: []address{{"203.0.113.2", 24}}}
-	text, err := json.Marshal([]link{lo, eth2, eth1, eth0})
-	if err != nil {
-		panic(err)
-	}
-	return text
-}
-
-// The MACs of the machine's own cards.
-const (
-	ownMAC       = "02:00:00:00:00:01"
-	ownSecondMAC = "02:00:00:00:00:02"
-)
 
 // testConfig is Debian's but for the daemons, which the fake machine drives.
 func testConfig() Config {

@@ -190,9 +190,15 @@ func TestFaultAtEveryOperation(t *testing.T) {
 					f.fromThenOn(t, failsAfter)
 					f.death(t, diesBefore)
 					f.death(t, diesAfter)
+					f.powerLoss(t)
+					f.disk(t, "full", func(operation string) bool { return strings.HasPrefix(operation, "write ") })
+					f.disk(t, "read-only", func(operation string) bool {
+						verb, _, _ := strings.Cut(operation, " ")
+						return verb == "write" || verb == "rename" || verb == "remove"
+					})
 				}
 				total += last
-				t.Logf("%d operations, each struck in six ways", last)
+				t.Logf("%d operations, each struck in seven ways, and the disk taken away at each write", last)
 			})
 		})
 	}
@@ -240,9 +246,27 @@ func (f faults) again(t *testing.T, m *machine, a *Agent) {
 // fromThenOn: when nothing works any more the agent says Stuck, or that it changed nothing; and when the machine works
 // again it finds back by itself.
 func (f faults) fromThenOn(t *testing.T, s strike) {
+	f.forGood(t, from(f.k, s), "struck from k on")
+}
+
+// disk: what cannot be written any more leaves the daemons running, which the agent still drives. What lies in /run is no file
+// of that disk.
+func (f faults) disk(t *testing.T, how string, concerned func(operation string) bool) {
+	if !concerned(f.operation) {
+		return // the same as from the next operation on that is concerned
+	}
+	f.forGood(t, func(n int, operation string) strike {
+		if n >= f.k && concerned(operation) && !strings.Contains(operation, " /run/") {
+			return failsBefore
+		}
+		return passes
+	}, "the disk is "+how+" from k on")
+}
+
+func (f faults) forGood(t *testing.T, judge func(int, string) strike, when string) {
 	m := f.before.clone()
 	a := started(t, m)
-	m.operations, m.strike = 0, from(f.k, s)
+	m.operations, m.strike = 0, judge
 	got := run(t, a, f.c.next)
 	switch {
 	case got.outcome == wire.Stuck:
@@ -250,15 +274,30 @@ func (f faults) fromThenOn(t *testing.T, s strike) {
 			t.Errorf("k=%d (%s): stuck, and the watcher would not try to repair it", f.k, f.operation)
 		}
 	case got.outcome == wire.RolledBack, got.refusal != nil:
-		f.expect(t, m, f.old, "struck from k on")
+		f.expect(t, m, f.old, when)
 	case got.outcome == f.c.want:
-		f.expect(t, m, f.fresh, "struck from k on")
+		f.expect(t, m, f.fresh, when)
 	default:
-		t.Errorf("k=%d (%s), from then on: told %+v", f.k, f.operation, got)
+		t.Errorf("k=%d (%s), %s: told %+v", f.k, f.operation, when, got)
 	}
 	m.strike = at(0, passes)
 	a.recover(t.Context())
-	f.expectWhole(t, m, "healed after being struck from k on")
+	f.expectWhole(t, m, "healed after "+when)
+}
+
+// powerLoss: what was not written is gone, and so is everything that ran. Right before the next operation is the same moment.
+func (f faults) powerLoss(t *testing.T) {
+	m := f.before.clone()
+	a := started(t, m)
+	m.operations, m.strike = 0, at(f.k, diesAfter)
+	if got := run(t, a, f.c.next); !got.died {
+		t.Fatalf("k=%d (%s): the agent lives: %+v", f.k, f.operation, got)
+	}
+	m.strike = at(0, passes)
+	m.powerOff()
+	m.boot()
+	started(t, m)
+	f.expectWhole(t, m, "the power is lost, booted")
 }
 
 // death: an agent that is killed at any instant is wholly old or wholly new when it runs again.

@@ -50,8 +50,7 @@ func refuseCluster(have, got desired.Fence) *wire.Refusal {
 		message = fmt.Sprintf("this gateway belongs to the cluster %s, and the State was made before any cluster existed", have.ClusterUID)
 	}
 	return fenced(wire.CodeCluster, have, message,
-		"if the cluster was rebuilt, hand all gateways over, as root on them: on each stop gatewayctl-agent, remove /var/lib/gatewayctl/state.json; "+
-			"only then start the agents again (a gateway without a State takes the one of its peers)")
+		"if the cluster was rebuilt, hand the gateways over to it: `gatewayctl adopt --cloud-config FILE`, or as root on each `gatewayctl adopt --local`")
 }
 
 func fenced(code wire.Code, have desired.Fence, message, remedy string) *wire.Refusal {

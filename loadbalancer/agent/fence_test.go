@@ -32,7 +32,7 @@ func TestFence(t *testing.T) {
 		{name: "older sequence", held: &have, offered: fence(uid, 3, "c0ffee", 16), want: wire.CodeSequence, says: "holds sequence 17"},
 		{name: "older epoch", held: &have, offered: fence(uid, 2, "c0ffee", 99), want: wire.CodeEpoch, says: "another controller has taken over"},
 		{name: "the same epoch of another instance", held: &have, offered: fence(uid, 3, "facade", 18), want: wire.CodeEpoch, says: `belongs to controller instance "c0ffee"`},
-		{name: "another cluster", held: &have, offered: fence(other, 9, "facade", 1), want: wire.CodeCluster, says: "state.json"},
+		{name: "another cluster", held: &have, offered: fence(other, 9, "facade", 1), want: wire.CodeCluster, says: "gatewayctl adopt"},
 		{name: "no cluster after one", held: &have, offered: fence("", 0, "", 99), want: wire.CodeCluster, says: "before any cluster existed"},
 		{name: "first cluster after none", held: &desired.Fence{Sequence: 7}, offered: fence(uid, 1, "c0ffee", 1)},
 		{name: "no cluster, next", held: &desired.Fence{Sequence: 7}, offered: fence("", 0, "", 8), changed: true},

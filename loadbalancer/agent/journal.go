@@ -57,7 +57,7 @@ func (a *Agent) saveAside(path string, content []byte) error {
 	}
 	_, err := a.host.ReadFile(savedAside(path))
 	if errors.Is(err, fs.ErrNotExist) {
-		err = a.host.WriteFile(savedAside(path), content, 0o644)
+		err = a.host.WriteFile(savedAside(path), content, 0o640)
 	}
 	if err != nil {
 		return fmt.Errorf("saving %s aside: %w", path, err)

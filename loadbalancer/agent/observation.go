@@ -207,6 +207,27 @@ func (a *Agent) unsettled(addresses []byte, want, before *desired.State) ([]stri
 	return words, nil
 }
 
+// strays are the VIPs that are here and should not be: of instances whose MASTER this gateway is not, and of none any more.
+func (a *Agent) strays(addresses []byte, want, before *desired.State) (strays []keepalived.Place, err error) {
+	for _, s := range []*desired.State{want, before} {
+		if s == nil {
+			continue
+		}
+		holding, err := keepalived.Held(addresses, s, a.keepalivedLocal())
+		if err != nil {
+			return nil, fmt.Errorf("reading which VIPs are held: %w", err)
+		}
+		for _, p := range holding.Places {
+			at := slices.IndexFunc(want.VIPs, func(v desired.VIP) bool { return v.Address == p.Address })
+			master := at >= 0 && slices.Contains(holding.RouterIDs, want.VIPs[at].RouterID)
+			if !master && !slices.Contains(strays, p) {
+				strays = append(strays, p)
+			}
+		}
+	}
+	return strays, nil
+}
+
 // isIn looks an address up in keepalived.Holding's sorted list.
 func isIn(sorted []netip.Addr, address netip.Addr) bool {
 	_, found := slices.BinarySearchFunc(sorted, address, netip.Addr.Compare)
@@ -235,8 +256,8 @@ func (a *Agent) misplaced(addresses []byte, s *desired.State) []wire.Warning {
 	for _, p := range holding.Misplaced {
 		warnings = append(warnings, wire.Warning{Reason: "MisplacedVIP", Message: fmt.Sprintf(
 			"VIP %s stands on interface %s, where it does not belong, so this machine answers for it whichever gateway holds it; "+
-				"run: ip address delete %s/%d dev %s (with the prefix length that `ip address` shows), and remove it from the network configuration",
-			p.Address, p.Interface, p.Address, p.Address.BitLen(), p.Interface)})
+				"run: ip address delete %s/%d dev %s, and remove it from the network configuration",
+			p.Address, p.Interface, p.Address, p.Bits, p.Interface)})
 	}
 	return warnings
 }

@@ -43,6 +43,7 @@ type peer struct {
 	heard    time.Time
 	fence    *desired.Fence // nil: it holds no State
 	heir     *wire.Heir     // whether it could take our VIPs over; nil: it cannot tell
+	hop      *wire.Hop      // how it takes part in hand-overs; nil: it cannot
 	// failure is why the last question was not answered, askAt and pause when the next one is due.
 	failure error
 	askAt   time.Time
@@ -70,7 +71,7 @@ func (p *peer) ask(ctx context.Context, dial func(PeerAddress) (Peer, error), in
 		return
 	}
 	p.returned = p.returned || !p.answered
-	p.answered, p.fence, p.heir, p.heard, p.failure, p.pause = true, hello.Fence, hello.Heir, now, nil, 0
+	p.answered, p.fence, p.heir, p.hop, p.heard, p.failure, p.pause = true, hello.Fence, hello.Heir, hello.Hop, now, nil, 0
 }
 
 func (p *peer) hello(ctx context.Context, dial func(PeerAddress) (Peer, error)) (*wire.Hello, error) {

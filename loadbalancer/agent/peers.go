@@ -20,6 +20,9 @@ const (
 	// patienceVisited is patience while a controller has a session here. It stops a rollout at the first gateway that fails,
 	// to spare the others (DESIGN.md invariant 11); and if it hangs with its session open, nobody waits for it longer.
 	patienceVisited = time.Minute
+	// answerGood is how old an answer may be that confirms our State. Everybody is asked at once, and while one is silent, up
+	// to helloLimit, another one may get a newer State.
+	answerGood = time.Second
 )
 
 // peers are the other gateways as the loop in followPeers knows them.
@@ -29,6 +32,8 @@ type peers struct {
 
 	mu  sync.Mutex // held while all is changed; the loop alone changes it
 	all []*peer
+	// orphaned is Agent.orphaned.
+	orphaned string
 }
 
 // followPeers asks the other gateways which State they hold, takes a newer one, and confirms ours when nobody has one.
@@ -46,12 +51,14 @@ func (a *Agent) followPeers(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		a.arrangeHop(ctx)
 		if a.takeNewest(ctx, interval) {
 			continue // somebody may be newer still; a State is confirmed by a round in which nobody is
 		}
 		a.judgeFreshness()
 		select {
 		case <-ticker.C:
+		case <-a.hop.hurry:
 		case <-ctx.Done():
 			return
 		}
@@ -181,7 +188,7 @@ func (p *peers) newest(held *desired.Fence, patience time.Duration) *peer {
 		if !one.answered {
 			continue
 		}
-		if one.compare(held) != ahead || now.Before(one.takeAt) || !one.returned && now.Sub(one.ahead) < patience {
+		if one.compare(fencingPeer(p.orphaned, held, one.fence)) != ahead || now.Before(one.takeAt) || !one.returned && now.Sub(one.ahead) < patience {
 			continue
 		}
 		if newest == nil || one.fence.Compare(*newest.fence) > 0 {
@@ -209,7 +216,7 @@ func (p *peer) handOver(ctx context.Context) (desired.Signed, error) {
 // nothing: another peer's may be newer.
 func (a *Agent) take(ctx context.Context, signed desired.Signed) error {
 	result, refusal := a.transact(ctx, signed, func(ctx context.Context, t *transaction) (*wire.Result, *wire.Refusal) {
-		if refusal := checkHandedOver(t.held, t.offered); refusal != nil {
+		if refusal := checkHandedOver(a.fencing(t.held, t.offered.state.Fence), t.offered); refusal != nil {
 			return nil, refusal
 		}
 		result, refusal := t.run(ctx)
@@ -254,10 +261,10 @@ func (p *peers) agreeing(held *desired.Fence) []string {
 	defer p.mu.Unlock()
 	var agree []string
 	for _, one := range p.all {
-		if !one.answered {
+		if !one.answered || time.Since(one.heard) > answerGood {
 			continue
 		}
-		switch one.compare(held) {
+		switch one.compare(fencingPeer(p.orphaned, held, one.fence)) {
 		case ahead:
 			return nil
 		case noNewer:

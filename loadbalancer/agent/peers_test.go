@@ -22,6 +22,7 @@ type fakePeer struct {
 	signed *desired.Signed
 	err    error
 	heir   *wire.Heir
+	hop    *wire.Hop
 	hangs  bool // says nothing until it is given up
 
 	counts
@@ -58,7 +59,7 @@ func (p *fakePeer) Hello(ctx context.Context) (*wire.Hello, error) {
 		p.mu.Lock()
 		return nil, ctx.Err()
 	}
-	return &wire.Hello{Fence: p.tells, Heir: p.heir}, p.err
+	return &wire.Hello{Fence: p.tells, Heir: p.heir, Hop: p.hop}, p.err
 }
 
 func (p *fakePeer) State(context.Context) (*desired.Signed, error) {

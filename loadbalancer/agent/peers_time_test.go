@@ -66,6 +66,28 @@ func TestNoPatienceAfterASilence(t *testing.T) {
 	})
 }
 
+// Found by test/simulation (seed 2548): an answer from before another peer's silence confirms nothing.
+func TestOldAnswerConfirmsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		west, silent := &fakePeer{}, &fakePeer{hangs: true}
+		a, m := peered(t, sample(5, web, north), west, silent)
+		west.holds(t, sample(5, web, north))
+		watching(t, a.followPeers)
+		time.Sleep(helloLimit / 2)
+		west.holds(t, sample(6, web, db, north))
+		time.Sleep(helloLimit/2 + time.Millisecond)
+		synctest.Wait()
+		if m.file(ready) == "50\n" && a.heldFence().Sequence == 5 {
+			t.Error("it is current with an old State")
+		}
+		time.Sleep(2 * time.Duration(a.config.Peers.Interval))
+		synctest.Wait()
+		if m.file(ready) != "50\n" || a.heldFence().Sequence != 6 {
+			t.Errorf("ready is %q, it holds %v", m.file(ready), a.heldFence())
+		}
+	})
+}
+
 // What cannot be taken is tried again, ever more seldom; what was only refused more often than what was rolled back.
 func TestNewerStateIsTriedAgain(t *testing.T) {
 	for _, test := range []struct {

@@ -59,7 +59,12 @@ func (a *Agent) recommit(held *revision) error {
 // failure stands in status and is tried again. The caller holds the right to change the machine.
 func (a *Agent) reconcile(ctx context.Context) {
 	held := a.held()
-	result, err := a.establish(ctx, held)
+	sound := len(a.faults()) == 0
+	t := &transaction{agent: a, held: held, offered: held}
+	result, err := t.establish(ctx)
+	if sound {
+		t.noteUnasked(err)
+	}
 	a.setFault(err)
 	if err != nil {
 		a.log.Error("making the machine what its State says", "error", err, "epoch", held.state.Fence.Epoch, "sequence", held.state.Fence.Sequence)
@@ -72,8 +77,8 @@ func (a *Agent) reconcile(ctx context.Context) {
 }
 
 // establish is a transaction without a fence, a commit and a way back.
-func (a *Agent) establish(ctx context.Context, held *revision) (*wire.Result, error) {
-	t := &transaction{agent: a, held: held, offered: held}
+func (t *transaction) establish(ctx context.Context) (*wire.Result, error) {
+	a := t.agent
 	result, refusal := t.prepare(ctx)
 	if refusal != nil {
 		return nil, refusal

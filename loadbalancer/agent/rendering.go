@@ -21,6 +21,7 @@ type rendering struct {
 	slots    haproxy.Slots
 	config   *haproxy.Config
 	table    *nftables.Table
+	front    string // path of the table's script
 	// files are all files that a transaction swaps, in the order in which it does.
 	files []file
 }
@@ -44,6 +45,9 @@ func (r *rendering) content(path string) []byte {
 	}
 	return nil
 }
+
+// script is the wanted nftables table.
+func (r *rendering) script() []byte { return r.content(r.front) }
 
 // has tells whether the file at path is one of them.
 func (r *rendering) has(path string) bool {
@@ -83,16 +87,16 @@ func (a *Agent) render(ctx context.Context, r *revision, running *haproxy.Runnin
 	paths := a.config.Paths
 	files := []file{
 		{paths.slotsFile(), 0o600, kept},
-		{paths.ServicesMap, 0o644, config.ServicesMap},
-		{paths.ChecksMap, 0o644, config.ChecksMap},
-		{paths.HAProxy, 0o644, config.File},
-		{paths.frontFile(), 0o644, front},
-		{paths.Keepalived, 0o644, vrrp},
+		{paths.ServicesMap, 0o640, config.ServicesMap},
+		{paths.ChecksMap, 0o640, config.ChecksMap},
+		{paths.HAProxy, 0o640, config.File},
+		{paths.frontFile(), 0o640, front},
+		{paths.Keepalived, 0o640, vrrp},
 	}
 	if config.CAFile != "" {
-		files = slices.Insert(files, 0, file{config.CAFile, 0o644, config.CA}) // before the file that names it
+		files = slices.Insert(files, 0, file{config.CAFile, 0o640, config.CA}) // before the file that names it
 	}
-	return &rendering{revision: r, slots: slots, config: config, table: table, files: files}, nil
+	return &rendering{revision: r, slots: slots, config: config, table: table, front: paths.frontFile(), files: files}, nil
 }
 
 func (a *Agent) renderFront(ctx context.Context, s *desired.State, slots haproxy.Slots) ([]byte, *nftables.Table, error) {

@@ -73,7 +73,7 @@ func (a *Agent) acceptable(held, offered *revision) *wire.Refusal {
 		return &wire.Refusal{Code: wire.CodeSignature, Message: fmt.Sprintf("the State's signature is not believed: %v", err),
 			Remedy: "add the controller's public key to " + a.config.Paths.Signers + " on the gateway " + a.config.Gateway}
 	}
-	if refusal := checkFence(held, offered); refusal != nil {
+	if refusal := checkFence(a.fencing(held, offered.state.Fence), offered); refusal != nil {
 		return refusal
 	}
 	if refusal := checkMeaning(offered.state, a.config.Gateway); refusal != nil {

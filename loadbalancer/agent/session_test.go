@@ -100,10 +100,10 @@ func request(t *testing.T, verb wire.Verb, s *desired.State) wire.Request {
 
 func TestRoles(t *testing.T) {
 	verbs := []wire.Verb{wire.VerbHello, wire.VerbState, wire.VerbApply, wire.VerbPlan, wire.VerbStatus, wire.VerbProbe,
-		wire.VerbDrain, wire.VerbUndrain, "adopt"}
+		wire.VerbDrain, wire.VerbUndrain, wire.VerbAdopt}
 	may := map[wire.Role]string{
 		wire.RoleController: "hello state apply plan status probe drain undrain",
-		wire.RoleOperator:   "hello state apply plan status probe drain undrain",
+		wire.RoleOperator:   "hello state apply plan status probe drain undrain adopt",
 		wire.RolePeer:       "hello state",
 		"":                  "",
 		"root":              "",

@@ -98,7 +98,7 @@ func verifies(ca string) func(*desired.State) {
 }
 
 // sign gives what believe believes.
-func sign(t *testing.T, s *desired.State) desired.Signed {
+func sign(t testing.TB, s *desired.State) desired.Signed {
 	t.Helper()
 	if err := s.Validate(); err != nil {
 		t.Fatalf("the test's own State: %v", err)

@@ -35,7 +35,7 @@ func (a *Agent) status(ctx context.Context, role wire.Role) *wire.Status {
 		s.Drift = []string{err.Error()}
 		return s
 	}
-	s.Drift = a.faults()
+	s.Drift, s.Differences = a.faults(), a.foundDifferences()
 	held := a.held()
 	s.Current, s.Peers, s.Drain = a.isCurrent(), a.peers.status(), a.drainStatus(ctx, seen.addresses)
 	if held != nil {
@@ -48,6 +48,7 @@ func (a *Agent) status(ctx context.Context, role wire.Role) *wire.Status {
 		s.Warnings = append(s.Warnings, a.warnings(seen.running, held.state)...)
 		s.Warnings = append(s.Warnings, a.doubts(held)...)
 		s.Warnings = append(s.Warnings, a.misplaced(seen.addresses, held.state)...)
+		s.Warnings = append(s.Warnings, strangers(seen.table)...)
 	}
 	s.InSync = held != nil && len(s.Drift) == 0
 	s.KeepalivedUp = seen.keepalived != nil
@@ -115,7 +116,7 @@ func (a *Agent) warnings(running *haproxy.Running, s *desired.State) []wire.Warn
 			Message: "no node passes its health check at its IPv6 address, so connections of IPv6-only Services go to all of them (fail open); " +
 				"look whether what answers the check's port listens on IPv6"})
 	}
-	return warnings
+	return append(warnings, controlPlaneWarnings(running, s.ControlPlane)...)
 }
 
 func usesNodes6(lb desired.LoadBalancer) bool { return lb.Pool == nil && lb.IPv6Only() }
@@ -136,13 +137,24 @@ func allDown(running *haproxy.Running, backend string, nodes []desired.Node) boo
 
 // doubts are about a State that keeps being served although it would not be accepted any more.
 func (a *Agent) doubts(held *revision) []wire.Warning {
-	var warnings []wire.Warning
+	warnings := a.doubtOrphan(held)
 	if err := a.verifier.Verify(held.signed); err != nil {
 		warnings = append(warnings, wire.Warning{Reason: "SignerRemoved",
 			Message: fmt.Sprintf("the State that is served is not believed any more: %v; it is served until another one comes", err)})
 	}
 	if refusal := a.checkLimits(held.state); refusal != nil {
 		warnings = append(warnings, wire.Warning{Reason: "OutsideLimits", Message: refusal.Message + "; it is served until another State comes"})
+	}
+	return warnings
+}
+
+// strangers warns of adverts that were dropped. A machine that was a gateway once and runs on thinks that it holds the VIPs.
+func strangers(table *nftables.Table) []wire.Warning {
+	var warnings []wire.Warning
+	for _, address := range table.Strangers() {
+		warnings = append(warnings, wire.Warning{Reason: "StrangeVRRP", Message: fmt.Sprintf("%s sends VRRP adverts and is no gateway of this cluster "+
+			"on this segment; they are dropped, but it may hold VIPs as well: if it was a gateway, stop keepalived there; if it is one, look why "+
+			"its adverts come from another address or through a router", address)})
 	}
 	return warnings
 }
@@ -174,15 +186,28 @@ func (a *Agent) lookAtForeign(ctx context.Context) {
 	a.foreign = warnings
 }
 
-// sysctls finds kernel settings that a gateway needs and this one lacks.
-func (a *Agent) sysctls() []wire.Warning {
-	var lacking []string
+// lackingSysctl is a kernel setting that a gateway needs, and what this one has instead.
+type lackingSysctl struct {
+	nftables.Sysctl
+	current string
+}
+
+func (a *Agent) lackingSysctls() (lacking []lackingSysctl) {
 	for _, c := range nftables.Sysctls() {
 		current, err := a.host.ReadFile(c.File())
 		if err != nil || c.Met(string(current)) {
 			continue // absent while its module is not loaded
 		}
-		lacking = append(lacking, fmt.Sprintf("%s=%s (it is %s)", c.Name, c.Value, strings.Join(strings.Fields(string(current)), " ")))
+		lacking = append(lacking, lackingSysctl{c, strings.Join(strings.Fields(string(current)), " ")})
+	}
+	return lacking
+}
+
+// sysctls warns of kernel settings that could not be set.
+func (a *Agent) sysctls() []wire.Warning {
+	var lacking []string
+	for _, c := range a.lackingSysctls() {
+		lacking = append(lacking, fmt.Sprintf("%s=%s (it is %s)", c.Name, c.Value, c.current))
 	}
 	if len(lacking) == 0 {
 		return nil

@@ -12,6 +12,8 @@ import (
 const (
 	aliveWeight = 100
 	readyWeight = 50
+	// leaveWeight is no sum but an order: leave every instance now, and take none.
+	leaveWeight = -254
 	// drainWeight is taken from what the ready file says: one file more would be one reload of keepalived more.
 	drainWeight = -25
 )

@@ -77,6 +77,8 @@ type transaction struct {
 	seen *observation
 	want *rendering
 	work *work
+	// unasked are the changes that undo what nobody asked for; nil when the machine was not known to be sound.
+	unasked []string
 }
 
 // run does all of it. Until the swap a failure is a refusal or the outcome Refused; after it the way back is taken.
@@ -91,9 +93,12 @@ func (t *transaction) run(ctx context.Context) (*wire.Result, *wire.Refusal) {
 			return nil, internal(errors.Join(err, a.host.Remove(a.config.Paths.journalFile()), a.unstage(t.work)))
 		}
 	}
-	seen, err := t.seen, error(nil)
+	seen, err, sound := t.seen, error(nil), len(a.faults()) == 0
 	if !t.work.none() {
 		seen, err = a.makeTrue(ctx, t.work, t.want, t.before(), t.timed)
+	}
+	if sound {
+		t.noteUnasked(err)
 	}
 	if err == nil {
 		err = t.timed("commit", t.keep)
@@ -120,6 +125,7 @@ func (t *transaction) prepare(ctx context.Context) (*wire.Result, *wire.Refusal)
 	if t.work, err = a.compare(t.seen, t.want, t.before()); err != nil {
 		return nil, internal(err)
 	}
+	t.findUnasked(ctx)
 	result := &wire.Result{Outcome: t.work.outcome(), Reasons: t.work.reasons, Changes: t.work.told()}
 	t.describe(result, t.held, t.seen)
 	if t.work.none() {
@@ -166,6 +172,7 @@ func (t *transaction) finish(result *wire.Result, seen *observation) {
 	a := t.agent
 	a.discard(a.rendered(), t.want)
 	a.hold(t.want, nil)
+	a.settleOrphan()
 	if t.held == nil {
 		// A journal beside a committed State means nothing; the next start removes it if this does not.
 		if err := a.host.Remove(a.config.Paths.journalFile()); err != nil {

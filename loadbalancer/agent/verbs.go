@@ -15,6 +15,9 @@ import (
 func allowed(role wire.Role, verb wire.Verb) bool {
 	switch role {
 	case wire.RoleController, wire.RoleOperator:
+		if verb == wire.VerbAdopt { // a controller may not take a gateway from another cluster
+			return role == wire.RoleOperator
+		}
 		return slices.Contains([]wire.Verb{wire.VerbHello, wire.VerbState, wire.VerbApply, wire.VerbPlan,
 			wire.VerbStatus, wire.VerbProbe, wire.VerbDrain, wire.VerbUndrain}, verb)
 	case wire.RolePeer:
@@ -54,7 +57,7 @@ func (a *Agent) reply(ctx context.Context, log *slog.Logger, role wire.Role, req
 		return &wire.Reply{Hello: a.hello(ctx, role)}
 	case wire.VerbState:
 		held := a.held()
-		if held == nil {
+		if held == nil || role != wire.RolePeer && a.orphan() {
 			return &wire.Reply{Empty: true}
 		}
 		return &wire.Reply{State: &held.signed}
@@ -69,6 +72,9 @@ func (a *Agent) reply(ctx context.Context, log *slog.Logger, role wire.Role, req
 	case wire.VerbUndrain:
 		drained, refusal := a.undrain(ctx)
 		return &wire.Reply{Drained: drained, Refusal: refusal}
+	case wire.VerbAdopt:
+		adopted, refusal := a.adopt(ctx)
+		return &wire.Reply{Adopted: adopted, Refusal: refusal}
 	}
 	return a.replyToState(ctx, log, request)
 }
@@ -117,8 +123,8 @@ func (a *Agent) hello(ctx context.Context, role wire.Role) *wire.Hello {
 		}
 		hello.Links = links
 	}
-	hello.Heir = a.heir()
-	if held := a.held(); held != nil {
+	hello.Heir, hello.Hop = a.heir(), a.hop.tell(a.drainMark())
+	if held := a.held(); held != nil && (role == wire.RolePeer || !a.orphan()) {
 		fence := held.state.Fence
 		hello.Fence = &fence
 	}

@@ -7,10 +7,6 @@ import (
 )
 
 const (
-	// lookEvery is how often HAProxy is asked for a sign of life, silenceLimit how long it may think about it. Together
-	// they bound how long a gateway whose HAProxy is dead keeps its VIPs.
-	lookEvery    = 150 * time.Millisecond
-	silenceLimit = 400 * time.Millisecond
 	// daemonsEvery is how often it is seen to that the daemons run.
 	daemonsEvery = time.Second
 	// retryFirst and retryLast bound the time between two tries to repair what cannot be repaired.
@@ -23,46 +19,6 @@ const (
 	// foreignEvery is how often other people's firewalls are looked at.
 	foreignEvery = time.Minute
 )
-
-// watchHAProxy tells keepalived, by the track file, whether HAProxy answers. It needs no right to change the machine:
-// nobody else writes that file.
-func (a *Agent) watchHAProxy(ctx context.Context) {
-	ticker := time.NewTicker(lookEvery)
-	defer ticker.Stop()
-	path := a.config.Paths.aliveFile()
-	told, found, err := a.readTrack(path)
-	if err != nil || !found {
-		told = -1 // neither value: it is written
-	}
-	for {
-		value := 0
-		if a.answers(ctx) {
-			value = aliveWeight
-		}
-		if ctx.Err() != nil {
-			return // silence means nothing now
-		}
-		if value != told {
-			if err := a.writeTrack(path, value); err != nil {
-				a.log.Error("telling keepalived about HAProxy", "error", err)
-			} else {
-				told = value
-				a.log.Info("told keepalived about HAProxy", "alive", value > 0)
-			}
-		}
-		select {
-		case <-ticker.C:
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-func (a *Agent) answers(ctx context.Context) bool {
-	ctx, cancel := context.WithTimeout(ctx, silenceLimit)
-	defer cancel()
-	return a.haproxy.Ping(ctx) == nil
-}
 
 // watchDaemons starts what has to run and does not, repeats a repair that failed, and finishes what had to wait.
 func (a *Agent) watchDaemons(ctx context.Context) {
@@ -98,12 +54,13 @@ func (a *Agent) watchDaemons(ctx context.Context) {
 	}
 }
 
-// broken is true when what runs is known to be wrong, or a State is held and what it needs does not run.
+// broken is true when what runs is known to be wrong, or a State is held and what it needs does not run. A daemon that
+// somebody stopped is left alone where differences are only reported.
 func (a *Agent) broken() bool {
 	if len(a.faults()) > 0 {
 		return true
 	}
-	if a.held() == nil {
+	if a.held() == nil || a.config.Drift == driftReport {
 		return false
 	}
 	for _, d := range []Daemon{a.config.HAProxy, a.config.Keepalived} {

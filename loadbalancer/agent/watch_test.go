@@ -2,6 +2,9 @@ package agent
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,6 +23,12 @@ func watching(t *testing.T, watch func(context.Context)) {
 	t.Cleanup(func() { cancel(); <-ended })
 }
 
+// noticed is how long a death of HAProxy takes at most to be told.
+const noticed = lookEvery + (deadAfter-1)*lookAgain
+
+// hungAfter is how long a silent HAProxy counts as alive.
+const hungAfter = silenceLimit + secondTries*secondLimit
+
 func TestAliveFollowsHAProxy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := holding(t, sample(1, service("web", "192.0.2.10", 51)))
@@ -31,10 +40,10 @@ func TestAliveFollowsHAProxy(t *testing.T) {
 		}
 		worker := m.haproxy
 		m.meanwhile(func() { m.haproxy = nil })
-		time.Sleep(lookEvery + silenceLimit)
+		time.Sleep(noticed)
 		synctest.Wait()
 		if m.file(alive) != "0\n" {
-			t.Errorf("%s after HAProxy's death the track file says %q", lookEvery+silenceLimit, m.file(alive))
+			t.Errorf("%s after HAProxy's death the track file says %q", noticed, m.file(alive))
 		}
 		m.meanwhile(func() { m.haproxy = worker })
 		time.Sleep(2 * lookEvery)
@@ -53,7 +62,7 @@ func TestHungHAProxyIsNotAlive(t *testing.T) {
 		a.haproxy = hung{m}
 		m.files[alive] = "100\n"
 		watching(t, a.watchHAProxy)
-		time.Sleep(silenceLimit)
+		time.Sleep(hungAfter)
 		synctest.Wait()
 		if m.file(alive) != "0\n" {
 			t.Errorf("the track file says %q", m.file(alive))
@@ -64,6 +73,114 @@ func TestHungHAProxyIsNotAlive(t *testing.T) {
 type hung struct{ *machine }
 
 func (hung) Ping(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+
+// A gateway whose HAProxy is dead leaves at once when another one can take over, and is there again soon, in case that fails.
+func TestLeavesToAnHeir(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		heir *wire.Heir
+		hang bool
+		told string
+	}{
+		{"dead", &wire.Heir{Fit: true}, false, "-254\n"},
+		{"hangs", &wire.Heir{Fit: true}, true, "-254\n"},
+		{"nobody can take over", &wire.Heir{Problem: "is drained itself"}, false, "0\n"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := sample(1, service("web", "192.0.2.10", 51))
+				m := holding(t, s)
+				a := started(t, m)
+				a.peers.all = []*peer{{answered: true, fence: &s.Fence, heir: test.heir}}
+				m.files[alive] = "100\n"
+				m.haproxy = nil
+				if test.hang {
+					a.haproxy = hung{m}
+				}
+				watching(t, a.watchHAProxy)
+				after := noticed
+				if test.hang {
+					after = hungAfter
+				}
+				time.Sleep(after)
+				synctest.Wait()
+				if m.file(alive) != test.told {
+					t.Errorf("the track file says %q, want %q", m.file(alive), test.told)
+				}
+				time.Sleep(leaveFor + after)
+				synctest.Wait()
+				if m.file(alive) != "0\n" {
+					t.Errorf("%s later the track file says %q", leaveFor, m.file(alive))
+				}
+			})
+		})
+	}
+}
+
+// A silent HAProxy that waits for a processor has more time than one that hangs.
+func TestBusyIsNotHung(t *testing.T) {
+	for _, test := range []struct{ state, told string }{{"R", "100\n"}, {"S", "0\n"}, {"T", "0\n"}} {
+		synctest.Test(t, func(t *testing.T) {
+			m := holding(t, sample(1, service("web", "192.0.2.10", 51)))
+			a := started(t, m)
+			a.haproxy = hung{m}
+			pid := m.haproxy.pid
+			m.files[alive] = "100\n"
+			m.files["/run/haproxy.pid"] = fmt.Sprintln(pid)
+			m.files[fmt.Sprintf("/proc/%d/stat", pid)] = stat(pid, "haproxy")
+			m.files[fmt.Sprintf("/proc/%d/task/%d/children", pid, pid)] = "7001 7002"
+			m.files["/proc/7001/stat"] = stat(7001, "haproxy")
+			m.files["/proc/7002/stat"] = strings.Replace(stat(7002, "haproxy"), ") S", ") "+test.state, 1)
+			watching(t, a.watchHAProxy)
+			time.Sleep(busyLimit - secondLimit)
+			synctest.Wait()
+			if m.file(alive) != test.told {
+				t.Errorf("in state %s the track file says %q, want %q", test.state, m.file(alive), test.told)
+			}
+			time.Sleep(2 * secondLimit)
+			synctest.Wait()
+			if m.file(alive) != "0\n" {
+				t.Errorf("in state %s for ever the track file says %q", test.state, m.file(alive))
+			}
+		})
+	}
+}
+
+// One question that is refused, or late, is no death: a worker replaces another one, or we slept.
+func TestOneMissIsNoDeath(t *testing.T) {
+	for _, miss := range []error{errStruck, context.DeadlineExceeded} {
+		synctest.Test(t, func(t *testing.T) {
+			m := holding(t, sample(1, service("web", "192.0.2.10", 51)))
+			a := started(t, m)
+			a.haproxy = &missing{machine: m, every: 2, miss: miss}
+			m.files[alive] = "100\n"
+			m.log = nil
+			watching(t, a.watchHAProxy)
+			time.Sleep(10 * time.Second)
+			synctest.Wait()
+			if m.did("write " + alive) {
+				t.Errorf("%v: the track file was written", miss)
+			}
+		})
+	}
+}
+
+// missing is an HAProxy that misses every second question.
+type missing struct {
+	*machine
+	asked, every int
+	miss         error
+}
+
+func (m *missing) Ping(ctx context.Context) error {
+	if m.asked++; m.asked%m.every != 0 {
+		return nil
+	}
+	if errors.Is(m.miss, context.DeadlineExceeded) {
+		<-ctx.Done()
+	}
+	return m.miss
+}
 
 // A track file that could not be written is written when it can be.
 func TestAliveIsToldAgain(t *testing.T) {

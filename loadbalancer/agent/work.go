@@ -30,6 +30,8 @@ type work struct {
 	// vips are the VIPs that are not where they should be although keepalived has read the configuration. It may be
 	// in the middle of a transition, so it gets a moment before it is told again.
 	vips []string
+	// astray is set when that moment did not help.
+	astray bool
 	// changes are for people, one short line each.
 	changes []string
 }
@@ -138,9 +140,11 @@ func (w *work) outcome() wire.Outcome {
 // most is how many changes are told; the rest is counted.
 const most = 100
 
-func (w *work) told() []string {
-	if len(w.changes) <= most {
-		return w.changes
+func (w *work) told() []string { return few(w.changes) }
+
+func few(changes []string) []string {
+	if len(changes) <= most {
+		return changes
 	}
-	return append(w.changes[:most-1:most-1], fmt.Sprintf("and %d more", len(w.changes)-most+1))
+	return append(changes[:most-1:most-1], fmt.Sprintf("and %d more", len(changes)-most+1))
 }

@@ -198,3 +198,42 @@ func TestLoadKnownHostsTellsWhere(t *testing.T) {
 		}
 	}
 }
+
+// Host tells a host that is known from one that is not, and its own keys from those that only sign.
+func TestHost(t *testing.T) {
+	host, authority := ed25519Key(t), ed25519Key(t)
+	for name, test := range map[string]struct {
+		lines      []string
+		known      bool
+		keys       int
+		algorithms []string
+	}{
+		"unknown":         {[]string{"192.0.2.9 " + keyText(host)}, false, 0, nil},
+		"known":           {[]string{line("", host)}, true, 1, []string{ssh.KeyAlgoED25519}},
+		"by an authority": {[]string{line("@cert-authority", authority)}, true, 0, []string{ssh.CertAlgoED25519v01}},
+	} {
+		file := t.TempDir() + "/known_hosts"
+		if err := os.WriteFile(file, []byte(strings.Join(test.lines, "\n")+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		k, err := LoadKnownHosts(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h, err := k.Host(machineAddress)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if h.Known() != test.known || len(h.Keys) != test.keys || (len(h.Algorithms) > 0) != test.known ||
+			len(test.algorithms) > 0 && !slices.Contains(h.Algorithms, test.algorithms[0]) {
+			t.Errorf("%s: known %t, %d keys, algorithms %q", name, h.Known(), len(h.Keys), h.Algorithms)
+		}
+		var mismatch *HostKeyError
+		if err := h.Accept("", noAddr{}, ed25519Key(t).PublicKey()); !errors.As(err, &mismatch) {
+			t.Errorf("%s: a foreign key: %v", name, err)
+		}
+		if got := h.Accept("", noAddr{}, host.PublicKey()) == nil; got != (name == "known") {
+			t.Errorf("%s: the host's key is accepted: %t", name, got)
+		}
+	}
+}

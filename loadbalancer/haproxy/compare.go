@@ -101,7 +101,7 @@ func (d *Diff) removal(id string, has RunningServer) {
 		d.Deferred = append(d.Deferred, id)
 	case has.maint:
 		d.remove = append(d.remove, command{line: "del server " + id, patient: true})
-		d.Changes = append(d.Changes, fmt.Sprintf("server %s removed", id))
+		d.finish(fmt.Sprintf("server %s removed", id))
 	default:
 		d.remove = append(d.remove, command{line: fmt.Sprintf("set server %s state maint;del server %s", id, id), patient: true})
 		d.Changes = append(d.Changes, fmt.Sprintf("server %s taken out, %d connections left", id, has.Sessions))
@@ -181,5 +181,16 @@ func (d *Diff) replace(id string, has RunningServer, want Server) {
 		patient: true,
 		then:    addServer(backend, want),
 	})
-	d.Changes = append(d.Changes, fmt.Sprintf("server %s made anew: %s", id, want))
+	change := fmt.Sprintf("server %s made anew: %s", id, want)
+	if has.maint {
+		d.finish(change) // it waited for its last connection
+		return
+	}
+	d.Changes = append(d.Changes, change)
+}
+
+// finish notes a change that ends an earlier one.
+func (d *Diff) finish(change string) {
+	d.Changes = append(d.Changes, change)
+	d.finishing = append(d.finishing, change)
 }

@@ -244,6 +244,20 @@ func TestServerToBeMadeAnewWaitsForItsConnections(t *testing.T) {
 	if len(goes.add) != 1 || goes.add[0].then != addServer("nodes", want) || goes.Deferred != nil {
 		t.Errorf("without one: deferred %q, commands %v", goes.Deferred, goes.add)
 	}
+	if len(goes.Changes) != 1 || len(goes.Unasked()) != 0 {
+		t.Errorf("changes %q, of which nobody asked for %q: want one that was asked for", goes.Changes, goes.Unasked())
+	}
+}
+
+// A server whose last connection ended was taken out before: that it goes is no difference that somebody made. One that
+// somebody put in is.
+func TestUnasked(t *testing.T) {
+	var d Diff
+	d.removal("nodes/left", RunningServer{Name: "left", maint: true})
+	d.removal("nodes/put-in", RunningServer{Name: "put-in"})
+	if got := d.Unasked(); len(d.Changes) != 2 || len(got) != 1 || !strings.Contains(got[0], "nodes/put-in") {
+		t.Errorf("of %q nobody asked for %q", d.Changes, got)
+	}
 }
 
 func TestReserveIsAQuarterAtMost(t *testing.T) {

@@ -91,6 +91,10 @@ func sectionName(line []byte) (string, bool) {
 	return words[0], true
 }
 
+// GenerationOf is the Generation that a worker would have to tell that loaded these bytes, whatever they say themselves. It
+// differs from Config.Generation when somebody edited what only a reload changes.
+func GenerationOf(file []byte) string { return generation(file) }
+
 // generation digests a rendered file by section, leaving out what changes at run time. Comments count: the one above
 // nodes says how its servers are checked, which no runtime command changes.
 func generation(file []byte) string {

@@ -3,6 +3,7 @@ package haproxy
 import (
 	"fmt"
 	"net/netip"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -104,4 +105,59 @@ func TestControlPlaneExtraPorts(t *testing.T) {
 	}
 	d.nodePorts(endpoint2 + ":9345") // its check has not noticed yet: only the backend that fails open leads there
 	d.wantReach(vip4+":9345", endpoint2+":9345")
+}
+
+// A watch or a log that is silent for hours lives on. Nobody waits for hours here: HAProxy tells of a live session when it would
+// end for silence, by the timeouts that are in effect, checked and failing open; a worker that was replaced keeps it as long.
+func TestSilenceAtTheControlPlane(t *testing.T) {
+	for name, checked := range map[string]bool{"checked": true, "failing open": false} {
+		t.Run(name, func(t *testing.T) {
+			state := withControlPlane(twoNodes(), health(31991, "/31991"))
+			state.ControlPlane.ExtraPorts = []desired.ExtraPort{{Port: 8132, EndpointPort: 18132}}
+			d := startDaemon(t, state, []string{endpoint1, endpoint2}, vips())
+			d.inside("nft", "insert", "rule", "inet", "front", "front", "ip", "daddr", vip4, "tcp", "dport", "{ 6443, 8132 }",
+				"tproxy", "ip", "to", fmt.Sprintf("127.0.0.1:%d", d.local.ControlPlanePort), "accept")
+			d.nodePorts(endpoint1+":6443", endpoint2+":6443", endpoint1+":18132", endpoint2+":18132")
+			backend, extra := "control-plane-open", "control-plane-8132"
+			if checked {
+				backend = "control-plane"
+				d.nodePorts(endpoint1 + ":31991")
+				d.up("control-plane", endpoint1+"-6443")
+			} else {
+				d.eventually("no endpoint to pass its check", func() bool {
+					b := d.read().Backends["control-plane"]
+					return b.Servers[endpoint1+"-6443"].State == "DOWN" && b.Servers[endpoint2+"-6443"].State == "DOWN"
+				})
+			}
+			d.up("control-plane-8132", endpoint1+"-18132")
+			for port, at := range map[string]string{"6443": backend, "8132": extra} {
+				if got := d.ask("open " + port + " " + vip4 + ":" + port); strings.HasPrefix(got, "error") {
+					t.Fatalf("port %s: %s", port, got)
+				}
+				said, err := d.runtime.ask(t.Context(), "show sess all")
+				if err != nil {
+					t.Fatal(err)
+				}
+				session := sessionOf(string(said), "backend="+at+" ")
+				for _, side := range regexp.MustCompile(`\brex=(\S+)`).FindAllStringSubmatch(session, -1) {
+					if side[1] != "1d" && !strings.HasPrefix(side[1], "23h") { // as HAProxy writes 24h
+						t.Errorf("port %s: a side of the session ends after %s of silence:\n%s", port, side[1], session)
+					}
+				}
+				if n := strings.Count(session, "rex="); n != 2 {
+					t.Errorf("port %s: %d sides of a session of %s in:\n%s", port, n, at, said)
+				}
+			}
+		})
+	}
+}
+
+// sessionOf gives the paragraph of `show sess all` that has a word.
+func sessionOf(all, word string) string {
+	for session := range strings.SplitSeq(all, "\n0x") {
+		if strings.Contains(session, word) {
+			return session
+		}
+	}
+	return ""
 }

@@ -19,6 +19,14 @@ type Diff struct {
 
 	checks, services mapChange
 	add, remove      []command
+	// finishing are the Changes that end what an earlier change began: a server that was Deferred is let go.
+	finishing []string
+}
+
+// Unasked are the Changes without those that only finish an earlier one. When nothing was to be changed, somebody else
+// made the difference.
+func (d Diff) Unasked() []string {
+	return slices.DeleteFunc(slices.Clone(d.Changes), func(c string) bool { return slices.Contains(d.finishing, c) })
 }
 
 // command is one line for the stats socket.

@@ -11,11 +11,21 @@ import (
 // Runtime is the client of a worker's stats socket (management guide section 9.3). It connects anew for each command, so
 // a reload in between is no error, only another worker.
 type Runtime struct {
-	socket string
+	dial func(context.Context) (net.Conn, error)
 }
 
 // NewRuntime makes a client of the stats socket.
-func NewRuntime(socket string) *Runtime { return &Runtime{socket: socket} }
+func NewRuntime(socket string) *Runtime {
+	return NewRuntimeOver(func(ctx context.Context) (net.Conn, error) {
+		var dialer net.Dialer
+		return dialer.DialContext(ctx, "unix", socket)
+	})
+}
+
+// NewRuntimeOver makes a client of a stats socket that dial connects to: one in memory, for a simulation.
+func NewRuntimeOver(dial func(context.Context) (net.Conn, error)) *Runtime {
+	return &Runtime{dial: dial}
+}
 
 // CommandError is an answer of HAProxy's that says that a command failed.
 type CommandError struct {
@@ -36,8 +46,7 @@ func shorten(command string) string {
 
 // ask sends one line, with a payload when it ends in "<<\n", and gives all that HAProxy answers.
 func (r *Runtime) ask(ctx context.Context, command string) (string, error) {
-	var dialer net.Dialer
-	conn, err := dialer.DialContext(ctx, "unix", r.socket)
+	conn, err := r.dial(ctx)
 	if err != nil {
 		return "", fmt.Errorf("connecting to haproxy's stats socket, is haproxy running: %w", err)
 	}

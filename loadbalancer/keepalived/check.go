@@ -1,6 +1,7 @@
 package keepalived
 
 import (
+	"net/netip"
 	"regexp"
 	"slices"
 	"strconv"
@@ -37,4 +38,25 @@ func ParseCheck(output []byte) []Message {
 		}
 	}
 	return messages
+}
+
+// Behind gives the VIP that alone is behind a line of a rendered configuration, the first being 1.
+func Behind(config []byte, line int) (vip netip.Addr, ok bool) {
+	number, instance := 0, false
+	for text := range strings.Lines(string(config)) {
+		if number++; number > line {
+			break
+		}
+		words := strings.Fields(text)
+		if len(words) > 1 {
+			instance = words[0] == "virtual_ipaddress_excluded" || instance && words[1] == "dev"
+		}
+		if number != line || !instance || len(words) == 0 {
+			continue
+		}
+		if prefix, err := netip.ParsePrefix(words[0]); err == nil {
+			return prefix.Addr(), true
+		}
+	}
+	return netip.Addr{}, false
 }

@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -67,5 +68,40 @@ func TestParseCheckOfNoFile(t *testing.T) {
 func TestParseCheckOfNothing(t *testing.T) {
 	if messages := ParseCheck([]byte("\n \n")); messages != nil {
 		t.Errorf("got %v", messages)
+	}
+}
+
+// What keepalived says about a VIP's line is about that VIP; other lines are about nobody's.
+func TestBehind(t *testing.T) {
+	needDaemon(t, "keepalived")
+	vips := []string{"192.0.2.10", "2001:db8::10", "192.0.2.11"}
+	good, err := Render(state(2, "10.0.0.0", vipOn(vips[0], "", 1), vipOn(vips[1], "", 1), vipOn(vips[2], "", 2)), DebianLocal("a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, vip := range vips {
+		bad := regexp.MustCompile(regexp.QuoteMeta(vip)+`/\d+ dev eth0`).ReplaceAll(good, []byte("$0 bogus"))
+		file := filepath.Join(t.TempDir(), "keepalived.conf")
+		if err := os.WriteFile(file, bad, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		argv := CheckArgv(file)
+		out, _ := exec.CommandContext(t.Context(), argv[0], argv[1:]...).CombinedOutput()
+		messages := ParseCheck(out)
+		if len(messages) == 0 {
+			t.Fatalf("keepalived took a bad line of %s", vip)
+		}
+		if got, ok := Behind(good, messages[0].Line); !ok || got.String() != vip {
+			t.Errorf("behind %+v is %s, want %s", messages[0], got, vip)
+		}
+	}
+	found := 0
+	for line := range 1 + strings.Count(string(good), "\n") {
+		if _, ok := Behind(good, line); ok {
+			found++
+		}
+	}
+	if found != len(vips) {
+		t.Errorf("%d lines have a VIP behind them, want %d: anchors and peers are nobody's", found, len(vips))
 	}
 }

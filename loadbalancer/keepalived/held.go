@@ -16,6 +16,8 @@ func AddressArgv() []string { return []string{"ip", "-json", "address", "show"} 
 type Holding struct {
 	// VIPs are those of State.VIPs that are here, usable and on the interface where they belong, sorted.
 	VIPs []netip.Addr
+	// Places are where the VIPs are, in their order.
+	Places []Place
 	// RouterIDs are the instances whose anchor is here: this machine is their MASTER. Ascending.
 	RouterIDs []int
 	// Source says that the gateway's VRRPAddress is usable on its Interface. A keepalived that is started while it is not
@@ -28,10 +30,11 @@ type Holding struct {
 	Missing []string
 }
 
-// Place is an address on an interface.
+// Place is an address on an interface, with the length of the prefix that it was given there.
 type Place struct {
 	Address   netip.Addr
 	Interface string
+	Bits      int
 }
 
 // link is what `ip -json address show` tells of one interface (iproute2, ip/ipaddress.c).
@@ -39,6 +42,7 @@ type link struct {
 	Name      string `json:"ifname"`
 	Addresses []struct {
 		Local     netip.Addr `json:"local"`
+		Bits      int        `json:"prefixlen"`
 		Tentative bool       `json:"tentative"`
 		DADFailed bool       `json:"dadfailed"`
 	} `json:"addr_info"`
@@ -56,16 +60,19 @@ func Held(addresses []byte, s *desired.State, l Local) (Holding, error) {
 	}
 	self := s.Gateways[at]
 	present := map[string]bool{}
-	held := map[netip.Addr][]string{} // address -> interfaces
+	held := map[netip.Addr][]Place{}
 	for _, i := range links {
 		present[i.Name] = true
 		for _, a := range i.Addresses {
 			if !a.Tentative && !a.DADFailed {
-				held[a.Local] = append(held[a.Local], i.Name)
+				held[a.Local] = append(held[a.Local], Place{Address: a.Local, Interface: i.Name, Bits: a.Bits})
 			}
 		}
 	}
-	h := Holding{Source: slices.Contains(held[self.VRRPAddress], self.Interface)}
+	on := func(address netip.Addr, name string) bool {
+		return slices.ContainsFunc(held[address], func(p Place) bool { return p.Interface == name })
+	}
+	h := Holding{Source: on(self.VRRPAddress, self.Interface)}
 	wanted := map[string]bool{self.Interface: true}
 	for _, v := range s.VIPs {
 		belongs := v.Interface
@@ -73,16 +80,16 @@ func Held(addresses []byte, s *desired.State, l Local) (Holding, error) {
 			belongs = self.Interface
 		}
 		wanted[belongs] = true
-		for _, on := range held[v.Address] {
-			if on == belongs {
-				h.VIPs = append(h.VIPs, v.Address)
+		for _, place := range held[v.Address] {
+			if place.Interface == belongs {
+				h.Places = append(h.Places, place)
 			} else {
-				h.Misplaced = append(h.Misplaced, Place{Address: v.Address, Interface: on})
+				h.Misplaced = append(h.Misplaced, place)
 			}
 		}
 	}
 	for _, i := range s.Instances {
-		if slices.Contains(held[Anchor(i.RouterID, self.VRRPAddress.Is4())], self.Interface) {
+		if on(Anchor(i.RouterID, self.VRRPAddress.Is4()), self.Interface) {
 			h.RouterIDs = append(h.RouterIDs, i.RouterID)
 		}
 	}
@@ -91,7 +98,12 @@ func Held(addresses []byte, s *desired.State, l Local) (Holding, error) {
 			h.Missing = append(h.Missing, name)
 		}
 	}
-	slices.SortFunc(h.VIPs, netip.Addr.Compare)
+	slices.SortFunc(h.Places, func(a, b Place) int { return a.Address.Compare(b.Address) })
+	for _, p := range h.Places {
+		if n := len(h.VIPs); n == 0 || h.VIPs[n-1] != p.Address {
+			h.VIPs = append(h.VIPs, p.Address)
+		}
+	}
 	slices.Sort(h.RouterIDs)
 	slices.Sort(h.Missing)
 	return h, nil
@@ -101,4 +113,31 @@ func Held(addresses []byte, s *desired.State, l Local) (Holding, error) {
 func HeldVIPs(addresses []byte, s *desired.State, l Local) ([]netip.Addr, error) {
 	h, err := Held(addresses, s, l)
 	return h.VIPs, err
+}
+
+// Own reads from the output of AddressArgv where the gateway itself is reached on its Interface: at VRRPAddress, and in the
+// other family at its first usable address that is neither a VIP nor of the link alone.
+func Own(addresses []byte, s *desired.State, l Local) (own []netip.Addr, device string, err error) {
+	var links []link
+	if err := json.Unmarshal(addresses, &links); err != nil {
+		return nil, "", fmt.Errorf("reading the addresses that ip -json told: %w", err)
+	}
+	at := slices.IndexFunc(s.Gateways, func(g desired.Gateway) bool { return g.Name == l.Gateway })
+	if at < 0 {
+		return nil, "", fmt.Errorf("finding this gateway's addresses: State has no gateway %q", l.Gateway)
+	}
+	self := s.Gateways[at]
+	own = []netip.Addr{self.VRRPAddress}
+	floats := func(a netip.Addr) bool {
+		return slices.ContainsFunc(s.VIPs, func(v desired.VIP) bool { return v.Address == a })
+	}
+	for _, i := range links {
+		for _, a := range i.Addresses {
+			usable := !a.Tentative && !a.DADFailed && !a.Local.IsLinkLocalUnicast() && !floats(a.Local)
+			if i.Name == self.Interface && len(own) == 1 && usable && a.Local.Is4() != self.VRRPAddress.Is4() {
+				own = append(own, a.Local)
+			}
+		}
+	}
+	return own, self.Interface, nil
 }

@@ -86,12 +86,18 @@ func (m *machine) write(t *testing.T, file, content string) {
 
 func (m *machine) configure(t *testing.T, s *desired.State) {
 	t.Helper()
+	m.install(t, s)
+	checkWithDaemon(t, m.local().ConfigFile)
+}
+
+// install is configure without asking keepalived whether it likes it.
+func (m *machine) install(t *testing.T, s *desired.State) {
+	t.Helper()
 	out, err := Render(s, m.local())
 	if err != nil {
 		t.Fatal(err)
 	}
 	m.write(t, m.local().ConfigFile, string(out))
-	checkWithDaemon(t, m.local().ConfigFile)
 }
 
 // start runs keepalived until the test ends.
@@ -105,7 +111,7 @@ func (m *machine) start(t *testing.T) {
 		}
 		return file
 	}
-	m.process = exec.Command("ip", "netns", "exec", m.namespace, "keepalived", "--dont-fork", "--log-console", "--log-detail",
+	m.process = exec.Command("ip", "netns", "exec", m.namespace, "keepalived", "--dont-fork", "--log-console", "--no-syslog", "--log-detail",
 		"--vrrp", "--use-file", m.local().ConfigFile, "--pid", pid("all"), "--vrrp_pid", pid("vrrp"),
 		"--checkers_pid", pid("checkers"), "--bfd_pid", pid("bfd"))
 	log, err := os.OpenFile(m.logFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
@@ -189,13 +195,19 @@ func (m *machine) held(t *testing.T, s *desired.State) Holding {
 // eventually waits until the condition holds.
 func eventually(t *testing.T, what string, holds func() bool) time.Duration {
 	t.Helper()
+	return eventuallyEvery(t, 10*time.Millisecond, what, holds)
+}
+
+// eventuallyEvery is for questions that cost: listing 1000 addresses holds the lock under which keepalived changes them.
+func eventuallyEvery(t *testing.T, pause time.Duration, what string, holds func() bool) time.Duration {
+	t.Helper()
 	begin := time.Now()
 	for deadline := begin.Add(20 * time.Second); !holds(); {
 		if time.Now().After(deadline) {
 			t.Fatalf("not within 20 s: %s", what)
 		}
 		select {
-		case <-time.After(10 * time.Millisecond):
+		case <-time.After(pause):
 		case <-t.Context().Done():
 			t.Fatalf("test ended while waiting: %s", what)
 		}

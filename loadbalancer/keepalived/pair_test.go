@@ -3,7 +3,10 @@ package keepalived
 import (
 	"net/netip"
 	"os"
+	"runtime"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,6 +21,13 @@ type pair struct {
 
 func startPair(t *testing.T, s *desired.State) *pair {
 	t.Helper()
+	p := begunPair(t, s)
+	p.settle(t)
+	return p
+}
+
+func begunPair(t *testing.T, s *desired.State) *pair {
+	t.Helper()
 	machines := network(t, s.Gateways)
 	p := &pair{a: machines["a"], b: machines["b"], state: s}
 	for _, m := range machines {
@@ -26,7 +36,6 @@ func startPair(t *testing.T, s *desired.State) *pair {
 		m.configure(t, s)
 		m.start(t)
 	}
-	p.settle(t)
 	return p
 }
 
@@ -250,5 +259,57 @@ func TestSourceAddressStaysTheGateways(t *testing.T) {
 	ip(t, "-n", p.a.namespace, "route", "add", "10.9.0.0/24", "dev", "eth0")
 	if got := source(t, p.a, "10.9.0.1"); got != "10.0.0.1" {
 		t.Errorf("the source of a connection is %s, not the gateway's own 10.0.0.1", got)
+	}
+}
+
+// With 1000 VIPs, every processor busy and the default advert_int, a hundred reloads that each add or remove a VIP move nothing:
+// a keepalived that reads a long configuration must not be late with its adverts. Not parallel, like the test above.
+func TestPairReloadsUnderLoad(t *testing.T) {
+	const vips, reloads = 1000, 100
+	s := state(2, "10.0.0.0")
+	address := netip.MustParseAddr("198.18.0.0") // RFC 2544: room for 1000
+	for n := range vips {
+		address = address.Next()
+		s.VIPs = append(s.VIPs, vipOn(address.String(), "", 1+n%2))
+	}
+	p := begunPair(t, s)
+	const pause = 100 * time.Millisecond
+	half := func(m *machine, s *desired.State) bool { return len(m.held(t, s).VIPs) == vips/2 }
+	eventuallyEvery(t, pause, "every VIP on its own gateway", func() bool { return half(p.a, s) && half(p.b, s) })
+	var done atomic.Bool
+	var busy sync.WaitGroup
+	for range runtime.NumCPU() {
+		busy.Go(func() {
+			for !done.Load() {
+			}
+		})
+	}
+	defer func() { done.Store(true); busy.Wait() }()
+	before := p.a.transitions(t) + p.b.transitions(t)
+	more := *s
+	more.VIPs = append(slices.Clone(s.VIPs), vipOn(added, "", 1))
+	begun, longest := time.Now(), time.Duration(0)
+	for n := range reloads / 2 {
+		wanted := s
+		if n%2 == 0 {
+			wanted = &more
+		}
+		for _, m := range []*machine{p.b, p.a} {
+			m.install(t, wanted)
+			m.reload(t)
+		}
+		took := eventuallyEvery(t, pause, "the VIP is where it should be", func() bool {
+			return slices.Contains(p.a.held(t, &more).VIPs, netip.MustParseAddr(added)) == (wanted == &more)
+		})
+		longest = max(longest, took)
+	}
+	if !half(p.a, s) || !half(p.b, s) {
+		t.Error("not every VIP is on its own gateway")
+	}
+	transitions := p.a.transitions(t) + p.b.transitions(t) - before
+	t.Logf("%d reloads with %d VIPs in %v, all %d processors busy: %d transitions, a VIP came or went after %v at most",
+		reloads, vips, time.Since(begun).Round(time.Millisecond), runtime.NumCPU(), transitions, longest.Round(time.Millisecond))
+	if transitions != 0 {
+		t.Errorf("%d reloads made %d transitions", reloads, transitions)
 	}
 }

@@ -245,6 +245,14 @@ func TestOnlyPeersSpeakVRRP(t *testing.T) {
 			t.Errorf("%s: heard %q, %v; want the peer's only", c.network, heard[:n], err)
 		}
 	}
+	// Those that were dropped are named, a peer's that came through a router too, and they are no drift.
+	table := read(t, w.gateway)
+	if got, named := fmt.Sprint(table.Strangers()), "["+strings.Join([]string{peer4, client4, peer6, client6}, " ")+"]"; got != named {
+		t.Errorf("strangers are %s, want %s", got, named)
+	}
+	if d := table.Diff(want(t, pair())); d != nil {
+		t.Errorf("noting strangers is drift:\n%s", strings.Join(d, "\n"))
+	}
 }
 
 func send(t *testing.T, w wire, network, from, to string, hops int, text string) {

@@ -70,12 +70,14 @@ func (c Sysctl) Met(current string) bool {
 // Module is a kernel module that a gateway needs before anybody asks for it.
 type Module struct{ Name, Why string }
 
-// Modules are those of manifests/gateway/modules-load.d. nft loads the first two by itself, unless the gateway is locked
+// Modules are those of manifests/gateway/modules-load.d. nft loads the first four by itself, unless the gateway is locked
 // against loading modules once it has started.
 func Modules() []Module {
 	return []Module{
 		{"nft_tproxy", "Hands a VIP's connection to HAProxy (chain front)."},
 		{"nft_socket", "Knows the connections that HAProxy has (chains front and guard)."},
+		{"nft_dup_ipv4", "Hands packets of connections on to the gateway that had a VIP before (a drain)."},
+		{"nft_dup_ipv6", "The same for IPv6."},
 		{"tcp_diag", "Lets ss find and end connections whose client may not connect any more."},
 		{"nf_conntrack", "So that net.netfilter.nf_conntrack_max exists when sysctl.d is read."},
 	}

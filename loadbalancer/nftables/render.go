@@ -85,8 +85,5 @@ func execute(c content) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// CheckArgv reads a script on stdin and checks it without loading it.
-func CheckArgv() []string { return []string{"nft", "--check", "--file", "-"} }
-
 // LoadArgv reads a script on stdin and loads it, all or nothing.
 func LoadArgv() []string { return []string{"nft", "--file", "-"} }

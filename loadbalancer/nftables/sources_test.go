@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -149,5 +151,43 @@ func TestOverlappingSourcesAreOneTable(t *testing.T) {
 	w.load(t, s)
 	if d := read(t, w.gateway).Diff(want(t, s)); d != nil {
 		t.Errorf("right after loading it differs:\n%s", strings.Join(d, "\n"))
+	}
+}
+
+// What nft refuses is the line of an element: whose it is can be told.
+func TestRefusedElementIsFound(t *testing.T) {
+	w := newWire(t)
+	good, err := Render(ranged(), DebianLocal("a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(string(good), "\n")
+	at := slices.IndexFunc(lines, func(line string) bool { return strings.Contains(line, vip4+" . tcp . 80 . ") })
+	for _, test := range []struct{ name, line, says string }{
+		{"range overlaps", vip4 + " . tcp . 80 . 0.0.0.0/0,", "Could not process rule: File exists"},
+		{"no port", vip4 + " . tcp . 99999 . 10.0.0.0/8,", "Service out of range"},
+		{"syntax", vip4 + " . tcp . 80 . 10.0.0.0/8 9,", "syntax error"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			bad := strings.Join(slices.Insert(slices.Clone(lines), at+1, test.line), "\n")
+			argv := append([]string{"netns", "exec", w.gateway}, CheckArgv()...)
+			command := exec.CommandContext(t.Context(), "ip", argv...)
+			command.Stdin = strings.NewReader(bad)
+			out, err := command.CombinedOutput()
+			messages := ParseCheck(out)
+			if err == nil || len(messages) == 0 || !strings.Contains(messages[0].Text, test.says) {
+				t.Fatalf("%v, %+v; nft said:\n%s", err, messages, out)
+			}
+			// Of two that overlap nft names the one or the other.
+			if vip, _ := Behind([]byte(bad), messages[0].Line); vip.String() != vip4 || messages[0].Line < at {
+				t.Errorf("behind line %d is %s; nft said:\n%s", messages[0].Line, vip, out)
+			}
+		})
+	}
+	if vip, port := Behind(good, at+1); vip.String() != vip4 || port != 80 {
+		t.Errorf("behind %q is %s port %d", lines[at], vip, port)
+	}
+	if vip, port := Behind(good, 1); vip.IsValid() || port != 0 {
+		t.Errorf("behind a comment is %s port %d", vip, port)
 	}
 }

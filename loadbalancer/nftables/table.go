@@ -16,7 +16,13 @@ import (
 type Table struct {
 	present bool
 	objects map[string]*object // by "set open4", "map nodes4", "chain front"...
+	// strangers are not part of what is compared: the packet path writes them.
+	strangers []netip.Addr
 }
+
+// Strangers are the sources of VRRP adverts of the last minutes that were dropped: no peers of the State, or behind a router.
+// Sorted. A table that was just replaced has forgotten them; who goes on sending is noted again.
+func (t *Table) Strangers() []netip.Addr { return t.strangers }
 
 // object is a set, map or chain. A kind of object that we never make is kept too, so that Diff tells it.
 type object struct {
@@ -146,8 +152,33 @@ func (t *Table) read(kind string, raw json.RawMessage) error {
 	}
 	o := t.object(kind + " " + a.Name)
 	o.definition, o.ordered = definition, kind == "chain"
+	if kind == "set" && strings.HasPrefix(a.Name, strangersSet) {
+		return t.readStrangers(a.Elem)
+	}
 	o.members, err = readElements(a.Elem)
 	return err
+}
+
+// strangersSet begins the names of the sets that the rules themselves fill.
+const strangersSet = "strangers"
+
+func (t *Table) readStrangers(raw json.RawMessage) error {
+	if len(raw) == 0 {
+		return nil
+	}
+	var elements []struct {
+		Elem struct {
+			Val netip.Addr `json:"val"`
+		} `json:"elem"`
+	}
+	if err := json.Unmarshal(raw, &elements); err != nil {
+		return err
+	}
+	for _, e := range elements {
+		t.strangers = append(t.strangers, e.Elem.Val)
+	}
+	slices.SortFunc(t.strangers, netip.Addr.Compare)
+	return nil
 }
 
 func (t *Table) object(name string) *object {

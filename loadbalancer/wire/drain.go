@@ -62,8 +62,8 @@ type DrainStatus struct {
 	Reason string    `json:"reason,omitempty"`
 	// Until is when connections that are left are reset.
 	Until time.Time `json:"until"`
-	// Connections are those that clients had through VIPs that this gateway has no more. Whoever sends in one is reset by the
-	// new holder, which does not know it; this gateway hears nothing of that.
+	// Connections are those that clients have through VIPs that this gateway has no more. The new holders hand on to this one
+	// what comes in them, until Until.
 	Connections int `json:"connections"`
 }
 
@@ -72,4 +72,17 @@ type Heir struct {
 	Fit bool `json:"fit"`
 	// Problem is why not, in words that follow "it": "is drained itself".
 	Problem string `json:"problem,omitempty"`
+}
+
+// Hop is how a gateway takes part in hand-overs between living gateways: who gets a VIP hands on, for a while, the packets of
+// connections that only the former holder knows.
+type Hop struct {
+	// Addresses are where this gateway takes such packets, at most one of each family.
+	Addresses []netip.Addr `json:"addresses,omitempty"`
+	// Leaving is set while VIPs leave this gateway or have just left it and their connections may live on. Moving is set then
+	// too, as long as it is drained, and for a while after.
+	Leaving bool `json:"leaving,omitempty"`
+	Moving  bool `json:"moving,omitempty"`
+	// For names the gateways whose VIPs this one is ready to take over without a reset, sorted.
+	For []string `json:"for,omitempty"`
 }

@@ -27,6 +27,8 @@ const (
 	// drain hands this gateway's VIPs to the others until undrain (controller, operator)
 	VerbDrain   Verb = "drain"
 	VerbUndrain Verb = "undrain"
+	// adopt has the gateway forget which cluster it belongs to, so that another one may have it (operator)
+	VerbAdopt Verb = "adopt"
 )
 
 // Role is what the sender may do. It comes from the forced command in authorized_keys, never from a request.
@@ -68,6 +70,15 @@ type Reply struct {
 	Probed *Probed         `json:"probed,omitempty"`
 	// Drained answers drain and undrain.
 	Drained *Drained `json:"drained,omitempty"`
+	Adopted *Adopted `json:"adopted,omitempty"`
+}
+
+// Adopted is what became of adopt.
+type Adopted struct {
+	// Changed is false when any cluster may have the gateway already.
+	Changed bool `json:"changed"`
+	// ClusterUID is the cluster whose State is served until another one's comes; empty: none.
+	ClusterUID string `json:"clusterUID,omitempty"`
 }
 
 // Code says why a request was refused, for the asker's decisions; Message is for people.
@@ -120,6 +131,8 @@ type Hello struct {
 	Links []Link `json:"links,omitempty"`
 	// Heir says whether this gateway could take VIPs over from another one now; nil: its agent is too old to tell.
 	Heir *Heir `json:"heir,omitempty"`
+	// Hop says how this gateway takes part in hand-overs; nil: its agent is too old to.
+	Hop *Hop `json:"hop,omitempty"`
 }
 
 // Link is one network interface of a gateway, as far as it matters for which addresses can float there.
@@ -221,9 +234,11 @@ type Status struct {
 	Digest  string        `json:"digest,omitempty"`
 	Applied time.Time     `json:"applied,omitzero"` // when the State was made true
 	// InSync is false when what runs is known to differ from the State, in the way that Drift says, and when there is none.
-	InSync bool         `json:"inSync"`
-	Drift  []string     `json:"drift,omitempty"`
-	Held   []netip.Addr `json:"held,omitempty"`
+	InSync bool     `json:"inSync"`
+	Drift  []string `json:"drift,omitempty"`
+	// Differences are the last ones that the agent found since it started, oldest first, repaired ones too.
+	Differences []Difference `json:"differences,omitempty"`
+	Held        []netip.Addr `json:"held,omitempty"`
 	// Current is false from a boot until the State was confirmed to be the newest, by the controller or by the peers. Such a
 	// gateway takes no VIP from one that is.
 	Current bool `json:"current"`
@@ -243,6 +258,17 @@ type Status struct {
 	Warnings       []Warning    `json:"warnings,omitempty"`
 	Connections    uint64       `json:"connections"` // established through HAProxy now
 	OldWorkers     int          `json:"oldWorkers"`  // of HAProxy, finishing their connections
+}
+
+// Difference is what ran, or lay on the disk, otherwise than the State says although nobody had sent another State.
+type Difference struct {
+	Found time.Time `json:"found"`
+	// Changes undo it, one short line each, at most 100.
+	Changes []string `json:"changes"`
+	// Left is set when agent.yaml says that differences are reported only.
+	Left bool `json:"left,omitempty"`
+	// Problem says why it could not be undone. The agent goes on trying.
+	Problem string `json:"problem,omitempty"`
 }
 
 // NodeStatus is one node of the shared pool.

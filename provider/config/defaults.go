@@ -25,7 +25,7 @@ func (c *Config) setDefaults() {
 	}
 	orDefault(&c.SSH.User, "gatewayctl")
 	orDefault(&c.VRRP.FirstRouterID, 200)
-	orDefault(&c.VRRP.AdvertInterval, Duration(200*time.Millisecond))
+	orDefault(&c.VRRP.AdvertInterval, Duration(100*time.Millisecond))
 	orDefault(&c.IPMode, "VIP")
 	orDefault(&c.LoadBalancerClass, LoadBalancerClass)
 	orTrue(&c.ServeUnclassed)

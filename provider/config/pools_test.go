@@ -300,7 +300,7 @@ func TestChangedOutsidePools(t *testing.T) {
 	}{
 		"nothing":             {nil, nil},
 		"pools alone":         {[]string{"priority: 5", "priority: 6", "192.0.2.130", "192.0.2.131", "default/web", "default/mail", "readForeignAnnotations: true\n", ""}, nil},
-		"a default, written":  {[]string{"kind: CloudConfig\n", "kind: CloudConfig\nipMode: VIP\nvrrp: {advertInterval: 0.2s}\n"}, nil},
+		"a default, written":  {[]string{"kind: CloudConfig\n", "kind: CloudConfig\nipMode: VIP\nvrrp: {advertInterval: 0.1s}\n"}, nil},
 		"a gateway":           {[]string{"192.0.2.3", "192.0.2.4"}, []string{"gateways"}},
 		"a switch":            {[]string{"kind: CloudConfig\n", "kind: CloudConfig\nserveUnclassed: false\n"}, []string{"serveUnclassed"}},
 		"several, and a pool": {[]string{"ssh: {", "ssh: {user: other, ", "kind: CloudConfig\n", "kind: CloudConfig\ncontrolPlane: {address: 192.0.2.9, endpoints: [192.0.2.10]}\nresyncInterval: 30s\n", "eth1", "eth2"}, []string{"ssh", "resyncInterval", "controlPlane"}},

@@ -185,6 +185,10 @@ func (c *Config) validateControlPlane(f *strict.Faults) {
 			once(f, seen, path, "controlPlane.endpoints[%d]", e, i)
 		}
 	}
+	if _, differ := commonPort(p.Endpoints); p.EndpointsFromNodes && differ {
+		f.Add("controlPlane.endpointsFromNodes", "the endpoints have different ports, so that a Node's is not known; "+
+			"give all of them one port, or leave this out")
+	}
 	p.validateExtraPorts(f)
 	p.validateCheck(f)
 }

@@ -50,7 +50,7 @@ func TestBeforeTheCluster(t *testing.T) {
 	asking := s.keepAsking(t, target(api, 6443))
 
 	// Now there is a CA to verify with; and another port, which leads to the API server too.
-	config = strings.Replace(config, "interval: 250ms}", "interval: 250ms, caFile: /etc/kubernetes/pki/ca.crt}, extraPorts: [{port: 9345, endpointPort: 6443}]", 1)
+	config = strings.Replace(config, "interval: 250ms}", "interval: 250ms, caFile: /etc/kubernetes/pki/ca.crt}, endpointsFromNodes: true, extraPorts: [{port: 9345, endpointPort: 6443}]", 1)
 	must(t, l.Controller.WriteFile(lab.CloudConfigFile, []byte(config), 0o644))
 	said, err = l.Controller.Run(t.Context(), push...)
 	must(t, err)
@@ -71,6 +71,7 @@ func TestBeforeTheCluster(t *testing.T) {
 	s.create(t, service("web"))
 	s.reaches(t, target(s.addresses(t, "web")[0], 80))
 	s.awaitInSync(t)
+	s.followsNodes(t)
 	asked, failed := asking()
 	t.Logf("while HAProxy was reloaded and the controller claimed the gateways: %d requests to the address, failed %v; on each gateway %+v",
 		asked, failed, s.count(t).since(before, len(l.Gateways)))
@@ -90,6 +91,44 @@ func TestBeforeTheCluster(t *testing.T) {
 	}
 	if _, err := l.Controller.Run(t.Context(), push...); err == nil || !strings.Contains(err.Error(), "belongs to the cluster") {
 		t.Errorf("pushed to gateways of a cluster: %v", err)
+	}
+}
+
+// followsNodes: a Node with the control plane's label becomes an API server of the address, and no more without it. None answers there,
+// and nobody notices that.
+func (s *site) followsNodes(t *testing.T) {
+	t.Helper()
+	const label = "node-role.kubernetes.io/control-plane"
+	first, second := s.Lab.Workers[0], s.Lab.Workers[1]
+	for _, step := range []struct {
+		worker *lab.Host
+		change string
+		want   []*lab.Host
+	}{{first, label + "=", []*lab.Host{first}}, {second, label + "=", []*lab.Host{first, second}}, {first, label + "-", []*lab.Host{second}}} {
+		_, err := s.Kubectl(t.Context(), "label", "node", step.worker.Name, step.change)
+		must(t, err)
+		for _, g := range s.Lab.Gateways {
+			admin := haproxy.NewRuntime(fmt.Sprintf("/proc/%d/root/run/haproxy/admin.sock", g.PID()))
+			s.await(t, "the control plane of "+g.Name+" to follow the Nodes", func(ctx context.Context) error {
+				running, err := admin.Read(ctx)
+				if err != nil {
+					return err
+				}
+				servers := running.Backends["control-plane"].Servers
+				if own := servers[s.Lab.Controller.Addr4.String()+"-6443"]; own.State != "UP" {
+					return fmt.Errorf("the configured one is %+v", own)
+				}
+				for _, w := range step.want {
+					if servers[w.Addr4.String()+"-6443"].State != "DOWN" {
+						return fmt.Errorf("they are %+v", servers)
+					}
+				}
+				if len(servers) != 1+len(step.want) {
+					return fmt.Errorf("they are %+v", servers)
+				}
+				return nil
+			})
+		}
 	}
 }
 

@@ -56,6 +56,8 @@ func TestSite(t *testing.T) {
 		{"port-22", testPort22},
 		{"limits", testLimits},
 		{"two-controllers", testTwoControllers},
+		{"epoch-object-deleted", testEpochObjectDeleted},
+		{"etcd-restored", testEtcdRestored},
 		{"external-node", testExternalNode},
 		{"secrets-untold", testSecretsUntold}, // last: of all that went before
 	} {

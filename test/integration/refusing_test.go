@@ -155,7 +155,7 @@ func testFence(t *testing.T, p *pair) {
 	must(t, p.reaches(webTargets()...))
 }
 
-// testClusterRebuilt: a new cluster's State is refused with what to do; after that has been done on each gateway it is
+// testClusterRebuilt: a new cluster's State is refused with what to do; after `gatewayctl adopt` on each gateway it is
 // welcome, and no connection of the old cluster's Services was cut on the way.
 func testClusterRebuilt(t *testing.T, p *pair) {
 	p.begin(t)
@@ -165,18 +165,16 @@ func testClusterRebuilt(t *testing.T, p *pair) {
 		state := p.state(p.Workers, web())
 		state.Fence.ClusterUID = uid
 		_, err := p.tryPush(t, state)
-		for _, words := range []string{"belongs to the cluster", "stop gatewayctl-agent, remove /var/lib/gatewayctl/state.json", "only then"} {
+		for _, words := range []string{"belongs to the cluster", "`gatewayctl adopt --cloud-config FILE`"} {
 			if err == nil || !strings.Contains(err.Error(), words) {
 				t.Fatalf("a State of cluster %s: %v, want %q", uid, err, words)
 			}
 		}
 		for _, g := range p.Gateways {
-			end(t, g, "-TERM", "gatewayctl")
-			mustRun(t, g, "rm", stateFile)
-		}
-		for _, g := range p.Gateways {
-			_, err := g.StartAgent(t.Context())
-			must(t, err)
+			said := mustRun(t, g, "gatewayctl", "adopt", "--local")
+			if !strings.Contains(said, "is handed over") {
+				t.Errorf("adopt says %q", said)
+			}
 		}
 		p.push(t, state)
 		eventually(t, "web is served for cluster "+uid, func() error { return p.reaches(webTargets()...) })

@@ -247,6 +247,22 @@ func testControlPlane(t *testing.T, p *pair) {
 	if report.Failed != 0 {
 		t.Errorf("one API server is dead: %v", report)
 	}
+	// A check that is wrong for all of them must not take the API away.
+	state.ControlPlane.Check.Port = apiPort + 1000
+	p.push(t, state)
+	eventually(t, "status tells that no API server passes its check", func() error {
+		for name, s := range p.status(t) {
+			if _, found := warning(s, "AllAPIServersDown"); !found {
+				return fmt.Errorf("%s warns %v", name, s.Warnings)
+			}
+		}
+		return nil
+	})
+	report, err = p.Client.Flow(t.Context(), ask)
+	must(t, err)
+	if report.Failed != 0 || len(report.By) != 3 {
+		t.Errorf("all API servers fail their check: %v", report)
+	}
 	if err := p.refused(t, port(web4, 80)); err == nil {
 		t.Error("a VIP that is in no State refuses: somebody still holds it")
 	}

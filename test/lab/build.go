@@ -91,7 +91,7 @@ var ErrNotRoot = errors.New("the lab needs root: it makes namespaces, mounts and
 var packages = map[string]string{
 	"ip": "iproute2", "nft": "nftables", "sshd": "openssh-server", "ssh-keygen": "openssh-client", "ssh-keyscan": "openssh-client",
 	"pkill": "procps", "sysctl": "procps", "useradd": "passwd", "setpriv": "util-linux", "unshare": "util-linux",
-	"ping": "iputils-ping", "systemd-analyze": "systemd",
+	"ping": "iputils-ping", "mkfs.ext4": "e2fsprogs", "systemd-analyze": "systemd",
 }
 
 // Missing says what this machine lacks for a lab; nil: nothing. The error tells what to do.

@@ -33,7 +33,7 @@ func (h *Host) StartFlow(ctx context.Context, f traffic.Flow) (*Running[traffic.
 
 // StartHold returns when all connections are open.
 func (h *Host) StartHold(ctx context.Context, hold traffic.Hold) (*Running[traffic.HoldReport], error) {
-	argv := []string{h.lab.bin("client"), "hold", "-count", strconv.Itoa(hold.Count), "-timeout", hold.Timeout.String()}
+	argv := []string{h.lab.bin("client"), "hold", "-count", strconv.Itoa(hold.Count), "-timeout", hold.Timeout.String(), "-every", hold.Every.String()}
 	return startTraffic[traffic.HoldReport](ctx, h, targets(argv, hold.Targets))
 }
 

@@ -42,11 +42,11 @@ func (h *Host) installGateway(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := h.makeHostKey(ctx); err != nil {
+		return err
+	}
 	for _, argv := range [][]string{
 		{"useradd", "--system", "--user-group", "--shell", "/bin/sh", "--home-dir", "/", "--password", "*", "gatewayctl"},
-		// The machine's own host keys show through from below; this host has one of its own.
-		{"find", "/etc/ssh", "-name", "ssh_host_*", "-delete"},
-		{"ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "/etc/ssh/ssh_host_ed25519_key"},
 		{"ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", h.Name, "-f", PeerKeyFile},
 		{"ln", "-s", h.lab.bin("gatewayctl"), "/usr/local/sbin/gatewayctl"},
 	} {
@@ -113,7 +113,12 @@ func (h *Host) agentConfig() string {
 	return `gateway: ` + h.Name + `
 peers:
   gateways:
-` + peers.String() + `haproxy:
+` + peers.String() + AgentSettings()
+}
+
+// AgentSettings are those of agent.yaml that a machine without systemd needs.
+func AgentSettings() string {
+	return `haproxy:
   program: /usr/sbin/haproxy
   start: [` + strings.Join(startHAProxy, ", ") + `]
   reload: [/usr/bin/pkill, -USR2, -F, /run/haproxy.pid]
@@ -121,7 +126,7 @@ peers:
   pidFile: /run/haproxy.pid
 keepalived:
   program: /usr/sbin/keepalived
-  start: [/usr/sbin/keepalived, --vrrp, --log-detail]
+  start: [/usr/sbin/keepalived, --vrrp]
   reload: [/usr/bin/pkill, -HUP, -F, /run/keepalived.pid]
   stop: [/usr/bin/pkill, -TERM, -F, /run/keepalived.pid]
   pidFile: /run/keepalived.pid
@@ -143,16 +148,13 @@ func (h *Host) startGateway(ctx context.Context) error {
 	if err := h.applySysctls(); err != nil {
 		return err
 	}
-	for _, argv := range [][]string{
-		{"mkdir", "-p", "/run/sshd", "/run/haproxy", "/run/gatewayctl"}, // systemd-tmpfiles and RuntimeDirectory=
-		{"chown", "haproxy:haproxy", "/run/haproxy"},
-		startHAProxy,
-	} {
-		if _, err := h.Run(ctx, argv...); err != nil {
-			return err
-		}
+	if _, err := h.Run(ctx, "mkdir", "-p", "/run/gatewayctl"); err != nil { // RuntimeDirectory=
+		return err
 	}
-	if _, err := h.Start("sshd", "/usr/sbin/sshd", "-D", "-e"); err != nil {
+	if _, err := h.startBareGateway(ctx); err != nil {
+		return err
+	}
+	if _, err := h.Run(ctx, startHAProxy...); err != nil {
 		return err
 	}
 	if _, err := h.StartAgent(ctx); err != nil {

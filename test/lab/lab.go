@@ -26,6 +26,9 @@ type Options struct {
 	NodePorts []uint16
 	// Bare leaves the hosts as they boot: nothing is installed or started on them.
 	Bare bool
+	// BareGateways leaves gateways with an sshd and Debian's packages, and the controller's host with an operator's key: for
+	// `gatewayctl bootstrap`.
+	BareGateways bool
 }
 
 // Lab is a running network. Close ends it; so does the end of the process that started it.
@@ -108,6 +111,9 @@ func Start(ctx context.Context, options Options) (_ *Lab, err error) {
 	}
 	if options.Bare {
 		return l, nil
+	}
+	if options.BareGateways {
+		return l, l.furnishBare(ctx)
 	}
 	return l, l.furnish(ctx)
 }

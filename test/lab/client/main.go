@@ -36,6 +36,7 @@ func run(ctx context.Context, args []string) error {
 	})
 	rate := flags.Int("rate", 100, "connections a second")
 	count := flags.Int("count", 0, "number of connections")
+	every := flags.Duration("every", 0, "how often a held connection says something; 0: at the end only")
 	timeout := flags.Duration("timeout", 5*time.Second, "bound of one connection")
 	if err := flags.Parse(args[1:]); err != nil {
 		return err
@@ -49,7 +50,7 @@ func run(ctx context.Context, args []string) error {
 		ready()
 		return report(traffic.Flow{Targets: targets, Rate: *rate, Count: *count, Timeout: *timeout}.Run(ctx))
 	case "hold":
-		held, err := traffic.Hold{Targets: targets, Count: *count, Timeout: *timeout}.Run(ctx, ready)
+		held, err := traffic.Hold{Targets: targets, Count: *count, Timeout: *timeout, Every: *every}.Run(ctx, ready)
 		if err != nil {
 			return err
 		}

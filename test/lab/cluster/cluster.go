@@ -39,6 +39,8 @@ type Cluster struct {
 	module     string   // directory of our Go module
 	binDir     string   // of the control plane's programs
 	controller []string // our controller's program and the arguments of its manifest, once installed
+	apiServer  *lab.Process
+	etcd       *lab.Process
 	ca         *authority
 	cancel     context.CancelFunc
 	kubelet    chan error

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/netip"
 	"path"
+
+	"cloud-provider-haproxy/test/lab"
 )
 
 // Where the control plane keeps its files on the controller host.
@@ -51,20 +53,43 @@ func (c *Cluster) writePKI() error {
 // again until it is served.
 func (c *Cluster) startControlPlane(ctx context.Context) error {
 	host := c.Lab.Controller
-	server := c.Server()
 	if err := c.writeKubeconfig(host, adminKubeconfig, "kubernetes-admin", "system:masters"); err != nil {
 		return err
 	}
 	if err := c.writeKubeconfig(host, "/etc/kubernetes/controller-manager.conf", "system:kube-controller-manager"); err != nil {
 		return err
 	}
+	if err := c.startEtcd(); err != nil {
+		return err
+	}
 	daemons := [][]string{{
-		"etcd", "--data-dir=" + etcdDir, "--unsafe-no-fsync", "--log-level=warn",
-		"--listen-client-urls=http://127.0.0.1:2379", "--advertise-client-urls=http://127.0.0.1:2379",
-		"--listen-peer-urls=http://127.0.0.1:2380",
-	}, {
+		"kube-controller-manager", "--kubeconfig=/etc/kubernetes/controller-manager.conf", "--use-service-account-credentials",
+		"--service-account-private-key-file=" + pkiDir + "/sa.key", "--root-ca-file=" + pkiDir + "/ca.crt",
+		"--leader-elect=false", "--kube-api-qps=300", "--kube-api-burst=500", "--concurrent-service-endpoint-syncs=20",
+	}}
+	for _, argv := range daemons {
+		if _, err := c.startDaemon(argv); err != nil {
+			return err
+		}
+	}
+	return c.StartAPIServer(ctx)
+}
+
+func (c *Cluster) startDaemon(argv []string) (*lab.Process, error) {
+	name := argv[0]
+	argv[0] = path.Join(c.binDir, name)
+	process, err := c.Lab.Controller.Start(name, argv...)
+	if err != nil {
+		return nil, fmt.Errorf("start %s: %w", name, err)
+	}
+	return process, nil
+}
+
+// StartAPIServer starts the API server and returns when it is ready.
+func (c *Cluster) StartAPIServer(ctx context.Context) (err error) {
+	c.apiServer, err = c.startDaemon([]string{
 		"kube-apiserver", "--etcd-servers=http://127.0.0.1:2379",
-		"--advertise-address=" + host.Addr4.String(), fmt.Sprintf("--secure-port=%d", apiPort),
+		"--advertise-address=" + c.Lab.Controller.Addr4.String(), fmt.Sprintf("--secure-port=%d", apiPort),
 		"--service-cluster-ip-range=10.96.0.0/16,fd00:10:96::/112",
 		"--tls-cert-file=" + pkiDir + "/apiserver.crt", "--tls-private-key-file=" + pkiDir + "/apiserver.key",
 		"--client-ca-file=" + pkiDir + "/ca.crt", "--authorization-mode=RBAC",
@@ -74,18 +99,18 @@ func (c *Cluster) startControlPlane(ctx context.Context) error {
 		"--requestheader-extra-headers-prefix=X-Remote-Extra-",
 		"--service-account-issuer=https://kubernetes.default.svc", "--service-account-key-file=" + pkiDir + "/sa.pub",
 		"--service-account-signing-key-file=" + pkiDir + "/sa.key",
-	}, {
-		"kube-controller-manager", "--kubeconfig=/etc/kubernetes/controller-manager.conf", "--use-service-account-credentials",
-		"--service-account-private-key-file=" + pkiDir + "/sa.key", "--root-ca-file=" + pkiDir + "/ca.crt",
-		"--leader-elect=false", "--kube-api-qps=300", "--kube-api-burst=500", "--concurrent-service-endpoint-syncs=20",
-	}}
-	for _, argv := range daemons {
-		argv[0] = path.Join(c.binDir, argv[0])
-		if _, err := host.Start(path.Base(argv[0]), argv...); err != nil {
-			return fmt.Errorf("start %s: %w", path.Base(argv[0]), err)
-		}
+	})
+	if err != nil {
+		return err
 	}
-	return c.WaitFor(ctx, "the API server at "+server+" to be ready", func(ctx context.Context) error {
+	return c.awaitAPIServer(ctx)
+}
+
+func (c *Cluster) awaitAPIServer(ctx context.Context) error {
+	return c.WaitFor(ctx, "the API server at "+c.Server()+" to be ready", func(ctx context.Context) error {
 		return c.Client.Discovery().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error()
 	})
 }
+
+// KillAPIServer ends the API server at once. etcd keeps what it knew; everybody else asks in vain until it is started.
+func (c *Cluster) KillAPIServer() error { return c.apiServer.Kill() }

@@ -31,7 +31,10 @@ type Flow struct {
 type Report struct {
 	Opened int `json:"opened"`
 	Failed int `json:"failed"`
-	// By counts answers by who gave them; Errors failures by their kind: refused, reset, timeout, closed, or the text.
+	// Unconnected are those of Failed that were never connections. The others were lost under way.
+	Unconnected int `json:"unconnected,omitempty"`
+	// By counts answers by who gave them; Errors failures by their kind: refused, unreachable, reset, timeout, closed, or the
+	// text.
 	By     map[string]int `json:"by"`
 	Errors map[string]int `json:"errors,omitempty"`
 	// Failures are the first hundred.
@@ -124,6 +127,9 @@ func (t *tally) add(target string, begun time.Time, who string, err error) {
 	if err != nil {
 		t.report.Failed++
 		t.report.Errors[kind(err)]++
+		if dialing(err) {
+			t.report.Unconnected++
+		}
 		if len(t.report.Failures) < maxFailures {
 			t.report.Failures = append(t.report.Failures, Failure{Target: target, After: begun.Sub(t.start), Error: err.Error()})
 		}
@@ -155,9 +161,18 @@ func (t *tally) finish(end time.Time, open *sync.WaitGroup) Report {
 	return r
 }
 
+// dialing tells an error of a connection that did not come about.
+func dialing(err error) bool {
+	var failed *net.OpError
+	return errors.As(err, &failed) && failed.Op == "dial"
+}
+
 // kind groups errors that differ by address or port only.
 func kind(err error) string {
+	var failed net.Error
 	switch {
+	case dialing(err) && errors.As(err, &failed) && failed.Timeout():
+		return "unreachable"
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "refused"
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):

@@ -3,6 +3,7 @@ package traffic
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -17,8 +18,10 @@ type Hold struct {
 	Targets []string
 	// Count is how many connections are held.
 	Count int
-	// Timeout bounds the opening of a connection, and its last sign of life.
+	// Timeout bounds the opening of a connection, and each sign of life.
 	Timeout time.Duration
+	// Every is how often each connection says something and wants its echo; 0: never, until the end.
+	Every time.Duration
 }
 
 // HoldReport says what became of held connections.
@@ -73,10 +76,10 @@ func (h Hold) Run(ctx context.Context, opened func()) (HoldReport, error) {
 	var connections sync.WaitGroup
 	for _, c := range all {
 		connections.Go(func() {
-			if err := c.watch(ctx, h.Timeout); err != nil {
+			if err := c.watch(ctx, h); err != nil {
 				mu.Lock()
 				defer mu.Unlock()
-				report.Cut = append(report.Cut, Cut{Number: c.number, Target: c.target, Who: c.who, After: time.Since(start), Error: err.Error()})
+				report.Cut = append(report.Cut, Cut{Number: c.number, Target: c.target, Who: c.who, After: time.Since(start), Error: kind(err)})
 			}
 		})
 	}
@@ -105,14 +108,40 @@ func (h Hold) open(n int) (*held, error) {
 	return c, conn.SetDeadline(time.Time{})
 }
 
-// watch returns when the connection is lost, or, with the verdict of a last echo, when ctx ends. While it is held nothing
-// is sent on it: that is what a held connection of a real client looks like.
-func (c *held) watch(ctx context.Context, timeout time.Duration) error {
-	stop := context.AfterFunc(ctx, func() {
-		_ = c.conn.SetDeadline(time.Now().Add(timeout))
-		_, _ = fmt.Fprintf(c.conn, "still here %d\n", c.number) // the read tells
-	})
+// watch returns when the connection is lost, or, with the verdict of a last echo, when ctx ends.
+func (c *held) watch(ctx context.Context, h Hold) error {
+	if h.Every > 0 {
+		tick := time.NewTicker(h.Every)
+		defer tick.Stop()
+		for talking := true; talking; {
+			select {
+			case <-ctx.Done():
+				talking = false
+			case <-tick.C:
+				if err := errors.Join(c.say(h.Timeout), c.hear()); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	// While nothing is sent on it, the read tells of its end: that is what a held connection of a real client looks like.
+	if err := c.conn.SetDeadline(time.Time{}); err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = c.say(h.Timeout) }) // the read tells
 	defer stop()
+	return c.hear()
+}
+
+func (c *held) say(timeout time.Duration) error {
+	if err := c.conn.SetDeadline(time.Now().Add(timeout)); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(c.conn, "still here %d\n", c.number)
+	return err
+}
+
+func (c *held) hear() error {
 	line, err := c.reader.ReadString('\n')
 	if err != nil {
 		return err

@@ -1,0 +1,272 @@
+package bootstrap
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/crypto/ssh"
+
+	"cloud-provider-haproxy/cmd/gatewayctl/prepare"
+	"cloud-provider-haproxy/cmd/gatewayctl/site"
+)
+
+// A pair, with a password that is typed once, and fingerprints that are confirmed once.
+func TestPair(t *testing.T) {
+	a, b := newMachine(t, "gw1"), newMachine(t, "gw2")
+	o := &operator{yes: true, secrets: []string{"wrong", "right"}}
+	wanted := order(t, o, a, b)
+	results, err := Run(t.Context(), wanted)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(o.asked) != 4 || !strings.Contains(o.asked[0], ssh.FingerprintSHA256(a.hostKey.PublicKey())) || !strings.HasPrefix(o.asked[1], "Password of op on gw1") {
+		t.Errorf("asked %q", o.asked)
+	}
+	for i, m := range []*machine{a, b} {
+		if m.did() != "look check key install" {
+			t.Errorf("%s was asked for %s", m.gateway.Name, m.did())
+		}
+		if string(m.uploaded) != "program" || !strings.HasPrefix(m.commands[len(m.commands)-1], "rm -f") {
+			t.Errorf("uploaded %q, ran %q", m.uploaded, m.commands)
+		}
+		if got := results[i].Report.Steps; len(got) != 2 || got[0].What != "key" || got[1].What != "install" {
+			t.Errorf("steps %+v", got)
+		}
+		// Each knows the other.
+		other := []*machine{b, a}[i]
+		peer := other.answer(prepare.Plan{}).Facts.PeerKey
+		for _, f := range m.plans[len(m.plans)-1].Files {
+			if f.Path == site.AuthorizedKeysFile && !strings.Contains(string(f.Content), peer) || f.Path == site.KnownHostsFile &&
+				!strings.Contains(string(f.Content), strings.TrimSpace(string(ssh.MarshalAuthorizedKey(other.hostKey.PublicKey())))) {
+				t.Errorf("%s of %s does not know the other:\n%s", f.Path, m.gateway.Name, f.Content)
+			}
+		}
+	}
+	o.asked = nil
+	o.secrets = []string{"right"}
+	wanted.Login = &Login{User: "op", Terminal: o, KnownHosts: []string{wanted.HostKeysFile}, Dial: wanted.Login.Dial}
+	if _, err := Run(t.Context(), wanted); err != nil || len(o.asked) != 1 {
+		t.Errorf("the second time: asked %q, %v", o.asked, err)
+	}
+}
+
+// A program that is there already is not sent again, and a shell that greets is no answer.
+func TestProgramIsThere(t *testing.T) {
+	m := newMachine(t, "gw1")
+	m.digest, m.banner = "digest", "Welcome to gw1! {\nLinux is fun"
+	if _, err := Run(t.Context(), order(t, &operator{yes: true, secrets: []string{"right"}}, m)); err != nil {
+		t.Fatal(err)
+	}
+	if m.uploaded != nil || !slices.Contains(m.commands, "/usr/local/sbin/gatewayctl bootstrap-local") {
+		t.Errorf("ran %q", m.commands)
+	}
+}
+
+// What is in the way of one gateway, or a gateway that cannot be reached, leaves all alone.
+func TestNothingIsChanged(t *testing.T) {
+	for name, test := range map[string]struct {
+		spoil func(*machine)
+		want  error
+		did   string
+	}{
+		"in the way": {func(m *machine) {
+			good := m.answer
+			m.answer = func(p prepare.Plan) prepare.Report {
+				r := good(p)
+				if p.Action == prepare.Check {
+					r.Findings = []prepare.Finding{{Warning: true}, {Check: "foreign", Problem: "it serves something else"}}
+				}
+				return r
+			}
+		}, ErrInTheWay, "look check"},
+		"processor": {func(m *machine) { m.arch = "aarch64" }, ErrUnreached, ""},
+		"password":  {func(m *machine) { m.password = "other" }, ErrUnreached, ""},
+		"broken": {func(m *machine) {
+			m.answer = func(prepare.Plan) prepare.Report { return prepare.Report{Error: "disk full"} }
+		}, ErrUnreached, "look"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a, b := newMachine(t, "gw1"), newMachine(t, "gw2")
+			test.spoil(b)
+			results, err := Run(t.Context(), order(t, &operator{yes: true, secrets: slices.Repeat([]string{"right"}, 9)}, a, b))
+			if !errors.Is(err, test.want) || a.did() != test.did || len(results) != 2 {
+				t.Errorf("%v; gw1 was asked for %q, want %q", err, a.did(), test.did)
+			}
+			if len(a.commands) > 0 && len(a.uploaded) > 0 && !strings.HasPrefix(a.commands[len(a.commands)-1], "rm -f") {
+				t.Errorf("left behind on gw1: %q", a.commands)
+			}
+		})
+	}
+}
+
+// A gateway that fails while it is changed stops the rest.
+func TestStopsAtTheFirst(t *testing.T) {
+	a, b := newMachine(t, "gw1"), newMachine(t, "gw2")
+	good := a.answer
+	a.answer = func(p prepare.Plan) prepare.Report {
+		r := good(p)
+		if p.Action == prepare.Install {
+			r.Error = "the agent did not start"
+		}
+		return r
+	}
+	results, err := Run(t.Context(), order(t, &operator{yes: true, secrets: []string{"right"}}, a, b))
+	if !errors.Is(err, ErrStopped) || !strings.Contains(err.Error(), "gw1: the agent did not start") || b.did() != "look check key" || results[1].Report != nil {
+		t.Errorf("%v; gw2 was asked for %q", err, b.did())
+	}
+}
+
+// A dry run asks for nothing else, and writes no host key down.
+func TestDryRun(t *testing.T) {
+	a := newMachine(t, "gw1")
+	o := order(t, &operator{yes: true, secrets: []string{"right"}}, a)
+	o.Options.DryRun = true
+	if _, err := Run(t.Context(), o); err != nil || a.did() != "look check install" || !a.plans[2].DryRun {
+		t.Errorf("%v, asked for %q", err, a.did())
+	}
+	good := a.answer
+	a.answer = func(p prepare.Plan) prepare.Report {
+		r := good(p)
+		r.Findings = []prepare.Finding{{Check: "foreign"}}
+		return r
+	}
+	if results, err := Run(t.Context(), o); !errors.Is(err, ErrInTheWay) || a.did() != "look check install look check install" || len(results[0].Report.Steps) == 0 {
+		t.Errorf("with something in the way: %v, asked for %q", err, a.did())
+	}
+	if _, err := os.Stat(o.HostKeysFile); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("host keys were written down: %v", err)
+	}
+}
+
+// Root is reached by sudo, with a password where it wants one.
+func TestSudo(t *testing.T) {
+	for _, password := range []string{"", "right"} {
+		m := newMachine(t, "gw1")
+		m.uid, m.sudo = "1000", password
+		o := &operator{yes: true, secrets: []string{"right"}}
+		if _, err := Run(t.Context(), order(t, o, m)); err != nil {
+			t.Fatalf("sudo with password %q: %v", password, err)
+		}
+		if !slices.ContainsFunc(m.commands, func(c string) bool { return strings.HasPrefix(c, "sudo") && strings.HasSuffix(c, "bootstrap-local") }) {
+			t.Errorf("ran %q", m.commands)
+		}
+	}
+	m := newMachine(t, "gw1")
+	m.uid, m.sudo, m.key = "1000", "right", nil
+	file, public := identity(t, "")
+	m.key = public
+	o := order(t, &operator{yes: true}, m)
+	o.Login.Identities = []string{file}
+	if _, err := Run(t.Context(), o); err == nil || !strings.Contains(err.Error(), "sudo asks for a password") {
+		t.Errorf("nobody to type sudo's password: %v", err)
+	}
+}
+
+// identity writes a private key.
+func identity(t *testing.T, passphrase string) (string, ssh.PublicKey) {
+	t.Helper()
+	_, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	block, err := ssh.MarshalPrivateKey(private, "")
+	if passphrase != "" {
+		block, err = ssh.MarshalPrivateKeyWithPassphrase(private, "", []byte(passphrase))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "id")
+	if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	signer, err := ssh.NewSignerFromKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return file, signer.PublicKey()
+}
+
+// A key with a passphrase is asked for once for all gateways.
+func TestPassphrase(t *testing.T) {
+	file, public := identity(t, "open sesame")
+	a, b := newMachine(t, "gw1"), newMachine(t, "gw2")
+	for _, m := range []*machine{a, b} {
+		m.password, m.key = "", public
+	}
+	terminal := &operator{yes: true, secrets: []string{"open sesame"}}
+	o := order(t, terminal, a, b)
+	o.Login.Identities, o.Login.AcceptNew = []string{file, file + ".absent"}, true
+	if _, err := Run(t.Context(), o); err != nil || len(terminal.asked) != 1 || !strings.Contains(terminal.asked[0], file) {
+		t.Errorf("asked %q: %v", terminal.asked, err)
+	}
+}
+
+// A host key is confirmed or known; one that differs is refused whatever is accepted.
+func TestHostKeys(t *testing.T) {
+	m := newMachine(t, "gw1")
+	o := order(t, &operator{secrets: []string{"right"}}, m)
+	if _, err := Run(t.Context(), o); err == nil || !strings.Contains(err.Error(), "was not confirmed") || len(m.commands) > 0 {
+		t.Errorf("not confirmed: %v", err)
+	}
+	o.Login.AcceptNew = true
+	if _, err := Run(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Run(t.Context(), o); err != nil {
+		t.Errorf("the second time: %v", err)
+	}
+	recorded, err := os.ReadFile(o.HostKeysFile)
+	if err != nil || !strings.Contains(string(recorded), strings.TrimSpace(string(ssh.MarshalAuthorizedKey(m.hostKey.PublicKey())))) {
+		t.Errorf("recorded %q: %v", recorded, err)
+	}
+	other := site.Key{PublicKey: newSigner(t).PublicKey()}
+	if err := os.WriteFile(o.HostKeysFile, fmt.Appendf(nil, "192.0.2.1 %s\n", other), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	before := len(m.commands)
+	if _, err := Run(t.Context(), o); err == nil || !strings.Contains(err.Error(), "another host key than the known one") || len(m.commands) != before {
+		t.Errorf("another key: %v", err)
+	}
+}
+
+// A gateway that is prepared alone keeps what it knew of the one that is left alone.
+func TestOneAlone(t *testing.T) {
+	a, b := newMachine(t, "gw1"), newMachine(t, "gw2")
+	o := order(t, &operator{yes: true, secrets: []string{"right"}}, a, b)
+	o.Gateways = o.Gateways[:1]
+	known := site.Key{PublicKey: newSigner(t).PublicKey(), Comment: "gw2"}.String()
+	good := a.answer
+	a.answer = func(p prepare.Plan) prepare.Report {
+		r := good(p)
+		r.Facts.Peers = []string{known}
+		return r
+	}
+	if _, err := Run(t.Context(), o); err != nil || len(b.commands) > 0 {
+		t.Fatalf("%v; gw2 ran %q", err, b.commands)
+	}
+	for _, f := range a.plans[len(a.plans)-1].Files {
+		if f.Path == site.AuthorizedKeysFile && !strings.Contains(string(f.Content), known) {
+			t.Errorf("gw2's key is lost:\n%s", f.Content)
+		}
+	}
+}
+
+func TestNewProgram(t *testing.T) {
+	if _, err := NewProgram([]byte("#!/bin/sh\n"), ""); err == nil {
+		t.Error("a script was taken for the program")
+	}
+	if dynamic, err := os.ReadFile("/bin/ls"); err == nil {
+		if _, err := NewProgram(dynamic, ""); err == nil || !strings.Contains(err.Error(), "CGO_ENABLED=0") {
+			t.Errorf("a program that needs libraries: %v", err)
+		}
+	}
+}

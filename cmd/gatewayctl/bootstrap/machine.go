@@ -1,0 +1,219 @@
+package bootstrap
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"debug/elf"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"cloud-provider-haproxy/cmd/gatewayctl/prepare"
+	"cloud-provider-haproxy/cmd/gatewayctl/site"
+	"cloud-provider-haproxy/loadbalancer/desired"
+)
+
+// Program is this program, for the machines.
+type Program struct {
+	content []byte
+	digest  string // SHA-256
+	machine elf.Machine
+}
+
+// NewProgram looks at a program's file.
+func NewProgram(content []byte, digest string) (*Program, error) {
+	file, err := elf.NewFile(bytes.NewReader(content))
+	if err != nil {
+		return nil, fmt.Errorf("reading the program for the gateways: %w", err)
+	}
+	for _, segment := range file.Progs {
+		if segment.Type == elf.PT_INTERP {
+			return nil, errors.New("the program for the gateways is linked dynamically, and may not run there: build it with CGO_ENABLED=0 (`make build`), or give --binary")
+		}
+	}
+	return &Program{content: content, digest: digest, machine: file.Machine}, nil
+}
+
+// machines are what uname -m calls those that Go builds for.
+var machines = map[string]elf.Machine{
+	"x86_64": elf.EM_X86_64, "aarch64": elf.EM_AARCH64, "ppc64le": elf.EM_PPC64, "s390x": elf.EM_S390, "riscv64": elf.EM_RISCV,
+	"armv7l": elf.EM_ARM, "i686": elf.EM_386,
+}
+
+// remote is a machine that we are logged in to, with the program on it.
+type remote struct {
+	gateway desired.Gateway
+	client  *ssh.Client
+	// shown is what the machine presented and proved: its host key, or a certificate of it. hostKey is the key itself.
+	shown, hostKey ssh.PublicKey
+	login          *Login
+	program        *Program
+	// path is the program there; uploaded says that it is a temporary copy.
+	path     string
+	uploaded bool
+	become   become
+}
+
+// become is how root is reached.
+type become int
+
+const (
+	asRoot become = iota
+	bySudo
+	bySudoWithPassword
+)
+
+// The only commands that are ever run over SSH; the last parts of some are a file name of ours.
+const (
+	commandSystem = "uname -sm && id -u"
+	commandDigest = "sha256sum " + site.Program
+	commandSudo   = "sudo -n true"
+)
+
+// open logs in and gets the program there.
+func open(ctx context.Context, login *Login, g desired.Gateway, program *Program) (_ *remote, err error) {
+	client, key, err := login.connect(ctx, g)
+	if err != nil {
+		return nil, err
+	}
+	r := &remote{gateway: g, client: client, shown: key, hostKey: key, login: login, program: program}
+	if certificate, ok := key.(*ssh.Certificate); ok {
+		r.hostKey = certificate.Key
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("gateway %s: %w", g.Name, err), r.close(ctx))
+		}
+	}()
+	if err := r.identify(ctx); err != nil {
+		return nil, err
+	}
+	return r, r.bring(ctx)
+}
+
+// identify finds out whether the program can run there, and as whom.
+func (r *remote) identify(ctx context.Context) error {
+	out, err := r.run(ctx, commandSystem, nil)
+	if err != nil {
+		return fmt.Errorf("asking what machine it is: %w", err)
+	}
+	fields := strings.Fields(string(out))
+	fields = fields[max(0, len(fields)-3):]
+	if len(fields) != 3 || fields[0] != "Linux" {
+		return fmt.Errorf("it is no Linux: `%s` says %q", commandSystem, out)
+	}
+	if machine, known := machines[fields[1]]; known && machine != r.program.machine {
+		return fmt.Errorf("its processor is %s, and this program is for %s; build it for that (GOARCH=...) and give --binary", fields[1], r.program.machine)
+	}
+	if fields[2] == "0" {
+		return nil
+	}
+	r.become = bySudo
+	if _, err := r.run(ctx, commandSudo, nil); err == nil {
+		return nil
+	}
+	r.become = bySudoWithPassword
+	if r.login.password == "" {
+		if r.login.password, err = r.login.Terminal.Secret(ctx, fmt.Sprintf("Password of %s for sudo on %s: ", r.login.User, r.gateway.Name)); err != nil {
+			return fmt.Errorf("user %s is not root there and sudo asks for a password: %w; log in as root (--login root), or allow sudo without a password", r.login.User, err)
+		}
+	}
+	return nil
+}
+
+// bring uploads the program unless it is installed already.
+func (r *remote) bring(ctx context.Context) error {
+	if out, err := r.run(ctx, commandDigest, nil); err == nil && bytes.HasPrefix(lastLine(out), []byte(r.program.digest+" ")) {
+		r.path = site.Program
+		return nil
+	}
+	suffix := make([]byte, 16) // nobody can guess the name and be there first
+	if _, err := rand.Read(suffix); err != nil {
+		return fmt.Errorf("making a name: %w", err)
+	}
+	r.path = "./.gatewayctl-" + hex.EncodeToString(suffix)
+	r.uploaded = true
+	if _, err := r.run(ctx, "umask 077 && cat > "+r.path+" && chmod 700 "+r.path, bytes.NewReader(r.program.content)); err != nil {
+		return fmt.Errorf("uploading this program: %w", err)
+	}
+	return nil
+}
+
+// carryOut has a plan carried out on the machine. An error says that there is no report.
+func (r *remote) carryOut(ctx context.Context, plan prepare.Plan) (*prepare.Report, error) {
+	plan.Gateway, plan.Program, plan.Sent = r.gateway.Name, r.program.digest, time.Now()
+	input, err := json.Marshal(plan)
+	if err != nil {
+		return nil, err
+	}
+	command := r.path + " bootstrap-local"
+	switch r.become {
+	case bySudo:
+		command = "sudo -n -- " + command
+	case bySudoWithPassword:
+		// -k: it asks in any case, so that the line is not taken for the plan's.
+		command = "sudo -k -S -p '' -- " + command
+		input = append([]byte(r.login.password+"\n"), input...)
+	}
+	out, err := r.run(ctx, command, bytes.NewReader(input))
+	if err != nil {
+		return nil, fmt.Errorf("gateway %s: %s: %w", r.gateway.Name, plan.Action, err)
+	}
+	report := &prepare.Report{}
+	if err := json.Unmarshal(lastLine(out), report); err != nil {
+		return nil, fmt.Errorf("gateway %s: %s: reading what was reported: %w", r.gateway.Name, plan.Action, err)
+	}
+	return report, nil
+}
+
+// lastLine is what a command printed itself: a .bashrc that prints something comes first.
+func lastLine(out []byte) []byte {
+	out = bytes.TrimSpace(out)
+	return out[bytes.LastIndexByte(out, '\n')+1:]
+}
+
+// close removes the uploaded program and ends the connection.
+func (r *remote) close(ctx context.Context) error {
+	var err error
+	if r.uploaded {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dialTimeout)
+		defer cancel()
+		if _, err = r.run(ctx, "rm -f "+r.path, nil); err != nil {
+			err = fmt.Errorf("gateway %s: removing the uploaded program %s: %w", r.gateway.Name, r.path, err)
+		}
+	}
+	return errors.Join(err, ignoreClosed(r.client.Close()))
+}
+
+// run runs a command of ours and gives its standard output.
+func (r *remote) run(ctx context.Context, command string, stdin io.Reader) ([]byte, error) {
+	session, err := r.client.NewSession()
+	if err != nil {
+		return nil, fmt.Errorf("opening a session: %w", err)
+	}
+	defer session.Close()
+	var stdout, stderr bytes.Buffer
+	session.Stdin, session.Stdout, session.Stderr = stdin, &stdout, &stderr
+	done := make(chan error, 1)
+	if err := session.Start(command); err != nil {
+		return nil, fmt.Errorf("running %s: %w", command, err)
+	}
+	go func() { done <- session.Wait() }()
+	select {
+	case err = <-done:
+	case <-ctx.Done():
+		// Without its connection the session ends at once.
+		return nil, errors.Join(context.Cause(ctx), ignoreClosed(r.client.Close()), <-done)
+	}
+	if err != nil {
+		return stdout.Bytes(), fmt.Errorf("%w: %s", err, strings.TrimSpace(stderr.String()))
+	}
+	return stdout.Bytes(), nil
+}

@@ -1,0 +1,333 @@
+package prepare
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/crypto/ssh"
+
+	"cloud-provider-haproxy/cmd/gatewayctl/site"
+)
+
+func installed(t *testing.T, r Report) {
+	t.Helper()
+	if r.Error != "" {
+		t.Fatalf("%s\n%+v", r.Error, r.Findings)
+	}
+}
+
+// A bare machine gets all of it, and a second run has nothing to do.
+func TestInstall(t *testing.T) {
+	m := newMachine(t)
+	dry := m.do(plan(t, Install, func(p *Plan) { p.DryRun = true }))
+	installed(t, dry)
+	if len(m.ran) > 0 || m.writes > 0 {
+		t.Fatalf("a dry run ran %q and wrote %d times", m.ran, m.writes)
+	}
+	installed(t, m.do(plan(t, MakeKey, nil)))
+	p := plan(t, Install, nil)
+	first := m.do(p)
+	installed(t, first)
+	var would, did []string
+	for _, s := range dry.Steps {
+		if s.Outcome == WouldDo {
+			would = append(would, s.What)
+		}
+	}
+	for _, s := range first.Steps {
+		if s.Outcome != Unchanged && !slices.Contains([]string{"systemd's units", "sshd"}, s.What) { // these follow from the files
+			did = append(did, s.What)
+		}
+	}
+	if diff := cmp.Diff(slices.DeleteFunc(would, func(w string) bool { return w == "kernel modules" || w == peerKeyStep }), did); diff != "" {
+		t.Errorf("the dry run promised other things than were done (-promised +done):\n%s", diff)
+	}
+	for _, f := range p.Files {
+		entry, err := m.Stat(f.Path, f.Group)
+		if err != nil || entry.Mode != f.Mode || m.read(f.Path) != string(f.Content) {
+			t.Errorf("%s: %v, %v, or another content", f.Path, entry.Mode, err)
+		}
+	}
+	want := []string{
+		"useradd --system --user-group --shell /bin/sh --home-dir / --password * -- gatewayctl",
+		"modprobe --all nft_tproxy nft_socket tcp_diag nf_conntrack",
+		"sysctl --quiet --load=/etc/sysctl.d/90-cloud-provider-haproxy.conf",
+		"systemctl daemon-reload", "systemctl try-reload-or-restart ssh.service",
+		"systemctl enable haproxy.service", "systemctl enable keepalived.service", "systemctl enable gatewayctl-agent.service",
+		"systemctl restart gatewayctl-agent.service",
+	}
+	if diff := cmp.Diff(want, m.ran); diff != "" {
+		t.Errorf("ran (-want +got):\n%s", diff)
+	}
+
+	before := m.tree()
+	m.ran = nil
+	second := m.do(p)
+	installed(t, second)
+	for _, s := range second.Steps {
+		if s.Outcome != Unchanged {
+			t.Errorf("the second run: %+v", s)
+		}
+	}
+	if diff := cmp.Diff(before, m.tree()); diff != "" {
+		t.Errorf("the second run changed files (-before +after):\n%s", diff)
+	}
+	if want := []string{"modprobe --all nft_tproxy nft_socket tcp_diag nf_conntrack"}; !slices.Equal(m.ran, want) {
+		t.Errorf("the second run ran %q", m.ran)
+	}
+}
+
+// What is in the way is told at once, and nothing is touched.
+func TestEverythingInTheWayIsTold(t *testing.T) {
+	m := newMachine(t)
+	m.remove("/usr/sbin/nft")
+	m.versions["haproxy"] = "HAProxy version 2.4.24"
+	m.versions["keepalived"] = "no idea"
+	m.put("/etc/haproxy/haproxy.cfg", "frontend site\n")
+	m.put("/etc/keepalived/keepalived.conf", "vrrp_instance site {}\n")
+	m.put(site.LimitsFile, "# my own\n")
+	m.put("/etc/passwd", "gatewayctl:x:5:5::/:/usr/sbin/nologin\n")
+	m.put("/etc/ssh/sshd_config", "Match User x\nInclude /etc/ssh/sshd_config.d/*.conf\n")
+	m.put("/sys/fs/selinux/enforce", "1")
+	m.ruleset = `{"nftables": [{"chain": {"family": "inet", "table": "site", "name": "input", "hook": "input", "policy": "drop", "type": "filter", "prio": 0}}]}`
+	before := m.tree()
+	for _, action := range []Action{Check, Install} {
+		r := m.do(plan(t, action, func(p *Plan) {
+			p.Interfaces = []string{"eth0", "eth7"}
+			p.Address = p.Address.Next()
+			p.Sent = noon.Add(-time.Hour)
+		}))
+		var told []string
+		for _, f := range r.Findings {
+			told = append(told, fmt.Sprintf("%s %t", f.Check, f.Warning))
+		}
+		want := []string{"packages false", "versions false", "versions false", "interface false", "interface false", "clock false", "firewall false",
+			"foreign false", "foreign false", "edited false", "user false", "sshd false", "selinux true"}
+		if diff := cmp.Diff(want, told); diff != "" {
+			t.Errorf("%s tells (-want +got):\n%s", action, diff)
+		}
+		if (r.Error != "") != (action == Install) {
+			t.Errorf("%s: error %q", action, r.Error)
+		}
+	}
+	if r := m.do(plan(t, Install, func(p *Plan) { p.DryRun = true })); r.Error != "" || len(r.Steps) < 10 || len(refusing(r.Findings)) == 0 {
+		t.Errorf("a dry run tells %+v", r)
+	}
+	if diff := cmp.Diff(before, m.tree()); diff != "" || len(m.ran) > 0 {
+		t.Errorf("something was changed, by %q (-before +after):\n%s", m.ran, diff)
+	}
+}
+
+// What may be ignored is then a warning; what may not stays.
+func TestIgnore(t *testing.T) {
+	m := newMachine(t)
+	m.versions["haproxy"] = "HAProxy version 2.4.24"
+	m.put("/etc/haproxy/haproxy.cfg", "frontend site\n")
+	r := m.do(plan(t, Check, func(p *Plan) { p.Ignore = []string{checkVersions, checkForeign} }))
+	if got := refusing(r.Findings); len(got) != 1 || got[0].Check != checkForeign {
+		t.Errorf("in the way is %+v, want the foreign configuration alone", got)
+	}
+}
+
+// A configuration of HAProxy that is the package's, the agent's or absent is nobody's.
+func TestForeign(t *testing.T) {
+	for content, want := range map[string]int{shippedHAProxy: 0, shippedHAProxy + "# mine\n": 1, "# Written by gatewayctl and replaced\n": 0} {
+		m := newMachine(t)
+		m.put("/etc/haproxy/haproxy.cfg", content)
+		if got := m.do(plan(t, Check, nil)).Findings; len(got) != want {
+			t.Errorf("%q: %+v", content, got)
+		}
+	}
+	m := newMachine(t)
+	m.fails["dpkg-query"] = errors.New("the database is locked")
+	if got := m.do(plan(t, Check, nil)).Findings; len(got) != 1 || got[0].Check != checkForeign {
+		t.Errorf("nobody knows whose it is: %+v", got)
+	}
+	if got := m.do(plan(t, Check, func(p *Plan) { p.Adopt = true })).Findings; len(got) != 0 {
+		t.Errorf("with --adopt: %+v", got)
+	}
+}
+
+// A new configuration replaces what we installed, not what somebody edited; --adopt does, and keeps the first copy.
+func TestEdited(t *testing.T) {
+	m := newMachine(t)
+	installed(t, m.do(plan(t, Install, nil)))
+	next := func(p *Plan) {
+		for i := range p.Files {
+			if p.Files[i].Path == site.LimitsFile {
+				p.Files[i].Content = append(slices.Clone(p.Files[i].Content), "# next\n"...)
+			}
+		}
+	}
+	installed(t, m.do(plan(t, Install, next)))
+	if !strings.HasSuffix(m.read(site.LimitsFile), "# next\n") {
+		t.Error("what we installed ourselves was not replaced")
+	}
+	m.put(site.LimitsFile, "# edited\n")
+	if r := m.do(plan(t, Install, next)); len(refusing(r.Findings)) != 1 || m.read(site.LimitsFile) != "# edited\n" {
+		t.Errorf("an edit was overwritten: %+v", r)
+	}
+	adopt := func(p *Plan) { next(p); p.Adopt = true }
+	installed(t, m.do(plan(t, Install, adopt)))
+	m.put(site.LimitsFile, "# edited again\n")
+	installed(t, m.do(plan(t, Install, adopt)))
+	if got := m.read(site.LimitsFile + kept); got != "# edited\n" {
+		t.Errorf("the copy is %q", got)
+	}
+	// What is alike although a person wrote it is ours from then on.
+	m = newMachine(t)
+	for _, f := range plan(t, Install, nil).Files {
+		m.put(f.Path, string(f.Content))
+	}
+	installed(t, m.do(plan(t, Install, nil)))
+	installed(t, m.do(plan(t, Install, next)))
+}
+
+// Cut at every operation, and run again: the machine is as after one run, nothing that changed goes unread, and the second run
+// finds no work of its own making.
+func TestCutAnywhere(t *testing.T) {
+	whole := newMachine(t)
+	installed(t, whole.do(plan(t, MakeKey, nil)))
+	installed(t, whole.do(plan(t, Install, nil)))
+	count := 0
+	for cut := 1; ; cut++ {
+		m := newMachine(t)
+		m.cut = cut
+		r := m.do(plan(t, MakeKey, nil))
+		if r.Error == "" {
+			r = m.do(plan(t, Install, nil))
+		}
+		if r.Error == "" && m.writes < cut {
+			count = cut - 1
+			break
+		}
+		m.cut = 0
+		installed(t, m.do(plan(t, MakeKey, nil)))
+		if r := m.do(plan(t, Install, nil)); r.Error != "" {
+			t.Fatalf("cut at operation %d, then: %s\n%+v", cut, r.Error, r.Findings)
+		}
+		for path := range whole.tree() {
+			if path != site.PeerKeyFile && m.read(path) != whole.read(path) {
+				t.Errorf("cut at operation %d: %s is\n%s\nwant\n%s", cut, path, m.read(path), whole.read(path))
+			}
+		}
+		if diff := cmp.Diff(slices.Sorted(maps.Keys(whole.tree())), slices.Sorted(maps.Keys(m.tree()))); diff != "" {
+			t.Errorf("cut at operation %d (-whole +cut):\n%s", cut, diff)
+		}
+		for _, command := range []string{"systemctl daemon-reload", "systemctl try-reload-or-restart ssh.service", "systemctl restart gatewayctl-agent.service"} {
+			if !slices.Contains(m.ran, command) {
+				t.Errorf("cut at operation %d: %s was never run", cut, command)
+			}
+		}
+	}
+	if count < 20 {
+		t.Errorf("only %d operations were cut", count)
+	}
+	t.Logf("cut at each of %d operations", count)
+}
+
+// An upgrade restarts the agent, also when the run was cut between the program and the restart.
+func TestUpgradeRestartsTheAgent(t *testing.T) {
+	m := newMachine(t)
+	installed(t, m.do(plan(t, Install, nil)))
+	m.put(site.Program, "an older one")
+	if err := os.Chmod(filepath.Join(m.Root, site.Program), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	m.ran = nil
+	m.fails["systemctl restart"] = errors.New("exit status 1")
+	if r := m.do(plan(t, Install, nil)); r.Error == "" {
+		t.Fatal("the agent did not start, and nothing was said")
+	}
+	delete(m.fails, "systemctl restart")
+	m.ran = nil
+	installed(t, m.do(plan(t, Install, nil)))
+	if !slices.Contains(m.ran, "systemctl restart gatewayctl-agent.service") {
+		t.Errorf("ran %q", m.ran)
+	}
+	damaged := plan(t, Install, func(p *Plan) { p.Program = digest([]byte("another")) })
+	if r := m.do(damaged); !strings.Contains(r.Error, "not the one that the operator sent") || m.read(site.Program) != programText {
+		t.Errorf("a program that is not what was sent: %q", r.Error)
+	}
+}
+
+// The key is made once, and stays.
+func TestMakeKey(t *testing.T) {
+	m := newMachine(t)
+	first := m.do(plan(t, MakeKey, nil))
+	installed(t, first)
+	second := m.do(plan(t, MakeKey, nil))
+	if first.Facts.PeerKey == "" || first.Facts.PeerKey != second.Facts.PeerKey || second.Steps[0].Outcome != Unchanged {
+		t.Errorf("first %q, second %q", first.Facts.PeerKey, second.Facts.PeerKey)
+	}
+	signer, err := ssh.ParsePrivateKey([]byte(m.read(site.PeerKeyFile)))
+	if err != nil || !strings.HasPrefix(second.Facts.PeerKey, strings.TrimSpace(string(ssh.MarshalAuthorizedKey(signer.PublicKey())))) {
+		t.Errorf("the public half is not the file's: %v", err)
+	}
+	if entry, _ := m.Stat(site.PeerKeyFile, ""); entry.Mode != 0o600 {
+		t.Errorf("the key has mode %v", entry.Mode)
+	}
+}
+
+// Packages are installed when that is allowed, and looked at then.
+func TestPackages(t *testing.T) {
+	m := newMachine(t)
+	m.remove("/usr/sbin/haproxy")
+	r := m.do(plan(t, Install, nil))
+	if r.Error == "" || !strings.Contains(r.Findings[0].Remedy, "apt-get --quiet install --yes --no-install-recommends haproxy") {
+		t.Errorf("%q, %+v", r.Error, r.Findings)
+	}
+	allowed := func(p *Plan) { p.InstallPackages = true }
+	if r := m.do(plan(t, Check, allowed)); len(refusing(r.Findings)) > 0 {
+		t.Errorf("in the way: %+v", r.Findings)
+	}
+	installed(t, m.do(plan(t, Install, allowed)))
+	m = newMachine(t)
+	m.put("/etc/os-release", "ID=\"rocky\"\nID_LIKE=\"rhel centos fedora\"\nPRETTY_NAME=\"Rocky Linux 10\"\n")
+	m.remove("/usr/bin/ss")
+	r = m.do(plan(t, Check, nil))
+	if r.Facts.Family != site.RedHat || !strings.Contains(fmt.Sprint(r.Findings), "dnf install --assumeyes iproute") {
+		t.Errorf("%+v", r)
+	}
+}
+
+// Without systemd nothing is started, and the operator is told.
+func TestWithoutSystemd(t *testing.T) {
+	m := newMachine(t)
+	m.remove("/run/systemd/system/here")
+	m.remove("/run/systemd/system")
+	r := m.do(plan(t, Install, nil))
+	installed(t, r)
+	if notes := strings.Join(r.Notes, "\n"); !strings.Contains(notes, "agent run` yourself") || !strings.Contains(notes, "SIGHUP") {
+		t.Errorf("notes: %s", notes)
+	}
+	if again := m.do(plan(t, Install, nil)); len(again.Notes) > 0 {
+		t.Errorf("told again: %q", again.Notes)
+	}
+}
+
+func TestOlder(t *testing.T) {
+	for version, want := range map[string]bool{"2.6": false, "2.5": true, "2.10": false, "3.0": false, "1.9": true, "": true, "2": true} {
+		if got := older(version, "2.6"); got != want {
+			t.Errorf("%q is older than 2.6: %t", version, got)
+		}
+	}
+}
+
+func TestDiff(t *testing.T) {
+	got := diff([]byte("a\nb\nc\nd\n"), []byte("a\nx\nc\nd\n"))
+	if want := []string{"-b", "+x"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if got := diff(nil, []byte("a\n")); !slices.Equal(got, []string{"+a"}) {
+		t.Errorf("%q", got)
+	}
+}

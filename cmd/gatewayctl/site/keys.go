@@ -1,0 +1,112 @@
+package site
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"golang.org/x/crypto/ssh"
+)
+
+// Key is a public key and what its owner calls it.
+type Key struct {
+	ssh.PublicKey
+	Comment string
+}
+
+// String is the key as a line of a .pub file, on one line whatever its comment was.
+func (k Key) String() string {
+	line := strings.TrimSpace(string(ssh.MarshalAuthorizedKey(k.PublicKey)))
+	comment := strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return -1
+		}
+		return r
+	}, k.Comment)
+	return strings.TrimSpace(line + " " + comment)
+}
+
+// ParseKey reads one line of a .pub file. Options, which authorized_keys may have, are refused.
+func ParseKey(line string) (Key, error) {
+	key, comment, options, rest, err := ssh.ParseAuthorizedKey([]byte(line))
+	switch {
+	case err != nil:
+		return Key{}, fmt.Errorf("%.40q is no public key (the content of a .pub file): %w", line, err)
+	case len(options) > 0:
+		return Key{}, fmt.Errorf("public key %s has options (%s): give the key alone", ssh.FingerprintSHA256(key), options[0])
+	case len(bytes.TrimSpace(rest)) > 0:
+		return Key{}, fmt.Errorf("after public key %s there is more: give one key", ssh.FingerprintSHA256(key))
+	}
+	return Key{PublicKey: key, Comment: comment}, nil
+}
+
+func parseKeys(lines []string) ([]Key, error) {
+	if len(lines) == 0 {
+		return nil, errors.New("no controller's public key is given: nobody could send a State")
+	}
+	var keys []Key
+	var faults []error
+	seen := map[string]bool{}
+	for _, line := range lines {
+		key, err := ParseKey(line)
+		if err != nil {
+			faults = append(faults, fmt.Errorf("the controller's key: %w", err))
+			continue
+		}
+		if id := string(key.Marshal()); !seen[id] {
+			seen[id] = true
+			keys = append(keys, key)
+		}
+	}
+	return keys, errors.Join(faults...)
+}
+
+// forced is a line of authorized_keys: the key may run this and nothing else.
+func forced(role string, key Key) string {
+	return fmt.Sprintf("restrict,command=\"%s agent pipe --role=%s\" %s\n", Program, role, key)
+}
+
+// authorizedKeys is the file of one gateway.
+func (s *Site) authorizedKeys(name string, known map[string]Acquaintance) string {
+	var text strings.Builder
+	fmt.Fprintf(&text, "# %s: who may reach the agent over SSH, and as what. The command is what runs, whatever\n"+
+		"# the other side asks for. Made by gatewayctl bootstrap; an edit is not overwritten without --adopt.\n", AuthorizedKeysFile)
+	for _, key := range s.controllers {
+		text.WriteString(forced("controller", key))
+	}
+	for _, other := range s.Gateways {
+		if other.Name == name {
+			continue
+		}
+		if peer := known[other.Name].PeerKey; peer != nil {
+			text.WriteString(forced("peer", Key{PublicKey: peer, Comment: other.Name}))
+		} else {
+			fmt.Fprintf(&text, "# %s: not known yet, so it cannot ask here for a newer State.\n", other.Name)
+		}
+	}
+	return text.String()
+}
+
+// signers is the file of keys whose States are believed.
+func (s *Site) signers() string {
+	text := fmt.Sprintf("# %s: the keys whose States this gateway believes. Made by gatewayctl bootstrap; an edit is\n"+
+		"# not overwritten without --adopt.\n", SignersFile)
+	for _, key := range s.controllers {
+		text += key.String() + "\n"
+	}
+	return text
+}
+
+// PeersIn are the keys of other gateways in an authorized_keys file of ours; their comments are the gateways' names.
+func PeersIn(authorizedKeys []byte) []Key {
+	var peers []Key
+	for line := range bytes.Lines(authorizedKeys) {
+		key, comment, options, _, err := ssh.ParseAuthorizedKey(line)
+		if err == nil && slices.Contains(options, fmt.Sprintf("command=\"%s agent pipe --role=peer\"", Program)) {
+			peers = append(peers, Key{PublicKey: key, Comment: comment})
+		}
+	}
+	return peers
+}

@@ -1,0 +1,109 @@
+package simulation
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"cloud-provider-haproxy/test/simulation/machine"
+)
+
+// options are the flags of the test.
+type options struct {
+	seed  uint64
+	seeds int
+	tell  bool
+}
+
+func parsed() options {
+	value := func(name string) any { return flag.Lookup(name).Value.(flag.Getter).Get() }
+	return options{value("seed").(uint64), value("seeds").(int), value("tell").(bool)}
+}
+
+func TestMain(m *testing.M) {
+	flag.Uint64("seed", 1, "the first seed")
+	flag.Int("seeds", 10_000, "how many seeds")
+	flag.Bool("tell", false, "tell what happens, also when nothing fails")
+	flag.Parse()
+	// Histories leave a lot behind, and the machine has the memory: a third of the time goes to the collector otherwise.
+	debug.SetGCPercent(400)
+	os.Exit(m.Run())
+}
+
+// most is how many seeds may fail before the rest is left out.
+const most = 5
+
+// TestHistories lets the histories of many seeds happen. `go test ./test/simulation -seed 42 -seeds 1` is one of them.
+func TestHistories(t *testing.T) {
+	o := parsed()
+	if testing.Short() && o.seeds > 500 {
+		o.seeds = 500
+	}
+	texts := &machine.Texts{}
+	var next, operations, failed, excused atomic.Int64
+	var lasted atomic.Int64
+	begun := time.Now()
+	t.Run("workers", func(t *testing.T) {
+		for i := range runtime.GOMAXPROCS(0) {
+			t.Run(fmt.Sprint(i), func(t *testing.T) {
+				t.Parallel()
+				for n := next.Add(1) - 1; n < int64(o.seeds) && failed.Load() < most; n = next.Add(1) - 1 {
+					h := Generate(o.seed + uint64(n))
+					r := happens(t, h, texts, o.tell)
+					operations.Add(int64(len(h.Operations)))
+					lasted.Add(int64(r.Lasted))
+					if r.Excused {
+						excused.Add(1)
+					}
+					if o.tell {
+						t.Log("seed", h.Seed, "\n"+strings.Join(r.Told, "\n"))
+					}
+					if len(r.Violations) > 0 {
+						failed.Add(1)
+						t.Error(report(t, h, r, texts))
+					}
+				}
+			})
+		}
+	})
+	t.Logf("seeds %d to %d: %d operations, %s of simulated time in %s; in %d histories a known limit of the design was met",
+		o.seed, o.seed+uint64(o.seeds)-1, operations.Load(), time.Duration(lasted.Load()).Round(time.Second),
+		time.Since(begun).Round(time.Second), excused.Load())
+}
+
+func happens(t *testing.T, h History, texts *machine.Texts, trace bool) (r Result) {
+	synctest.Test(t, func(t *testing.T) { r = Run(t.Context(), h, texts, trace) })
+	return r
+}
+
+// report tells what a seed found, and the least history that finds it, too.
+func report(t *testing.T, h History, r Result, texts *machine.Texts) string {
+	invariant := r.Violations[0].Invariant
+	fails := func(part History) bool {
+		for range 2 { // goroutines of one moment may run in another order
+			again := happens(t, part, texts, false)
+			if len(again.Violations) > 0 && again.Violations[0].Invariant == invariant {
+				return true
+			}
+		}
+		return false
+	}
+	least := Shrink(h, fails, 150)
+	told := happens(t, least, texts, true)
+	var b strings.Builder
+	fmt.Fprintf(&b, "seed %d with %d gateways: %v\n", h.Seed, h.Gateways, r.Violations[0])
+	fmt.Fprintf(&b, "%d of its %d operations do it (go test ./test/simulation -seed %d -seeds 1):\n", len(least.Operations), len(h.Operations), h.Seed)
+	for _, line := range told.Told {
+		if !strings.HasPrefix(line[min(len(line), 12):], "  log level=DEBUG") {
+			b.WriteString(line + "\n")
+		}
+	}
+	return b.String()
+}
