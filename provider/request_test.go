@@ -146,8 +146,7 @@ func TestRequest(t *testing.T) {
 				NodePort: 30053})
 			svc.Spec.Ports[0].Protocol = "" // that is TCP
 		}), want: ipam.Request{Pools: unasked, Sharing: ipam.Sharing{Key: "dns", Ports: []ipam.Port{{Protocol: "TCP",
-			Number: 80}, {Protocol: "TCP", Number: 443}, {Protocol: "UDP", Number: 53}}}},
-			warning: "UnsupportedProtocol: not served: dns 53/UDP; only TCP is supported, the TCP ports are served"},
+			Number: 80}, {Protocol: "TCP", Number: 443}, {Protocol: "UDP", Number: 53}}}}},
 		{name: "shares with nobody", svc: web(annotate(share, "")),
 			fault: "annotation cloud-provider-haproxy/allow-shared-ip is empty; allowed is any text, which all " +
 				"Services that share an address have in common"},

@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -13,9 +14,6 @@ import (
 	"cloud-provider-haproxy/loadbalancer"
 	"cloud-provider-haproxy/loadbalancer/desired"
 )
-
-// UnsupportedProtocol is the error in status.ports of a port that is not served, in the form that KEP-1435 wants.
-const UnsupportedProtocol = Prefix + "UnsupportedProtocol"
 
 // translation is what a Service's spec means.
 type translation struct {
@@ -94,43 +92,28 @@ func (t translator) translate(svc *v1.Service, around circumstances) (translatio
 	return d.translation, &faultyServiceError{d.problems}
 }
 
-// frontends takes the TCP ports. Others are told, and are in the status with an error (statusOf).
+// frontends takes all ports: HAProxy serves those of TCP, the firewall those of UDP and SCTP.
 func (d *draft) frontends(svc *v1.Service) {
-	var refused []string
 	for i, port := range svc.Spec.Ports {
-		if !supported(port) {
-			refused = append(refused, portName(port))
-			continue
-		}
 		if port.NodePort == 0 {
 			d.wrong("spec.ports[%d] (%s) has no nodePort, and gateways reach the workers by NodePort; set "+
 				"spec.allocateLoadBalancerNodePorts to true or give the port a nodePort", i, portName(port))
 			continue
 		}
 		d.service.LoadBalancer.Frontends = append(d.service.LoadBalancer.Frontends, desired.Frontend{
-			Name: port.Name, Protocol: desired.TCP, Port: uint16(port.Port), NodePort: uint16(port.NodePort),
+			Name: port.Name, Protocol: desired.Protocol(protocolOf(port)), Port: uint16(port.Port), NodePort: uint16(port.NodePort),
 		})
 	}
-	slices.SortFunc(d.service.LoadBalancer.Frontends,
-		func(a, b desired.Frontend) int { return int(a.Port) - int(b.Port) })
-	switch {
-	case len(refused) == len(svc.Spec.Ports):
-		d.wrong("no port is TCP (%s), and only TCP is served; add a TCP port", strings.Join(refused, ", "))
-	case len(refused) > 0:
-		d.warn("UnsupportedProtocol", "not served: %s; only TCP is supported, the TCP ports are served",
-			strings.Join(refused, ", "))
-	}
+	slices.SortFunc(d.service.LoadBalancer.Frontends, func(a, b desired.Frontend) int {
+		return cmp.Or(strings.Compare(string(a.Protocol), string(b.Protocol)), cmp.Compare(a.Port, b.Port))
+	})
 }
 
-func supported(port v1.ServicePort) bool {
-	return port.Protocol == v1.ProtocolTCP || port.Protocol == ""
-}
+// protocolOf is TCP when a port names none, as the API server has it.
+func protocolOf(port v1.ServicePort) v1.Protocol { return cmp.Or(port.Protocol, v1.ProtocolTCP) }
 
 func portName(port v1.ServicePort) string {
-	protocol := port.Protocol
-	if protocol == "" {
-		protocol = v1.ProtocolTCP
-	}
+	protocol := protocolOf(port)
 	if port.Name == "" {
 		return fmt.Sprintf("%d/%s", port.Port, protocol)
 	}
@@ -157,15 +140,7 @@ func statusOf(svc *v1.Service, addresses []netip.Addr, ipMode v1.LoadBalancerIPM
 	for _, address := range addresses {
 		ingress := v1.LoadBalancerIngress{IP: address.String(), IPMode: &ipMode}
 		for _, port := range svc.Spec.Ports {
-			ps := v1.PortStatus{Port: port.Port, Protocol: port.Protocol}
-			if ps.Protocol == "" {
-				ps.Protocol = v1.ProtocolTCP
-			}
-			if !supported(port) {
-				reason := UnsupportedProtocol
-				ps.Error = &reason
-			}
-			ingress.Ports = append(ingress.Ports, ps)
+			ingress.Ports = append(ingress.Ports, v1.PortStatus{Port: port.Port, Protocol: protocolOf(port)})
 		}
 		status.Ingress = append(status.Ingress, ingress)
 	}

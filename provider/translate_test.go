@@ -138,11 +138,18 @@ func TestTranslate(t *testing.T) {
 					Rise: 2, Fall: 3},
 				Servers: []desired.Server{{Name: "a", Address: addr("2001:db8::21"), Weight: 1}}}
 		}, ipam.Request{Families: []ipam.Family{ipam.IPv6}, Pools: v4.Pools}, nil},
-		{"a UDP port besides", web(func(s *v1.Service) {
+		{"all protocols", web(func(s *v1.Service) {
 			s.Spec.Ports = append(s.Spec.Ports, v1.ServicePort{Name: "dns", Protocol: v1.ProtocolUDP, Port: 53,
-				NodePort: 30053}, v1.ServicePort{Protocol: v1.ProtocolSCTP, Port: 54})
-		}), nil, v4, []warning{{"UnsupportedProtocol", "not served: dns 53/UDP, 54/SCTP; only TCP is supported, the " +
-			"TCP ports are served"}}},
+				NodePort: 30053}, v1.ServicePort{Protocol: v1.ProtocolSCTP, Port: 80, NodePort: 30054})
+		}), func(lb *desired.LoadBalancer) {
+			lb.Frontends = append([]desired.Frontend{{Protocol: desired.SCTP, Port: 80, NodePort: 30054}}, lb.Frontends...)
+			lb.Frontends = append(lb.Frontends, desired.Frontend{Name: "dns", Protocol: desired.UDP, Port: 53, NodePort: 30053})
+		}, v4, nil},
+		{"UDP alone", web(func(s *v1.Service) {
+			s.Spec.Ports = []v1.ServicePort{{Name: "dns", Protocol: v1.ProtocolUDP, Port: 53, NodePort: 30053}}
+		}), func(lb *desired.LoadBalancer) {
+			lb.Frontends = []desired.Frontend{{Name: "dns", Protocol: desired.UDP, Port: 53, NodePort: 30053}}
+		}, v4, nil},
 		{"session affinity", web(func(s *v1.Service) { s.Spec.SessionAffinity = v1.ServiceAffinityClientIP }), nil, v4,
 			[]warning{{"UnsupportedSessionAffinity", "spec.sessionAffinity ClientIP is not honoured yet: a client's " +
 				"connections are spread over all nodes; None is"}}},
@@ -239,9 +246,10 @@ func TestTranslateRefuses(t *testing.T) {
 		svc  *v1.Service
 		want string
 	}{
-		{"no TCP port", web(func(s *v1.Service) {
-			s.Spec.Ports = []v1.ServicePort{{Name: "dns", Protocol: v1.ProtocolUDP, Port: 53, NodePort: 30053}}
-		}), "no port is TCP (dns 53/UDP), and only TCP is served; add a TCP port"},
+		{"no nodePort of UDP", web(func(s *v1.Service) {
+			s.Spec.Ports = []v1.ServicePort{{Name: "dns", Protocol: v1.ProtocolUDP, Port: 53}}
+		}), "spec.ports[0] (dns 53/UDP) has no nodePort, and gateways reach the workers by NodePort; set " +
+			"spec.allocateLoadBalancerNodePorts to true or give the port a nodePort"},
 		{"no nodePort", web(func(s *v1.Service) { s.Spec.Ports[1].NodePort = 0 }),
 			"spec.ports[1] (http 80/TCP) has no nodePort, and gateways reach the workers by NodePort; set " +
 				"spec.allocateLoadBalancerNodePorts to true or give the port a nodePort"},
@@ -295,9 +303,8 @@ func TestStatus(t *testing.T) {
 	svc := web(func(s *v1.Service) {
 		s.Spec.Ports = append(s.Spec.Ports, v1.ServicePort{Name: "dns", Protocol: v1.ProtocolUDP, Port: 53})
 	})
-	proxy, unsupported := v1.LoadBalancerIPModeProxy, "cloud-provider-haproxy/UnsupportedProtocol"
-	ports := []v1.PortStatus{{Port: 443, Protocol: "TCP"}, {Port: 80, Protocol: "TCP"}, {Port: 53, Protocol: "UDP",
-		Error: &unsupported}}
+	proxy := v1.LoadBalancerIPModeProxy
+	ports := []v1.PortStatus{{Port: 443, Protocol: "TCP"}, {Port: 80, Protocol: "TCP"}, {Port: 53, Protocol: "UDP"}}
 	want := &v1.LoadBalancerStatus{Ingress: []v1.LoadBalancerIngress{
 		{IP: "192.0.2.70", IPMode: &proxy, Ports: ports},
 		{IP: "2001:db8::70", IPMode: &proxy, Ports: ports},

@@ -206,7 +206,7 @@ func dropsCapabilities(t *testing.T) {
 func TestGatewayUnitLeavesEnoughRights(t *testing.T) {
 	dropsCapabilities(t)
 	unit := string(manifest(t, "gatewayctl-agent.service"))
-	script, err := nftables.RulesScript(nftables.DebianLocal("gw1"))
+	script, err := nftables.RulesScript(nftables.DebianLocal("gw1"), true)
 	if err != nil {
 		t.Fatal(err)
 	}

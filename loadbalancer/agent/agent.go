@@ -71,6 +71,8 @@ type Agent struct {
 	admission chan struct{}
 	// rules are the rules of our nftables table as this machine's nft spells them; guarded by writing.
 	rules []byte
+	// rulesOfFlows tells that they are those of a State with ports of UDP and SCTP.
+	rulesOfFlows bool
 
 	mu sync.Mutex
 	// current is what is committed, as rendered for this machine; nil before the first State.
@@ -89,7 +91,11 @@ type Agent struct {
 	// drained is the mark that this gateway has handed its VIPs over; nil: it has not. draining guards it beside mu: it is held
 	// from the decision to the end of the move.
 	drained *mark
-	hop     hop
+	// health is what HAProxy's checks said of the servers when they were looked at last, and routes says whether this machine is
+	// a router on purpose, IPv4 and IPv6. Our nftables table depends on both; they change under writing.
+	health health
+	routes [2]bool
+	hop    hop
 	// orphaned is the cluster that is gone although its State may still be held; empty: none.
 	orphaned string
 	// leftover is true while servers that were removed wait for their last connections.
@@ -165,6 +171,7 @@ func (a *Agent) live(ctx context.Context, serve func(context.Context) error) err
 	group.Go(func() error { a.expelUnwelcome(ctx); return nil })
 	group.Go(func() error { a.endStranded(ctx); return nil })
 	group.Go(func() error { a.endDeparted(ctx); return nil })
+	group.Go(func() error { a.followFlows(ctx); return nil })
 	group.Go(func() error { a.followPeers(ctx); return nil })
 	if err := notify(a.notify, "READY=1"); err != nil {
 		a.log.Warn("telling systemd that the agent is ready", "error", err)
@@ -188,6 +195,9 @@ func (a *Agent) open(ctx context.Context) error {
 	a.mu.Lock()
 	a.committed, a.fault = held, errUnseen
 	a.mu.Unlock()
+	if err := a.noticeRouting(ctx); err != nil {
+		a.log.Warn("looking whether this machine is a router", "error", err)
+	}
 	a.guard(ctx)
 	a.readMark()
 	a.readOrphan()

@@ -61,6 +61,18 @@
 // server` (departed.go). Not those that have a target all the same: a pod that drains, a Service that went over to the shared
 // pool with the node. Only the worker that answers is asked: what an old one holds after a reload ends with it.
 //
+// # UDP and SCTP
+//
+// nftables spreads their flows and checks no node (package nftables). So HAProxy's checks are looked at twice a second, while
+// the State has such ports, and the table is replaced when somebody's fitness changed (flows.go); a transaction that runs
+// meanwhile comes first. Who is fit is remembered, and read from HAProxy at the start: nothing that a comparison finds is only news.
+// Conntrack keeps flows where they are, so those to a node that fails are deleted at once, and their next datagram goes to another
+// node; those of a node that left the State, of a client that may not connect any more and of a removed port a drain time
+// later (sweep.go). Deleting one too many does no harm: the hash leads it back.
+//
+// Forwarding is turned on by the agent and by no file of sysctl.d (forwarding.go): only where a State needs it, and never before
+// our table says for whom. Who finds the kernel forwarding without our mark has a router before it.
+//
 // # The peers
 //
 // Every two seconds hello is asked of all other gateways at once, over sessions that stay open: the fence alone, and no

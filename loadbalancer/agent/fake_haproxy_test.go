@@ -198,6 +198,6 @@ func merge[V any](has, want map[string]V, grows, shrinks bool) {
 }
 
 func (m *machine) ServersState(context.Context) (state []byte, err error) {
-	err = m.do("haproxy show servers state", func() error { state = []byte("1\n#\n"); return nil })
+	err = m.do("haproxy show servers state", func() error { state = m.serversState(); return nil })
 	return state, err
 }

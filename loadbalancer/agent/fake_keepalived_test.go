@@ -96,11 +96,6 @@ const (
 // changesKernel is what corrects settings and addresses.
 func (m *machine) changesKernel(argv []string) bool {
 	command := strings.Join(argv, " ")
-	if setting, ok := strings.CutPrefix(command, "sysctl --quiet --write "); ok {
-		name, value, _ := strings.Cut(setting, "=")
-		m.files["/proc/sys/"+strings.ReplaceAll(name, ".", "/")] = value + "\n"
-		return true
-	}
 	if address, ok := strings.CutPrefix(command, "ip address delete "); ok {
 		m.added = slices.DeleteFunc(m.added, func(a string) bool { return a+"/32 dev eth0" == address })
 		return true

@@ -34,18 +34,19 @@ func tableOf(script, spelling string) []byte {
 	for line := range strings.Lines(script) {
 		words := strings.Fields(line)
 		switch {
-		case len(words) == 3 && words[0] == "set":
+		case len(words) == 3 && (words[0] == "set" || words[0] == "map"):
 			ours.Name = words[1]
-			objects = append(objects, map[string]set{"set": ours})
+			objects = append(objects, map[string]set{words[0]: ours})
 		case strings.Join(words, " ") == "elements = {":
 			elements = true
 		case elements && len(words) == 1 && words[0] == "}":
 			elements = false
 		case elements:
 			last := objects[len(objects)-1]
-			s := last["set"]
-			s.Elem = append(s.Elem, strings.TrimSuffix(strings.TrimSpace(line), ","))
-			last["set"] = s
+			for kind, s := range last {
+				s.Elem = append(s.Elem, strings.Split(strings.TrimSuffix(strings.TrimSpace(line), ","), ", ")...)
+				last[kind] = s
+			}
 		}
 	}
 	text, err := json.Marshal(map[string]any{"nftables": objects})

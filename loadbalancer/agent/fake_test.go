@@ -48,6 +48,8 @@ type machine struct {
 	immortal    bool
 	// departed are servers, as backend/name, that were taken out of HAProxy and still have connections.
 	departed map[string]haproxy.RunningServer
+	// tracked are the lines of conntrack(8): "udp 17 29 src=... dst=...".
+	tracked []string
 	// spelling is how this nft spells what it prints.
 	spelling string
 	pids     int
@@ -278,7 +280,7 @@ func (m *machine) Run(ctx context.Context, argv []string, stdin []byte) (output 
 				m.routes = append(m.routes, command)
 				return nil
 			}
-			if m.changesKernel(argv) || m.endConnections(argv, &output) {
+			if m.setSysctls(argv, &output) || m.changesKernel(argv) || m.endConnections(argv, &output) || m.trackFlows(argv, &output) {
 				return nil
 			}
 			if !strings.HasSuffix(command, ".staged") {

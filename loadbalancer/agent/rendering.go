@@ -75,7 +75,8 @@ func (a *Agent) render(ctx context.Context, r *revision, running *haproxy.Runnin
 	if err != nil {
 		return nil, fmt.Errorf("rendering keepalived's configuration: %w", err)
 	}
-	front, table, err := a.renderFront(ctx, r.state)
+	a.firstHealth(running)
+	front, table, err := a.renderFront(ctx, r.state, slots)
 	if err != nil {
 		return nil, err
 	}
@@ -98,9 +99,11 @@ func (a *Agent) render(ctx context.Context, r *revision, running *haproxy.Runnin
 	return &rendering{revision: r, slots: slots, config: config, table: table, front: paths.frontFile(), files: files}, nil
 }
 
-func (a *Agent) renderFront(ctx context.Context, s *desired.State) ([]byte, *nftables.Table, error) {
-	if a.rules == nil {
-		script, err := nftables.RulesScript(a.nftablesLocal())
+func (a *Agent) renderFront(ctx context.Context, s *desired.State, slots haproxy.Slots) ([]byte, *nftables.Table, error) {
+	local := a.nftablesLocal()
+	local.Unfit = a.healthNow().unfit(s, slots)
+	if flows := nftables.Flows(s); a.rules == nil || a.rulesOfFlows != flows {
+		script, err := nftables.RulesScript(local, flows)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -108,13 +111,13 @@ func (a *Agent) renderFront(ctx context.Context, s *desired.State) ([]byte, *nft
 		if err != nil {
 			return nil, nil, fmt.Errorf("asking nft how it spells our rules, for which it needs the kernel modules nft_tproxy and nft_socket: %w", err)
 		}
-		a.rules = output.Stdout
+		a.rules, a.rulesOfFlows = output.Stdout, flows
 	}
-	script, err := nftables.Render(s, a.nftablesLocal())
+	script, err := nftables.Render(s, local)
 	if err != nil {
 		return nil, nil, fmt.Errorf("rendering the nftables table: %w", err)
 	}
-	table, err := nftables.Want(s, a.nftablesLocal(), a.rules)
+	table, err := nftables.Want(s, local, a.rules)
 	if err != nil {
 		return nil, nil, fmt.Errorf("rendering the nftables table: %w", err)
 	}
@@ -174,5 +177,7 @@ func (a *Agent) keepalivedLocal() keepalived.Local {
 }
 
 func (a *Agent) nftablesLocal() nftables.Local {
-	return nftables.Local{Gateway: a.config.Gateway, ServicesPort: a.config.ServicesPort, ControlPlanePort: a.config.ControlPlanePort}
+	routes := a.routesNow()
+	return nftables.Local{Gateway: a.config.Gateway, ServicesPort: a.config.ServicesPort, ControlPlanePort: a.config.ControlPlanePort,
+		Routes4: routes[0], Routes6: routes[1]}
 }

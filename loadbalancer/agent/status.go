@@ -167,6 +167,11 @@ func (a *Agent) lookAtForeign(ctx context.Context) {
 		return
 	}
 	findings, err := nftables.ForeignDrops(output.Stdout)
+	if held := a.held(); err == nil && held != nil && servesDatagrams(held.state) {
+		var forward []nftables.Finding
+		forward, err = nftables.ForeignForwardDrops(output.Stdout)
+		findings = append(findings, forward...)
+	}
 	if err != nil {
 		a.log.Warn("reading the firewall", "error", err)
 		return

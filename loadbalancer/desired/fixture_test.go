@@ -56,8 +56,9 @@ func valid() *desired.State {
 					{Name: "https", Protocol: desired.TCP, Port: 443, NodePort: 30443},
 					{Name: "dns", Protocol: desired.UDP, Port: 53, NodePort: 30053},
 				},
-				AllowSources: []netip.Prefix{prefix("10.0.0.0/8"), prefix("198.51.100.7/32"), prefix("2001:db8::/32")},
-				DenySources:  []netip.Prefix{prefix("10.66.0.0/16"), prefix("2001:db8:66::/48")},
+				AllowSources:   []netip.Prefix{prefix("10.0.0.0/8"), prefix("198.51.100.7/32"), prefix("2001:db8::/32")},
+				DenySources:    []netip.Prefix{prefix("10.66.0.0/16"), prefix("2001:db8:66::/48")},
+				UDPIdleSeconds: 300,
 			},
 			{
 				Key: key("local"), UID: "aaaaaaaa-0000-0000-0000-000000000002",

@@ -78,6 +78,7 @@ func loadBalancer(t *rapid.T, s *desired.State, i int) desired.LoadBalancer {
 	if rapid.Bool().Draw(t, "pool") {
 		lb.Pool = valid().LoadBalancers[1].Clone().Pool
 	}
+	lb.UDPIdleSeconds = rapid.IntRange(0, 86400).Draw(t, "idle")
 	lb.AllowSources = rapid.SliceOfN(prefixes(), 0, 4).Draw(t, "allow")
 	lb.DenySources = rapid.SliceOfN(prefixes(), 0, 4).Draw(t, "deny")
 	return lb

@@ -162,6 +162,9 @@ type LoadBalancer struct {
 	// They are about new connections; what becomes of those that are established is the agent's to know.
 	AllowSources []netip.Prefix `json:"allowSources,omitempty"`
 	DenySources  []netip.Prefix `json:"denySources,omitempty"`
+	// UDPIdleSeconds is how long a flow of UDP that was answered is remembered without a datagram, 1 to 86400; a gateway may take the
+	// next longer time that it has. 0: as the gateway's kernel is set.
+	UDPIdleSeconds int `json:"udpIdleSeconds,omitempty"`
 }
 
 // Frontend is one port of a load balancer.

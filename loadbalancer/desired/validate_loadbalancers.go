@@ -33,6 +33,9 @@ func (v *validation) loadBalancers() {
 		j.frontends()
 		j.pool()
 		j.sources()
+		if idle := lb.UDPIdleSeconds; idle < 0 || idle > 86400 {
+			j.add("udpIdleSeconds", fmt.Sprintf("is %d; allowed are 0 to 86400", idle))
+		}
 		j.claims(claims)
 	}
 }

@@ -301,6 +301,7 @@ func TestValidateLoadBalancers(t *testing.T) {
 		{"frontend", lb(func(lb *desired.LoadBalancer) { lb.Frontends[0] = desired.Frontend{Name: "HTTP", Protocol: "tcp"} }), []string{
 			owner + `.frontends[0].name: "HTTP" is no DNS label`, owner + `.frontends[0].protocol: is "tcp"; allowed are TCP, UDP and SCTP`,
 			owner + ".frontends[0].port: is 0", owner + ".frontends[0].nodePort: is 0"}},
+		{"idle time", lb(func(lb *desired.LoadBalancer) { lb.UDPIdleSeconds = 86401 }), []string{owner + ".udpIdleSeconds: is 86401; allowed are 0 to 86400"}},
 		{"port twice", lb(func(lb *desired.LoadBalancer) { lb.Frontends = append(lb.Frontends, lb.Frontends[0]) }),
 			[]string{owner + ".frontends[1].port: TCP port 80 of 192.0.2.11 is claimed by default/local and by default/local"}},
 		{"pool", lb(func(lb *desired.LoadBalancer) {

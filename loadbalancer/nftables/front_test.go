@@ -105,17 +105,17 @@ func TestFrontDoor(t *testing.T) {
 	})
 }
 
-// UDP is not served yet: a daemon on the wildcard must not get it, and the client learns at once.
+// A UDP port that no Service has: a daemon on the wildcard must not get it, and the client learns at once.
 func TestFrontDoorRefusesUDP(t *testing.T) {
 	w := newWire(t)
 	w.load(t, pair())
-	daemon, err := inside(w.gateway, func() (net.PacketConn, error) { return net.ListenPacket("udp", ":53") })
+	daemon, err := inside(w.gateway, func() (net.PacketConn, error) { return net.ListenPacket("udp", ":54") })
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer daemon.Close()
 	for _, vip := range []string{vip4, vip6} {
-		c, err := dial(t, w.client, "udp", door(vip, "53"))
+		c, err := dial(t, w.client, "udp", door(vip, "54"))
 		if err != nil {
 			t.Fatal(err)
 		}

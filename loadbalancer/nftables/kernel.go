@@ -38,6 +38,9 @@ func Sysctls() []Sysctl {
 			Why: "A firewall of the site that tracks connections sees two of them for each client's connection, and drops new ones " +
 				"when its table is full. The table grows as needed, about 300 bytes an entry."},
 	}
+	settings = append(settings, Sysctl{Name: "net.netfilter.nf_conntrack_tcp_timeout_time_wait", Value: "30", Module: "nf_conntrack",
+		Why: "The same table: connections that have ended stay in it for 120 seconds by default, so that 4400 new ones a second would " +
+			"fill it. Services of UDP make the kernel track all connections, with or without a firewall of the site."})
 	for _, f := range []string{"ipv4", "ipv6"} {
 		for i, value := range []string{"16384", "32768", "65536"} {
 			settings = append(settings, Sysctl{Name: "net." + f + ".neigh.default.gc_thresh" + strconv.Itoa(i+1), Value: value,

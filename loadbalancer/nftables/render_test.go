@@ -45,6 +45,7 @@ func TestRenderGolden(t *testing.T) {
 		state *desired.State
 	}{
 		{"pair", pair()}, {"shared-address", shared()}, {"source-ranges", ranged()}, {"no-nodes", noNodes}, {"no-nodes6", noNodes6}, {"no-endpoints", noControlPlane}, {"single-empty", single},
+		{"protocols", protocols()},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			script, err := Render(c.state, DebianLocal("a"))
@@ -87,7 +88,7 @@ func TestRenderRefusesAnotherGatewaysState(t *testing.T) {
 }
 
 func BenchmarkRender5000(b *testing.B) {
-	for name, s := range map[string]*desired.State{"open": many(5000), "ranges": manyRanged(5000)} {
+	for name, s := range map[string]*desired.State{"open": many(5000), "ranges": manyRanged(5000), "1000udp": manyDatagrams(1000, false), "100udpOwn": manyDatagrams(100, true)} {
 		b.Run(name, func(b *testing.B) {
 			for b.Loop() {
 				if _, err := Render(s, DebianLocal("a")); err != nil {

@@ -121,6 +121,46 @@ func many(n int) *desired.State {
 	return s
 }
 
+// protocols is a State of one address with the same port for three protocols, UDP and SCTP over servers of their own.
+func protocols() *desired.State {
+	s := dns()
+	lb := s.LoadBalancers[0]
+	lb.Frontends = []desired.Frontend{{Protocol: desired.SCTP, Port: 53, NodePort: 30055}, {Protocol: desired.UDP, Port: 53, NodePort: 30053}}
+	lb.Pool = &desired.Pool{Servers: []desired.Server{{Name: "w1", Address: netip.MustParseAddr("10.0.0.11"), Weight: 1}, {Name: "w2", Address: netip.MustParseAddr("10.0.0.12"), Weight: 3}}}
+	lb.DenySources, lb.UDPIdleSeconds = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}, 200
+	shared := s.LoadBalancers[0].Clone()
+	shared.Name, shared.Frontends = "shared", []desired.Frontend{{Protocol: desired.SCTP, Port: 54, NodePort: 30054}, {Protocol: desired.TCP, Port: 53, NodePort: 30053}}
+	shared.Pool = nil
+	s.LoadBalancers = []desired.LoadBalancer{lb, shared}
+	return s
+}
+
+// manyDatagrams is a State of n Services with a VIP of each family and UDP 53, over 100 nodes; own: each with three servers of
+// its own.
+func manyDatagrams(n int, own bool) *desired.State {
+	s := many(n)
+	s.Nodes = nil
+	for i := range 100 {
+		s.Nodes = append(s.Nodes, desired.Node{Name: fmt.Sprintf("worker-%d", i), Addresses: []netip.Addr{
+			netip.AddrFrom4([4]byte{10, 2, 0, byte(i)}), netip.MustParseAddr(fmt.Sprintf("2001:db8:2::%d", i))}})
+	}
+	for i := range s.LoadBalancers {
+		lb := &s.LoadBalancers[i]
+		lb.Frontends = []desired.Frontend{{Protocol: desired.UDP, Port: 53, NodePort: 30053}}
+		vip := netip.MustParseAddr(fmt.Sprintf("2001:db8:1::%x", i))
+		lb.Addresses = append(lb.Addresses, vip)
+		s.VIPs = append(s.VIPs, desired.VIP{Address: vip, RouterID: 1})
+		if own {
+			lb.Pool = &desired.Pool{}
+			for j := range 3 {
+				node := s.Nodes[(i+j)%len(s.Nodes)]
+				lb.Pool.Servers = append(lb.Pool.Servers, desired.Server{Name: node.Name, Address: node.Addresses[0], Weight: 1})
+			}
+		}
+	}
+	return s
+}
+
 // need is for a test that runs these programs as root.
 func need(t testing.TB, programs ...string) {
 	t.Helper()

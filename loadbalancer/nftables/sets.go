@@ -5,14 +5,37 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 
 	"cloud-provider-haproxy/loadbalancer/desired"
 )
 
+// set is a set, or a map: then its type is given by expressions (nft's typeof), and an element is "key : value".
 type set struct {
 	Name, Type, Comment string
-	Interval            bool
+	Map, Interval       bool
+	Dense               bool     // many elements, of which nobody looks at one
 	Elements            []string // as nft prints them
+}
+
+// Kind is nft's word for it.
+func (s *set) Kind() string {
+	if s.Map {
+		return "map"
+	}
+	return "set"
+}
+
+// Lines are the elements as a script shows them.
+func (s *set) Lines() []string {
+	if !s.Dense {
+		return s.Elements
+	}
+	var lines []string
+	for some := range slices.Chunk(s.Elements, 16) {
+		lines = append(lines, strings.Join(some, ", "))
+	}
+	return lines
 }
 
 // byFamily is a set for IPv4 and one for IPv6: nft has no set of both.
@@ -45,7 +68,7 @@ func newSourcesByFamily(name, comment string) byFamily {
 const doorType = " . inet_proto . inet_service"
 
 // newSets decides what is open.
-func newSets(s *desired.State, gateway string) ([]*set, error) {
+func newSets(s *desired.State, l Local) ([]*set, error) {
 	vips := newByFamily("vips", "", "floating addresses of this cluster")
 	peers := newByFamily("peers", "", "other gateways, by VRRP address")
 	control := newByFamily("control", doorType, "ports of the API servers")
@@ -55,9 +78,11 @@ func newSets(s *desired.State, gateway string) ([]*set, error) {
 		allow: newSourcesByFamily("allow", "who may connect, by port of a Service that not everybody may connect to"),
 	}
 
+	datagrams := newFlows(s, l.Unfit)
+
 	known := false
 	for _, g := range s.Gateways {
-		if g.Name == gateway {
+		if g.Name == l.Gateway {
 			known = true
 			continue
 		}
@@ -65,25 +90,31 @@ func newSets(s *desired.State, gateway string) ([]*set, error) {
 	}
 	if !known {
 		return nil, fmt.Errorf("no gateway %q in State: "+
-			"the name in agent.yaml must be one of the controller's configuration", gateway)
+			"the name in agent.yaml must be one of the controller's configuration", l.Gateway)
 	}
 	for _, v := range s.VIPs {
 		vips.add(v.Address, v.Address.String())
 	}
 	if c := s.ControlPlane; c != nil && len(c.Endpoints) > 0 {
-		control.add(c.Address, element(c.Address, c.Port))
+		control.add(c.Address, element(c.Address, desired.TCP, c.Port))
 		for _, e := range c.ExtraPorts {
-			control.add(c.Address, element(c.Address, e.Port))
+			control.add(c.Address, element(c.Address, desired.TCP, e.Port))
 		}
 	}
 	for _, lb := range s.LoadBalancers {
-		if !served(s, lb) {
-			continue
-		}
-		services.add(lb)
+		services.add(lb, func(vip netip.Addr, f desired.Frontend) bool {
+			if f.Protocol == desired.TCP {
+				return served(s, lb)
+			}
+			return datagrams.serve(lb, vip, f)
+		})
+	}
+	families := []byFamily{vips, peers, control, services.deny, services.open, services.allow}
+	if Flows(s) {
+		families = append(families, datagrams.sets()...)
 	}
 	var all []*set
-	for _, b := range []byFamily{vips, peers, control, services.deny, services.open, services.allow} {
+	for _, b := range families {
 		all = append(all, b.v4, b.v6)
 	}
 	for _, one := range all {
@@ -96,29 +127,31 @@ func newSets(s *desired.State, gateway string) ([]*set, error) {
 // doors are the ports of Services, and who may connect to them.
 type doors struct{ deny, open, allow byFamily }
 
-func (d doors) add(lb desired.LoadBalancer) {
+// add opens the ports that serves says yes to.
+func (d doors) add(lb desired.LoadBalancer, serves func(vip netip.Addr, f desired.Frontend) bool) {
 	for _, a := range lb.Addresses {
 		allow, deny := lb.AdmittedTo(a)
 		everybody := len(allow) > 0 && allow[0].Bits() == 0
 		for _, f := range lb.Frontends {
-			if f.Protocol != desired.TCP {
-				continue // refused by the guard until nftables itself carries UDP and SCTP
+			if !serves(a, f) {
+				continue
 			}
+			door := element(a, f.Protocol, f.Port)
 			for _, source := range deny {
-				d.deny.add(a, element(a, f.Port)+" . "+spellPrefix(source))
+				d.deny.add(a, door+" . "+spellPrefix(source))
 			}
 			if everybody {
-				d.open.add(a, element(a, f.Port))
+				d.open.add(a, door)
 				continue
 			}
 			for _, source := range allow {
-				d.allow.add(a, element(a, f.Port)+" . "+spellPrefix(source))
+				d.allow.add(a, door+" . "+spellPrefix(source))
 			}
 		}
 	}
 }
 
-// served says whether anybody could answer: a load balancer without a single server refuses connections at once, instead
+// served says whether anybody could answer at TCP: a load balancer without a single server refuses connections at once, instead
 // of taking and then hanging or closing them.
 func served(s *desired.State, lb desired.LoadBalancer) bool {
 	if lb.Pool != nil {
@@ -133,8 +166,8 @@ func served(s *desired.State, lb desired.LoadBalancer) bool {
 	})
 }
 
-func element(a netip.Addr, port uint16) string {
-	return a.String() + " . tcp . " + strconv.Itoa(int(port))
+func element(a netip.Addr, protocol desired.Protocol, port uint16) string {
+	return a.String() + " . " + strings.ToLower(string(protocol)) + " . " + strconv.Itoa(int(port))
 }
 
 // spellPrefix writes a prefix as nft does: a single address without its length.

@@ -15,7 +15,7 @@ import (
 // Table is our table as far as it can be compared: definitions of sets and chains, elements, rules. Handles are not part of it.
 type Table struct {
 	present bool
-	objects map[string]*object // by "set open4", "chain front"...
+	objects map[string]*object // by "set open4", "map nodes4", "chain front"...
 	// strangers are not part of what is compared: the packet path writes them.
 	strangers []netip.Addr
 }
@@ -24,7 +24,7 @@ type Table struct {
 // Sorted. A table that was just replaced has forgotten them; who goes on sending is noted again.
 func (t *Table) Strangers() []netip.Addr { return t.strangers }
 
-// object is a set or chain. A kind of object that we never make is kept too, so that Diff tells it.
+// object is a set, map or chain. A kind of object that we never make is kept too, so that Diff tells it.
 type object struct {
 	definition string   // compact JSON, without handle, elements and rules
 	members    []string // elements, sorted; or rules, in their order
@@ -37,17 +37,18 @@ func ListArgv() []string { return []string{"nft", "--json", "list", "table", fam
 // Absent says whether stderr of ListArgv means that there is no such table (strerror(ENOENT): run nft with LC_ALL=C).
 func Absent(stderr []byte) bool { return bytes.Contains(stderr, []byte("No such file or directory")) }
 
-// RulesScript is the script of our table without any element: the rules never depend on the State.
-func RulesScript(l Local) ([]byte, error) {
-	sets, err := newSets(&desired.State{Gateways: []desired.Gateway{{Name: l.Gateway}}}, l.Gateway)
-	if err != nil {
-		return nil, fmt.Errorf("rendering the rules of the nftables table: %w", err)
+// RulesScript is the script of our table without any element. Of the State the rules depend on Flows alone: whether it has ports
+// of UDP or SCTP.
+func RulesScript(l Local, flows bool) ([]byte, error) {
+	s := &desired.State{Gateways: []desired.Gateway{{Name: l.Gateway}}}
+	if flows {
+		s.LoadBalancers = []desired.LoadBalancer{{Frontends: []desired.Frontend{{Protocol: desired.UDP}}}} // at no address
 	}
-	return execute(content{Local: l, Sets: sets})
+	return Render(s, l)
 }
 
 // RulesArgv loads RulesScript (stdin) into a network namespace that ends with the command, and prints the rules as this
-// machine's nft and kernel spell them. Its output, for Want, is good until Local or nft changes: run it when the agent starts, and before a repair.
+// machine's nft and kernel spell them. Its output, for Want, is good until Local, Flows or nft changes: run it when the agent starts, and before a repair.
 //
 // xargs makes the script an argument. With --json, nft 1.0.6 reads stdin as JSON first, and finds a pipe empty when it then
 // reads it as a script: it loads nothing and exits with 0. So nothing may ever be loaded with --json --file -.
@@ -61,14 +62,14 @@ func Want(s *desired.State, l Local, rules []byte) (*Table, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the rules that nft printed: %w", err)
 	}
-	sets, err := newSets(s, l.Gateway)
+	sets, err := newSets(s, l)
 	if err != nil {
 		return nil, fmt.Errorf("finding the wanted nftables table: %w", err)
 	}
 	for _, one := range sets {
-		o, ok := t.objects["set "+one.Name]
+		o, ok := t.objects[one.Kind()+" "+one.Name]
 		if !ok {
-			return nil, fmt.Errorf("finding the wanted nftables table: %q printed no set %s", RulesArgv(), one.Name)
+			return nil, fmt.Errorf("finding the wanted nftables table: %q printed no %s %s", RulesArgv(), one.Kind(), one.Name)
 		}
 		o.members = one.Elements
 	}
@@ -199,7 +200,7 @@ func define(raw json.RawMessage) (string, error) {
 	return string(out), err
 }
 
-// readElements spells elements as Render does: 192.0.2.10 . tcp . 80 . 10.0.0.0/8.
+// readElements spells elements as Render does: 192.0.2.10 . tcp . 80 . 10.0.0.0/8, and those of a map 192.0.2.10 . udp . 53 : 30053.
 func readElements(raw json.RawMessage) ([]string, error) {
 	if len(raw) == 0 {
 		return nil, nil
@@ -224,9 +225,16 @@ func spell(element any) string {
 		return e
 	case float64:
 		return strconv.FormatFloat(e, 'f', -1, 64)
+	case []any: // of a map
+		if len(e) == 2 {
+			return spell(e[0]) + " : " + spell(e[1])
+		}
 	case map[string]any:
 		if p, ok := e["prefix"].(map[string]any); ok && len(e) == 1 && len(p) == 2 {
 			return fmt.Sprintf("%s/%s", spell(p["addr"]), spell(p["len"]))
+		}
+		if jump, ok := e["jump"].(map[string]any); ok && len(e) == 1 {
+			return "jump " + spell(jump["target"])
 		}
 		if parts, ok := e["concat"].([]any); ok && len(e) == 1 {
 			words := make([]string, 0, len(parts))

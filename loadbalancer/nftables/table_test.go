@@ -12,7 +12,7 @@ import (
 // want asks this machine's nft, as the agent does when it starts.
 func want(t testing.TB, s *desired.State) *Table {
 	t.Helper()
-	script, err := RulesScript(DebianLocal("a"))
+	script, err := RulesScript(DebianLocal("a"), Flows(s))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +42,8 @@ func read(t testing.TB, namespace string) *Table {
 func TestTableReadBackIsTheTableWanted(t *testing.T) {
 	w := newWire(t)
 	empty := &desired.State{Gateways: pair().Gateways}
-	for name, s := range map[string]*desired.State{"pair": pair(), "ranged": ranged(), "many ranged": manyRanged(300), "empty": empty, "many": many(2000)} {
+	for name, s := range map[string]*desired.State{"pair": pair(), "ranged": ranged(), "many ranged": manyRanged(300), "empty": empty, "many": many(2000),
+		"UDP": manyDatagrams(50, false), "UDP with pools of their own": manyDatagrams(5, true), "all protocols": protocols()} {
 		w.load(t, s)
 		if d := read(t, w.gateway).Diff(want(t, s)); d != nil {
 			t.Errorf("%s: right after loading it differs:\n%s", name, strings.Join(d, "\n"))
@@ -81,6 +82,11 @@ func TestTableDriftIsFoundAndCured(t *testing.T) {
 		{"rules in another order", "delete rule " + ours + " refuse handle {refuse 1}; " +
 			"add rule " + ours + " refuse meta l4proto icmp accept comment \"ping, path MTU\"", "chain refuse has its rules in another order"},
 		{"policy changed", "chain " + ours + " guard { policy drop; }", `chain guard is {`},
+		{"slot removed", "delete element " + ours + " nodes4 { 17 }", "map nodes4 lacks 17 : 10.0.0.1"},
+		{"slot of another node", "delete element " + ours + " nodes4 { 17 }; add element " + ours + " nodes4 { 17 : 10.0.0.99 }", "map nodes4 also has 17 : 10.0.0.99"},
+		{"NodePort changed", "flush map " + ours + " nodeports4; add element " + ours + " nodeports4 { " + vip4 + " . udp . 53 : 22 }",
+			"map nodeports4 also has " + vip4 + " . udp . 53 : 22"},
+		{"forwards for strangers", "flush chain " + ours + " forward", "chain forward lacks this machine forwards for Services only"},
 		{"chain added", "add chain " + ours + " mine", "chain mine is a stranger's"},
 		{"map added", "add map " + ours + " m { type ipv4_addr : verdict; }", "map m is a stranger's"},
 		{"chain removed", "flush chain " + ours + " guard; delete chain " + ours + " guard", "chain guard is absent"},
@@ -174,7 +180,8 @@ func BenchmarkLoad(b *testing.B) {
 	for _, c := range []struct {
 		name  string
 		state *desired.State
-	}{{"1000", many(1000)}, {"5000", many(5000)}, {"1000x5ranges", manyRanged(1000)}, {"5000x5ranges", manyRanged(5000)}} {
+	}{{"1000", many(1000)}, {"5000", many(5000)}, {"1000x5ranges", manyRanged(1000)}, {"5000x5ranges", manyRanged(5000)},
+		{"1000udp", manyDatagrams(1000, false)}, {"100udpOwn", manyDatagrams(100, true)}} {
 		b.Run(c.name, func(b *testing.B) {
 			script, err := Render(c.state, DebianLocal("a"))
 			if err != nil {
@@ -190,7 +197,8 @@ func BenchmarkLoad(b *testing.B) {
 
 func BenchmarkReadAndDiff(b *testing.B) {
 	need(b, "nft", "ip", "unshare")
-	for name, s := range map[string]*desired.State{"1000": many(1000), "5000": many(5000), "1000x5ranges": manyRanged(1000)} {
+	for name, s := range map[string]*desired.State{"1000": many(1000), "5000": many(5000), "1000x5ranges": manyRanged(1000),
+		"1000udp": manyDatagrams(1000, false), "100udpOwn": manyDatagrams(100, true)} {
 		b.Run(name, func(b *testing.B) {
 			wanted := want(b, s)
 			script, err := Render(s, DebianLocal("a"))

@@ -20,6 +20,10 @@ type walk struct {
 	chains        map[chainKey]*foreignChain
 	seen          map[chainKey]bool
 	clients, vrrp bool
+	// flows is for forward chains: what was DNATed passes.
+	flows bool
+	// top is true at the first rule of the base chain.
+	top bool
 }
 
 func (w *walk) through(key chainKey) verdict {
@@ -28,7 +32,8 @@ func (w *walk) through(key chainKey) verdict {
 		return continues
 	}
 	w.seen[key] = true
-	for _, rule := range c.rules {
+	for i, rule := range c.rules {
+		w.top = i == 0 && c.Hook != ""
 		v := w.rule(key, rule)
 		if v == returns {
 			break
@@ -81,6 +86,8 @@ func (w *walk) note(conditions []statement) {
 	for _, s := range conditions {
 		w.vrrp = w.vrrp || s.matchesVRRP()
 		w.clients = w.clients || s.matchesTransparent() && len(conditions) == 1
+		// Of iptables' conntrack nft does not tell which state is meant. Ours is put at the top, and others' are seldom there.
+		w.flows = w.flows || len(conditions) == 1 && (s.matchesDNAT() || w.top && s.xt("match", "conntrack"))
 	}
 }
 
@@ -128,6 +135,11 @@ func (s statement) matchesTransparent() bool {
 	m, ok := s.match()
 	return s.xt("match", "socket") ||
 		ok && strings.Contains(string(m.Left), `"transparent"`) && string(m.Right) == "1"
+}
+
+func (s statement) matchesDNAT() bool {
+	m, ok := s.match()
+	return ok && strings.Contains(string(m.Left), `"status"`) && string(m.Right) == `"dnat"`
 }
 
 func (s statement) matchesVRRP() bool {

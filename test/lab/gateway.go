@@ -225,7 +225,8 @@ func (h *Host) applySysctls() error {
 			if !found || strings.HasPrefix(key, "#") {
 				continue
 			}
-			if err := h.WriteSysctl(strings.TrimSpace(key), strings.TrimSpace(value)); err != nil && !notOurs(err) {
+			key = strings.TrimPrefix(strings.TrimSpace(key), "-") // no failure when the kernel has none: notOurs
+			if err := h.WriteSysctl(key, strings.TrimSpace(value)); err != nil && !notOurs(err) {
 				return fmt.Errorf("%s: %w", file, err)
 			}
 		}

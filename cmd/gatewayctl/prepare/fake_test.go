@@ -52,7 +52,7 @@ func newMachine(t *testing.T) *machine {
 		"/etc/ssh/sshd_config":     "Include /etc/ssh/sshd_config.d/*.conf\nUsePAM yes\n",
 		"/etc/haproxy/haproxy.cfg": shippedHAProxy,
 		"/run/systemd/system/here": "",
-		"/usr/sbin/haproxy":        "", "/usr/sbin/keepalived": "", "/usr/sbin/nft": "", "/usr/bin/ip": "", "/usr/bin/ss": "", "/usr/sbin/sysctl": "",
+		"/usr/sbin/haproxy":        "", "/usr/sbin/keepalived": "", "/usr/sbin/nft": "", "/usr/bin/ip": "", "/usr/bin/ss": "", "/usr/sbin/sysctl": "", "/usr/sbin/conntrack": "",
 		"/proc/sys/net/ipv4/tcp_tw_reuse": "2\n",
 	} {
 		m.put(path, content)

@@ -31,6 +31,7 @@ func programs() []program {
 		{name: "nft", packages: same("nftables"), version: []string{"nft", "--version"}, least: "1.0"},
 		{name: "ip", packages: map[site.Family]string{site.Debian: "iproute2", site.RedHat: "iproute"}},
 		{name: "ss", packages: map[site.Family]string{site.Debian: "iproute2", site.RedHat: "iproute"}},
+		{name: "conntrack", packages: map[site.Family]string{site.Debian: "conntrack", site.RedHat: "conntrack-tools"}},
 		{name: "sysctl", packages: map[site.Family]string{site.Debian: "procps", site.RedHat: "procps-ng"}},
 	}
 }

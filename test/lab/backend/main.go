@@ -63,6 +63,9 @@ func serve(ctx context.Context, name string, listen addresses, health, unhealthy
 		if err := open(address, service); err != nil {
 			return err
 		}
+		if err := answerDatagrams(ctx, group, name, address); err != nil {
+			return err
+		}
 	}
 	if health != "" {
 		if err := open(health, healthMux(unhealthy)); err != nil {

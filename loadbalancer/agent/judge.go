@@ -1,0 +1,126 @@
+package agent
+
+import (
+	"net/netip"
+	"slices"
+
+	"cloud-provider-haproxy/loadbalancer/desired"
+	"cloud-provider-haproxy/loadbalancer/nftables"
+)
+
+// flowVerdict is what becomes of a flow.
+type flowVerdict int
+
+const (
+	stays  flowVerdict = iota
+	leaves             // at the end of the drain time
+	lost               // at once
+)
+
+// flowJudge knows where flows may be.
+type flowJudge struct {
+	state  *desired.State
+	doors  map[door]doorman
+	health health
+	slots  map[desired.Key]string
+	vips   map[netip.Addr]bool
+	nodes  map[netip.Addr]string
+	unfit  nftables.Unfit
+}
+
+type door struct {
+	protocol desired.Protocol
+	at       netip.AddrPort
+}
+
+type doorman struct {
+	lb       *desired.LoadBalancer
+	nodePort uint16
+	guests   guests
+}
+
+func newFlowJudge(r *rendering, h health) flowJudge {
+	s := r.revision.state
+	j := flowJudge{state: s, health: h, slots: r.slots, unfit: h.unfit(s, r.slots),
+		doors: map[door]doorman{}, vips: map[netip.Addr]bool{}, nodes: map[netip.Addr]string{}}
+	for _, v := range s.VIPs {
+		j.vips[v.Address] = true
+	}
+	for _, n := range s.Nodes {
+		for _, a := range n.Addresses {
+			j.nodes[a] = n.Name
+		}
+	}
+	for i := range s.LoadBalancers {
+		lb := &s.LoadBalancers[i]
+		for _, vip := range lb.Addresses {
+			allow, deny := lb.AdmittedTo(vip)
+			for _, f := range lb.Frontends {
+				j.doors[door{f.Protocol, netip.AddrPortFrom(vip, f.Port)}] = doorman{lb, f.NodePort, guests{allow, deny}}
+			}
+		}
+	}
+	return j
+}
+
+// cull is what ends the flow: for all clients of the node, or for this one when it is the client that may not go on.
+func (j flowJudge) cull(f flow) cull {
+	c := cull{f.protocol, f.vip, f.node.Addr(), netip.Addr{}}
+	if d, ok := j.doors[door{f.protocol, f.vip}]; ok && !d.guests.welcome(f.client.Addr()) {
+		c.client = f.client.Addr()
+	}
+	return c
+}
+
+func (j flowJudge) of(f flow) flowVerdict {
+	if !j.vips[f.vip.Addr()] {
+		return stays // somebody else's, or of a VIP that is not here any more: nothing comes for it
+	}
+	d, ok := j.doors[door{f.protocol, f.vip}]
+	switch {
+	case !ok || !d.guests.welcome(f.client.Addr()):
+		return leaves
+	case d.nodePort != f.node.Port():
+		return lost // the node has closed that port
+	}
+	name, known := j.nodes[f.node.Addr()]
+	if d.lb.Pool == nil {
+		return j.ofShared(f, name, known)
+	}
+	for _, server := range d.lb.Pool.Servers {
+		if server.Name != name && server.Address != f.node.Addr() {
+			continue
+		}
+		switch {
+		case j.health.dead(j.slots[d.lb.Key], server.Name):
+			return lost
+		case j.unfit.Servers[d.lb.Key][server.Name]:
+			return leaves
+		}
+		return stays
+	}
+	return leaves
+}
+
+// ofShared is about a node of the shared pool, which fails open.
+func (j flowJudge) ofShared(f flow, name string, known bool) flowVerdict {
+	if !known {
+		return leaves
+	}
+	backend, unfit := nodes6Backend, j.unfit.Nodes6
+	if f.node.Addr().Is4() {
+		backend, unfit = nodesBackend, j.unfit.Nodes4
+	}
+	someoneFit := slices.ContainsFunc(j.state.Nodes, func(n desired.Node) bool {
+		return !unfit[n.Name] && slices.ContainsFunc(n.Addresses, func(a netip.Addr) bool { return a.Is4() == f.node.Addr().Is4() })
+	})
+	switch {
+	case !someoneFit:
+		return stays
+	case j.health.dead(backend, name):
+		return lost
+	case unfit[name]:
+		return leaves
+	}
+	return stays
+}

@@ -1,0 +1,188 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"cloud-provider-haproxy/loadbalancer/desired"
+)
+
+// flow is one of UDP or SCTP that conntrack keeps at its node.
+type flow struct {
+	protocol    desired.Protocol
+	client, vip netip.AddrPort
+	node        netip.AddrPort
+}
+
+// sweeper finds flows that conntrack still sends where our table would not. Nothing is remembered for the next agent.
+type sweeper struct {
+	// of and health are what was looked at last.
+	of     *rendering
+	health health
+	// since says when each flow was found to have to end.
+	since map[flow]time.Time
+	again time.Time
+}
+
+// unfinished says whether there may be flows to end: also when the newest State has no more ports of UDP and SCTP.
+func (s *sweeper) unfinished() bool {
+	return len(s.since) > 0 || s.of != nil && servesDatagrams(s.of.revision.state)
+}
+
+// cull is one deletion: every flow of the family, protocol, VIP's port and node; of one client if it is not the zero Addr.
+type cull struct {
+	protocol     desired.Protocol
+	vip          netip.AddrPort
+	node, client netip.Addr
+}
+
+// mostCulls bounds the deletions of one look: each one walks through all of conntrack's table.
+const mostCulls = 200
+
+// sweep looks when the State or somebody's health has changed, and when a drain time is over. A dead node's flows end at once: the
+// next datagram makes a new one. The others end a drain time later, as connections do.
+func (a *Agent) sweep(ctx context.Context, s *sweeper) error {
+	current, health, now := a.rendered(), a.healthNow(), time.Now()
+	if current == nil {
+		return nil
+	}
+	changed := current != s.of || !health.equal(s.health)
+	if !changed && (len(s.since) == 0 || now.Before(s.again)) {
+		return nil
+	}
+	flows, err := a.flows(ctx)
+	if err != nil {
+		return err
+	}
+	judge := newFlowJudge(current, health)
+	due, since := map[cull]bool{}, map[flow]time.Time{}
+	for _, f := range flows {
+		verdict := judge.of(f)
+		if verdict == stays {
+			continue
+		}
+		found, known := s.since[f]
+		if !known {
+			found = now
+		}
+		if verdict == lost || now.Sub(found) >= drainTime {
+			due[judge.cull(f)] = true
+			continue
+		}
+		since[f] = found
+	}
+	if err := a.cull(ctx, due); err != nil {
+		return err
+	}
+	s.of, s.health, s.since = current, health, since
+	if len(due) > mostCulls {
+		s.of = nil // the rest at the next look
+	}
+	if len(since) > 0 {
+		s.again = slices.MinFunc(slices.Collect(maps.Values(since)), time.Time.Compare).Add(drainTime)
+	}
+	return nil
+}
+
+func (a *Agent) cull(ctx context.Context, due map[cull]bool) error {
+	done := 0
+	for c := range due {
+		if done++; done > mostCulls {
+			break
+		}
+		output, err := a.host.Run(ctx, c.argv(), nil)
+		// conntrack(8) fails when nothing was left to delete.
+		if err != nil && !strings.Contains(string(output.Stderr), "have been deleted") {
+			return fmt.Errorf("ending flows to %s: %w", c.node, err)
+		}
+	}
+	if done > 0 {
+		a.log.Info("ended flows of UDP and SCTP whose node or client is out", "groups", min(done, mostCulls))
+	}
+	return nil
+}
+
+func familyOf(vip netip.Addr) string {
+	if vip.Is4() {
+		return "ipv4"
+	}
+	return "ipv6"
+}
+
+func (c cull) argv() []string {
+	argv := []string{"conntrack", "-D", "-f", familyOf(c.vip.Addr()), "-p", strings.ToLower(string(c.protocol)),
+		"--orig-dst", c.vip.Addr().String(), "--orig-port-dst", strconv.Itoa(int(c.vip.Port())), "--reply-src", c.node.String()}
+	if c.client.IsValid() {
+		argv = append(argv, "--orig-src", c.client.String())
+	}
+	return argv
+}
+
+// flowsArgv lists the flows that have a destination other than the one they came for.
+func flowsArgv(family string, protocol desired.Protocol) []string {
+	return []string{"conntrack", "-L", "-f", family, "-p", strings.ToLower(string(protocol)), "-g"}
+}
+
+// flows lists what conntrack keeps.
+func (a *Agent) flows(ctx context.Context) ([]flow, error) {
+	var all []flow
+	for _, family := range []string{"ipv4", "ipv6"} {
+		for _, protocol := range []desired.Protocol{desired.UDP, desired.SCTP} {
+			output, err := a.host.Run(ctx, flowsArgv(family, protocol), nil)
+			if err != nil {
+				return nil, err
+			}
+			for line := range strings.Lines(string(output.Stdout)) {
+				f, err := parseFlow(line, protocol)
+				if err != nil {
+					return nil, err
+				}
+				all = append(all, f)
+			}
+		}
+	}
+	return all, nil
+}
+
+// parseFlow reads a line of conntrack(8), which has each of src, dst, sport and dport twice: as the client sent, and as the
+// answer comes.
+func parseFlow(line string, protocol desired.Protocol) (flow, error) {
+	values := map[string][]string{}
+	for word := range strings.FieldsSeq(line) {
+		if name, value, ok := strings.Cut(word, "="); ok {
+			values[name] = append(values[name], value)
+		}
+	}
+	end := func(address, port string, i int) (netip.AddrPort, error) {
+		if len(values[address]) != 2 || len(values[port]) != 2 {
+			return netip.AddrPort{}, fmt.Errorf("reading what conntrack says: %q is no flow", strings.TrimSpace(line))
+		}
+		a, err := netip.ParseAddr(values[address][i])
+		if err != nil {
+			return netip.AddrPort{}, fmt.Errorf("reading what conntrack says: %w", err)
+		}
+		p, err := strconv.ParseUint(values[port][i], 10, 16)
+		if err != nil {
+			return netip.AddrPort{}, fmt.Errorf("reading what conntrack says: %w", err)
+		}
+		return netip.AddrPortFrom(a, uint16(p)), nil
+	}
+	f := flow{protocol: protocol}
+	var err error
+	for _, e := range []struct {
+		to            *netip.AddrPort
+		address, port string
+		i             int
+	}{{&f.client, "src", "sport", 0}, {&f.vip, "dst", "dport", 0}, {&f.node, "src", "sport", 1}} {
+		if *e.to, err = end(e.address, e.port, e.i); err != nil {
+			return flow{}, err
+		}
+	}
+	return f, nil
+}
