@@ -221,6 +221,7 @@ func (m *Manager) servedTerms() map[hold]ipam.Sharing {
 			keys[r.Address] = append(keys[r.Address], "")
 		}
 	}
+	given := m.givenPorts()
 	for h, t := range terms {
 		switch all := keys[h.address]; {
 		case len(all) == 1:
@@ -229,9 +230,43 @@ func (m *Manager) servedTerms() map[hold]ipam.Sharing {
 			t.Key = mostOf(all)
 			t.Keyless = t.Key == ""
 			terms[h] = t
+		default: // what it asks for now may be another's, which a gateway serves
+			t.Ports = slices.DeleteFunc(slices.Clone(t.Ports), func(p ipam.Port) bool {
+				return slices.ContainsFunc(given[h.address], func(g portOf) bool { return g.port == p && g.owner != h.owner })
+			})
+			for _, g := range given[h.address] {
+				if g.owner == h.owner && len(t.Ports) == 0 {
+					t.Ports = append(t.Ports, g.port)
+				}
+			}
+			terms[h] = t
 		}
 	}
 	return terms
+}
+
+// portOf is one port that a Service has of an address.
+type portOf struct {
+	owner desired.Key
+	port  ipam.Port
+}
+
+// givenPorts are the ports that gateways serve by the newest State, or may serve still.
+func (m *Manager) givenPorts() map[netip.Addr][]portOf {
+	given := map[netip.Addr][]portOf{}
+	for key, lb := range m.goodBy {
+		for _, address := range lb.Addresses {
+			for _, port := range frontendPorts(lb.Frontends) {
+				given[address] = append(given[address], portOf{key, port})
+			}
+		}
+	}
+	for _, r := range m.recalled() {
+		for _, port := range ipamPorts(r.Ports) {
+			given[r.Address] = append(given[r.Address], portOf{r.Owner, port})
+		}
+	}
+	return given
 }
 
 // mostOf gives the key that most of the Services at one address ask for: they had the same one. None: they have no key any more.

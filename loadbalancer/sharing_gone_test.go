@@ -131,3 +131,25 @@ func TestPoolIsNotToldAsFull(t *testing.T) {
 		s.ensure(c, web("c", 80))
 	})
 }
+
+// TestPublishedSharerAsksForAServedPort: its status names an address that it has left by the newest State, where it had another
+// port. What it asks for now a gateway serves for its former partner, who is gone. Found by TestRandomLives.
+func TestPublishedSharerAsksForAServedPort(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "10.0.0.1-10.0.0.9", "gw1", "gw2")
+		c := s.start()
+		a, b := sharing(web("a", 81), "k"), sharing(web("b", 80), "k")
+		s.ensure(c, a)
+		s.ensure(c, b)
+		_ = c.stop()
+		s.gateway("gw1").change(func(g *fakeGateway) { g.cut = true })
+		leaves := requesting(sharing(web("b", 82), "m"), "10.0.0.5")
+		c = s.start(replayed(a, "10.0.0.1"), replayed(leaves, "10.0.0.1"))
+		s.ensure(c, leaves)
+		_ = c.stop()
+		c = s.start(replayed(sharing(web("b", 81), "k"), "10.0.0.1")) // its new address was never published
+		defer func() { _ = c.stop() }()
+		_, _ = c.Ensure(t.Context(), sharing(web("b", 81), "k"))
+		s.oneOwner()
+	})
+}
