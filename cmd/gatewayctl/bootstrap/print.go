@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"cloud-provider-haproxy/cmd/gatewayctl/site"
+	"cloud-provider-haproxy/loadbalancer/nftables"
 )
 
 // printed is the README of --print.
@@ -27,7 +28,7 @@ What is to be done besides, once and in this order:
 5. The gateway's own key, which never leaves it; its public half goes into authorized_keys on the other gateways
    (--peer-key NAME=FILE.pub for --print):
    ssh-keygen -t ed25519 -N '' -f %[3]s
-6. modprobe --all nft_tproxy nft_socket tcp_diag nf_conntrack; sysctl --system
+6. modprobe --all %[6]s; sysctl --system
 7. sshd -t && systemctl reload ssh       (sshd on RHEL-like systems)
 8. systemctl daemon-reload; systemctl enable haproxy keepalived; systemctl enable --now gatewayctl-agent
 
@@ -64,8 +65,12 @@ func Print(directory string, s *site.Site, names []string, family site.Family, k
 			return err
 		}
 	}
-	return write(filepath.Join(directory, "README.md"),
-		fmt.Appendf(nil, printed, site.Program, s.User, site.PeerKeyFile, site.AgentFile, site.ConfigDirectory))
+	var modules []string
+	for _, m := range nftables.Modules() {
+		modules = append(modules, m.Name)
+	}
+	return write(filepath.Join(directory, "README.md"), fmt.Appendf(nil, printed, site.Program, s.User, site.PeerKeyFile,
+		site.AgentFile, site.ConfigDirectory, strings.Join(modules, " ")))
 }
 
 func write(path string, content []byte) error {

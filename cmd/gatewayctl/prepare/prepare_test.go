@@ -58,7 +58,7 @@ func TestInstall(t *testing.T) {
 	}
 	want := []string{
 		"useradd --system --user-group --shell /bin/sh --home-dir / --password * -- gatewayctl",
-		"modprobe --all nft_tproxy nft_socket tcp_diag nf_conntrack",
+		"modprobe --all nft_tproxy nft_socket nft_dup_ipv4 nft_dup_ipv6 tcp_diag nf_conntrack",
 		"sysctl --quiet --load=/etc/sysctl.d/90-cloud-provider-haproxy.conf",
 		"systemctl daemon-reload", "systemctl try-reload-or-restart ssh.service",
 		"systemctl enable haproxy.service", "systemctl enable keepalived.service", "systemctl enable gatewayctl-agent.service",
@@ -80,7 +80,7 @@ func TestInstall(t *testing.T) {
 	if diff := cmp.Diff(before, m.tree()); diff != "" {
 		t.Errorf("the second run changed files (-before +after):\n%s", diff)
 	}
-	if want := []string{"modprobe --all nft_tproxy nft_socket tcp_diag nf_conntrack"}; !slices.Equal(m.ran, want) {
+	if want := []string{"modprobe --all nft_tproxy nft_socket nft_dup_ipv4 nft_dup_ipv6 tcp_diag nf_conntrack"}; !slices.Equal(m.ran, want) {
 		t.Errorf("the second run ran %q", m.ran)
 	}
 }
