@@ -169,7 +169,7 @@ func TestHealthIsFollowed(t *testing.T) {
 // A flow that may not go on, but whose node lives, has its drain time.
 func TestFlowsOfRemovedNodesEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := holding(t, sample(1, service("dns", "192.0.2.10", 51), datagrams("dns"), admitting("dns", "!198.51.100.66/32")))
+		m := holding(t, sample(1, service("dns", "192.0.2.10", 51), datagrams("dns"), admitting("dns", "!198.51.100.66/32"), draining(90)))
 		a := started(t, m)
 		stays := tracked("198.51.100.7", "192.0.2.10", "10.0.2.2", 30053)
 		removed := tracked("198.51.100.7", "192.0.2.10", "10.0.2.9", 30053)
@@ -184,8 +184,13 @@ func TestFlowsOfRemovedNodesEnd(t *testing.T) {
 		}
 		time.Sleep(3 * time.Second)
 		synctest.Wait()
+		if got := m.flows(); !slices.Equal(got, []string{stays, removed}) {
+			t.Errorf("after the drain time of clients conntrack has %q", got)
+		}
+		time.Sleep(60 * time.Second)
+		synctest.Wait()
 		if got := m.flows(); !slices.Equal(got, []string{stays}) {
-			t.Errorf("after the drain time conntrack has %q", got)
+			t.Errorf("after the drain time of nodes conntrack has %q", got)
 		}
 		// A NodePort that is another one now is closed.
 		m.meanwhile(func() { m.tracked = []string{moved, tracked("198.51.100.8", "192.0.2.10", "10.0.2.1", 30053)} })

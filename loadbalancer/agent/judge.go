@@ -3,6 +3,7 @@ package agent
 import (
 	"net/netip"
 	"slices"
+	"time"
 
 	"cloud-provider-haproxy/loadbalancer/desired"
 	"cloud-provider-haproxy/loadbalancer/nftables"
@@ -12,9 +13,10 @@ import (
 type flowVerdict int
 
 const (
-	stays  flowVerdict = iota
-	leaves             // at the end of the drain time
-	lost               // at once
+	stays   flowVerdict = iota
+	leaves              // at the end of the drain time: its client, or its port, may not go on
+	departs             // at the end of the State's drain time: its node is taken out
+	lost                // at once
 )
 
 // flowJudge knows where flows may be.
@@ -72,6 +74,17 @@ func (j flowJudge) cull(f flow) cull {
 	return c
 }
 
+// patience is how long a flow lives on after it was found.
+func (j flowJudge) patience(v flowVerdict) time.Duration {
+	switch v {
+	case leaves:
+		return drainTime
+	case departs:
+		return j.state.DrainTime()
+	}
+	return 0
+}
+
 func (j flowJudge) of(f flow) flowVerdict {
 	if !j.vips[f.vip.Addr()] {
 		return stays // somebody else's, or of a VIP that is not here any more: nothing comes for it
@@ -95,17 +108,17 @@ func (j flowJudge) of(f flow) flowVerdict {
 		case j.health.dead(j.slots[d.lb.Key], server.Name):
 			return lost
 		case j.unfit.Servers[d.lb.Key][server.Name]:
-			return leaves
+			return departs
 		}
 		return stays
 	}
-	return leaves
+	return departs
 }
 
 // ofShared is about a node of the shared pool, which fails open.
 func (j flowJudge) ofShared(f flow, name string, known bool) flowVerdict {
 	if !known {
-		return leaves
+		return departs
 	}
 	backend, unfit := nodes6Backend, j.unfit.Nodes6
 	if f.node.Addr().Is4() {
@@ -120,7 +133,7 @@ func (j flowJudge) ofShared(f flow, name string, known bool) flowVerdict {
 	case j.health.dead(backend, name):
 		return lost
 	case unfit[name]:
-		return leaves
+		return departs
 	}
 	return stays
 }

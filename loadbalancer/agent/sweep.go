@@ -3,9 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
-	"maps"
 	"net/netip"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -46,7 +44,7 @@ type cull struct {
 const mostCulls = 200
 
 // sweep looks when the State or somebody's health has changed, and when a drain time is over. A dead node's flows end at once: the
-// next datagram makes a new one. The others end a drain time later, as connections do.
+// next datagram makes a new one. The others end when connections in their place would (flowJudge.patience).
 func (a *Agent) sweep(ctx context.Context, s *sweeper) error {
 	current, health, now := a.rendered(), a.healthNow(), time.Now()
 	if current == nil {
@@ -62,6 +60,7 @@ func (a *Agent) sweep(ctx context.Context, s *sweeper) error {
 	}
 	judge := newFlowJudge(current, health)
 	due, since := map[cull]bool{}, map[flow]time.Time{}
+	var again time.Time
 	for _, f := range flows {
 		verdict := judge.of(f)
 		if verdict == stays {
@@ -71,21 +70,22 @@ func (a *Agent) sweep(ctx context.Context, s *sweeper) error {
 		if !known {
 			found = now
 		}
-		if verdict == lost || now.Sub(found) >= drainTime {
+		end := found.Add(judge.patience(verdict))
+		if !now.Before(end) {
 			due[judge.cull(f)] = true
 			continue
 		}
 		since[f] = found
+		if again.IsZero() || end.Before(again) {
+			again = end
+		}
 	}
 	if err := a.cull(ctx, due); err != nil {
 		return err
 	}
-	s.of, s.health, s.since = current, health, since
+	s.of, s.health, s.since, s.again = current, health, since, again
 	if len(due) > mostCulls {
 		s.of = nil // the rest at the next look
-	}
-	if len(since) > 0 {
-		s.again = slices.MinFunc(slices.Collect(maps.Values(since)), time.Time.Compare).Add(drainTime)
 	}
 	return nil
 }
