@@ -156,15 +156,30 @@ func (a *Agent) awaitWorker(ctx context.Context, limit time.Duration, accept acc
 	return nil
 }
 
+// waitForOldWorker waits a moment for a worker that was replaced: it shares the stats socket with its successor until it has been
+// told to stop, and answers there although the successor has answered before (seen with 2.6.12 on a busy machine).
+func (a *Agent) waitForOldWorker(ctx context.Context) error {
+	select {
+	case <-time.After(readAgain):
+	case <-ctx.Done():
+	}
+	return ctx.Err()
+}
+
 // complete applies at run time what the files could not tell a new worker.
 func (a *Agent) complete(ctx context.Context, want *haproxy.Config) error {
-	running, err := a.readHAProxy(ctx)
-	if err != nil {
-		return fmt.Errorf("reading from HAProxy's new worker: %w", err)
-	}
-	diff := haproxy.Compare(running, want)
-	if len(diff.Reload) > 0 {
-		return fmt.Errorf("HAProxy's new worker needs another reload: %s", strings.Join(diff.Reload, "; "))
+	var diff haproxy.Diff
+	for try := 1; ; try++ {
+		running, err := a.readHAProxy(ctx)
+		if err != nil {
+			return fmt.Errorf("reading from HAProxy's new worker: %w", err)
+		}
+		if diff = haproxy.Compare(running, want); len(diff.Reload) == 0 {
+			break
+		}
+		if try == verifyTries || a.waitForOldWorker(ctx) != nil {
+			return fmt.Errorf("HAProxy's new worker needs another reload: %s", strings.Join(diff.Reload, "; "))
+		}
 	}
 	if err := a.haproxy.Apply(ctx, diff); err != nil {
 		return fmt.Errorf("updating HAProxy's new worker: %w", err)

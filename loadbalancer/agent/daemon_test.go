@@ -25,6 +25,30 @@ func TestLostReloadIsRepeated(t *testing.T) {
 	})
 }
 
+// The worker that was replaced answers now and then for a moment, although its successor has answered already.
+func TestOldWorkerAnswersOnceMore(t *testing.T) {
+	for answer := 2; answer <= 3; answer++ {
+		synctest.Test(t, func(t *testing.T) {
+			m := holding(t, sample(1, service("web", "192.0.2.10", 51)))
+			a := started(t, m)
+			old, answers := m.haproxy.pid, 0
+			m.lingers = func(pid int) bool {
+				if pid != old {
+					answers++
+				}
+				return answers == answer
+			}
+			result, refusal := a.apply(t.Context(), sign(t, sample(2, service("web", "192.0.2.10", 51), controlPlane)))
+			if refusal != nil || result.Outcome != wire.Reloaded {
+				t.Errorf("answer %d is the old worker's: got %+v, %v", answer, result, refusal)
+			}
+			if answers < answer {
+				t.Errorf("HAProxy was asked %d times after the reload, so that answer %d shows nothing", answers, answer)
+			}
+		})
+	}
+}
+
 // A reload that does give a new worker, but one that loads something else, is not repeated without end: old workers keep
 // their connections and their memory.
 func TestWrongWorkerStopsReloads(t *testing.T) {

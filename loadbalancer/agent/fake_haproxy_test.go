@@ -133,6 +133,9 @@ func (m *machine) Read(ctx context.Context) (running *haproxy.Running, err error
 			return errors.New("connection refused")
 		}
 		running = m.haproxy.running()
+		if m.lingers != nil && m.lingers(m.haproxy.pid) {
+			running.Generation, running.PID = "global:of-before", 1
+		}
 		m.addDeparted(running)
 		return nil
 	})

@@ -50,6 +50,8 @@ type machine struct {
 	departed map[string]haproxy.RunningServer
 	// tracked are the lines of conntrack(8): "udp 17 29 src=... dst=...".
 	tracked []string
+	// lingers says whether the worker before the one with this pid answers instead of it.
+	lingers func(pid int) bool
 	// spelling is how this nft spells what it prints.
 	spelling string
 	pids     int

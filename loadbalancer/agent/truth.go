@@ -70,6 +70,9 @@ func (a *Agent) verify(ctx context.Context, want *rendering, before *desired.Sta
 		if len(left.vips) > 0 && try < verifyTries && a.settle(ctx, transitionLimit, want, before) == nil {
 			continue
 		}
+		if left.haproxy == reload && try < verifyTries && a.waitForOldWorker(ctx) == nil {
+			continue
+		}
 		if left.haproxy != nothing || left.diff.Empty() || try == verifyTries {
 			return nil, fmt.Errorf("reading back: what runs is not what was applied: %s", strings.Join(left.told(), "; "))
 		}
