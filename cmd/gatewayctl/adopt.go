@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -42,6 +43,9 @@ stop it first.`,
   gatewayctl adopt --local`,
 		RunE: func(cmd *cobra.Command, names []string) error {
 			if flags.local {
+				if len(names) > 0 {
+					return fmt.Errorf("adopt --local hands this gateway over and takes no names; to hand over %s, use --cloud-config", strings.Join(names, ", "))
+				}
 				return adoptLocal(cmd.Context(), localAgent{flags.socket}, cmd.OutOrStdout())
 			}
 			return flags.run(cmd.Context(), names, cmd.OutOrStdout())
@@ -52,7 +56,9 @@ stop it first.`,
 	command.Flags().BoolVar(&flags.local, "local", false, "hand over this gateway itself, as root on it")
 	command.Flags().StringVar(&flags.socket, "socket", agent.Socket, "with --local, the agent's socket")
 	command.Flags().BoolVar(&flags.dryRun, "dry-run", false, "tell what would be done, with differences, and change nothing")
-	command.MarkFlagsMutuallyExclusive("local", "cloud-config")
+	for _, remote := range []string{"cloud-config", "dry-run", "signer", "login", "identity", "binary"} {
+		command.MarkFlagsMutuallyExclusive("local", remote)
+	}
 	command.MarkFlagsOneRequired("local", "cloud-config")
 	return command
 }

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -170,6 +171,9 @@ func (p *preparer) checkEdited() []Finding {
 	return found
 }
 
+// firstPerson is the lowest uid of people on all distributions that we know (UID_MIN in login.defs(5)).
+const firstPerson = 1000
+
 // checkUser looks at an account that is there already.
 func (p *preparer) checkUser() []Finding {
 	account, err := p.account()
@@ -182,6 +186,10 @@ func (p *preparer) checkUser() []Finding {
 	uid, shell := account[2], account[6]
 	if uid == "0" {
 		return []Finding{{Problem: fmt.Sprintf("user %s is root by another name", p.plan.User), Remedy: "give another ssh.user in the cloud configuration"}}
+	}
+	if n, err := strconv.Atoi(uid); err != nil || n >= firstPerson {
+		return []Finding{{Problem: fmt.Sprintf("user %s (uid %s) is somebody's own account, which could do nothing but reach the agent from then on", p.plan.User, uid),
+			Remedy: "give another ssh.user in the cloud configuration"}}
 	}
 	if strings.HasSuffix(shell, "/nologin") || strings.HasSuffix(shell, "/false") {
 		return []Finding{{Problem: fmt.Sprintf("user %s has the shell %s, which runs no forced command", p.plan.User, shell),

@@ -23,6 +23,8 @@ const shippedHAProxy = "# as the package brings it\n"
 
 // machine is a directory, with the programs of a Debian machine played.
 type machine struct {
+	// refusesSSHD is what `sshd -t` says of the files that it reads.
+	refusesSSHD error
 	Local
 	t       *testing.T
 	ran     []string
@@ -150,6 +152,9 @@ func (m *machine) Run(_ context.Context, argv []string, stdin []byte) (agent.Out
 			m.put("/usr/sbin/haproxy", "")
 		}
 	case "/usr/sbin/sshd":
+		if len(argv) == 2 {
+			return agent.Output{}, m.refusesSSHD
+		}
 		if argv[1] == "-t" && !strings.Contains(string(stdin), "Match User gatewayctl") {
 			return agent.Output{}, errors.New("sshd was asked about something else")
 		}

@@ -259,6 +259,59 @@ func TestUpgradeRestartsTheAgent(t *testing.T) {
 	}
 }
 
+// A dry run does not carry out what a run before it left to be done, and tells of it.
+func TestDryRunLeavesWhatIsPending(t *testing.T) {
+	m := newMachine(t)
+	m.fails["systemctl try-reload-or-restart"] = errors.New("exit status 1")
+	if r := m.do(plan(t, Install, nil)); r.Error == "" {
+		t.Fatal("sshd was not reloaded, and nothing was said")
+	}
+	delete(m.fails, "systemctl try-reload-or-restart")
+	before := m.tree()
+	m.ran = nil
+	r := m.do(plan(t, Install, func(p *Plan) { p.DryRun = true }))
+	installed(t, r)
+	if diff := cmp.Diff(before, m.tree()); diff != "" || len(m.ran) > 0 {
+		t.Errorf("a dry run ran %q, and changed (-before +after):\n%s", m.ran, diff)
+	}
+	for _, what := range []string{"sshd", "agent"} {
+		if !slices.ContainsFunc(r.Steps, func(s Step) bool { return s.What == what && s.Outcome == WouldDo }) {
+			t.Errorf("a dry run does not tell of %s: %+v", what, r.Steps)
+		}
+	}
+}
+
+// What sshd cannot read is taken back: it would be gone after the next boot. The next run installs it again.
+func TestSSHDRefuses(t *testing.T) {
+	m := newMachine(t)
+	m.refusesSSHD = errors.New("Bad configuration option")
+	p := plan(t, Install, nil)
+	if r := m.do(p); !strings.Contains(r.Error, "Bad configuration option") || !strings.Contains(r.Error, site.SSHDFile) {
+		t.Errorf("got %q", r.Error)
+	}
+	if text := m.read(site.SSHDFile); strings.Contains(text, "Match") || !strings.Contains(m.read(site.SSHDFile+".refused"), "Match") {
+		t.Errorf("%s is left as %q", site.SSHDFile, text)
+	}
+	if slices.ContainsFunc(m.ran, func(r string) bool { return strings.Contains(r, "ssh") && strings.HasPrefix(r, "systemctl") }) {
+		t.Errorf("sshd was told to read it: %q", m.ran)
+	}
+	m.refusesSSHD = nil
+	installed(t, m.do(p))
+	if !strings.Contains(m.read(site.SSHDFile), "Match") {
+		t.Error("it was not installed again")
+	}
+}
+
+// An account of a person, who would be locked out, is not made the gateways' user.
+func TestPersonsAccount(t *testing.T) {
+	m := newMachine(t)
+	m.put("/etc/passwd", m.read("/etc/passwd")+"gatewayctl:x:1000:1000::/home/gatewayctl:/bin/bash\n")
+	r := m.do(plan(t, Install, nil))
+	if r.Error == "" || !slices.ContainsFunc(r.Findings, func(f Finding) bool { return f.Check == "user" && strings.Contains(f.Problem, "somebody's own account") }) {
+		t.Errorf("got %q, %+v", r.Error, r.Findings)
+	}
+}
+
 // The key is made once, and stays.
 func TestMakeKey(t *testing.T) {
 	m := newMachine(t)

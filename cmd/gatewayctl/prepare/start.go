@@ -2,6 +2,7 @@ package prepare
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -18,6 +19,9 @@ const agentUnit = "gatewayctl-agent.service"
 func (p *preparer) start(ctx context.Context) error {
 	if !p.facts.Systemd {
 		return p.tellToStart()
+	}
+	if err := p.trySSHD(ctx); err != nil {
+		return err
 	}
 	for _, f := range []struct {
 		why, what string
@@ -75,6 +79,10 @@ func (p *preparer) follow(ctx context.Context, why, what string, argv []string) 
 	if !p.ledger.pends(why) {
 		return nil
 	}
+	if p.plan.DryRun {
+		p.step(what, WouldDo)
+		return nil
+	}
 	if _, err := p.machine.Run(ctx, argv, nil); err != nil {
 		p.step(what, Failed)
 		return fmt.Errorf("to %s: %w; mend it and run bootstrap again", why, err)
@@ -85,6 +93,33 @@ func (p *preparer) follow(ctx context.Context, why, what string, argv []string) 
 	}
 	p.step(what, Done)
 	return nil
+}
+
+// trySSHD has sshd judge the files that it will read, before it does: one that cannot read them is gone after the next boot, and on
+// some distributions at once. Then our drop-in says nothing, and what it said stands next to it.
+func (p *preparer) trySSHD(ctx context.Context) error {
+	if p.plan.DryRun || !p.ledger.pends(reloadSSHD) {
+		return nil
+	}
+	_, refused := p.machine.Run(ctx, []string{"/usr/sbin/sshd", "-t"}, nil)
+	if refused == nil {
+		return nil
+	}
+	p.step("sshd", Failed)
+	content, err := p.machine.ReadFile(site.SSHDFile)
+	if err == nil {
+		err = p.machine.WriteFile(site.SSHDFile+".refused", content, 0o600, "")
+	}
+	if err == nil {
+		silent := []byte("# sshd refused what bootstrap wrote here; see " + site.SSHDFile + ".refused\n")
+		p.ledger.Files[site.SSHDFile] = append(p.ledger.Files[site.SSHDFile], digest(silent))
+		err = p.machine.WriteFile(site.SSHDFile, silent, 0o644, "")
+	}
+	if err == nil {
+		err = p.ledger.write(p.machine)
+	}
+	return errors.Join(fmt.Errorf("sshd refuses its configuration with %s, which was taken back and is kept as %s.refused: %w; "+
+		"see what `sshd -t` says, mend it, and run bootstrap again", site.SSHDFile, site.SSHDFile, refused), err)
 }
 
 // checkEffect asks sshd itself what it will do for our user: another Match block may come before ours.
