@@ -120,13 +120,16 @@ func (m *machine) flows() (lines []string) {
 	return lines
 }
 
+// foreignFlow is of somebody else on the machine, whose node sees the client.
+const foreignFlow = "udp      17 29 src=10.9.0.1 dst=192.0.2.99 sport=40000 dport=53 src=10.0.2.1 dst=10.9.0.1 sport=53 dport=40000 [ASSURED] mark=0 use=1"
+
 func TestHealthIsFollowed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := holding(t, sample(1, service("dns", "192.0.2.10", 51), datagrams("dns")))
 		a := started(t, m)
 		dead := tracked("198.51.100.7", "192.0.2.10", "10.0.2.1", 30053)
 		alive := tracked("198.51.100.7", "192.0.2.10", "10.0.2.2", 30053)
-		other := tracked("198.51.100.7", "203.0.113.5", "10.0.2.1", 30053) // somebody else's
+		other := foreignFlow
 		m.tracked = []string{dead, alive, other}
 		watching(t, a.followFlows)
 		look := func() { time.Sleep(flowsEvery + time.Millisecond); synctest.Wait() }
@@ -203,28 +206,32 @@ func TestFlowsOfRemovedNodesEnd(t *testing.T) {
 	})
 }
 
-// With the last port of UDP its flows end, a drain time later.
+// What was open for a port that is gone ends at once, with its address or without it: the NodePort may be another Service's soon.
+// What is nobody's of ours stays.
 func TestFlowsOfRemovedServiceEnd(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := holding(t, sample(1, service("dns", "192.0.2.10", 51), datagrams("dns")))
-		a := started(t, m)
-		m.tracked = []string{tracked("198.51.100.7", "192.0.2.10", "10.0.2.2", 30053)}
-		watching(t, a.followFlows)
-		time.Sleep(2 * flowsEvery)
-		if _, refusal := a.apply(t.Context(), sign(t, sample(2, service("dns", "192.0.2.10", 51)))); refusal != nil {
-			t.Fatal(refusal)
-		}
-		time.Sleep(drainTime - time.Second)
-		synctest.Wait()
-		if len(m.flows()) != 1 {
-			t.Error("its flow has ended before the drain time")
-		}
-		time.Sleep(3 * time.Second)
-		synctest.Wait()
-		if got := m.flows(); len(got) != 0 {
-			t.Errorf("after the drain time conntrack has %q", got)
-		}
-	})
+	for name, remaining := range map[string][]func(*desired.State){
+		"its port":        {service("web", "192.0.2.10", 51), service("dns", "192.0.2.11", 51)},
+		"and its address": {service("web", "192.0.2.10", 51)},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			m := holding(t, sample(1, service("web", "192.0.2.10", 51), service("dns", "192.0.2.11", 51), datagrams("dns")))
+			a := started(t, m)
+			m.tracked = []string{tracked("198.51.100.7", "192.0.2.11", "10.0.2.2", 30053), foreignFlow}
+			watching(t, a.followFlows)
+			time.Sleep(2 * flowsEvery)
+			if got := m.flows(); len(got) != 2 {
+				t.Fatalf("%s: before it is gone conntrack has %q", name, got)
+			}
+			if _, refusal := a.apply(t.Context(), sign(t, sample(2, remaining...))); refusal != nil {
+				t.Fatal(refusal)
+			}
+			time.Sleep(2 * flowsEvery)
+			synctest.Wait()
+			if got := m.flows(); !slices.Equal(got, []string{foreignFlow}) {
+				t.Errorf("%s: conntrack has %q", name, got)
+			}
+		})
+	}
 }
 
 // Forwarding is turned on where a State needs it, and is no sign of a router then; a machine that forwarded before is one.
@@ -325,7 +332,7 @@ func TestFlowsAfterFailures(t *testing.T) {
 
 func TestParseFlow(t *testing.T) {
 	got, err := parseFlow("udp      17 29 src=2001:db8::3 dst=2001:db8::1:1 sport=40000 dport=53 [UNREPLIED] src=2001:db8::21 dst=2001:db8::1:1 sport=30053 dport=40000 mark=0 use=1", desired.UDP)
-	want := flow{desired.UDP, netip.MustParseAddrPort("[2001:db8::3]:40000"), netip.MustParseAddrPort("[2001:db8::1:1]:53"), netip.MustParseAddrPort("[2001:db8::21]:30053")}
+	want := flow{desired.UDP, netip.MustParseAddrPort("[2001:db8::3]:40000"), netip.MustParseAddrPort("[2001:db8::1:1]:53"), netip.MustParseAddrPort("[2001:db8::21]:30053"), true}
 	if err != nil || got != want {
 		t.Errorf("got %+v, %v", got, err)
 	}

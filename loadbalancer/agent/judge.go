@@ -14,7 +14,7 @@ type flowVerdict int
 
 const (
 	stays   flowVerdict = iota
-	leaves              // at the end of the drain time: its client, or its port, may not go on
+	leaves              // at the end of the drain time: its client may not go on
 	departs             // at the end of the State's drain time: its node is taken out
 	lost                // at once
 )
@@ -86,12 +86,13 @@ func (j flowJudge) patience(v flowVerdict) time.Duration {
 }
 
 func (j flowJudge) of(f flow) flowVerdict {
-	if !j.vips[f.vip.Addr()] {
-		return stays // somebody else's, or of a VIP that is not here any more: nothing comes for it
-	}
 	d, ok := j.doors[door{f.protocol, f.vip}]
 	switch {
-	case !ok || !d.guests.welcome(f.client.Addr()):
+	case !ok && !f.ours && !j.vips[f.vip.Addr()]:
+		return stays // somebody else's
+	case !ok:
+		return lost // the next Service with that NodePort must not get its datagrams
+	case !d.guests.welcome(f.client.Addr()):
 		return leaves
 	case d.nodePort != f.node.Port():
 		return lost // the node has closed that port

@@ -16,6 +16,8 @@ type flow struct {
 	protocol    desired.Protocol
 	client, vip netip.AddrPort
 	node        netip.AddrPort
+	// ours is set when the node saw the VIP as its client, as our table has it (chain back).
+	ours bool
 }
 
 // sweeper finds flows that conntrack still sends where our table would not. Nothing is remembered for the next agent.
@@ -44,7 +46,7 @@ type cull struct {
 const mostCulls = 200
 
 // sweep looks when the State or somebody's health has changed, and when a drain time is over. A dead node's flows end at once: the
-// next datagram makes a new one. The others end when connections in their place would (flowJudge.patience).
+// next datagram makes a new one; so do those of a port that is gone. The others end when connections in their place would (flowJudge.patience).
 func (a *Agent) sweep(ctx context.Context, s *sweeper) error {
 	current, health, now := a.rendered(), a.healthNow(), time.Now()
 	if current == nil {
@@ -173,7 +175,7 @@ func parseFlow(line string, protocol desired.Protocol) (flow, error) {
 		}
 		return netip.AddrPortFrom(a, uint16(p)), nil
 	}
-	f := flow{protocol: protocol}
+	f := flow{protocol: protocol, ours: len(values["dst"]) == 2 && values["dst"][0] == values["dst"][1]}
 	var err error
 	for _, e := range []struct {
 		to            *netip.AddrPort
