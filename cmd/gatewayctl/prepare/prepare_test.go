@@ -307,7 +307,9 @@ func TestPersonsAccount(t *testing.T) {
 	m := newMachine(t)
 	m.put("/etc/passwd", m.read("/etc/passwd")+"gatewayctl:x:1000:1000::/home/gatewayctl:/bin/bash\n")
 	r := m.do(plan(t, Install, nil))
-	if r.Error == "" || !slices.ContainsFunc(r.Findings, func(f Finding) bool { return f.Check == "user" && strings.Contains(f.Problem, "somebody's own account") }) {
+	if r.Error == "" || !slices.ContainsFunc(r.Findings, func(f Finding) bool {
+		return f.Check == "user" && strings.Contains(f.Problem, "somebody's own account")
+	}) {
 		t.Errorf("got %q, %+v", r.Error, r.Findings)
 	}
 }
