@@ -73,9 +73,7 @@ func (a *Agent) askForLife(ctx context.Context) (answers bool) {
 	begun := time.Now()
 	answers, late := a.ping(ctx, silenceLimit)
 	for refused := 1; !answers && !late && refused < deadAfter; refused++ {
-		select {
-		case <-time.After(lookAgain):
-		case <-ctx.Done():
+		if pause(ctx, lookAgain) != nil {
 			return false
 		}
 		answers, late = a.ping(ctx, silenceLimit)

@@ -158,13 +158,7 @@ func (a *Agent) awaitWorker(ctx context.Context, limit time.Duration, accept acc
 
 // waitForOldWorker waits a moment for a worker that was replaced: it shares the stats socket with its successor until it has been
 // told to stop, and answers there although the successor has answered before (seen with 2.6.12 on a busy machine).
-func (a *Agent) waitForOldWorker(ctx context.Context) error {
-	select {
-	case <-time.After(readAgain):
-	case <-ctx.Done():
-	}
-	return ctx.Err()
-}
+func (a *Agent) waitForOldWorker(ctx context.Context) error { return pause(ctx, readAgain) }
 
 // complete applies at run time what the files could not tell a new worker.
 func (a *Agent) complete(ctx context.Context, want *haproxy.Config) error {

@@ -102,11 +102,19 @@ func (a *Agent) askHAProxy(ctx context.Context) *haproxy.Running {
 		if try == tries || ctx.Err() != nil {
 			return nil
 		}
-		select {
-		case <-time.After(readAgain):
-		case <-ctx.Done():
+		if pause(ctx, readAgain) != nil {
+			return nil
 		}
 	}
+}
+
+// pause lets time pass until ctx ends.
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
+	return ctx.Err()
 }
 
 func (a *Agent) readHAProxy(ctx context.Context) (*haproxy.Running, error) {
