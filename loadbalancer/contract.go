@@ -141,6 +141,9 @@ type Service struct {
 	Named string
 	// Published are the addresses in the Service's status.
 	Published []netip.Addr
+	// PreferredGateway holds the Service's addresses while it is able to; empty: whichever VRRP instance they hash to
+	// (annotation preferred-gateway).
+	PreferredGateway string
 	// Keep reserves the addresses for the Service when it is deleted (annotation keep-ip).
 	Keep bool
 }

@@ -51,14 +51,26 @@ func (s *State) Clone() *State {
 func (l LoadBalancer) Clone() LoadBalancer {
 	l.Addresses = slices.Clone(l.Addresses)
 	l.Frontends = slices.Clone(l.Frontends)
-	if l.Pool != nil {
-		pool := *l.Pool
-		pool.Servers = slices.Clone(pool.Servers)
-		l.Pool = &pool
+	for i := range l.Frontends {
+		l.Frontends[i].Pool = l.Frontends[i].Pool.clone()
+	}
+	l.Pool = l.Pool.clone()
+	if l.Timeouts != nil {
+		timeouts := *l.Timeouts
+		l.Timeouts = &timeouts
 	}
 	l.AllowSources = slices.Clone(l.AllowSources)
 	l.DenySources = slices.Clone(l.DenySources)
 	return l
+}
+
+func (p *Pool) clone() *Pool {
+	if p == nil {
+		return nil
+	}
+	c := *p
+	c.Servers = slices.Clone(p.Servers)
+	return &c
 }
 
 // Normalize sorts every list into canonical order, in place, merges source prefixes, and makes empty lists nil. Lists whose order means
@@ -100,8 +112,11 @@ func (s *State) Normalize() {
 func (l *LoadBalancer) normalize() {
 	nilIfEmpty(&l.Addresses)
 	sortList(&l.Frontends, func(a, b Frontend) int { return a.port().Compare(b.port()) })
-	if l.Pool != nil {
-		sortList(&l.Pool.Servers, func(a, b Server) int { return strings.Compare(a.Name, b.Name) })
+	for _, pool := range l.Pools() {
+		sortList(&pool.Servers, func(a, b Server) int { return strings.Compare(a.Name, b.Name) })
+	}
+	if l.Timeouts != nil && *l.Timeouts == (Timeouts{}) {
+		l.Timeouts = nil
 	}
 	l.AllowSources, l.DenySources = MergePrefixes(l.AllowSources), MergePrefixes(l.DenySources)
 }

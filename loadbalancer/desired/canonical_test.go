@@ -47,10 +47,10 @@ func TestCanonicalGolden(t *testing.T) {
 }
 
 // What gateways have on disk from before addresses could be shared, reserved and quarantined, before load balancers had
-// source ranges, the control plane a CA and more ports, and servers a drain, is read and, unchanged, has the same bytes: their signatures stay good.
+// source ranges, the control plane a CA and more ports, servers a drain, and Services knobs, is read and, unchanged, has the same bytes: their signatures stay good.
 func TestOlderGoldenIsRead(t *testing.T) {
 	for _, file := range []string{"schema1-before-sharing.json", "schema1-before-sources.json", "schema1-before-ca.json",
-		"schema1-before-udp-idle.json", "schema1-before-drain.json"} {
+		"schema1-before-udp-idle.json", "schema1-before-drain.json", "schema1-before-knobs.json"} {
 		want, err := os.ReadFile(filepath.Join("testdata", file))
 		if err != nil {
 			t.Fatal(err)

@@ -58,12 +58,19 @@ func valid() *desired.State {
 				},
 				AllowSources:   []netip.Prefix{prefix("10.0.0.0/8"), prefix("198.51.100.7/32"), prefix("2001:db8::/32")},
 				DenySources:    []netip.Prefix{prefix("10.66.0.0/16"), prefix("2001:db8:66::/48")},
-				UDPIdleSeconds: 300,
+				UDPIdleSeconds: 300, AffinitySeconds: 10800, ConnectionLimit: 5000, SourceRate: 20, Log: true,
 			},
 			{
 				Key: key("local"), UID: "aaaaaaaa-0000-0000-0000-000000000002",
 				Addresses: []netip.Addr{addr("192.0.2.11")},
-				Frontends: []desired.Frontend{{Protocol: desired.TCP, Port: 80, NodePort: 31080}},
+				Frontends: []desired.Frontend{
+					{Protocol: desired.TCP, Port: 80, NodePort: 31080},
+					{Name: "pods", Protocol: desired.TCP, Port: 9443, ProxyProtocol: desired.ProxyV2, Pool: &desired.Pool{
+						Algorithm: desired.LeastConn, Check: desired.Check{Kind: desired.CheckNone},
+						Servers: []desired.Server{{Name: "10.0.3.1", Address: addr("10.0.3.1"), Port: 8443, Weight: 1}},
+					}},
+				},
+				DrainSeconds: 60, ClientSource: true, Timeouts: &desired.Timeouts{ConnectMillis: 500, IdleSeconds: 7200, CheckMillis: 1000},
 				Pool: &desired.Pool{
 					Algorithm: desired.RoundRobin,
 					Check:     desired.Check{Kind: desired.CheckHTTP, Port: 32000, Path: "/", IntervalMillis: 1000, Rise: 1, Fall: 1, DownIntervalMillis: 250},

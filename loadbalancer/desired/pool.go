@@ -39,11 +39,36 @@ func (p *Pool) Active() []Server {
 	return active
 }
 
+// PoolOf gives the servers of one of the load balancer's frontends; nil: the shared pool of nodes.
+func (l *LoadBalancer) PoolOf(f Frontend) *Pool {
+	if f.Pool != nil {
+		return f.Pool
+	}
+	return l.Pool
+}
+
+// Pools are all the load balancer's own: none when the shared pool serves every frontend.
+func (l *LoadBalancer) Pools() []*Pool {
+	var pools []*Pool
+	if l.Pool != nil {
+		pools = append(pools, l.Pool)
+	}
+	for i := range l.Frontends {
+		if pool := l.Frontends[i].Pool; pool != nil {
+			pools = append(pools, pool)
+		}
+	}
+	return pools
+}
+
 // Targets says whether connections of the load balancer that go to address may live on: new ones go there too, or the server
 // drains.
 func (s *State) Targets(lb *LoadBalancer, address netip.Addr) bool {
-	if lb.Pool != nil {
-		return slices.ContainsFunc(lb.Pool.Servers, func(server Server) bool { return server.Address == address })
+	for _, pool := range lb.Pools() {
+		if slices.ContainsFunc(pool.Servers, func(server Server) bool { return server.Address == address }) {
+			return true
+		}
 	}
-	return slices.ContainsFunc(s.Nodes, func(n Node) bool { return slices.Contains(n.Addresses, address) })
+	shared := slices.ContainsFunc(lb.Frontends, func(f Frontend) bool { return lb.PoolOf(f) == nil })
+	return shared && slices.ContainsFunc(s.Nodes, func(n Node) bool { return slices.Contains(n.Addresses, address) })
 }

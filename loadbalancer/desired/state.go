@@ -155,7 +155,8 @@ type LoadBalancer struct {
 	Addresses []netip.Addr `json:"addresses"`
 	// Frontends are the ports, sorted by Protocol and Port.
 	Frontends []Frontend `json:"frontends"`
-	// Pool is set when the Service cannot use the shared pool of nodes (externalTrafficPolicy: Local, a choice of nodes).
+	// Pool is set when the Service cannot use the shared pool of nodes (externalTrafficPolicy: Local, a choice of nodes, a check
+	// or an algorithm of its own, the PROXY protocol, ClientSource, Timeouts). A Frontend may have another one.
 	Pool *Pool `json:"pool,omitempty"`
 	// AllowSources are the clients that may connect, of both families, merged (MergePrefixes); none: everybody. When only
 	// one family is named, nobody of the other may connect. DenySources may not connect whatever AllowSources says.
@@ -165,7 +166,43 @@ type LoadBalancer struct {
 	// UDPIdleSeconds is how long a flow of UDP that was answered is remembered without a datagram, 1 to 86400; a gateway may take the
 	// next longer time that it has. 0: as the gateway's kernel is set.
 	UDPIdleSeconds int `json:"udpIdleSeconds,omitempty"`
+	// AffinitySeconds is how long a client without a connection is sent where its last one went, 1 to 86400; 0: not at all.
+	AffinitySeconds int `json:"affinitySeconds,omitempty"`
+	// DrainSeconds is State.DrainSeconds for this load balancer alone, 1 to 86400; 0: the State's.
+	DrainSeconds int `json:"drainSeconds,omitempty"`
+	// Timeouts are other than those of all load balancers; it needs a Pool. HAProxy reloads when they change.
+	Timeouts *Timeouts `json:"timeouts,omitempty"`
+	// ConnectionLimit is how many TCP connections each frontend takes at a time at one gateway; more are refused. 0: as many as
+	// there are.
+	ConnectionLimit int `json:"connectionLimit,omitempty"`
+	// SourceRate is how many new TCP connections a second, averaged over ten seconds, one client address may open to each frontend
+	// at one gateway; more are refused. 0: as many as it likes.
+	SourceRate int `json:"sourceRate,omitempty"`
+	// Log has every TCP connection logged, not those alone that failed.
+	Log bool `json:"log,omitempty"`
+	// ClientSource lets servers see the client's address instead of the gateway's or the VIP's; it needs a Pool. Servers must send
+	// their answers back through the gateway.
+	ClientSource bool `json:"clientSource,omitempty"`
 }
+
+// Timeouts of a load balancer's TCP connections; what is 0 is as for all load balancers.
+type Timeouts struct {
+	// ConnectMillis bounds one attempt to connect to a server, 50 to 60000 (timeout connect).
+	ConnectMillis int `json:"connectMillis,omitempty"`
+	// IdleSeconds is how long a connection may be silent in both directions, 1 to 604800 (timeout tunnel).
+	IdleSeconds int `json:"idleSeconds,omitempty"`
+	// CheckMillis bounds the wait for the answer to a check, 50 to 60000 (timeout check).
+	CheckMillis int `json:"checkMillis,omitempty"`
+}
+
+// ProxyProtocol is the version of the PROXY protocol's header that a server gets before the client's first byte, in HAProxy's words.
+type ProxyProtocol string
+
+const (
+	ProxyNone ProxyProtocol = ""
+	ProxyV1   ProxyProtocol = "v1"
+	ProxyV2   ProxyProtocol = "v2"
+)
 
 // Frontend is one port of a load balancer.
 type Frontend struct {
@@ -173,14 +210,25 @@ type Frontend struct {
 	Name     string   `json:"name,omitempty"`
 	Protocol Protocol `json:"protocol"`
 	Port     uint16   `json:"port"`
-	// NodePort is where every node answers for this port.
-	NodePort uint16 `json:"nodePort"`
+	// NodePort is where every node answers for this port. 0 only with servers that all have a Port.
+	NodePort uint16 `json:"nodePort,omitempty"`
+	// ProxyProtocol is for TCP only and needs a pool, the frontend's or the load balancer's. The header names the VIP and Port.
+	ProxyProtocol ProxyProtocol `json:"proxyProtocol,omitempty"`
+	// Pool is set when the servers of this port are others than those of the load balancer's other ports: pods.
+	Pool *Pool `json:"pool,omitempty"`
 }
 
 // Algorithm is how a pool chooses a server, in HAProxy's words.
 type Algorithm string
 
-const RoundRobin Algorithm = "roundrobin"
+const (
+	RoundRobin Algorithm = "roundrobin"
+	LeastConn  Algorithm = "leastconn"
+	// Source hashes the client's address (hash-type consistent).
+	Source Algorithm = "source"
+	// Random takes the less loaded one of two servers that it draws, "random(2)".
+	Random Algorithm = "random"
+)
 
 // Pool is a set of servers that belongs to one load balancer. Without one that takes connections (Active) its VIP refuses.
 type Pool struct {
@@ -190,11 +238,13 @@ type Pool struct {
 	Servers []Server `json:"servers,omitempty"`
 }
 
-// Server is one member of a Pool. Traffic goes to the frontend's NodePort on Address.
+// Server is one member of a Pool.
 type Server struct {
-	// Name is the node's name.
+	// Name is the node's name, or names a pod.
 	Name    string     `json:"name"`
 	Address netip.Addr `json:"address"`
+	// Port is where it serves; 0: the frontend's NodePort. Only servers of a Frontend's Pool have one.
+	Port uint16 `json:"port,omitempty"`
 	// Weight is the server's share, 1 to 256 (HAProxy manual section 5.2, weight).
 	Weight int `json:"weight"`
 	// Backup servers get connections only while no other server of the pool passes its check. They are not checked.

@@ -31,11 +31,9 @@ func (v *validation) loadBalancers() {
 		}
 		j.addresses()
 		j.frontends()
-		j.pool()
+		j.pool("pool", lb.Pool)
 		j.sources()
-		if idle := lb.UDPIdleSeconds; idle < 0 || idle > 86400 {
-			j.add("udpIdleSeconds", fmt.Sprintf("is %d; allowed are 0 to 86400", idle))
-		}
+		j.knobs()
 		j.claims(claims)
 	}
 }
@@ -111,46 +109,7 @@ func (j *judgement) frontends() {
 		if f.Port == 0 {
 			j.add(fmt.Sprintf("frontends[%d].port", i), "is 0; allowed are 1 to 65535")
 		}
-		// Also with a Pool of its own: its servers have no port but this one.
-		if f.NodePort == 0 {
-			j.add(fmt.Sprintf("frontends[%d].nodePort", i), "is 0; allowed are 1 to 65535")
-		}
-	}
-}
-
-func (j *judgement) pool() {
-	pool := j.lb.Pool
-	if pool == nil {
-		return
-	}
-	if pool.Algorithm != RoundRobin {
-		j.add("pool.algorithm", fmt.Sprintf("is %q; allowed is %s", pool.Algorithm, RoundRobin))
-	}
-	for _, fault := range pool.Check.faults() {
-		j.add("pool.check."+fault.Field, fault.Problem)
-	}
-	names := make(map[string]bool, len(pool.Servers))
-	for i, server := range pool.Servers {
-		if !isSubdomain(server.Name) {
-			j.add(fmt.Sprintf("pool.servers[%d].name", i), subdomainProblem(server.Name))
-		}
-		if names[server.Name] {
-			j.add(fmt.Sprintf("pool.servers[%d].name", i), fmt.Sprintf("%q is the name of an earlier server; names are unique", server.Name))
-		}
-		names[server.Name] = true
-		problem := addressProblem(server.Address)
-		if problem == "" && j.v.vips[server.Address] != nil {
-			problem = fmt.Sprintf("%s is one of the vips; a server has an address of its own", server.Address)
-		}
-		if problem != "" {
-			j.add(fmt.Sprintf("pool.servers[%d].address", i), problem)
-		}
-		if server.Weight < 1 || server.Weight > 256 {
-			j.add(fmt.Sprintf("pool.servers[%d].weight", i), fmt.Sprintf("is %d; allowed are 1 to 256", server.Weight))
-		}
-		if server.Backup && server.Drains {
-			j.add(fmt.Sprintf("pool.servers[%d].drains", i), "is set with backup; a server that drains gets no connection ever")
-		}
+		j.target(i, f)
 	}
 }
 

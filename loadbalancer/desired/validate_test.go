@@ -301,12 +301,28 @@ func TestValidateLoadBalancers(t *testing.T) {
 		{"frontend", lb(func(lb *desired.LoadBalancer) { lb.Frontends[0] = desired.Frontend{Name: "HTTP", Protocol: "tcp"} }), []string{
 			owner + `.frontends[0].name: "HTTP" is no DNS label`, owner + `.frontends[0].protocol: is "tcp"; allowed are TCP, UDP and SCTP`,
 			owner + ".frontends[0].port: is 0", owner + ".frontends[0].nodePort: is 0"}},
-		{"idle time", lb(func(lb *desired.LoadBalancer) { lb.UDPIdleSeconds = 86401 }), []string{owner + ".udpIdleSeconds: is 86401; allowed are 0 to 86400"}},
+		{"idle time", lb(func(lb *desired.LoadBalancer) { lb.UDPIdleSeconds = 86401 }), []string{owner + ".udpIdleSeconds: is 86401; allowed are 1 to 86400, or 0"}},
+		{"knobs", lb(func(lb *desired.LoadBalancer) {
+			lb.AffinitySeconds, lb.DrainSeconds, lb.ConnectionLimit, lb.SourceRate = -1, 86401, -1, 10_000_001
+			lb.Timeouts = &desired.Timeouts{ConnectMillis: 49, IdleSeconds: 604_801, CheckMillis: 60_001}
+		}), []string{owner + ".affinitySeconds: is -1; allowed are 1 to 86400", owner + ".drainSeconds: is 86401", owner + ".connectionLimit: is -1",
+			owner + ".sourceRate: is 10000001", owner + ".timeouts.connectMillis: is 49; allowed are 50 to 60000",
+			owner + ".timeouts.idleSeconds: is 604801", owner + ".timeouts.checkMillis: is 60001"}},
+		{"without a pool", lb(func(lb *desired.LoadBalancer) { lb.Pool, lb.Frontends[0].ProxyProtocol = nil, desired.ProxyV1 }), []string{
+			owner + ".frontends[0].proxyProtocol: is v1; it needs a pool", owner + ".timeouts: are set; they need a pool",
+			owner + ".clientSource: is set; it needs a pool"}},
+		{"proxy protocol", lb(func(lb *desired.LoadBalancer) {
+			lb.Frontends[0].ProxyProtocol, lb.Frontends[1].ProxyProtocol, lb.Frontends[1].Protocol = "v3", desired.ProxyV1, desired.UDP
+		}), []string{owner + `.frontends[0].proxyProtocol: is "v3"; allowed are v1 and v2`, owner + ".frontends[1].proxyProtocol: is v1; allowed is it for TCP only"}},
+		{"a frontend's own servers", lb(func(lb *desired.LoadBalancer) {
+			lb.Pool.Servers[0].Port, lb.Frontends[1].Pool.Servers[0].Port, lb.Frontends[1].Pool.Servers[0].Weight = 80, 0, 0
+		}), []string{owner + ".frontends[1].pool.servers[0].weight: is 0", owner + ".frontends[1].nodePort: is 0, and a server of the frontend's pool has no port",
+			owner + ".pool.servers[0].port: is 80; only servers of a frontend's own pool have a port"}},
 		{"port twice", lb(func(lb *desired.LoadBalancer) { lb.Frontends = append(lb.Frontends, lb.Frontends[0]) }),
-			[]string{owner + ".frontends[1].port: TCP port 80 of 192.0.2.11 is claimed by default/local and by default/local"}},
+			[]string{owner + ".frontends[2].port: TCP port 80 of 192.0.2.11 is claimed by default/local and by default/local"}},
 		{"pool", lb(func(lb *desired.LoadBalancer) {
 			lb.Pool = &desired.Pool{Algorithm: "static-rr", Check: desired.Check{Kind: desired.CheckTCP, IntervalMillis: 100, Rise: 1, Fall: 1}}
-		}), []string{owner + `.pool.algorithm: is "static-rr"; allowed is roundrobin`, owner + ".pool.check.port: is 0"}},
+		}), []string{owner + `.pool.algorithm: is "static-rr"; allowed are roundrobin, leastconn`, owner + ".pool.check.port: is 0"}},
 		{"servers", lb(func(lb *desired.LoadBalancer) {
 			lb.Pool.Servers = []desired.Server{
 				{Name: "a", Address: addr("10.0.2.1"), Weight: 0}, {Name: "a", Address: addr("192.0.2.11"), Weight: 257},
