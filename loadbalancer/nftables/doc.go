@@ -27,6 +27,10 @@
 //   - Rules do not depend on the State, but for whether it has UDP or SCTP at all (Flows), nor elements on anything else but which
 //     servers are fit (Local.Unfit). So the whole table can be judged against a State.
 //   - Without UDP and SCTP no rule mentions ct or NAT: one makes the kernel track every connection of the machine.
+//   - Tracking may begin while connections are established (the first Service of UDP, a hand-over, a firewall of the site). HAProxy
+//     asks conntrack for the destination of an IPv4 connection (SO_ORIGINAL_DST): an entry that was made half-way from a packet of
+//     ours says the client's address, also for the client's next connection from that port, minutes later. Hence
+//     nf_conntrack_tcp_loose=0 (Sysctls).
 //
 // UDP and SCTP: the first packet of a flow is DNATed to a node's NodePort, and its source becomes the VIP, not the gateway: so the
 // node sees the same client when another gateway has taken over. The node is that of a slot, the slot a hash of the client's

@@ -43,8 +43,8 @@ var pairFaults = []fault{
 	},
 	{
 		name: "handed over", does: "gatewayctl drain, gatewayctl undrain",
-		strike: drain, lasts: time.Second, undo: undrain,
-		goal: goal{gap: 400 * ms, short: many, cut: many},
+		strike: drain, lasts: time.Second, undo: undrain, after: comeAgain,
+		goal: goal{gap: 400 * ms},
 	},
 	{
 		name: "agent killed", does: "kill -9; a supervisor starts it two seconds later",

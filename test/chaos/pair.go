@@ -65,6 +65,9 @@ func startPair(ctx context.Context, o options) (_ *pair, err error) {
 	if _, err := l.Client.Run(ctx, "ip", "route", "add", vipNetwork.String(), "dev", "eth0"); err != nil {
 		return nil, err
 	}
+	if err := reusePorts(ctx, l.Client); err != nil {
+		return nil, err
+	}
 	for _, g := range l.Gateways {
 		if err := g.WriteFile(lab.LimitsFile, []byte(limits), 0o644); err != nil {
 			return nil, err
@@ -81,6 +84,13 @@ func startPair(ctx context.Context, o options) (_ *pair, err error) {
 		return nil, err
 	}
 	return p, p.learn()
+}
+
+// reusePorts gives a client so few ports that it comes again from each within seconds: whatever a gateway, or its kernel,
+// still remembers of an earlier connection from there must not harm the next.
+func reusePorts(ctx context.Context, client *lab.Host) error {
+	_, err := client.Run(ctx, "sysctl", "--quiet", "--write", "net.ipv4.ip_local_port_range=40000 42999", "net.ipv4.tcp_tw_reuse=1")
+	return err
 }
 
 // learn reads from the State that the gateways hold which VIPs there are and where each is at home.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -72,10 +73,14 @@ func startSSHD(_ context.Context, t *trial) error {
 
 // drain is what an operator does before an upgrade.
 func drain(ctx context.Context, t *trial) error {
-	return t.command(ctx, "drain", t.struck.Name, "--reason", "chaos", "--grace", "2s")
+	return t.command(ctx, "drain", t.struck.Name, "--reason", "chaos", "--grace", "6s")
 }
 
 func undrain(ctx context.Context, t *trial) error { return t.command(ctx, "undrain", t.struck.Name) }
+
+// comeAgain lets the client use each of its ports for one more connection, when the hop of the hand-over is gone too; see
+// reusePorts.
+func comeAgain(ctx context.Context, _ *trial) error { return pass(ctx, 25*time.Second) }
 
 // command runs gatewayctl on the controller's host.
 func (t *trial) command(ctx context.Context, verb string, arguments ...string) error {
