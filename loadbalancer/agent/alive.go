@@ -11,7 +11,7 @@ import (
 const (
 	// lookEvery is how often HAProxy is asked for a sign of life, silenceLimit how long it may think about it.
 	lookEvery    = 50 * time.Millisecond
-	silenceLimit = 400 * time.Millisecond
+	silenceLimit = 250 * time.Millisecond
 	// An HAProxy that did not answer is asked secondTries times more and has secondLimit each time: on a machine without a free
 	// processor it was perhaps we who slept. What all this comes to is how long a gateway whose HAProxy hangs keeps its VIPs.
 	secondLimit = 100 * time.Millisecond
