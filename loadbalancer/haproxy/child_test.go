@@ -63,7 +63,7 @@ func serveNodePorts(listen []string) {
 	io.Copy(io.Discard, os.Stdin) // ends with the test
 }
 
-// serveClient obeys "open ID ADDRESS", "say ID", "close ID", "flood N ADDRESS": one line in, one line out.
+// serveClient obeys "open ID ADDRESS [SOURCE]", "say ID", "close ID", "flood N ADDRESS": one line in, one line out.
 func serveClient(in io.Reader, out io.Writer) {
 	open := map[string]net.Conn{}
 	lines := bufio.NewScanner(in)
@@ -74,7 +74,11 @@ func serveClient(in io.Reader, out io.Writer) {
 		var err error
 		switch words[0] {
 		case "open":
-			if open[id], err = net.DialTimeout("tcp", words[2], 3*time.Second); err == nil {
+			dialer := net.Dialer{Timeout: 3 * time.Second}
+			if len(words) > 3 {
+				dialer.LocalAddr = &net.TCPAddr{IP: net.ParseIP(words[3])}
+			}
+			if open[id], err = dialer.Dial("tcp", words[2]); err == nil {
 				answer, err = readLine(open[id])
 			}
 		case "say":
