@@ -37,6 +37,8 @@ type view struct {
 	Endpoints, EndpointsOpen   []Server
 	ExtraPorts                 []extraPort
 	Slots                      []slotView
+	Peers                      []peer
+	Affinities                 []affinity
 }
 
 // extraPort is one more port of the control plane.
@@ -70,6 +72,8 @@ func Render(s *desired.State, l Local, slots Slots) (*Config, error) {
 	if l.MaxConn > 0 {
 		v.ServicesMaxConn = l.servicesMaxConn(l.MaxConn)
 	}
+	v.Peers = peers(s, l)
+	v.Affinities, _ = affinities(s)
 	c.nodes(s, &v)
 	c.controlPlane(s, &v)
 	c.slots(s, slots, &v)
@@ -237,8 +241,9 @@ func poolServers(p *desired.Pool) []Server {
 //
 //	192.0.2.10:80 nodes|32689|namespace/name|AFFINITY|LIMIT|RATE|LOG
 //
+// Who asks for none of the last four has |0|0|0|0 there, which HAProxy looks for.
+//
 // The key is what HAProxy makes of a destination: inet_ntop(3), which netip writes alike, without brackets for IPv6.
-// The last four fields are empty or 0: nothing sets them yet, the place is theirs.
 func (c *Config) entries(s *desired.State, slots Slots) {
 	for _, lb := range s.LoadBalancers {
 		backend := nodesBackend
@@ -254,7 +259,7 @@ func (c *Config) entries(s *desired.State, slots Slots) {
 			if f.Protocol != desired.TCP {
 				continue // nftables forwards the other protocols itself
 			}
-			value := fmt.Sprintf("%s|%d|%s||0|0|", backend, f.NodePort, lb.Key)
+			value := fmt.Sprintf("%s|%d|%s|%s", backend, f.NodePort, lb.Key, knobs(&lb))
 			for _, address := range lb.Addresses {
 				c.Entries = append(c.Entries, Entry{mapKey(address, f.Port), value})
 			}

@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"errors"
 	"flag"
+	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -62,6 +63,13 @@ func web(address ...string) desired.LoadBalancer {
 	}
 }
 
+// knobbed asks for everything that a map entry says.
+func knobbed(affinity int) desired.LoadBalancer {
+	lb := web("192.0.2.10")
+	lb.AffinitySeconds, lb.ConnectionLimit, lb.SourceRate, lb.Log = affinity, 5, 6, true
+	return lb
+}
+
 func localPolicy(name, address string, check desired.Check, servers ...desired.Server) desired.LoadBalancer {
 	return desired.LoadBalancer{
 		Key: desired.Key{Namespace: "edge", Name: name}, UID: name, Addresses: addrs(address),
@@ -72,7 +80,7 @@ func localPolicy(name, address string, check desired.Check, servers ...desired.S
 
 func testLocal() Local {
 	l := DebianLocal()
-	l.SlotsPerKind = 2
+	l.SlotsPerKind, l.Gateway = 2, "gw1"
 	return l
 }
 
@@ -151,6 +159,18 @@ func scenarios() []scenario {
 			s.Releasing = []desired.Releasing{{Address: netip.MustParseAddr("192.0.2.10"), Owner: desired.Key{Namespace: "default", Name: "gone"},
 				Ports: []desired.Port{{Protocol: desired.TCP, Port: 22}}, SinceEpoch: 3, SinceSequence: 1}}
 		}),
+		// One Service asks for each of the last four fields, another one for an affinity of its own. That of UDP is not HAProxy's.
+		make("knobs", func(s *desired.State, l *Local) {
+			db, dns := web("192.0.2.11"), web("192.0.2.12")
+			db.Name, db.AffinitySeconds, dns.Name, dns.AffinitySeconds = "db", 600, "dns", 60
+			dns.Frontends[0].Protocol = desired.UDP
+			all := localPolicy("all", "192.0.2.20", kubeProxyCheck(), desired.Server{Name: "worker1", Address: netip.MustParseAddr("10.0.0.11"), Weight: 1})
+			all.AffinitySeconds, all.ConnectionLimit, all.SourceRate, all.Log = usualAffinity, 1000, 5, true
+			s.LoadBalancers = []desired.LoadBalancer{web("192.0.2.10"), db, dns, all}
+			s.Gateways = append(s.Gateways, desired.Gateway{Name: "gw0", SSHAddress: "10.0.0.1:22", VRRPAddress: netip.MustParseAddr("fd00::1"), Interface: "eth0"})
+			l.PeersPort = 9999
+		}),
+		make("single", func(s *desired.State, _ *Local) { s.Gateways = s.Gateways[:1] }),
 		make("control-plane-https", func(s *desired.State, _ *Local) {
 			s.ControlPlane = controlPlane(apiCheck)
 			s.ControlPlane.CA = ca
@@ -289,6 +309,7 @@ func TestRenderIsDeterministic(t *testing.T) {
 		first := s.render(t)
 		slices.Reverse(s.state.Nodes)
 		slices.Reverse(s.state.LoadBalancers)
+		slices.Reverse(s.state.Gateways)
 		second := s.render(t)
 		if !bytes.Equal(first.File, second.File) || !bytes.Equal(first.ServicesMap, second.ServicesMap) || !bytes.Equal(first.ChecksMap, second.ChecksMap) {
 			t.Errorf("%s: another order of the lists gave other bytes", s.name)
@@ -310,6 +331,11 @@ func TestGenerationChangesOnlyForReloads(t *testing.T) {
 		"slot taken": func(s *desired.State, _ *Local) {
 			s.LoadBalancers = []desired.LoadBalancer{localPolicy("a", "192.0.2.1", kubeProxyCheck(), desired.Server{Name: "x", Address: netip.MustParseAddr("10.0.0.1"), Weight: 1})}
 		},
+		"usual affinity": func(s *desired.State, _ *Local) { s.LoadBalancers = []desired.LoadBalancer{knobbed(usualAffinity)} },
+		"affinity of UDP": func(s *desired.State, _ *Local) {
+			s.LoadBalancers = []desired.LoadBalancer{knobbed(600)}
+			s.LoadBalancers[0].Frontends[0].Protocol = desired.UDP
+		},
 		"more slots": func(_ *desired.State, l *Local) { l.SlotsPerKind = 4 },
 		"sequence":   func(s *desired.State, _ *Local) { s.Fence.Sequence++ },
 	} {
@@ -320,6 +346,10 @@ func TestGenerationChangesOnlyForReloads(t *testing.T) {
 	for name, change := range map[string]func(*desired.State, *Local){
 		"node check's interval": func(s *desired.State, _ *Local) { s.NodeCheck.IntervalMillis++ },
 		"node check's path":     func(s *desired.State, _ *Local) { s.NodeCheck.Path = "/livez" },
+		"new affinity":          func(s *desired.State, _ *Local) { s.LoadBalancers = []desired.LoadBalancer{knobbed(600)} },
+		"gateway removed":       func(s *desired.State, _ *Local) { s.Gateways = s.Gateways[:1] },
+		"gateway's address":     func(s *desired.State, _ *Local) { s.Gateways[1].VRRPAddress = netip.MustParseAddr("10.0.0.9") },
+		"port for peers":        func(_ *desired.State, l *Local) { l.PeersPort++ },
 		"maxconn":               func(_ *desired.State, l *Local) { l.MaxConn = 1000 },
 		"port":                  func(_ *desired.State, l *Local) { l.ServicesPort++ },
 		"control plane": func(s *desired.State, _ *Local) {
@@ -361,6 +391,18 @@ func TestRenderRefuses(t *testing.T) {
 			s.LoadBalancers = append(s.LoadBalancers, twin)
 			slots[twin.Key] = slots[s.LoadBalancers[1].Key]
 		}, want: "slot-http-roundrobin-1 was given to both edge/a and edge/b"},
+		"too many affinities": {change: func(s *desired.State, _ *Local, _ Slots) {
+			s.LoadBalancers[1].AffinitySeconds = 1 // edge/a, after all of default
+			for i := range maxAffinities {
+				lb := knobbed(100 + i)
+				lb.Name = fmt.Sprintf("web-%03d", i)
+				s.LoadBalancers = append(s.LoadBalancers, lb)
+			}
+			s.LoadBalancers[2].AffinitySeconds = usualAffinity
+		}, want: "loadBalancers[edge/a].affinitySeconds: is 1", owner: ingress},
+		"another gateway":    {change: func(_ *desired.State, l *Local, _ Slots) { l.Gateway = "gw9" }, want: `no gateway "gw9" in State`},
+		"no port for peers":  {change: func(_ *desired.State, l *Local, _ Slots) { l.PeersPort = 0 }, want: "port for its peers: 0"},
+		"a gateway's name":   {change: func(s *desired.State, _ *Local, _ Slots) { s.Gateways[1].Name = "gw2\n" }, want: "gateways[1].name"},
 		"no slots":           {change: func(_ *desired.State, l *Local, _ Slots) { l.SlotsPerKind = 0 }, want: "slots of each kind"},
 		"a path with blank":  {change: func(_ *desired.State, l *Local, _ Slots) { l.ServicesMap = "/etc/a b" }, want: "map of Services"},
 		"a log of two lines": {change: func(_ *desired.State, l *Local, _ Slots) { l.Log = "/dev/log local0\n  user root" }, want: "log target"},

@@ -1,0 +1,53 @@
+package haproxy
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"cloud-provider-haproxy/loadbalancer/desired"
+)
+
+// peer is a gateway whose HAProxy is told which client sticks to which server.
+type peer struct {
+	Name    string
+	Address netip.AddrPort
+}
+
+// PeersAddress is where HAProxy of this gateway listens for the others, and for its own old worker. A gateway without others
+// has it on loopback.
+func PeersAddress(s *desired.State, l Local) netip.AddrPort {
+	address := netip.MustParseAddr("127.0.0.1")
+	for _, g := range s.Gateways {
+		if g.Name == l.Gateway && len(s.Gateways) > 1 {
+			address = g.VRRPAddress
+		}
+	}
+	return netip.AddrPortFrom(address, uint16(l.PeersPort))
+}
+
+// peers are all gateways, this one too: HAProxy finds itself by its name (localpeer).
+func peers(s *desired.State, l Local) []peer {
+	var all []peer
+	for _, g := range s.Gateways {
+		p := peer{g.Name, netip.AddrPortFrom(g.VRRPAddress, uint16(l.PeersPort))}
+		if g.Name == l.Gateway {
+			p.Address = PeersAddress(s, l)
+		}
+		all = append(all, p)
+	}
+	slices.SortFunc(all, func(a, b peer) int { return cmp.Compare(a.Name, b.Name) })
+	return all
+}
+
+// checkPeers refuses a gateway that has no place in the State.
+func checkPeers(s *desired.State, l Local) error {
+	if l.PeersPort < 1 || l.PeersPort > 65535 {
+		return fmt.Errorf("haproxy's port for its peers: %d is no port; give 1 to 65535", l.PeersPort)
+	}
+	if !slices.ContainsFunc(s.Gateways, func(g desired.Gateway) bool { return g.Name == l.Gateway }) {
+		return fmt.Errorf("no gateway %q in State: the name in agent.yaml must be one of the controller's configuration", l.Gateway)
+	}
+	return nil
+}
