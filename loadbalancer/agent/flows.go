@@ -68,7 +68,7 @@ func (h health) unfit(s *desired.State, slots haproxy.Slots) nftables.Unfit {
 		}
 		u.Servers[lb.Key] = map[string]bool{}
 		for _, server := range lb.Pool.Servers {
-			u.Servers[lb.Key][server.Name] = !h.fit(slots[lb.Key], server.Name)
+			u.Servers[lb.Key][server.Name] = !h.fit(slots[haproxy.Tenant{Key: lb.Key}], server.Name)
 		}
 	}
 	return u

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"cloud-provider-haproxy/loadbalancer/desired"
+	"cloud-provider-haproxy/loadbalancer/haproxy"
 	"cloud-provider-haproxy/loadbalancer/nftables"
 )
 
@@ -24,7 +25,7 @@ type flowJudge struct {
 	state  *desired.State
 	doors  map[door]doorman
 	health health
-	slots  map[desired.Key]string
+	slots  haproxy.Slots
 	vips   map[netip.Addr]bool
 	nodes  map[netip.Addr]string
 	unfit  nftables.Unfit
@@ -106,7 +107,7 @@ func (j flowJudge) of(f flow) flowVerdict {
 			continue
 		}
 		switch {
-		case j.health.dead(j.slots[d.lb.Key], server.Name):
+		case j.health.dead(j.slots[haproxy.Tenant{Key: d.lb.Key}], server.Name):
 			return lost
 		case j.unfit.Servers[d.lb.Key][server.Name]:
 			return departs
