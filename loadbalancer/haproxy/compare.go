@@ -42,13 +42,13 @@ func (d *Diff) reload(running *Running, want *Config) {
 	for _, part := range sortedKeys(wants) {
 		switch digest, ok := has[part]; {
 		case !ok:
-			d.Reload = append(d.Reload, part+" is new")
+			d.Reload = append(d.Reload, newPart(part))
 		case digest != wants[part]:
 			d.Reload = append(d.Reload, part+" changed")
 		}
 	}
 	for _, part := range sortedKeys(has) {
-		if _, ok := wants[part]; !ok {
+		if _, ok := wants[part]; !ok && !stays(part) {
 			d.Reload = append(d.Reload, part+" is gone")
 		}
 	}

@@ -93,14 +93,17 @@ func sectionName(line []byte) (string, bool) {
 // differs from Config.Generation when somebody edited what only a reload changes.
 func GenerationOf(file []byte) string { return generation(file) }
 
+// slotSection begins the name of each slot's section, as generation has it.
+const slotSection = "backend-" + slotPrefix
+
 // generation digests a rendered file by section, leaving out what changes at run time. Comments count: the one above
 // nodes says how its servers are checked, which no runtime command changes.
 func generation(file []byte) string {
-	const slotSection = "backend-" + slotPrefix
 	sections := map[string][]byte{}
 	current := "preamble"
 	var comment []byte
 	var told []string // what the name of the section says already
+	sticks := map[string]bool{}
 	for line := range bytes.Lines(file) {
 		switch {
 		case line[0] == '#':
@@ -108,6 +111,10 @@ func generation(file []byte) string {
 			continue
 		case bytes.HasPrefix(line, []byte("  server ")) || bytes.HasPrefix(line, []byte("  description ")),
 			slices.Contains(told, strings.TrimSpace(string(line))):
+			continue
+		}
+		if table, ok := tableOf(string(line)); ok {
+			sticks[stickOf(table, current, line)] = true
 			continue
 		}
 		if name, ok := sectionName(line); ok {
@@ -131,6 +138,10 @@ func generation(file []byte) string {
 			shapes[string(section)] = true
 			delete(sections, name)
 		}
+	}
+	for _, stick := range slices.Sorted(maps.Keys(sticks)) {
+		table, line, _ := strings.Cut(stick, " ")
+		sections[table] = append(sections[table], line...)
 	}
 	sections["slots"] = []byte(strings.Join(slices.Sorted(maps.Keys(shapes)), "\n"))
 	var parts []string

@@ -16,7 +16,13 @@ func checkInput(s *desired.State, l Local, slots Slots) error {
 	if err := l.check(); err != nil {
 		return err
 	}
+	if err := checkPeers(s, l); err != nil {
+		return err
+	}
 	in := &input{}
+	for i, g := range s.Gateways {
+		in.word(fmt.Sprintf("gateways[%d].name", i), g.Name)
+	}
 	in.path("nodeCheck.path", s.NodeCheck)
 	for i, node := range s.Nodes {
 		in.word(fmt.Sprintf("nodes[%d].name", i), node.Name)

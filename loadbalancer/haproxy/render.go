@@ -37,6 +37,8 @@ type view struct {
 	Endpoints, EndpointsOpen   []Server
 	ExtraPorts                 []extraPort
 	Slots                      []slotView
+	Peers                      peersView
+	Affinities                 []affinity
 }
 
 // extraPort is one more port of the control plane.
@@ -71,6 +73,7 @@ func Render(s *desired.State, l Local, slots Slots) (*Config, error) {
 	if l.MaxConn > 0 {
 		v.ServicesMaxConn = l.servicesMaxConn(l.MaxConn)
 	}
+	v.Peers, v.Affinities = peers(s, l), affinities(s)
 	c.nodes(s, &v)
 	c.controlPlane(s, &v)
 	c.slots(s, slots, &v)
@@ -216,6 +219,8 @@ func (c *Config) slots(s *desired.State, slots Slots, v *view) {
 //
 //	192.0.2.10:80 nodes|32689|namespace/name|AFFINITY|LIMIT|RATE|LOG
 //
+// Who asks for none of the last four has |0|0|0|0 there, which HAProxy looks for.
+//
 // The key is what HAProxy makes of a destination: inet_ntop(3), which netip writes alike, without brackets for IPv6.
 func (c *Config) entries(s *desired.State, slots Slots) {
 	for i := range s.LoadBalancers {
@@ -251,7 +256,7 @@ func route(lb *desired.LoadBalancer, f desired.Frontend, slots Slots) (value str
 			port = 0
 		}
 	}
-	return fmt.Sprintf("%s|%d|%s|0|0|0|0", backend, port, lb.Key), true
+	return fmt.Sprintf("%s|%d|%s|%s", backend, port, lb.Key, knobs(lb)), true
 }
 
 func mapKey(address netip.Addr, port uint16) string {

@@ -72,7 +72,7 @@ func localPolicy(name, address string, check desired.Check, servers ...desired.S
 
 func testLocal() Local {
 	l := DebianLocal()
-	l.SlotsPerKind = 2
+	l.SlotsPerKind, l.Gateway = 2, "gw1"
 	return l
 }
 
