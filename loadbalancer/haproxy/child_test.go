@@ -2,12 +2,14 @@ package haproxy
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -98,7 +100,7 @@ func serveProxied(listen []string) {
 	io.Copy(io.Discard, os.Stdin) // ends with the test
 }
 
-// serveClient obeys "open ID ADDRESS [SOURCE]", "from ID", "say ID", "close ID": one line in, one line out.
+// serveClient obeys "open ID ADDRESS [SOURCE]", "from ID", "ends ID", "say ID", "close ID": one line in, one line out.
 func serveClient(in io.Reader, out io.Writer) {
 	open := map[string]net.Conn{}
 	lines := bufio.NewScanner(in)
@@ -118,6 +120,12 @@ func serveClient(in io.Reader, out io.Writer) {
 			}
 		case "from":
 			answer = open[id].LocalAddr().String()
+		case "ends":
+			if err = open[id].SetReadDeadline(time.Now().Add(10 * time.Second)); err == nil {
+				if _, err = open[id].Read(make([]byte, 1)); errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
+					answer, err = "ended", nil
+				}
+			}
 		case "say":
 			if _, err = io.WriteString(open[id], "still here\n"); err == nil {
 				answer, err = readLine(open[id])

@@ -3,6 +3,7 @@ package haproxy
 import (
 	"cmp"
 	"hash/fnv"
+	"math"
 	"net/netip"
 	"slices"
 	"strings"
@@ -64,14 +65,15 @@ func (n need) servers() []Server {
 		servers = append(servers, s)
 	}
 	slices.SortFunc(servers, func(a, b Server) int { return cmp.Compare(a.Name, b.Name) })
-	if n.pool.Algorithm == desired.Source {
+	if a := n.pool.Algorithm; a == desired.Source || a == desired.Random {
 		number(servers)
 	}
 	return servers
 }
 
-// number gives servers IDs that follow from their names, so that every gateway, and a worker that read them from the file,
-// sends a client where the others do.
+// number gives servers IDs that follow from their names: source and random look for a server in a ring that has each at places
+// which its ID gives. So every gateway, and a worker that read them from the file, sends a client where the others do. A server
+// that is added at run time without an ID is placed before it gets one, where all others are: one of three got no connection.
 func number(servers []Server) {
 	taken := map[uint32]bool{}
 	for i := range servers {
@@ -79,7 +81,7 @@ func number(servers []Server) {
 		hash.Write([]byte(servers[i].Name))
 		id := hash.Sum32()>>1 | 1 // a positive int
 		for taken[id] {
-			id += 2
+			id = (id + 2) & math.MaxInt32
 		}
 		taken[id], servers[i].ID = true, id
 	}
