@@ -22,8 +22,8 @@ type Balancer interface {
 	Delete(ctx context.Context, key desired.Key, keep bool) error
 	// Refuse keeps the form that is served, open to whom sources say.
 	Refuse(ctx context.Context, key desired.Key, sources *loadbalancer.Sources) error
-	// Refill gives that form these servers if it has a pool of its own.
-	Refill(key desired.Key, servers []desired.Server)
+	// Refill gives that form these servers if it has a pool of its own, and those of ports to ports that have one.
+	Refill(key desired.Key, servers []desired.Server, ofPorts ...loadbalancer.PortServers)
 	Has(key desired.Key) (addresses []netip.Addr, ok bool)
 }
 
@@ -42,6 +42,7 @@ type balancer struct {
 	namespace func(name string) labels.Set
 	// endpoints gives a Service's endpoints.
 	endpoints func(desired.Key) localEndpoints
+	pods      func(desired.Key) podEndpoints
 	// claimFinalizer makes the cleanup finalizer ours if it is another's.
 	claimFinalizer func(context.Context, *v1.Service) error
 	warnings       *warnings
@@ -56,6 +57,9 @@ func (b *balancer) around(svc *v1.Service) circumstances {
 		namespace: b.namespace(svc.Namespace)}
 	if isLocal(svc) {
 		around.endpoints = b.endpoints(keyOf(svc))
+	}
+	if b.translator.pods.some(svc) {
+		around.pods = b.pods(keyOf(svc))
 	}
 	return around
 }
@@ -131,7 +135,7 @@ func (b *balancer) ensure(ctx context.Context, svc *v1.Service) (*v1.LoadBalance
 		if err != nil {
 			return nil, b.refuse(ctx, svc, t, err)
 		}
-		if len(around.nodes) == 0 {
+		if len(around.nodes) == 0 && !b.translator.pods.all(svc) {
 			t.warnings = append(t.warnings, warning{"NoEligibleNode", b.nodes.Load().noneEligible()})
 		}
 		ensured, err := b.manager.Ensure(ctx, t.service)
@@ -142,8 +146,8 @@ func (b *balancer) ensure(ctx context.Context, svc *v1.Service) (*v1.LoadBalance
 			b.warnings.now(svc, t.warnings)
 			return nil, err
 		}
-		if pool := t.service.LoadBalancer.Pool; pool != nil && !b.still(svc, pool.Servers) {
-			continue // the pool's servers are of yesterday
+		if !b.still(svc, t.service.LoadBalancer) {
+			continue // its servers are of yesterday
 		}
 		for _, w := range ensured.Warnings {
 			t.warnings = append(t.warnings, warning{w.Reason, w.Message})
@@ -166,31 +170,46 @@ func (b *balancer) refuse(ctx context.Context, svc *v1.Service, t translation, f
 	return fault
 }
 
-// servers are those that a Service would have now in a pool of its own; not ok when it chooses none that can be read.
-func (b *balancer) servers(svc *v1.Service) (all []desired.Server, ok bool) {
+// servers are those that a Service would have now in a pool of its own, and those of ports that pods serve; not ok when it
+// chooses nodes in a way that cannot be read.
+func (b *balancer) servers(svc *v1.Service) (all []desired.Server, ofPorts []loadbalancer.PortServers, ok bool) {
 	around := b.around(svc)
 	nodes, err := around.chosen(svc)
-	return around.serversAmong(svc, nodes), err == nil
+	return around.serversAmong(svc, nodes), around.podServers(svc, b.translator.pods), err == nil
 }
 
-// still says whether these are the servers that the Service has now.
-func (b *balancer) still(svc *v1.Service, before []desired.Server) bool {
-	now, ok := b.servers(svc)
-	return ok && slices.Equal(now, before)
+// still says whether a form has the servers that the Service has now.
+func (b *balancer) still(svc *v1.Service, form desired.LoadBalancer) bool {
+	if len(form.Pools()) == 0 {
+		return true
+	}
+	all, ofPorts, ok := b.servers(svc)
+	if !ok || form.Pool != nil && !slices.Equal(all, form.Pool.Servers) {
+		return false
+	}
+	for _, of := range ofPorts {
+		for _, f := range form.Frontends {
+			if f.Pool != nil && of.Port == (desired.Port{Protocol: f.Protocol, Port: f.Port}) && !slices.Equal(of.Servers, f.Pool.Servers) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // refill gives what is served of a Service today's servers, if it has some of its own.
 func (b *balancer) refill(svc *v1.Service) {
-	if all, ok := b.servers(svc); ok {
-		b.manager.Refill(keyOf(svc), all)
+	if all, ofPorts, ok := b.servers(svc); ok {
+		b.manager.Refill(keyOf(svc), all, ofPorts...)
 	}
 }
 
-// news says whether something else is to be told of a Service's nodes than was told last.
+// news says whether something else is to be told of a Service's nodes and endpoints than was told last.
 func (b *balancer) news(svc *v1.Service) bool {
-	d := &draft{}
-	d.pool(svc, b.around(svc), b.translator)
-	return len(d.problems) == 0 && b.warnings.news(svc, d.warnings, noNodeSelected, endpointsElsewhere)
+	d, around := &draft{}, b.around(svc)
+	d.pool(svc, around, b.translator)
+	d.warnOfPods(svc, around, b.translator.pods)
+	return len(d.problems) == 0 && b.warnings.news(svc, d.warnings, noNodeSelected, endpointsElsewhere, endpointsOutside, endpointsByName)
 }
 
 // UpdateLoadBalancer has nothing to do: our own watch moves servers, for all Services at once.

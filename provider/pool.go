@@ -21,8 +21,9 @@ func hasPool(svc *v1.Service) bool {
 // endpoint are its servers, and of these HAProxy uses those where kube-proxy says so too: the check asks the
 // healthCheckNodePort, which answers 200 where there is a ready one. Else it is the nodes that the Service chooses, with
 // the check of the shared pool.
+// Ports that pods serve have other ones (pods.go).
 func (d *draft) pool(svc *v1.Service, around circumstances, t translator) {
-	if !hasPool(svc) {
+	if !hasPool(svc) || t.pods.all(svc) {
 		return
 	}
 	pool := &desired.Pool{Algorithm: desired.RoundRobin, Check: t.nodeCheck}

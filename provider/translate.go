@@ -35,8 +35,9 @@ type circumstances struct {
 	nodes []desired.Node
 	// nodeLabels are the labels of these nodes by name.
 	nodeLabels map[string]labels.Set
-	// endpoints are the Service's; they matter if isLocal.
+	// endpoints are the Service's; they matter if isLocal. pods matter if pods serve a port.
 	endpoints localEndpoints
+	pods      podEndpoints
 	policy    *policy
 	// namespace are the labels of the Service's namespace.
 	namespace labels.Set
@@ -48,6 +49,7 @@ type translator struct {
 	localCheck func(healthCheckNodePort uint16) desired.Check
 	// nodeCheck is the shared pool's check.
 	nodeCheck desired.Check
+	pods      podTargets
 }
 
 // draft is one translation in the making.
@@ -74,11 +76,14 @@ func (t translator) translate(svc *v1.Service, around circumstances) (translatio
 		LoadBalancer: desired.LoadBalancer{Key: keyOf(svc), UID: string(svc.UID)},
 		Published:    published(svc),
 	}
-	d.frontends(svc)
+	d.frontends(svc, around, t.pods)
 	d.request(svc, around)
 	d.pool(svc, around, t)
 	d.access(svc)
-	d.reach(svc, around.nodes)
+	d.warnOfPods(svc, around, t.pods)
+	if !t.pods.all(svc) {
+		d.reach(svc, around.nodes)
+	}
 	if svc.Spec.SessionAffinity == v1.ServiceAffinityClientIP {
 		d.warn("UnsupportedSessionAffinity", "spec.sessionAffinity ClientIP is not honoured yet: a client's "+
 			"connections are spread over all nodes; None is")
@@ -93,16 +98,22 @@ func (t translator) translate(svc *v1.Service, around circumstances) (translatio
 }
 
 // frontends takes all ports: HAProxy serves those of TCP, the firewall those of UDP and SCTP.
-func (d *draft) frontends(svc *v1.Service) {
+func (d *draft) frontends(svc *v1.Service, around circumstances, pods podTargets) {
 	for i, port := range svc.Spec.Ports {
-		if port.NodePort == 0 {
+		frontend := desired.Frontend{
+			Name: port.Name, Protocol: desired.Protocol(protocolOf(port)), Port: uint16(port.Port), NodePort: uint16(port.NodePort),
+		}
+		switch {
+		case pods.take(port):
+			frontend.Pool = pods.pool(port)
+			frontend.Pool.Servers = around.pods.servers(svc, port, pods)
+		case port.NodePort == 0:
 			d.wrong("spec.ports[%d] (%s) has no nodePort, and gateways reach the workers by NodePort; set "+
-				"spec.allocateLoadBalancerNodePorts to true or give the port a nodePort", i, portName(port))
+				"spec.allocateLoadBalancerNodePorts to true or give the port a nodePort, or name the pods' networks in "+
+				"nodes.podCIDRs of the cloud configuration if gateways can reach pods", i, portName(port))
 			continue
 		}
-		d.service.LoadBalancer.Frontends = append(d.service.LoadBalancer.Frontends, desired.Frontend{
-			Name: port.Name, Protocol: desired.Protocol(protocolOf(port)), Port: uint16(port.Port), NodePort: uint16(port.NodePort),
-		})
+		d.service.LoadBalancer.Frontends = append(d.service.LoadBalancer.Frontends, frontend)
 	}
 	slices.SortFunc(d.service.LoadBalancer.Frontends, func(a, b desired.Frontend) int {
 		return cmp.Or(strings.Compare(string(a.Protocol), string(b.Protocol)), cmp.Compare(a.Port, b.Port))

@@ -241,6 +241,7 @@ func TestTranslateWithoutNodesOfItsFamily(t *testing.T) {
 }
 
 func TestTranslateRefuses(t *testing.T) {
+	const orPods = ", or name the pods' networks in nodes.podCIDRs of the cloud configuration if gateways can reach pods"
 	tests := []struct {
 		name string
 		svc  *v1.Service
@@ -249,10 +250,10 @@ func TestTranslateRefuses(t *testing.T) {
 		{"no nodePort of UDP", web(func(s *v1.Service) {
 			s.Spec.Ports = []v1.ServicePort{{Name: "dns", Protocol: v1.ProtocolUDP, Port: 53}}
 		}), "spec.ports[0] (dns 53/UDP) has no nodePort, and gateways reach the workers by NodePort; set " +
-			"spec.allocateLoadBalancerNodePorts to true or give the port a nodePort"},
+			"spec.allocateLoadBalancerNodePorts to true or give the port a nodePort" + orPods},
 		{"no nodePort", web(func(s *v1.Service) { s.Spec.Ports[1].NodePort = 0 }),
 			"spec.ports[1] (http 80/TCP) has no nodePort, and gateways reach the workers by NodePort; set " +
-				"spec.allocateLoadBalancerNodePorts to true or give the port a nodePort"},
+				"spec.allocateLoadBalancerNodePorts to true or give the port a nodePort" + orPods},
 		{"annotation that is no address", web(annotate(string(LoadBalancerIPs), "192.0.2.70, web")),
 			`annotation cloud-provider-haproxy/load-balancer-ips "192.0.2.70, web": "web" is not an address; allowed ` +
 				`is one IPv4 address, one IPv6 address, or both with a comma between`},
@@ -279,7 +280,7 @@ func TestTranslateRefuses(t *testing.T) {
 			s.Spec.Ports[0].NodePort = 0
 			s.Spec.LoadBalancerSourceRanges = []string{"10.0.0.0"}
 		}), `spec.ports[0] (https 443/TCP) has no nodePort, and gateways reach the workers by NodePort; set ` +
-			`spec.allocateLoadBalancerNodePorts to true or give the port a nodePort; ` +
+			`spec.allocateLoadBalancerNodePorts to true or give the port a nodePort` + orPods + `; ` +
 			`annotation cloud-provider-haproxy/load-balancer-ips "x": "x" is not an address; allowed is one IPv4 ` +
 			`address, one IPv6 address, or both with a comma between; ` +
 			`spec.loadBalancerSourceRanges "10.0.0.0": "10.0.0.0" is not a range; allowed are IPv4 and IPv6 ranges ` +
