@@ -187,6 +187,14 @@ func (c circumstances) podServers(svc *v1.Service, targets podTargets) (all []lo
 	return all
 }
 
+// unusedSelector warns of an annotation that says nothing about ports that pods serve.
+func (d *draft) unusedSelector(svc *v1.Service, targets podTargets) {
+	if _, chooses := svc.Annotations[string(NodeSelector)]; chooses && targets.some(svc) {
+		d.warn("UnusedNodeSelector", "annotation %s means nothing to ports without a nodePort: their pods serve, whatever nodes they "+
+			"are on; remove it or give the ports a nodePort", NodeSelector)
+	}
+}
+
 // These warnings come and go with endpoints.
 const (
 	endpointsOutside = "EndpointsOutside"

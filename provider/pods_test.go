@@ -138,6 +138,16 @@ func TestPodTargets(t *testing.T) {
 	}
 }
 
+// A choice of nodes means nothing to pods, and that is told.
+func TestNodeSelectorOfPods(t *testing.T) {
+	translator, around := testTranslator(), among(twoNodes())
+	translator.pods = testPods()
+	got, err := translator.translate(web(noNodePorts, selecting("disk=ssd")), around)
+	if err != nil || len(got.warnings) != 1 || got.warnings[0].reason != "UnusedNodeSelector" || got.service.LoadBalancer.Pool != nil {
+		t.Errorf("translated to %+v, %v", got, err)
+	}
+}
+
 // What pods.go makes is valid, of both families, whatever the endpoints.
 func TestPodServersAreValid(t *testing.T) {
 	svc := web(noNodePorts, onlyIn(v1.IPv4Protocol, v1.IPv6Protocol))

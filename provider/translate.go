@@ -80,6 +80,7 @@ func (t translator) translate(svc *v1.Service, around circumstances) (translatio
 	d.request(svc, around)
 	d.pool(svc, around, t)
 	d.access(svc)
+	d.unusedSelector(svc, t.pods)
 	d.warnOfPods(svc, around, t.pods)
 	if !t.pods.all(svc) {
 		d.reach(svc, around.nodes)
