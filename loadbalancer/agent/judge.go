@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"cloud-provider-haproxy/loadbalancer/desired"
+	"cloud-provider-haproxy/loadbalancer/haproxy"
 	"cloud-provider-haproxy/loadbalancer/nftables"
 )
 
@@ -25,7 +26,7 @@ type flowJudge struct {
 	state  *desired.State
 	doors  map[door]doorman
 	health health
-	slots  map[desired.Key]string
+	slots  haproxy.Slots
 	vips   map[netip.Addr]bool
 	nodes  map[netip.Addr]string
 	unfit  nftables.Unfit
@@ -129,7 +130,7 @@ func (j flowJudge) ofOwn(f flow, d doorman, pool *desired.Pool) flowVerdict {
 		}
 		switch {
 		case server.Drains || server.Backup || d.frontend.Pool != nil: // HAProxy checks none of them
-		case j.health.dead(j.slots[key], server.Name):
+		case j.health.dead(j.slots[haproxy.Tenant{Key: key}], server.Name):
 			return lost
 		case j.unfit.Servers[key][server.Name]:
 			return departs

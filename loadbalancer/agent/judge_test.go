@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"cloud-provider-haproxy/loadbalancer/desired"
+	"cloud-provider-haproxy/loadbalancer/haproxy"
 )
 
 // Where a flow of default/dns may be, whose UDP 53 has servers of its own.
@@ -63,7 +64,7 @@ func TestFlowJudge(t *testing.T) {
 			if c.denied {
 				s.LoadBalancers[0].DenySources = []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}
 			}
-			judge := newFlowJudge(&rendering{revision: &revision{state: s}, slots: map[desired.Key]string{key: "slot"}}, c.health)
+			judge := newFlowJudge(&rendering{revision: &revision{state: s}, slots: haproxy.Slots{{Key: key}: "slot"}}, c.health)
 			f := flow{protocol: desired.UDP, client: netip.MustParseAddrPort("198.51.100.7:40000"), vip: netip.MustParseAddrPort("192.0.2.10:53"),
 				node: netip.MustParseAddrPort(c.target), ours: true}
 			if got := judge.of(f); got != c.want {
@@ -92,7 +93,7 @@ func TestBackupsAreFit(t *testing.T) {
 	s.LoadBalancers[0].Pool = &desired.Pool{Servers: []desired.Server{
 		{Name: "worker-1", Address: addr("10.0.2.1"), Weight: 1, Backup: true}, {Name: "worker-2", Address: addr("10.0.2.2"), Weight: 1}}}
 	known := health{"slot": {"worker-1_backup": "NOCHECK", "worker-2": "DOWN"}}
-	unfit := known.unfit(s, map[desired.Key]string{key: "slot"}).Servers[key]
+	unfit := known.unfit(s, haproxy.Slots{{Key: key}: "slot"}).Servers[key]
 	if unfit["worker-1"] || !unfit["worker-2"] {
 		t.Errorf("unfit are %v", unfit)
 	}
