@@ -140,7 +140,8 @@ func New(o Options) (*Cloud, error) {
 	c.balancer = &balancer{
 		manager:    manager,
 		loaded:     manager.Loaded(),
-		translator: translator{localCheck: o.Config.LocalCheck, nodeCheck: o.Config.NodeCheck()},
+		translator: translator{localCheck: o.Config.LocalCheck, nodeCheck: o.Config.NodeCheck(),
+			ownCheck: o.Config.ServiceCheck},
 		ipMode:     v1.LoadBalancerIPMode(o.Config.IPMode),
 		nodes:      &c.nodes,
 		policy:     &c.policy,
@@ -149,6 +150,10 @@ func New(o Options) (*Cloud, error) {
 		warnings:   newWarnings(c.recorder),
 		waiting:    newWaiting(),
 		measures:   c.measures,
+		recorder:   c.recorder,
+	}
+	for _, g := range o.Config.DesiredGateways() {
+		c.balancer.translator.gateways = append(c.balancer.translator.gateways, g.Name)
 	}
 	c.instances = &instances{config: o.Config.Nodes, resolver: net.DefaultResolver, recorder: c.recorder}
 	return c, nil

@@ -137,7 +137,8 @@ func (c *Cloud) followNodes(before, now *nodeSet) {
 		switch {
 		case len(now.eligible) == 0 && !same:
 			c.balancer.warnings.once(svc, "NoEligibleNode", now.noneEligible())
-		case reach4 && hasOnly(svc, v1.IPv4Protocol), reach6 && hasOnly(svc, v1.IPv6Protocol), hasPool(svc) && c.balancer.news(svc):
+		case reach4 && hasOnly(svc, v1.IPv4Protocol), reach6 && hasOnly(svc, v1.IPv6Protocol), hasPool(svc) && c.balancer.news(svc),
+			c.balancer.misses(svc):
 			c.services.wake(svc) // to be told
 		}
 	})

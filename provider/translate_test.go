@@ -150,9 +150,6 @@ func TestTranslate(t *testing.T) {
 		}), func(lb *desired.LoadBalancer) {
 			lb.Frontends = []desired.Frontend{{Name: "dns", Protocol: desired.UDP, Port: 53, NodePort: 30053}}
 		}, v4, nil},
-		{"session affinity", web(func(s *v1.Service) { s.Spec.SessionAffinity = v1.ServiceAffinityClientIP }), nil, v4,
-			[]warning{{"UnsupportedSessionAffinity", "spec.sessionAffinity ClientIP is not honoured yet: a client's " +
-				"connections are spread over all nodes; None is"}}},
 		{"misspelt annotation", web(annotate("cloud-provider-haproxy/loadbalancer-ip", "192.0.2.70")), nil, v4,
 			[]warning{{"UnknownAnnotation", "annotation cloud-provider-haproxy/loadbalancer-ip is not known and has " +
 				"no effect; did you mean cloud-provider-haproxy/load-balancer-ips?"}}},
@@ -309,7 +306,7 @@ func TestStatus(t *testing.T) {
 		{IP: "192.0.2.70", IPMode: &proxy, Ports: ports},
 		{IP: "2001:db8::70", IPMode: &proxy, Ports: ports},
 	}}
-	got := statusOf(svc, []netip.Addr{addr("192.0.2.70"), addr("2001:db8::70")}, proxy)
+	got := statusOf(svc, []netip.Addr{addr("192.0.2.70"), addr("2001:db8::70")}, proxy, among(twoNodes()))
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("status (-want +got):\n%s", diff)
 	}
