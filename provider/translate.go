@@ -45,7 +45,9 @@ type circumstances struct {
 }
 
 // published gives the addresses that the Service's users know, by its status or by a name in it.
-func (c circumstances) published(svc *v1.Service) []netip.Addr { return append(published(svc), c.unnamed...) }
+func (c circumstances) published(svc *v1.Service) []netip.Addr {
+	return append(published(svc), c.unnamed...)
+}
 
 // translator is pure: the same Service in the same circumstances gives the same result.
 type translator struct {
