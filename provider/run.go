@@ -131,7 +131,7 @@ func (c *Cloud) followNodes(before, now *nodeSet) {
 		if !c.services.ours(svc) || svc.DeletionTimestamp != nil {
 			return
 		}
-		if hasPool(svc) {
+		if hasPool(svc) || c.balancer.waiting.has(keyOf(svc)) { // or its last good form has one
 			c.balancer.refill(svc)
 		}
 		switch {
