@@ -9,6 +9,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
 
 	"cloud-provider-haproxy/loadbalancer"
@@ -48,6 +49,7 @@ type balancer struct {
 	warnings       *warnings
 	waiting        *waiting
 	measures       *measures
+	recorder       record.EventRecorder
 }
 
 // around gives the circumstances of a Service now.
@@ -61,6 +63,9 @@ func (b *balancer) around(svc *v1.Service) circumstances {
 	if b.translator.pods.some(svc) {
 		around.pods = b.pods(keyOf(svc))
 	}
+	if publishesName(svc) {
+		around.unnamed, _ = b.manager.Has(keyOf(svc))
+	}
 	return around
 }
 
@@ -70,13 +75,13 @@ func (b *balancer) GetLoadBalancer(_ context.Context, _ string, svc *v1.Service)
 	select {
 	case <-b.loaded:
 	default: // nobody knows yet, so it may exist
-		return statusOf(svc, published(svc), b.ipMode), true, nil
+		return svc.Status.LoadBalancer.DeepCopy(), true, nil
 	}
 	addresses, exists := b.manager.Has(keyOf(svc))
 	if !exists {
 		return nil, false, nil
 	}
-	return statusOf(svc, addresses, b.ipMode), true, nil
+	return statusOf(svc, addresses, b.ipMode, b.around(svc)), true, nil
 }
 
 // mayServe says whether gateways serve the Service, as far as anybody knows.
@@ -90,17 +95,15 @@ func (b *balancer) mayServe(key desired.Key) bool {
 	}
 }
 
-// misses says that the status names other addresses than gateways serve. Whoever waits for something is tried again
-// anyway.
+// misses says that the status names other addresses than gateways serve, or that another port cannot be served than it says.
+// Whoever waits for something is tried again anyway.
 func (b *balancer) misses(svc *v1.Service) bool {
 	key := keyOf(svc)
 	addresses, _ := b.manager.Has(key)
 	if len(addresses) == 0 || b.waiting.has(key) {
 		return false
 	}
-	named := published(svc)
-	slices.SortFunc(named, netip.Addr.Compare)
-	return !slices.Equal(named, slices.SortedFunc(slices.Values(addresses), netip.Addr.Compare))
+	return !saysTheSame(svc.Status.LoadBalancer, *statusOf(svc, addresses, b.ipMode, b.around(svc)))
 }
 
 // GetLoadBalancerName gives namespace/name, by which HAProxy's map and every message name a Service.
@@ -155,8 +158,17 @@ func (b *balancer) ensure(ctx context.Context, svc *v1.Service) (*v1.LoadBalance
 		b.warnings.now(svc, t.warnings)
 		klog.FromContext(ctx).V(2).Info("Load balancer is served", "service", klog.KObj(svc), "addresses",
 			join(ensured.Addresses))
-		return statusOf(svc, ensured.Addresses, b.ipMode), nil
+		return b.publish(svc, statusOf(svc, ensured.Addresses, b.ipMode, around), ensured.Addresses), nil
 	}
+}
+
+// publish tells once to which addresses a name has to lead that is about to be published.
+func (b *balancer) publish(svc *v1.Service, status *v1.LoadBalancerStatus, addresses []netip.Addr) *v1.LoadBalancerStatus {
+	if name := svc.Annotations[string(Hostname)]; name != "" && !saysTheSame(svc.Status.LoadBalancer, *status) {
+		b.recorder.Eventf(svc, v1.EventTypeNormal, "HostnamePublished", "%s is published instead of %s, to which it has to "+
+			"resolve", name, join(addresses))
+	}
+	return status
 }
 
 // refuse keeps what is served as it was, but for who may connect, and for the nodes that there are: that holds whatever

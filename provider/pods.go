@@ -28,7 +28,7 @@ type podTargets struct {
 }
 
 func newPodTargets(c *config.Config) podTargets {
-	p := podTargets{networks: c.PodNetworks(), never: map[netip.Addr]bool{}, check: c.PodCheck()}
+	p := podTargets{networks: c.PodNetworks(), never: map[netip.Addr]bool{}, check: c.ServiceCheck(desired.CheckTCP)}
 	for _, g := range c.Gateways {
 		p.never[g.VRRPAddress] = true
 		if a, err := netip.ParseAddr(g.SSHAddress); err == nil {

@@ -131,13 +131,14 @@ func (c *Cloud) followNodes(before, now *nodeSet) {
 		if !c.services.ours(svc) || svc.DeletionTimestamp != nil {
 			return
 		}
-		if hasPool(svc) {
+		if hasPool(svc) || c.balancer.waiting.has(keyOf(svc)) { // or its last good form has one
 			c.balancer.refill(svc)
 		}
 		switch {
 		case len(now.eligible) == 0 && !same && !c.balancer.translator.pods.all(svc):
 			c.balancer.warnings.once(svc, "NoEligibleNode", now.noneEligible())
-		case reach4 && hasOnly(svc, v1.IPv4Protocol), reach6 && hasOnly(svc, v1.IPv6Protocol), hasPool(svc) && c.balancer.news(svc):
+		case reach4 && hasOnly(svc, v1.IPv4Protocol), reach6 && hasOnly(svc, v1.IPv6Protocol), hasPool(svc) && c.balancer.news(svc),
+			c.balancer.misses(svc):
 			c.services.wake(svc) // to be told
 		}
 	})

@@ -41,6 +41,13 @@ type circumstances struct {
 	policy    *policy
 	// namespace are the labels of the Service's namespace.
 	namespace labels.Set
+	// unnamed are the addresses of a Service that publishes a host name instead (annotation hostname).
+	unnamed []netip.Addr
+}
+
+// published gives the addresses that the Service's users know, by its status or by a name in it.
+func (c circumstances) published(svc *v1.Service) []netip.Addr {
+	return append(published(svc), c.unnamed...)
 }
 
 // translator is pure: the same Service in the same circumstances gives the same result.
@@ -49,7 +56,11 @@ type translator struct {
 	localCheck func(healthCheckNodePort uint16) desired.Check
 	// nodeCheck is the shared pool's check.
 	nodeCheck desired.Check
-	pods      podTargets
+	// ownCheck gives one of this kind without a port, with the times of the configuration's.
+	ownCheck func(desired.CheckKind) desired.Check
+	// gateways are the names of all, sorted.
+	gateways []string
+	pods     podTargets
 }
 
 // draft is one translation in the making.
@@ -74,20 +85,18 @@ func (t translator) translate(svc *v1.Service, around circumstances) (translatio
 	d := &draft{}
 	d.service = loadbalancer.Service{
 		LoadBalancer: desired.LoadBalancer{Key: keyOf(svc), UID: string(svc.UID)},
-		Published:    published(svc),
+		Published:    around.published(svc),
+		Created:      svc.CreationTimestamp.Time,
 	}
 	d.frontends(svc, around, t.pods)
 	d.request(svc, around)
 	d.pool(svc, around, t)
+	d.knobs(svc, t)
 	d.access(svc)
 	d.unusedSelector(svc, t.pods)
 	d.warnOfPods(svc, around, t.pods)
 	if !t.pods.all(svc) {
 		d.reach(svc, around.nodes)
-	}
-	if svc.Spec.SessionAffinity == v1.ServiceAffinityClientIP {
-		d.warn("UnsupportedSessionAffinity", "spec.sessionAffinity ClientIP is not honoured yet: a client's "+
-			"connections are spread over all nodes; None is")
 	}
 	for _, key := range unknownAnnotations(svc.Annotations) {
 		d.warn("UnknownAnnotation", "annotation %s is not known and has no effect; did you mean %s?", key, nearest(key))
@@ -134,30 +143,6 @@ func portName(port v1.ServicePort) string {
 
 // keyOf names a Service as a State does.
 func keyOf(svc *v1.Service) desired.Key { return desired.Key{Namespace: svc.Namespace, Name: svc.Name} }
-
-// published gives the addresses in a Service's status.
-func published(svc *v1.Service) []netip.Addr {
-	var addresses []netip.Addr
-	for _, ingress := range svc.Status.LoadBalancer.Ingress {
-		if a, err := netip.ParseAddr(ingress.IP); err == nil {
-			addresses = append(addresses, a.Unmap())
-		}
-	}
-	return addresses
-}
-
-// statusOf gives what goes into the Service's status: each address with every port (KEP-1435 wants all or none).
-func statusOf(svc *v1.Service, addresses []netip.Addr, ipMode v1.LoadBalancerIPMode) *v1.LoadBalancerStatus {
-	status := &v1.LoadBalancerStatus{}
-	for _, address := range addresses {
-		ingress := v1.LoadBalancerIngress{IP: address.String(), IPMode: &ipMode}
-		for _, port := range svc.Spec.Ports {
-			ingress.Ports = append(ingress.Ports, v1.PortStatus{Port: port.Port, Protocol: protocolOf(port)})
-		}
-		status.Ingress = append(status.Ingress, ingress)
-	}
-	return status
-}
 
 // hasFinalizer says whether the Service carries the library's cleanup finalizer.
 func hasFinalizer(svc *v1.Service) bool { return servicehelper.HasLBFinalizer(svc) }

@@ -7,7 +7,6 @@ import (
 
 	"go4.org/netipx"
 
-	"cloud-provider-haproxy/loadbalancer/desired"
 	"cloud-provider-haproxy/provider/config/strict"
 )
 
@@ -18,12 +17,6 @@ func (c *Config) PodNetworks() []netip.Prefix {
 		return nil
 	}
 	return slices.Concat(c.Nodes.PodCIDRs, c.Nodes.CIDRs)
-}
-
-// PodCheck gives the check of a pod: a connection to the port where it serves.
-func (c *Config) PodCheck() desired.Check {
-	h := c.Nodes.HealthCheck
-	return check(CheckTCP, 0, "", h.Interval, h.Rise, h.Fall)
 }
 
 // validatePodCIDRs keeps away what could not be meant: the gateways themselves, and the addresses of Services.
