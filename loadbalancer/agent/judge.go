@@ -127,7 +127,7 @@ func (j flowJudge) ofOwn(f flow, d doorman, pool *desired.Pool) flowVerdict {
 		}
 		switch {
 		case server.Drains || server.Backup || d.frontend.Pool != nil: // HAProxy checks none of them
-		case j.health.dead(j.slots[haproxy.Tenant{Key: key}], server.Name):
+		case j.health.dead(j.slots.At(key, 0), server.Name):
 			return lost
 		case j.unfit.Servers[key][server.Name]:
 			return departs

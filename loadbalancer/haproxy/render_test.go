@@ -409,13 +409,13 @@ func TestRenderRefuses(t *testing.T) {
 		"a check without slot":     {change: func(s *desired.State, _ *Local, _ Slots) { s.LoadBalancers[1].Pool.Check.Kind = "icmp" }, want: `check "icmp"`, owner: ingress},
 		"blank in a server's name": {change: func(s *desired.State, _ *Local, _ Slots) { s.LoadBalancers[1].Pool.Servers[0].Name = "a b" }, want: "pool.servers[0].name", owner: ingress},
 		"a slot of another kind": {change: func(s *desired.State, _ *Local, slots Slots) {
-			slots[Tenant{Key: s.LoadBalancers[1].Key}] = "slot-tcp-roundrobin-1"
+			slots[needs(s)[0].Tenant] = "slot-tcp-roundrobin-1"
 		},
 			want: "slot-tcp-roundrobin-1 of edge/a is not of the kind http-roundrobin"},
 		"a slot given twice": {change: func(s *desired.State, _ *Local, slots Slots) {
 			twin := localPolicy("b", "192.0.2.12", kubeProxyCheck())
 			s.LoadBalancers = append(s.LoadBalancers, twin)
-			slots[Tenant{Key: twin.Key}] = slots[Tenant{Key: s.LoadBalancers[1].Key}]
+			slots[needs(s)[1].Tenant] = slots.At(s.LoadBalancers[1].Key, 0)
 		}, want: "slot-http-roundrobin-1 was given to both edge/a and edge/b"},
 		"no slots":           {change: func(_ *desired.State, l *Local, _ Slots) { l.SlotsPerKind = 0 }, want: "slots of each kind"},
 		"a path with blank":  {change: func(_ *desired.State, l *Local, _ Slots) { l.ServicesMap = "/etc/a b" }, want: "map of Services"},
