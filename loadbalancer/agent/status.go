@@ -122,7 +122,9 @@ func (a *Agent) warnings(running *haproxy.Running, s *desired.State) []wire.Warn
 	return append(warnings, controlPlaneWarnings(running, s.ControlPlane)...)
 }
 
-func usesNodes6(lb desired.LoadBalancer) bool { return lb.Pool == nil && lb.IPv6Only() }
+func usesNodes6(lb desired.LoadBalancer) bool {
+	return lb.IPv6Only() && slices.ContainsFunc(lb.Frontends, func(f desired.Frontend) bool { return lb.PoolOf(f) == nil })
+}
 
 func nodesWithIPv6(s *desired.State) []desired.Node {
 	return slices.DeleteFunc(slices.Clone(s.Nodes), func(n desired.Node) bool {

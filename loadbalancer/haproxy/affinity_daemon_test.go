@@ -191,7 +191,7 @@ func TestSlotForgetsItsClients(t *testing.T) {
 		d.apply(state)
 		d.apply(state)
 		for _, server := range servers {
-			d.up(d.slots[lb.Key], server.Name)
+			d.up(d.slots.At(lb.Key, 0), server.Name)
 		}
 	}
 	ingress("first", serverAt("worker1", node1), serverAt("worker2", node2))
@@ -200,7 +200,7 @@ func TestSlotForgetsItsClients(t *testing.T) {
 	d.apply(state)
 	d.apply(state)
 	ingress("second", serverAt("worker3", node6))
-	if got := d.slots[desired.Key{Namespace: "edge", Name: "second"}]; got != "slot-http-roundrobin-1" {
+	if got := d.slots.At(desired.Key{Namespace: "edge", Name: "second"}, 0); got != "slot-http-roundrobin-1" {
 		t.Fatalf("the second Service has %s, want the first one's slot", got)
 	}
 	for source, home := range d.homes(sources, vipLocal+":80") {

