@@ -212,6 +212,7 @@ func TestPodServersAreValid(t *testing.T) {
 	translator.pods = testPods()
 	around.pods = findPods([]*discoveryv1.EndpointSlice{
 		at(podsOf("web", pod("10.1.0.1", "a", true, false), pod("10.1.0.2", "a", true, true)), discoveryv1.AddressTypeIPv4, "web/TCP/8080", "dns/UDP/5353"),
+		at(podsOf("web", pod("10.1.0.1", "a", true, false)), discoveryv1.AddressTypeIPv4, "web/TCP/9090", "dns/UDP/5454"),
 		at(podsOf("web", pod("fd00:1::", "a", true, false), pod("fd00:1::2", "a", false, false)), discoveryv1.AddressTypeIPv6, "web/TCP/8080", "dns/UDP/5353")})
 	got, err := translator.translate(svc, around)
 	if err != nil {
