@@ -2,12 +2,12 @@
 // became of them into status and Events.
 //
 // It owns the translation (translate.go, request.go for what is asked of addresses, sources.go for who may connect,
-// pool.go for its own servers, pods.go for pods as servers, knobs.go and healthcheck.go for how they are used; nobody else reads a Service's spec), its
-// status (status.go), where endpoints are (endpoints.go, slices.go), who may have addresses of which pool (pools.go), the view of Services and Nodes
-// that Kubernetes' service controller gets (view.go), the addresses of nodes (addresses.go), Events, metrics, and two
-// objects: which controller leads (epoch.go), and which addresses are kept, quarantined or on their way back
-// (ledger.go). It must not know SSH, HAProxy, keepalived or nftables, nor choose an address; that is loadbalancer's and
-// ipam's work.
+// pool.go for its own servers, pods.go for pods as servers, knobs.go and healthcheck.go for how they are used; nobody else
+// reads a Service's spec), its status (status.go), where endpoints are (endpoints.go, slices.go), who may have addresses of
+// which pool (pools.go), the view of Services and Nodes that Kubernetes' service controller gets (view.go), the addresses of
+// nodes (addresses.go), Events, metrics, and two objects: which controller leads (epoch.go), and which addresses are kept,
+// quarantined or on their way back (ledger.go). It must not know SSH, HAProxy, keepalived or nftables, nor choose an
+// address; that is loadbalancer's and ipam's work.
 //
 // What holds (numbers are DESIGN.md's invariants):
 //   - 1, whole state first: the service controller sees no Service before Manager has replayed all (serviceView's
