@@ -69,7 +69,7 @@ func (h health) unfit(s *desired.State, slots haproxy.Slots) nftables.Unfit {
 		u.Servers[lb.Key] = map[string]bool{}
 		for _, server := range lb.Pool.Servers {
 			// HAProxy checks no backup, and knows it by another name.
-			u.Servers[lb.Key][server.Name] = !server.Backup && !h.fit(slots[haproxy.Tenant{Key: lb.Key}], server.Name)
+			u.Servers[lb.Key][server.Name] = !server.Backup && !h.fit(slots.At(lb.Key, 0), server.Name)
 		}
 	}
 	return u

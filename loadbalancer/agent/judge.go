@@ -82,10 +82,7 @@ func (j flowJudge) patience(f flow, v flowVerdict) time.Duration {
 	case leaves:
 		return drainTime
 	case departs:
-		if d, ok := j.doors[door{f.protocol, f.vip}]; ok && d.lb.DrainSeconds > 0 {
-			return time.Duration(d.lb.DrainSeconds) * time.Second
-		}
-		return j.state.DrainTime()
+		return drainTimeOf(j.state, j.doors[door{f.protocol, f.vip}].lb)
 	}
 	return 0
 }
@@ -130,7 +127,7 @@ func (j flowJudge) ofOwn(f flow, d doorman, pool *desired.Pool) flowVerdict {
 		}
 		switch {
 		case server.Drains || server.Backup || d.frontend.Pool != nil: // HAProxy checks none of them
-		case j.health.dead(j.slots[haproxy.Tenant{Key: key}], server.Name):
+		case j.health.dead(j.slots.At(key, 0), server.Name):
 			return lost
 		case j.unfit.Servers[key][server.Name]:
 			return departs

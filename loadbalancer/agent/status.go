@@ -55,6 +55,9 @@ func (a *Agent) status(ctx context.Context, role wire.Role) *wire.Status {
 	if seen.running != nil {
 		s.HAProxyUp = seen.running.Started
 		s.Connections = uint64(seen.running.Connections)
+		for _, r := range seen.running.Limited {
+			s.Limited = append(s.Limited, wire.Limited(r))
+		}
 	}
 	if seen.haproxy != nil {
 		s.OldWorkers = max(0, a.children(seen.haproxy)-1)

@@ -254,7 +254,11 @@ func asRunning(c *Config) *Running {
 		Backends: map[string]*RunningBackend{}, Maps: map[string][]Entry{c.Local.ServicesMap: c.Entries, c.Local.ChecksMap: c.Checks}}
 	for name, servers := range c.Servers {
 		for _, s := range servers {
-			r.backend(name).Servers[s.Name] = RunningServer{Name: s.Name, Addr: s.Addr, Port: s.Port, CheckPort: s.Check.Port,
+			state := "NOCHECK"
+			if s.checked() {
+				state = "UP"
+			}
+			r.backend(name).Servers[s.Name] = RunningServer{Name: s.Name, State: state, Addr: s.Addr, Port: s.Port, CheckPort: s.Check.Port,
 				Weight: s.Weight, Checked: s.checked(), Checking: s.checked()}
 		}
 		r.backend(name)

@@ -112,8 +112,8 @@ func (slots Slots) check(s *desired.State) error {
 	var faults []error
 	tenants := map[string]Tenant{}
 	for _, n := range needs(s) {
-		slot, ok := slots[n.Tenant]
-		if !ok {
+		slot := slots.of(n.Tenant)
+		if slot == "" {
 			continue
 		}
 		if kind, err := n.kind(); err == nil && kind.number(slot) == 0 {

@@ -132,7 +132,7 @@ func TestAlgorithmChangesUnderConnections(t *testing.T) {
 		for range 4 {
 			d.wantReach(vipLocal+":80", node1+":30080")
 		}
-		slot := d.slots[Tenant{Key: state.LoadBalancers[0].Key}]
+		slot := d.slots.At(state.LoadBalancers[0].Key, 0)
 		if retried := d.read().Backends[slot].Servers["worker2"].Total; retried != 0 {
 			t.Errorf("%s: %d connections were tried at a server that failed its check in the slot before", algorithm, retried)
 		}
@@ -140,8 +140,39 @@ func TestAlgorithmChangesUnderConnections(t *testing.T) {
 	if got := d.ask("say kept"); got != "still here" {
 		t.Errorf("the connection of the first slot says %q", got)
 	}
-	if got := d.slots[Tenant{Key: state.LoadBalancers[0].Key}]; got != "slot-http-roundrobin-2" {
+	if got := d.slots.At(state.LoadBalancers[0].Key, 0); got != "slot-http-roundrobin-2" {
 		t.Errorf("the load balancer came back to %s, and the first slot has a connection", got)
+	}
+}
+
+// How often a server is checked cannot be changed while it runs, so other servers take its place at once.
+func TestCheckChangesUnderConnections(t *testing.T) {
+	state := twoNodes()
+	check := health(31991, "/31991")
+	state.LoadBalancers = []desired.LoadBalancer{localPolicy("ingress", vipLocal, check, serverAt("worker1", node1))}
+	d := startDaemon(t, state, nodes(), vips(), func(l *Local) { l.SlotsPerKind = 5 })
+	stop := d.nodePorts(node1 + ":31991")
+	d.nodePorts(node1 + ":30080")
+	d.up("slot-http-roundrobin-1", "worker1")
+	d.ask("open kept " + vipLocal + ":80")
+	check.Fall = 1000
+	state.LoadBalancers[0].Pool.Check = check
+	d.apply(state)
+	checks := func(n int) {
+		start := time.Now()
+		d.eventually("some checks", func() bool {
+			d.wantReach(vipLocal+":80", node1+":30080")
+			return t.Failed() || time.Since(start) > time.Duration(n*check.IntervalMillis)*time.Millisecond
+		})
+	}
+	checks(3) // before its first one, a single failure takes any server out
+	stop()
+	checks(5)
+	if got := d.ask("say kept"); got != "still here" {
+		t.Errorf("the connection of the first slot says %q", got)
+	}
+	if got := d.slots.At(state.LoadBalancers[0].Key, 0); got != "slot-http-roundrobin-2" {
+		t.Errorf("the load balancer is in %s", got)
 	}
 }
 
@@ -193,7 +224,7 @@ func TestTimeoutsAreMadeByAReload(t *testing.T) {
 	state.LoadBalancers = []desired.LoadBalancer{lb}
 	d.apply(state)
 	d.wantReach(vip4+":80", threePorts()...)
-	if got := d.slots[Tenant{Key: lb.Key, Port: 80}]; got != slot {
+	if got := d.slots.At(lb.Key, 80); got != slot {
 		t.Errorf("the load balancer came back to %s", got)
 	}
 }

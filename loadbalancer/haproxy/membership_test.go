@@ -68,6 +68,16 @@ func TestOneChangeIsOneCommand(t *testing.T) {
 			"put 192.0.2.20:443 slot-tcp-roundrobin-3|30443|edge/web|0|0|0|0",
 			"add server slot-tcp-roundrobin-3/worker1 10.0.0.11 weight 1;enable server slot-tcp-roundrobin-3/worker1",
 			"set server " + proxied + "/worker1_v1 state maint;del server " + proxied + "/worker1_v1"}},
+		"checked at another port": {func(lb *desired.LoadBalancer) { lb.Pool.Check.Port, lb.Pool.Check.Path = 1, "/x" }, false, nil}, // it is none
+		"checked": {func(lb *desired.LoadBalancer) {
+			lb.Frontends[0].Pool.Check = desired.Check{Kind: desired.CheckTCP, IntervalMillis: 100, Rise: 1, Fall: 2}
+			lb.Frontends[0].Pool.Servers = lb.Frontends[0].Pool.Servers[:1]
+		}, false, []string{
+			"put 192.0.2.20:80 slot-tcp-roundrobin-3|0|edge/web|0|0|0|0",
+			"add server slot-tcp-roundrobin-3/web-1_pod 10.1.0.1:8080 weight 1 check port 8080 inter 100 rise 1 fall 2;enable health slot-tcp-roundrobin-3/web-1_pod;" +
+				"enable server slot-tcp-roundrobin-3/web-1_pod",
+			"set server " + pods + "/web-1_pod state maint;del server " + pods + "/web-1_pod",
+			"set server " + pods + "/web-2_pod state maint;shutdown sessions server " + pods + "/web-2_pod", "del server " + pods + "/web-2_pod"}},
 		"another algorithm": {func(lb *desired.LoadBalancer) { lb.Frontends[0].Pool.Algorithm = desired.LeastConn }, true, []string{
 			"put 192.0.2.20:80 slot-tcp-leastconn-1|0|edge/web|0|0|0|0",
 			"add server slot-tcp-leastconn-1/web-1_pod 10.1.0.1:8080 weight 1;enable server slot-tcp-leastconn-1/web-1_pod",

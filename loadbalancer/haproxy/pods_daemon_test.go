@@ -81,7 +81,7 @@ func TestAddressOfAGonePodIsAnotherServicesNext(t *testing.T) {
 			d := startDaemon(t, state, append(nodes(), reused), vips())
 			d.nodePorts(reused + ":8080")
 			d.inside("nft", "add table inet hole; add chain inet hole in { type filter hook input priority 0; }; add rule inet hole in ip daddr "+reused+" drop")
-			slot := d.slots[Tenant{Key: old.Key, Port: 80}]
+			slot := d.slots.At(old.Key, 80)
 			trying := make(chan string, 1)
 			go func() { trying <- d.ask("open old " + vip4 + ":80") }()
 			d.eventually("the connection to try", func() bool { return d.read().Backends[slot].Servers["old-1_pod"].Sessions == 1 })

@@ -93,7 +93,7 @@ func TestHeaderIsTurnedOnAndOffAndOn(t *testing.T) {
 			t.Errorf("the connection %s says %q", id, got)
 		}
 	}
-	if got := d.read().Slots(); len(got) != 1 || got[Tenant{Key: state.LoadBalancers[0].Key}] == "" {
+	if got := d.read().Slots(); len(got) != 1 || got.At(state.LoadBalancers[0].Key, 0) == "" {
 		t.Errorf("the running map says %v", got)
 	}
 }
@@ -105,7 +105,7 @@ func TestSlotsAreReadBack(t *testing.T) {
 	d := startDaemon(t, state, nodes(), vips())
 	got := d.read().Slots()
 	key := state.LoadBalancers[0].Key
-	if len(got) != 2 || got[Tenant{Key: key}] != d.slots[Tenant{Key: key}] || got[Tenant{key, 443, desired.ProxyV2}] != d.slots[Tenant{key, 443, desired.ProxyV2}] {
+	if len(got) != 2 || got.At(key, 0) != d.slots.At(key, 0) || got[Tenant{Key: key, Port: 443, Proxy: desired.ProxyV2}] != d.slots.At(key, 443) {
 		t.Errorf("the running map says %v, want %v", got, d.slots)
 	}
 	again, short := Assign(got, state, d.read().Free, d.local)

@@ -193,7 +193,7 @@ func path(check desired.Check) string {
 func (c *Config) slots(s *desired.State, slots Slots, v *view) {
 	tenants := map[string]need{}
 	for _, n := range needs(s) {
-		if slot, ok := slots[n.Tenant]; ok {
+		if slot := slots.of(n.Tenant); slot != "" {
 			tenants[slot] = n
 		}
 	}
@@ -249,7 +249,7 @@ func route(lb *desired.LoadBalancer, f desired.Frontend, slots Slots) (value str
 		backend = nodes6Backend
 	}
 	if tenant, needed := TenantOf(lb, f); needed {
-		if backend = slots[tenant]; backend == "" {
+		if backend = slots.of(tenant); backend == "" {
 			return "", false
 		}
 		if tenant.Port != 0 {

@@ -3,7 +3,6 @@ package haproxy
 import (
 	"bytes"
 	_ "embed"
-	"errors"
 	"flag"
 	"fmt"
 	"net/netip"
@@ -160,7 +159,10 @@ func scenarios() []scenario {
 			drains.Drains = true
 			lb.Frontends = append(lb.Frontends, desired.Frontend{Protocol: desired.TCP, Port: 443,
 				Pool: podPool(none, podAt("web-1.v2", "fd00:244::8", 8443), drains)})
-			s.LoadBalancers = []desired.LoadBalancer{lb, podService("web", "192.0.2.11", podAt("web-1.v2", "10.244.1.8", 8080), drains)}
+			other := podService("web", "192.0.2.11", podAt("web-1.v2", "10.244.1.8", 8080), podAt("web-3", "10.244.1.3", 9090), drains)
+			other.Frontends[0].Pool.Check = tcpCheck
+			other.Frontends[0].Pool.Check.Port = 0 // each pod's own
+			s.LoadBalancers = []desired.LoadBalancer{lb, other}
 		}),
 		make("algorithms-and-timeouts", func(s *desired.State, l *Local) {
 			for i, algorithm := range []desired.Algorithm{desired.RoundRobin, desired.LeastConn, desired.Source, desired.Random} {
@@ -368,70 +370,5 @@ func TestGenerationChangesOnlyForReloads(t *testing.T) {
 		if render(change) == base {
 			t.Errorf("%s: the generation did not change", name)
 		}
-	}
-}
-
-func TestRenderRefuses(t *testing.T) {
-	ingress := &desired.Key{Namespace: "edge", Name: "a"}
-	for name, test := range map[string]struct {
-		change func(*desired.State, *Local, Slots)
-		want   string
-		owner  *desired.Key
-	}{
-		"newline in a node's name": {change: func(s *desired.State, _ *Local, _ Slots) { s.Nodes[0].Name = "a\n  server evil 10.9.9.9" }, want: "nodes[0].name"},
-		"node without an address":  {change: func(s *desired.State, _ *Local, _ Slots) { s.Nodes[0].Addresses = nil }, want: "nodes[0].addresses"},
-		"quote in a path":          {change: func(s *desired.State, _ *Local, _ Slots) { s.NodeCheck.Path = "/'" }, want: "nodeCheck.path"},
-		"two commands in a path": {change: func(s *desired.State, _ *Local, _ Slots) {
-			s.LoadBalancers[1].Pool.Check.Path = "/;disable server nodes/a"
-		},
-			want: "loadBalancers[edge/a].pool.check.path", owner: ingress},
-		"pipe in a service's name": {change: func(s *desired.State, _ *Local, _ Slots) { s.LoadBalancers[0].Name = "a|b" }, want: "loadBalancers[default/a|b].name",
-			owner: &desired.Key{Namespace: "default", Name: "a|b"}},
-		"command in a namespace": {change: func(s *desired.State, _ *Local, _ Slots) { s.LoadBalancers[0].Namespace = "a;quit" },
-			want: "loadBalancers[a;quit/web].namespace", owner: &desired.Key{Namespace: "a;quit", Name: "web"}},
-		"no node port":              {change: func(s *desired.State, _ *Local, _ Slots) { s.LoadBalancers[1].Frontends[0].NodePort = 0 }, want: "frontends[0].nodePort: is 0", owner: ingress},
-		"an algorithm without slot": {change: func(s *desired.State, _ *Local, _ Slots) { s.LoadBalancers[1].Pool.Algorithm = "magic" }, want: `algorithm "magic"`, owner: ingress},
-		"no node port, and a pod without one": {change: func(s *desired.State, _ *Local, _ Slots) {
-			f := &s.LoadBalancers[1].Frontends[0]
-			f.NodePort, f.Pool = 0, podPool(kubeProxyCheck(), podAt("a", "10.1.0.1", 8080), podAt("b", "10.1.0.2", 0))
-		}, want: "frontends[0].nodePort: is 0", owner: ingress},
-		"a header for the shared pool": {change: func(s *desired.State, _ *Local, _ Slots) {
-			s.LoadBalancers[1].Pool, s.LoadBalancers[1].Frontends[1].ProxyProtocol = nil, desired.ProxyV1
-		}, want: "frontends[1].proxyProtocol", owner: ingress},
-		"the client's source": {change: func(s *desired.State, _ *Local, _ Slots) { s.LoadBalancers[1].ClientSource = true },
-			want: "clientSource: is not served yet", owner: ingress},
-		"a pod's name of two words": {change: func(s *desired.State, _ *Local, _ Slots) {
-			s.LoadBalancers[1].Frontends[0].Pool = podPool(kubeProxyCheck(), podAt("a b", "10.1.0.1", 8080))
-		}, want: "frontends[0].pool.servers[0].name", owner: ingress},
-		"a check without slot":     {change: func(s *desired.State, _ *Local, _ Slots) { s.LoadBalancers[1].Pool.Check.Kind = "icmp" }, want: `check "icmp"`, owner: ingress},
-		"blank in a server's name": {change: func(s *desired.State, _ *Local, _ Slots) { s.LoadBalancers[1].Pool.Servers[0].Name = "a b" }, want: "pool.servers[0].name", owner: ingress},
-		"a slot of another kind": {change: func(s *desired.State, _ *Local, slots Slots) {
-			slots[Tenant{Key: s.LoadBalancers[1].Key}] = "slot-tcp-roundrobin-1"
-		},
-			want: "slot-tcp-roundrobin-1 of edge/a is not of the kind http-roundrobin"},
-		"a slot given twice": {change: func(s *desired.State, _ *Local, slots Slots) {
-			twin := localPolicy("b", "192.0.2.12", kubeProxyCheck())
-			s.LoadBalancers = append(s.LoadBalancers, twin)
-			slots[Tenant{Key: twin.Key}] = slots[Tenant{Key: s.LoadBalancers[1].Key}]
-		}, want: "slot-http-roundrobin-1 was given to both edge/a and edge/b"},
-		"no slots":           {change: func(_ *desired.State, l *Local, _ Slots) { l.SlotsPerKind = 0 }, want: "slots of each kind"},
-		"a path with blank":  {change: func(_ *desired.State, l *Local, _ Slots) { l.ServicesMap = "/etc/a b" }, want: "map of Services"},
-		"a log of two lines": {change: func(_ *desired.State, l *Local, _ Slots) { l.Log = "/dev/log local0\n  user root" }, want: "log target"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			s, l := baseState(), testLocal()
-			s.LoadBalancers = []desired.LoadBalancer{web("192.0.2.10"), localPolicy("a", "192.0.2.11", kubeProxyCheck(),
-				desired.Server{Name: "worker1", Address: netip.MustParseAddr("10.0.0.11"), Weight: 1})}
-			slots, _ := Assign(nil, s, func(string) bool { return true }, l)
-			test.change(s, &l, slots)
-			_, err := Render(s, l, slots)
-			if err == nil || !strings.Contains(err.Error(), test.want) {
-				t.Fatalf("got error %v, want one with %q", err, test.want)
-			}
-			var faults desired.Faults
-			if errors.As(err, &faults) && !cmp.Equal(faults[0].Owner, test.owner) {
-				t.Errorf("blamed on %v, want %v", faults[0].Owner, test.owner)
-			}
-		})
 	}
 }

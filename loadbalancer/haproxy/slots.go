@@ -15,7 +15,26 @@ func (slots Slots) Of(lb *desired.LoadBalancer, f desired.Frontend) string {
 	if !ok {
 		return ""
 	}
-	return slots[tenant]
+	return slots.of(tenant)
+}
+
+// of is the tenant's slot, or the one of which it is not known how its servers are checked.
+func (slots Slots) of(t Tenant) string {
+	if slot, ok := slots[t]; ok {
+		return slot
+	}
+	t.Check = ""
+	return slots[t]
+}
+
+// At gives the slot of a load balancer's port, or with 0 that of its frontends without one of their own; empty when there is none.
+func (slots Slots) At(key desired.Key, port uint16) string {
+	for tenant, slot := range slots {
+		if tenant.Key == key && tenant.Port == port {
+			return slot
+		}
+	}
+	return ""
 }
 
 // Assign keeps what previous says for tenants that still need a slot of that kind, and gives the free slot of the lowest number
@@ -36,7 +55,7 @@ func Assign(previous Slots, s *desired.State, free func(slot string) bool, l Loc
 		if err != nil {
 			continue
 		}
-		if slot := previous[n.Tenant]; kind.number(slot) > 0 && !taken[slot] {
+		if slot := previous.of(n.Tenant); kind.number(slot) > 0 && !taken[slot] {
 			slots[n.Tenant], taken[slot] = slot, true
 			continue
 		}

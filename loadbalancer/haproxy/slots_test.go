@@ -16,6 +16,7 @@ import (
 func anyLoadBalancer(t *rapid.T, name string) desired.LoadBalancer {
 	check := kubeProxyCheck()
 	check.Kind = rapid.SampledFrom([]desired.CheckKind{desired.CheckHTTP, desired.CheckTCP}).Draw(t, "check")
+	check.Rise = rapid.IntRange(1, 2).Draw(t, "rise")
 	lb := localPolicy(name, "192.0.2.1", check)
 	lb.Pool.Algorithm = rapid.SampledFrom([]desired.Algorithm{desired.RoundRobin, desired.RoundRobin, desired.Source}).Draw(t, "algorithm")
 	lb.Frontends[1].ProxyProtocol = rapid.SampledFrom([]desired.ProxyProtocol{desired.ProxyNone, desired.ProxyV1, desired.ProxyV2}).Draw(t, "proxy")
@@ -86,10 +87,10 @@ func TestTenants(t *testing.T) {
 		"a pool":                 {func(lb *desired.LoadBalancer) {}, []Tenant{{Key: key}}},
 		"a pool, datagrams only": {func(lb *desired.LoadBalancer) { lb.Frontends = []desired.Frontend{udp} }, []Tenant{{Key: key}}},
 		"one port with a header": {func(lb *desired.LoadBalancer) { lb.Frontends[1].ProxyProtocol = desired.ProxyV2 },
-			[]Tenant{{Key: key}, {key, 443, desired.ProxyV2}}},
+			[]Tenant{{Key: key}, {Key: key, Port: 443, Proxy: desired.ProxyV2}}},
 		"headers everywhere": {func(lb *desired.LoadBalancer) {
 			lb.Frontends[0].ProxyProtocol, lb.Frontends[1].ProxyProtocol = desired.ProxyV1, desired.ProxyV2
-		}, []Tenant{{key, 80, desired.ProxyV1}, {key, 443, desired.ProxyV2}}},
+		}, []Tenant{{Key: key, Port: 80, Proxy: desired.ProxyV1}, {Key: key, Port: 443, Proxy: desired.ProxyV2}}},
 		"pods beside the shared pool": {func(lb *desired.LoadBalancer) { lb.Pool, lb.Frontends[0].Pool = nil, lb.Pool }, []Tenant{{Key: key, Port: 80}}},
 		"pods for datagrams": {func(lb *desired.LoadBalancer) {
 			lb.Frontends = []desired.Frontend{udp}
@@ -100,6 +101,7 @@ func TestTenants(t *testing.T) {
 		test.change(&lb)
 		var got []Tenant
 		for _, n := range needs(&desired.State{LoadBalancers: []desired.LoadBalancer{lb}}) {
+			n.Check = "" // TestSlotsAreKeptAsJSON and TestOneChangeIsOneCommand have it
 			got = append(got, n.Tenant)
 		}
 		if !slices.Equal(got, test.want) {
@@ -110,9 +112,9 @@ func TestTenants(t *testing.T) {
 
 func TestSlotsAreKeptAsJSON(t *testing.T) {
 	key := desired.Key{Namespace: "edge", Name: "web"}
-	slots := Slots{{Key: key}: "slot-http-roundrobin-1", {key, 80, desired.ProxyNone}: "slot-tcp-random-2", {key, 443, desired.ProxyV2}: "slot-tcp-source-1"}
+	slots := Slots{{Key: key}: "slot-http-roundrobin-1", {Key: key, Port: 80, Proxy: desired.ProxyNone}: "slot-tcp-random-2", {Key: key, Port: 443, Proxy: desired.ProxyV2, Check: "http,100,1,2,0"}: "slot-tcp-source-1"}
 	text, err := json.Marshal(slots)
-	if want := `{"edge/web":"slot-http-roundrobin-1","edge/web:443=v2":"slot-tcp-source-1","edge/web:80":"slot-tcp-random-2"}`; err != nil || string(text) != want {
+	if want := `{"edge/web":"slot-http-roundrobin-1","edge/web:443=v2 http,100,1,2,0":"slot-tcp-source-1","edge/web:80":"slot-tcp-random-2"}`; err != nil || string(text) != want {
 		t.Errorf("written as %s (%v), want %s", text, err, want)
 	}
 	var back Slots
@@ -122,6 +124,12 @@ func TestSlotsAreKeptAsJSON(t *testing.T) {
 	// What agents wrote that knew no ports.
 	if err := json.Unmarshal([]byte(`{"edge/web":"slot-http-roundrobin-7"}`), &back); err != nil || back[Tenant{Key: key}] != "slot-http-roundrobin-7" {
 		t.Errorf("the older form was read as %v (%v)", back, err)
+	}
+	// It is kept, whatever the check: nobody knows better.
+	s := baseState()
+	s.LoadBalancers = []desired.LoadBalancer{localPolicy("web", "192.0.2.1", kubeProxyCheck())}
+	if next, _ := Assign(back, s, func(string) bool { return true }, testLocal()); next.At(key, 0) != "slot-http-roundrobin-7" {
+		t.Errorf("from the older form the slots became %v", next)
 	}
 	for _, wrong := range []string{`{"web":"a"}`, `{"edge/web:http":"a"}`, `{"edge/web:70000":"a"}`} {
 		if err := json.Unmarshal([]byte(wrong), &back); err == nil {

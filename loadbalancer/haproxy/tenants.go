@@ -18,17 +18,28 @@ type Tenant struct {
 	// Proxy is the header that the servers of a frontend get. It makes another tenant, and so another slot: while a slot
 	// serves, nobody can tell which connection gets which header.
 	Proxy desired.ProxyProtocol
+	// Check is how the servers are checked, as far as HAProxy can neither change nor tell it while they run. It makes another
+	// tenant too: with new servers in another slot the change is in effect at once, and nobody is refused. Empty: not known.
+	Check string
 }
 
 // TenantOf tells who serves a frontend; false when no slot does: the shared pool of nodes, or nftables alone.
 func TenantOf(lb *desired.LoadBalancer, f desired.Frontend) (Tenant, bool) {
 	switch {
 	case f.Protocol == desired.TCP && (f.Pool != nil || f.ProxyProtocol != desired.ProxyNone) && lb.PoolOf(f) != nil:
-		return Tenant{lb.Key, f.Port, f.ProxyProtocol}, true
+		return Tenant{lb.Key, f.Port, f.ProxyProtocol, fixed(lb.PoolOf(f).Check)}, true
 	case f.Pool == nil && lb.Pool != nil:
-		return Tenant{Key: lb.Key}, true // also for datagrams: nftables asks this slot's checks
+		return Tenant{Key: lb.Key, Check: fixed(lb.Pool.Check)}, true // also for datagrams: nftables asks this slot's checks
 	}
 	return Tenant{}, false
+}
+
+// fixed tells what of a check cannot be changed. Its port is the server's own, its path stands in a map.
+func fixed(c desired.Check) string {
+	if c.Kind == desired.CheckNone {
+		return string(c.Kind)
+	}
+	return fmt.Sprintf("%s,%d,%d,%d,%d", c.Kind, c.IntervalMillis, c.Rise, c.Fall, c.DownIntervalMillis)
 }
 
 // String gives "namespace/name", "namespace/name:443" or "namespace/name:443=v2".
@@ -43,15 +54,21 @@ func (t Tenant) String() string {
 	return text
 }
 
-// MarshalText is String, so that Slots are a JSON object of strings.
-func (t Tenant) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
+// MarshalText is String and, with a blank between, Check. So Slots are a JSON object of strings.
+func (t Tenant) MarshalText() ([]byte, error) {
+	if t.Check == "" {
+		return []byte(t.String()), nil
+	}
+	return []byte(t.String() + " " + t.Check), nil
+}
 
-// UnmarshalText is the reverse of String. What agents wrote before slots had ports is a Tenant without one.
+// UnmarshalText is the reverse of MarshalText. What agents wrote before slots had ports is a Tenant without one.
 func (t *Tenant) UnmarshalText(text []byte) error {
-	name, proxy, _ := strings.Cut(string(text), "=")
+	name, check, _ := strings.Cut(string(text), " ")
+	name, proxy, _ := strings.Cut(name, "=")
 	name, port, ported := strings.Cut(name, ":")
 	namespace, name, ok := strings.Cut(name, "/")
-	*t = Tenant{Key: desired.Key{Namespace: namespace, Name: name}, Proxy: desired.ProxyProtocol(proxy)}
+	*t = Tenant{Key: desired.Key{Namespace: namespace, Name: name}, Proxy: desired.ProxyProtocol(proxy), Check: check}
 	if ported {
 		n, err := strconv.ParseUint(port, 10, 16)
 		t.Port, ok = uint16(n), ok && err == nil
@@ -64,7 +81,7 @@ func (t *Tenant) UnmarshalText(text []byte) error {
 
 // Compare orders by key, then port.
 func (t Tenant) Compare(other Tenant) int {
-	return cmp.Or(t.Key.Compare(other.Key), cmp.Compare(t.Port, other.Port), cmp.Compare(t.Proxy, other.Proxy))
+	return cmp.Or(t.Key.Compare(other.Key), cmp.Compare(t.Port, other.Port), cmp.Compare(t.Proxy, other.Proxy), cmp.Compare(t.Check, other.Check))
 }
 
 // need is a tenant with what the slot has to have.
