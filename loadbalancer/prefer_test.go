@@ -93,6 +93,20 @@ func TestPreferredGatewayIsAway(t *testing.T) {
 		if got := s.holderOf(address); got != "gw2" {
 			t.Errorf("led by %s when gw2 is back, want gw2", got)
 		}
+		for _, g := range s.gateways {
+			g.change(func(g *fakeGateway) { g.cut = true })
+		}
+		if _, err := c.Ensure(t.Context(), preferring("web", 80, "gw1", 1)); err == nil {
+			t.Error("a changed wish is confirmed while no gateway is there")
+		}
+		for _, g := range s.gateways {
+			g.change(func(g *fakeGateway) { g.cut = false })
+		}
+		s.ensure(c, preferring("web", 80, "gw1", 1))
+		if got := s.holderOf(address); got != "gw1" {
+			t.Errorf("led by %s after Ensure, want gw1", got)
+		}
+		s.ensure(c, preferring("web", 80, "gw2", 1))
 		s.gateway("gw2").change(func(g *fakeGateway) { g.cut = true })
 		s.ensure(c, web("another", 443))
 		if got := s.holderOf(address); got != "gw2" {

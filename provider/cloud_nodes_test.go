@@ -73,9 +73,13 @@ func TestNodesMoveServersOfAFaultyService(t *testing.T) {
 	local := named("local", func(svc *v1.Service) {
 		svc.Spec.ExternalTrafficPolicy, svc.Spec.HealthCheckNodePort = v1.ServiceExternalTrafficPolicyLocal, 32000
 	})
-	inCluster(t, testConfig, nil, []runtime.Object{worker("old", "192.0.2.21"), local,
+	own := named("own", annotate(string(Algorithm), "leastconn"))
+	inCluster(t, testConfig, nil, []runtime.Object{worker("old", "192.0.2.21"), local, own,
 		podsOf("local", pod("10.1.0.1", "old", true, false), pod("10.1.0.2", "new", true, false))}, func(c *cluster) {
 		c.change("local", annotate(string(LoadBalancerIPs), "x"))
+		c.change("own", func(svc *v1.Service) { // which would need no servers of its own any more
+			svc.Annotations = map[string]string{string(LoadBalancerIPs): "x"}
+		})
 		nodes := c.client.CoreV1().Nodes()
 		if _, err := nodes.Create(t.Context(), worker("new", "192.0.2.22"), metav1.CreateOptions{}); err != nil {
 			t.Fatal(err)
@@ -84,8 +88,10 @@ func TestNodesMoveServersOfAFaultyService(t *testing.T) {
 			t.Fatal(err)
 		}
 		c.settle()
-		if names, _ := c.manager.pool(key("local")); !slices.Equal(names, []string{"new"}) {
-			t.Errorf("servers %q, want those of today", names)
+		for _, name := range []string{"local", "own"} {
+			if names, _ := c.manager.pool(key(name)); !slices.Equal(names, []string{"new"}) {
+				t.Errorf("servers %q of %s, want those of today", names, name)
+			}
 		}
 	})
 }

@@ -1,12 +1,13 @@
 // Package provider is the Kubernetes face: it turns Services and Nodes into the words of package loadbalancer, and what
 // became of them into status and Events.
 //
-// It owns the translation (translate.go, request.go for what is asked of addresses, sources.go for who may connect;
-// pool.go for its own servers, pods.go for pods as servers; nobody else reads a Service's spec), where endpoints are (endpoints.go, slices.go), who may have addresses of which pool (pools.go), the view of Services and Nodes
-// that Kubernetes' service controller gets (view.go), the addresses of nodes (addresses.go), Events, metrics, and two
-// objects: which controller leads (epoch.go), and which addresses are kept, quarantined or on their way back
-// (ledger.go). It must not know SSH, HAProxy, keepalived or nftables, nor choose an address; that is loadbalancer's and
-// ipam's work.
+// It owns the translation (translate.go, request.go for what is asked of addresses, sources.go for who may connect,
+// pool.go for its own servers, pods.go for pods as servers, knobs.go and healthcheck.go for how they are used; nobody else
+// reads a Service's spec), its status (status.go), where endpoints are (endpoints.go, slices.go), who may have addresses of
+// which pool (pools.go), the view of Services and Nodes that Kubernetes' service controller gets (view.go), the addresses of
+// nodes (addresses.go), Events, metrics, and two objects: which controller leads (epoch.go), and which addresses are kept,
+// quarantined or on their way back (ledger.go). It must not know SSH, HAProxy, keepalived or nftables, nor choose an
+// address; that is loadbalancer's and ipam's work.
 //
 // What holds (numbers are DESIGN.md's invariants):
 //   - 1, whole state first: the service controller sees no Service before Manager has replayed all (serviceView's
@@ -37,6 +38,16 @@
 //     with either policy by all ready ones, since no node is in between. Addresses that are in none of these networks, or
 //     a gateway's own, get nothing and an Event: anybody may write an EndpointSlice. UDP leaves out what does not serve, and
 //     its flows end at once, as kube-proxy has it; connections of TCP to a pod that is not ready live on.
+//   - A field of the spec wins over an annotation: spec.healthCheckNodePort says how nodes are checked whatever the
+//     health-check annotations say, sessionAffinity comes before the algorithm. What such an annotation has no effect on, and
+//     what is about a protocol that the Service has not, is a warning: nothing is served otherwise than it says. So is a
+//     preferred-gateway that does not exist, for where an address is held is no reason not to serve.
+//   - A host name takes the place of the addresses in a status, as with other clouds (statusOf says why). Then the gateways'
+//     State alone remembers them; to the translation they are published all the same (circumstances.unnamed).
+//   - status.loadBalancer.ingress[].ports[].error (KEP-1435) is for a port that no node can serve at one address while the
+//     Service is well: UDP and SCTP without nodes of its family. It follows the nodes (misses). PROXY protocol for a UDP port
+//     is none: the annotation is wrong, the Service stays in its last good form and its ports are served as before. Nor is it
+//     when all nodes are down or excluded: that is no port's fault, and it is told by Events.
 //   - 9, read-only: an object of an informer is never written; a view is a copy of what it changes.
 //   - Every error of EnsureLoadBalancer is an api.RetryError (5 s when gateways are at fault, 30 s when somebody has to
 //     change something), since the library backs off to 300 s otherwise. Who waits is woken when what it waits for

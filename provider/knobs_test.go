@@ -195,7 +195,13 @@ func fields() []knob {
 				lb.Pool = &desired.Pool{Algorithm: desired.RoundRobin, Check: desired.Check{Kind: desired.CheckHTTP, Port: 32000,
 					Path: "/healthz", IntervalMillis: 2000, DownIntervalMillis: 250, Rise: 1, Fall: 3}}
 			}),
-			lb(func(s *v1.Service) { s.Spec.ExternalTrafficPolicy = v1.ServiceExternalTrafficPolicyCluster }, nothingElse),
+			lb(annotate(string(HealthCheckInterval), "200ms"), func(lb *desired.LoadBalancer) { // never more often when it is up
+				lb.Pool = &desired.Pool{Algorithm: desired.RoundRobin, Check: desired.Check{Kind: desired.CheckHTTP, Port: 32000,
+					Path: "/healthz", IntervalMillis: 200, Rise: 1, Fall: 3}}
+			}),
+			lb(func(s *v1.Service) {
+				s.Spec.ExternalTrafficPolicy, s.Annotations = v1.ServiceExternalTrafficPolicyCluster, nil
+			}, nothingElse),
 		}, wrong: []mistake{{func(s *v1.Service) {
 			s.Spec.ExternalTrafficPolicy = v1.ServiceExternalTrafficPolicyLocal
 		}, "spec.healthCheckNodePort is not set"}}},
@@ -261,6 +267,7 @@ func TestKnobs(t *testing.T) {
 					if diff := cmp.Diff(want, c.told("web"), equalAddresses); diff != "" {
 						t.Errorf("step %d (-want +got):\n%s", i, diff)
 					}
+					wantValid(t, want.LoadBalancer)
 				}
 				restore()
 				if diff := cmp.Diff(plain, c.told("web"), equalAddresses); diff != "" {

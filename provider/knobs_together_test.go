@@ -2,6 +2,7 @@ package provider
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -16,7 +17,7 @@ func ported(protocols map[int32]v1.Protocol) func(*v1.Service) {
 	return func(svc *v1.Service) {
 		svc.Spec.Ports = nil
 		for port, protocol := range protocols {
-			svc.Spec.Ports = append(svc.Spec.Ports, v1.ServicePort{Name: "p" + string(protocol), Protocol: protocol, Port: port,
+			svc.Spec.Ports = append(svc.Spec.Ports, v1.ServicePort{Name: "p" + strings.ToLower(string(protocol)), Protocol: protocol, Port: port,
 				NodePort: 30000 + port})
 		}
 	}
@@ -34,6 +35,24 @@ func annotatedWith(pairs ...string) func(*v1.Service) {
 		for i := 0; i < len(pairs); i += 2 {
 			annotate(Prefix+pairs[i], pairs[i+1])(svc)
 		}
+	}
+}
+
+// wantValid judges a load balancer as Manager and the gateways do, in a State with nothing else.
+func wantValid(t *testing.T, lb desired.LoadBalancer) {
+	t.Helper()
+	gateways := []desired.Gateway{{Name: "gw1", SSHAddress: "192.0.2.2:22", VRRPAddress: addr("192.0.2.2"), Interface: "eth0"}}
+	instances, err := desired.Instances(gateways, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lb.Addresses = addrs("192.0.2.70")
+	state := desired.State{Schema: desired.Schema, Fence: desired.Fence{ClusterUID: "c", Epoch: 1, Instance: "i", Sequence: 1},
+		Gateways: gateways, Instances: instances, VRRP: desired.VRRP{AdvertIntervalMillis: 100},
+		VIPs:  []desired.VIP{{Address: lb.Addresses[0], RouterID: 10}},
+		Nodes: twoNodes(), NodeCheck: testTranslator().nodeCheck, LoadBalancers: []desired.LoadBalancer{lb}}
+	if err := state.Validate(); err != nil {
+		t.Errorf("no State takes it: %v", err)
 	}
 }
 
@@ -113,6 +132,7 @@ func TestKnobsTogether(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			wantValid(t, got.service.LoadBalancer)
 			if diff := cmp.Diff(test.is, test.want(got.service.LoadBalancer)); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}

@@ -117,7 +117,9 @@ func (p podEndpoints) add(port discoveryv1.EndpointPort, address netip.Addr, ran
 	p.at[of][at] = max(p.at[of][at], rank)
 }
 
-// of gives the endpoints of a port, sorted; outside are those that gateways must not connect to.
+// of gives the endpoints of a port, sorted; outside are those that gateways must not connect to. A gateway connects over TCP
+// from an address of any family: there each pod counts once, at its address of the Service's first family that has endpoints.
+// Flows of UDP and SCTP keep their family.
 func (p podEndpoints) of(svc *v1.Service, port v1.ServicePort, targets podTargets) (inside, outside []netip.AddrPort) {
 	for at := range p.at[endpointPort{port.Name, protocolOf(port)}] {
 		switch {
@@ -130,6 +132,15 @@ func (p podEndpoints) of(svc *v1.Service, port v1.ServicePort, targets podTarget
 	}
 	slices.SortFunc(inside, netip.AddrPort.Compare)
 	slices.SortFunc(outside, netip.AddrPort.Compare)
+	if protocolOf(port) != v1.ProtocolTCP {
+		return inside, outside
+	}
+	for _, family := range svc.Spec.IPFamilies {
+		others := func(at netip.AddrPort) bool { return familyOf(at.Addr()) != family }
+		if first := slices.DeleteFunc(slices.Clone(inside), others); len(first) > 0 {
+			return first, slices.DeleteFunc(outside, others)
+		}
+	}
 	return inside, outside
 }
 
@@ -141,20 +152,10 @@ func familyOf(a netip.Addr) v1.IPFamily {
 }
 
 // servers are the pods of a port: one that is ready is a server like others, one that terminates and still serves a
-// backup, any other one drains. A gateway connects over TCP from an address of any family, so that each pod is one
-// server there, at its address of the Service's first family that has endpoints. Flows of UDP and SCTP keep their family.
+// backup, any other one drains.
 func (p podEndpoints) servers(svc *v1.Service, port v1.ServicePort, targets podTargets) []desired.Server {
 	inside, _ := p.of(svc, port, targets)
 	protocol := protocolOf(port)
-	if protocol == v1.ProtocolTCP {
-		for _, family := range svc.Spec.IPFamilies {
-			others := func(at netip.AddrPort) bool { return familyOf(at.Addr()) != family }
-			if ofFamily := slices.DeleteFunc(slices.Clone(inside), others); len(ofFamily) > 0 {
-				inside = ofFamily
-				break
-			}
-		}
-	}
 	var all []desired.Server
 	for _, at := range inside {
 		rank := p.at[endpointPort{port.Name, protocol}][at]

@@ -91,6 +91,11 @@ func TestPodTargets(t *testing.T) {
 			at(podsOf("web", six), ip6, "web/TCP/8080", "dns/UDP/5353")}, []string{"10.1.0.1:8080"}, []string{"10.1.0.1:5353", "[fd00:1::1]:5353"}, nil},
 		{"the second family alone", both, []*discoveryv1.EndpointSlice{at(podsOf("web", six), ip6, "web/TCP/8080", "dns/UDP/5353")},
 			[]string{"[fd00:1::1]:8080"}, []string{"[fd00:1::1]:5353"}, nil},
+		{"a network of one family", both, []*discoveryv1.EndpointSlice{at(podsOf("web", four), ip4, "web/TCP/8080"),
+			at(podsOf("web", pod("fd00:2::1", "a", true, false)), ip6, "web/TCP/8080")}, []string{"10.1.0.1:8080"}, nil, nil},
+		{"a network of one family, datagrams", both, []*discoveryv1.EndpointSlice{at(podsOf("web", four), ip4, "dns/UDP/5353"),
+			at(podsOf("web", pod("fd00:2::1", "a", true, false)), ip6, "dns/UDP/5353")}, nil, []string{"10.1.0.1:5353"},
+			[]string{"EndpointsOutside: 1 endpoints get no connections ([fd00:2::1]:5353)"}},
 		{"a family that the Service has not", nil, []*discoveryv1.EndpointSlice{at(podsOf("web", six), ip6, "web/TCP/8080", "dns/UDP/5353")}, nil, nil, nil},
 		{"on the node's network", nil, []*discoveryv1.EndpointSlice{at(podsOf("web", pod("192.0.2.21", "a", true, false)), ip4, "web/TCP/8080")},
 			[]string{"192.0.2.21:8080"}, nil, nil},
@@ -212,6 +217,7 @@ func TestPodServersAreValid(t *testing.T) {
 	translator.pods = testPods()
 	around.pods = findPods([]*discoveryv1.EndpointSlice{
 		at(podsOf("web", pod("10.1.0.1", "a", true, false), pod("10.1.0.2", "a", true, true)), discoveryv1.AddressTypeIPv4, "web/TCP/8080", "dns/UDP/5353"),
+		at(podsOf("web", pod("10.1.0.1", "a", true, false)), discoveryv1.AddressTypeIPv4, "web/TCP/9090", "dns/UDP/5454"),
 		at(podsOf("web", pod("fd00:1::", "a", true, false), pod("fd00:1::2", "a", false, false)), discoveryv1.AddressTypeIPv6, "web/TCP/8080", "dns/UDP/5353")})
 	got, err := translator.translate(svc, around)
 	if err != nil {

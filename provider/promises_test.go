@@ -73,7 +73,7 @@ func promises() []promise {
 		{"status.loadBalancer.ingress[].ip", "Each address of the Service, when a gateway holds it.", []string{"e2e/testServes"}},
 		{"status.loadBalancer.ingress[].ipMode", "`VIP`, or `Proxy` as configured (`ipMode`) or with annotation `proxy-protocol` " +
 			"(KEP-1860).", nil},
-		{"status.loadBalancer.ingress[].hostname", "The value of annotation `hostname`, instead of the addresses.", nil},
+		{"status.loadBalancer.ingress[].hostname", "The value of annotation `hostname`, instead of the addresses.", []string{"e2e/testHostname"}},
 		{"status.loadBalancer.ingress[].ports", "Every port (KEP-1435). A port that no worker can serve at this address has an " +
 			"error: `cloud-provider-haproxy/NoIPv6Node`, `cloud-provider-haproxy/NoIPv4Node`.", []string{"e2e/testProtocols"}},
 	}
@@ -88,6 +88,8 @@ func shownBy() map[Annotation][]string {
 		DenySourceRanges: {"e2e/testSourceRanges"},
 		KeepIP:           {"e2e/testKeptAddress"},
 		NodeSelector:     {"e2e/testNodeSelector"},
+		Hostname:         {"e2e/testHostname"},
+		PreferredGateway: {"e2e/testPreferredGateway"},
 	}
 }
 

@@ -119,11 +119,13 @@ func TestHostname(t *testing.T) {
 		if got := ingress(c); got.Hostname != "other.example.com" || got.IP != "" {
 			t.Errorf("status %+v, want the name alone", got)
 		}
-		c.publish("web", v1.LoadBalancerIngress{IP: "192.0.2.64"})
-		time.Sleep(statusPatrol)
-		synctest.Wait()
-		if got := ingress(c); got.Hostname != "other.example.com" || got.IP != "" {
-			t.Errorf("status %+v after somebody overwrote it, want the name alone", got)
+		for _, overwritten := range []v1.LoadBalancerIngress{{IP: "192.0.2.64"}, {Hostname: "lb.example.com"}} {
+			c.publish("web", overwritten)
+			time.Sleep(statusPatrol)
+			synctest.Wait()
+			if got := ingress(c); got.Hostname != "other.example.com" || got.IP != "" {
+				t.Errorf("status %+v after somebody wrote %+v, want the name alone", got, overwritten)
+			}
 		}
 	})
 	t.Run("that was published before this process came", func(t *testing.T) {

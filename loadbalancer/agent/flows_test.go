@@ -61,7 +61,7 @@ func (m *machine) trackFlows(argv []string, output *Output) bool {
 			panic(err)
 		}
 		return here(line) &&
-			strings.Contains(command, fmt.Sprintf("--orig-dst %s --orig-port-dst %d --reply-src %s ", f.vip.Addr(), f.vip.Port(), f.node.Addr())) &&
+			strings.Contains(command, fmt.Sprintf("--orig-dst %s --orig-port-dst %d --reply-src %s --reply-port-src %d ", f.vip.Addr(), f.vip.Port(), f.node.Addr(), f.node.Port())) &&
 			(!strings.Contains(command, "--orig-src") || strings.Contains(command, "--orig-src "+f.client.Addr().String()+" "))
 	})
 	return true
@@ -195,12 +195,12 @@ func TestFlowsOfRemovedNodesEnd(t *testing.T) {
 		if got := m.flows(); !slices.Equal(got, []string{stays}) {
 			t.Errorf("after the drain time of nodes conntrack has %q", got)
 		}
-		// A NodePort that is another one now is closed.
-		m.meanwhile(func() { m.tracked = []string{moved, tracked("198.51.100.8", "192.0.2.10", "10.0.2.1", 30053)} })
+		// A NodePort that is another one now is closed; flows of the new one stay.
+		m.meanwhile(func() { m.tracked = []string{moved, stays, tracked("198.51.100.8", "192.0.2.10", "10.0.2.1", 30053)} })
 		m.setServer("nodes", "worker-1", "MAINT")
 		time.Sleep(2 * flowsEvery)
 		synctest.Wait()
-		if got := m.flows(); len(got) != 1 || !strings.Contains(got[0], "10.0.2.1") {
+		if got := m.flows(); len(got) != 2 || slices.Contains(got, moved) {
 			t.Errorf("conntrack has %q", got)
 		}
 	})

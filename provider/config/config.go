@@ -31,7 +31,7 @@ type Config struct {
 	ReadForeignAnnotations bool `yaml:"readForeignAnnotations"`
 	// Nodes is how the gateways reach and check the workers.
 	Nodes Nodes `yaml:"nodes"`
-	// IPMode is what is written to a Service's `status.loadBalancer.ingress[].ipMode`: `VIP`, or `Proxy`, which keeps kube-proxy from answering for the address inside the cluster (KEP-1860); workers with kube-proxy in IPVS mode without strictARP need `Proxy`. Default `VIP`.
+	// IPMode is what is written to a Service's `status.loadBalancer.ingress[].ipMode`: `VIP`, or `Proxy`, which keeps kube-proxy from answering for the address inside the cluster (KEP-1860); workers with kube-proxy in IPVS mode without strictARP need `Proxy`. With annotation `cloud-provider-haproxy/proxy-protocol` it is `Proxy` always. Default `VIP`.
 	IPMode string `yaml:"ipMode"`
 	// LoadBalancerClass is the `spec.loadBalancerClass` of the Services that are ours. Default `cloud-provider-haproxy/gateway`.
 	LoadBalancerClass string `yaml:"loadBalancerClass"`
@@ -115,7 +115,7 @@ type Nodes struct {
 	PodCIDRs []netip.Prefix `yaml:"podCIDRs"`
 	// HealthCheck is how HAProxy finds out that a worker is fit to serve.
 	HealthCheck HealthCheck `yaml:"healthCheck"`
-	// DrainTime is how long connections to a worker live on that gets no more of them, `1s` to `24h` in whole seconds: one that was deleted, is to be deleted by the cluster autoscaler (taint `ToBeDeletedByClusterAutoscaler`), carries the label `node.kubernetes.io/exclude-from-external-load-balancers`, or is not chosen by a Service any more. Default `5m`.
+	// DrainTime is how long connections to a worker live on that gets no more of them, `1s` to `24h` in whole seconds: one that was deleted, is to be deleted by the cluster autoscaler (taint `ToBeDeletedByClusterAutoscaler`), carries the label `node.kubernetes.io/exclude-from-external-load-balancers`, or is not chosen by a Service any more. A Service has another one with annotation `cloud-provider-haproxy/drain-timeout`. Default `5m`.
 	DrainTime Duration `yaml:"drainTime"`
 }
 

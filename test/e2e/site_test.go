@@ -47,6 +47,8 @@ func TestSite(t *testing.T) {
 		{"other-controllers", testOtherControllersAnnotations},
 		{"pools-command", testPoolsCommand},
 		{"protocols", testProtocols},
+		{"hostname", testHostname},
+		{"preferred-gateway", testPreferredGateway},
 		{"source-ranges", testSourceRanges},
 		{"pod-targets", testPodTargets},
 		{"bad-annotation", testBadAnnotation},

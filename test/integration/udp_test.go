@@ -230,7 +230,8 @@ func testDatagramSources(t *testing.T, p *pair) {
 	}
 }
 
-// testDatagramsLocal: a Service with a pool of its own is served by its servers that pass their check, and refuses without one.
+// testDatagramsLocal: a Service with a pool of its own is served by its servers that pass their check, else by its backups, and
+// refuses without any.
 func testDatagramsLocal(t *testing.T, p *pair) {
 	lb := dns()
 	lb.Pool = &desired.Pool{Algorithm: desired.RoundRobin,
@@ -259,6 +260,15 @@ func testDatagramsLocal(t *testing.T, p *pair) {
 	for _, target := range dnsTargets() {
 		eventually(t, "without a server it refuses", func() error { return p.refusesDatagrams(t, p.Client, target) })
 	}
+	// A backup is not checked: kube-proxy's answer is 503 where pods only terminate.
+	lb.Pool.Servers[0].Backup = true
+	p.push(t, p.state(p.Workers, web(), lb))
+	eventually(t, "a backup serves while the other server fails", by(p.Workers[1]))
+	must(t, p.Workers[2].SetHealthy(t.Context(), true))
+	eventually(t, "the other server serves again, and it alone", by(p.Workers[2]))
+	lb.Pool.Servers[0].Backup, lb.Pool.Servers[1].Backup, lb.Pool.Servers[0].Drains = false, true, true
+	p.push(t, p.state(p.Workers, web(), lb))
+	eventually(t, "one that drains has no flow beside a backup", by(p.Workers[2]))
 }
 
 // testStrangerIsNotRouted: the gateways forward, and nobody who takes one for a router gets through it.
