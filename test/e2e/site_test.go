@@ -19,7 +19,7 @@ import (
 
 // TestSite runs all tests of one shared site.
 func TestSite(t *testing.T) {
-	s := newSite(t)
+	s := newSite(t, lab.Options{Workers: 3})
 	for _, test := range []struct {
 		name string
 		run  func(*testing.T, *site)
@@ -90,8 +90,9 @@ const (
 	podPort = 8080
 )
 
-func newSite(t *testing.T) *site {
-	l := lab.New(t, lab.Options{Workers: 3})
+func newSite(t *testing.T, options lab.Options) *site {
+	t.Helper()
+	l := lab.New(t, options)
 	c, err := cluster.Start(t.Context(), l, cluster.Options{})
 	must(t, err)
 	t.Cleanup(c.Stop)

@@ -35,7 +35,7 @@ type worker struct {
 	machine Machine
 	node    *corev1.Node
 	pods    []netip.Prefix // of each family that Pods have
-	last    int // host part of the newest pod address
+	last    int            // host part of the newest pod address
 }
 
 // Machine is what the stand-in needs of a lab host.
