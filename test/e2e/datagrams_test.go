@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -44,6 +45,9 @@ type datagrams struct {
 	end  context.CancelFunc
 	done chan struct{}
 
+	newest atomic.Pointer[string] // who answered last
+
+	// When it is stopped:
 	sent, lost int
 	by         map[string]int
 	longest    time.Duration // without an answer
@@ -79,11 +83,20 @@ func (s *site) sends(t *testing.T, at string, oneFlow bool) *datagrams {
 				continue
 			}
 			d.by[who]++
+			d.newest.Store(&who)
 			d.longest = max(d.longest, time.Since(last))
 			last = time.Now()
 		}
 	}()
 	return d
+}
+
+// last is who answered the newest datagram that was answered.
+func (d *datagrams) last() string {
+	if who := d.newest.Load(); who != nil {
+		return *who
+	}
+	return "nobody"
 }
 
 func (d *datagrams) stop() *datagrams {

@@ -18,13 +18,10 @@ import (
 // VIP that is served by all nodes, or by those that have their Pods, over TCP and UDP; and it outlives its gateway.
 func TestIPv6Only(t *testing.T) {
 	s := newSite(t, lab.Options{Workers: 2, IPv6Only: true})
-	twoPorts := func(svc *corev1.Service) {
-		svc.Spec.Ports = append(svc.Spec.Ports, port("dns", corev1.ProtocolUDP, 53))
-	}
-	s.create(t, service("plain", twoPorts))
-	s.create(t, service("both", twoPorts, families(corev1.IPFamilyPolicyPreferDualStack)))
+	s.create(t, service("plain", withDNS))
+	s.create(t, service("both", withDNS, families(corev1.IPFamilyPolicyPreferDualStack)))
 	s.pods(t, "one", s.Lab.Workers[1].Name)
-	s.create(t, service("local", twoPorts, inFrontOf("one"), local))
+	s.create(t, service("local", withDNS, inFrontOf("one"), local))
 	for name, pods := range map[string][]string{"plain": {"web-0", "web-1"}, "both": {"web-0", "web-1"}, "local": {"one-0"}} {
 		addresses := s.addresses(t, name)
 		if len(addresses) != 1 || !addresses[0].Is6() {

@@ -129,28 +129,15 @@ func testLocalPodMoves(t *testing.T, s *site) {
 	s.create(t, service("moves", inFrontOf("moves"), local))
 	at := target(s.addresses(t, "moves")[0], 80)
 	s.awaitRefused(t, s.client, at)
-	run := func(name, worker string) {
-		pod := &corev1.Pod{
-			ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"app": "moves"}},
-			Spec: corev1.PodSpec{NodeName: worker, Containers: []corev1.Container{{Name: "backend", Image: "lab/backend",
-				Ports:     []corev1.ContainerPort{{ContainerPort: podPort}},
-				Lifecycle: &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{Sleep: &corev1.SleepAction{Seconds: 10}}}}}},
-		}
-		_, err := s.Client.CoreV1().Pods(namespace).Create(t.Context(), pod, metav1.CreateOptions{})
-		must(t, err)
-	}
-	t.Cleanup(func() {
-		_, err := s.Kubectl(context.WithoutCancel(t.Context()), "delete", "pod", "--selector=app=moves", "--grace-period=0", "--force")
-		must(t, err)
-	})
-	run("first", names[0])
+	s.removePods(t, "moves")
+	s.runPod(t, "moves", "first", names[0], 10)
 	s.awaitAnswers(t, at, "first")
 	flow, err := s.client.StartFlow(t.Context(), traffic.Flow{Targets: []string{at}, Rate: 100, Timeout: 5 * time.Second})
 	must(t, err)
 	// Its successor starts when it terminates already: for a moment no pod is ready.
 	_, err = s.Kubectl(t.Context(), "delete", "pod", "first", "--wait=false")
 	must(t, err)
-	run("second", names[2])
+	s.runPod(t, "moves", "second", names[2], 10)
 	s.awaitAnswers(t, at, "second")
 	s.await(t, "the first pod to be gone", func(ctx context.Context) error {
 		_, err := s.Client.CoreV1().Pods(namespace).Get(ctx, "first", metav1.GetOptions{})
