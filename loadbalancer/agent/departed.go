@@ -46,8 +46,8 @@ func (a *Agent) lookAtDeparted(ctx context.Context, d *departures) {
 	if current == nil {
 		return
 	}
-	for key, slot := range current.slots {
-		d.owners[slot] = key
+	for tenant, slot := range current.slots {
+		d.owners[slot] = tenant.Key
 	}
 	if !d.read.IsZero() && !(a.hasLeftover() && d.due(current.revision.state.DrainTime())) || !a.tryAcquire() {
 		return

@@ -68,7 +68,8 @@ func (h health) unfit(s *desired.State, slots haproxy.Slots) nftables.Unfit {
 		}
 		u.Servers[lb.Key] = map[string]bool{}
 		for _, server := range lb.Pool.Servers {
-			u.Servers[lb.Key][server.Name] = !h.fit(slots[lb.Key], server.Name)
+			// HAProxy checks no backup, and knows it by another name.
+			u.Servers[lb.Key][server.Name] = !server.Backup && !h.fit(slots[haproxy.Tenant{Key: lb.Key}], server.Name)
 		}
 	}
 	return u

@@ -1,11 +1,13 @@
 package agent
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"time"
 
 	"cloud-provider-haproxy/loadbalancer/desired"
+	"cloud-provider-haproxy/loadbalancer/haproxy"
 	"cloud-provider-haproxy/loadbalancer/nftables"
 )
 
@@ -15,7 +17,7 @@ type flowVerdict int
 const (
 	stays   flowVerdict = iota
 	leaves              // at the end of the drain time: its client may not go on
-	departs             // at the end of the State's drain time: its node is taken out
+	departs             // at the end of the load balancer's drain time: its node is taken out
 	lost                // at once
 )
 
@@ -24,7 +26,7 @@ type flowJudge struct {
 	state  *desired.State
 	doors  map[door]doorman
 	health health
-	slots  map[desired.Key]string
+	slots  haproxy.Slots
 	vips   map[netip.Addr]bool
 	nodes  map[netip.Addr]string
 	unfit  nftables.Unfit
@@ -37,7 +39,7 @@ type door struct {
 
 type doorman struct {
 	lb       *desired.LoadBalancer
-	nodePort uint16
+	frontend desired.Frontend
 	guests   guests
 }
 
@@ -58,16 +60,16 @@ func newFlowJudge(r *rendering, h health) flowJudge {
 		for _, vip := range lb.Addresses {
 			allow, deny := lb.AdmittedTo(vip)
 			for _, f := range lb.Frontends {
-				j.doors[door{f.Protocol, netip.AddrPortFrom(vip, f.Port)}] = doorman{lb, f.NodePort, guests{allow, deny}}
+				j.doors[door{f.Protocol, netip.AddrPortFrom(vip, f.Port)}] = doorman{lb, f, guests{allow, deny}}
 			}
 		}
 	}
 	return j
 }
 
-// cull is what ends the flow: for all clients of the node, or for this one when it is the client that may not go on.
+// cull is what ends the flow: for all clients of the server, or for this one when it is the client that may not go on.
 func (j flowJudge) cull(f flow) cull {
-	c := cull{f.protocol, f.vip, f.node.Addr(), netip.Addr{}}
+	c := cull{f.protocol, f.vip, f.node, netip.Addr{}}
 	if d, ok := j.doors[door{f.protocol, f.vip}]; ok && !d.guests.welcome(f.client.Addr()) {
 		c.client = f.client.Addr()
 	}
@@ -75,11 +77,14 @@ func (j flowJudge) cull(f flow) cull {
 }
 
 // patience is how long a flow lives on after it was found.
-func (j flowJudge) patience(v flowVerdict) time.Duration {
+func (j flowJudge) patience(f flow, v flowVerdict) time.Duration {
 	switch v {
 	case leaves:
 		return drainTime
 	case departs:
+		if d, ok := j.doors[door{f.protocol, f.vip}]; ok && d.lb.DrainSeconds > 0 {
+			return time.Duration(d.lb.DrainSeconds) * time.Second
+		}
 		return j.state.DrainTime()
 	}
 	return 0
@@ -92,28 +97,50 @@ func (j flowJudge) of(f flow) flowVerdict {
 		return stays // somebody else's
 	case !ok:
 		return lost // the next Service with that NodePort must not get its datagrams
-	case !d.guests.welcome(f.client.Addr()):
-		return leaves
-	case d.nodePort != f.node.Port():
-		return lost // the node has closed that port
 	}
+	verdict := j.ofTarget(f, d)
+	if verdict != lost && !d.guests.welcome(f.client.Addr()) {
+		return leaves
+	}
+	return verdict
+}
+
+// ofTarget is about where a flow goes.
+func (j flowJudge) ofTarget(f flow, d doorman) flowVerdict {
 	name, known := j.nodes[f.node.Addr()]
-	if d.lb.Pool == nil {
+	switch pool := d.lb.PoolOf(d.frontend); {
+	case pool != nil:
+		return j.ofOwn(f, d, pool)
+	case d.frontend.NodePort != f.node.Port():
+		return lost // the node has closed that port
+	default:
 		return j.ofShared(f, name, known)
 	}
-	for _, server := range d.lb.Pool.Servers {
-		if server.Name != name && server.Address != f.node.Addr() {
+}
+
+// ofOwn is about a server of the port's own. Those that drain, and backups, keep what they have. A pod that is not among them is
+// gone, and the next one with its address may be another Service's; a node that is not still has the NodePort.
+func (j flowJudge) ofOwn(f flow, d doorman, pool *desired.Pool) flowVerdict {
+	name, known := j.nodes[f.node.Addr()]
+	key := d.lb.Key
+	for _, server := range pool.Servers {
+		here := server.Address == f.node.Addr() || server.Port == 0 && known && server.Name == name
+		if !here || f.node.Port() != cmp.Or(server.Port, d.frontend.NodePort) {
 			continue
 		}
 		switch {
-		case j.health.dead(j.slots[d.lb.Key], server.Name):
+		case server.Drains || server.Backup || d.frontend.Pool != nil: // HAProxy checks none of them
+		case j.health.dead(j.slots[haproxy.Tenant{Key: key}], server.Name):
 			return lost
-		case j.unfit.Servers[d.lb.Key][server.Name]:
+		case j.unfit.Servers[key][server.Name]:
 			return departs
 		}
 		return stays
 	}
-	return departs
+	if f.node.Port() == d.frontend.NodePort {
+		return departs
+	}
+	return lost
 }
 
 // ofShared is about a node of the shared pool, which fails open.

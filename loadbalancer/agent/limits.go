@@ -187,11 +187,18 @@ func (c *limitsCheck) loadBalancer(field string, lb *desired.LoadBalancer) {
 	for n, f := range lb.Frontends {
 		c.port(&lb.Key, fmt.Sprintf("%s.frontends[%d].port", field, n), f.Port)
 	}
-	if lb.Pool == nil {
+	c.pool(&lb.Key, field+".pool", lb.Pool)
+	for n, f := range lb.Frontends {
+		c.pool(&lb.Key, fmt.Sprintf("%s.frontends[%d].pool", field, n), f.Pool)
+	}
+}
+
+func (c *limitsCheck) pool(owner *desired.Key, field string, pool *desired.Pool) {
+	if pool == nil {
 		return
 	}
-	for n, server := range lb.Pool.Servers {
-		c.address(&lb.Key, fmt.Sprintf("%s.pool.servers[%d].address", field, n), server.Address, "serverPrefixes", c.limits.ServerPrefixes)
+	for n, server := range pool.Servers {
+		c.address(owner, fmt.Sprintf("%s.servers[%d].address", field, n), server.Address, "serverPrefixes", c.limits.ServerPrefixes)
 	}
 }
 

@@ -93,3 +93,16 @@ func TestDecodeLimitsTellsEveryFault(t *testing.T) {
 		})
 	}
 }
+
+// The servers of a port's own pool are bound to the limits like those of a load balancer's.
+func TestLimitsOfPods(t *testing.T) {
+	s := sample(1, service("dns", "192.0.2.10", 51))
+	s.LoadBalancers[0].Frontends[0].Pool = &desired.Pool{Servers: []desired.Server{
+		{Name: "in", Address: addr("10.1.0.1"), Port: 53, Weight: 1}, {Name: "out", Address: addr("10.2.0.1"), Port: 53, Weight: 1}}}
+	limits := &Limits{VIPPrefixes: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}, Interfaces: []string{"eth0"}, RouterIDs: []Interval{{1, 255}},
+		Ports: []Interval{{1, 65535}}, ServerPrefixes: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/16"), netip.MustParsePrefix("10.1.0.0/16")}}
+	faults := limits.check(s, "east")
+	if len(faults) != 1 || faults[0].LoadBalancer == nil || faults[0].Field != "loadBalancers[0].frontends[0].pool.servers[1].address" {
+		t.Errorf("got %+v, want one fault of default/dns", faults)
+	}
+}

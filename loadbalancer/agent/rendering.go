@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -136,24 +135,15 @@ func (a *Agent) previousSlots(running *haproxy.Running) (haproxy.Slots, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the slots: %w", err)
 	}
-	var kept map[string]string
-	if err := json.Unmarshal(text, &kept); err != nil {
+	var slots haproxy.Slots
+	if err := json.Unmarshal(text, &slots); err != nil {
 		return nil, fmt.Errorf("decoding %s: %w (remove the file: the running HAProxy knows its slots)", a.config.Paths.slotsFile(), err)
-	}
-	slots := make(haproxy.Slots, len(kept))
-	for name, slot := range kept {
-		namespace, service, _ := bytes.Cut([]byte(name), []byte("/"))
-		slots[desired.Key{Namespace: string(namespace), Name: string(service)}] = slot
 	}
 	return slots, nil
 }
 
 func encodeSlots(slots haproxy.Slots) ([]byte, error) {
-	kept := make(map[string]string, len(slots)) // JSON sorts the keys of a map
-	for key, slot := range slots {
-		kept[key.String()] = slot
-	}
-	text, err := json.Marshal(kept)
+	text, err := json.Marshal(slots) // JSON sorts the keys of a map
 	if err != nil {
 		return nil, fmt.Errorf("encoding the slots: %w", err)
 	}

@@ -35,18 +35,18 @@ func (s *sweeper) unfinished() bool {
 	return len(s.since) > 0 || s.of != nil && servesDatagrams(s.of.revision.state)
 }
 
-// cull is one deletion: every flow of the family, protocol, VIP's port and node; of one client if it is not the zero Addr.
+// cull is one deletion: every flow of the family, protocol, VIP's port and server; of one client if it is not the zero Addr.
 type cull struct {
-	protocol     desired.Protocol
-	vip          netip.AddrPort
-	node, client netip.Addr
+	protocol  desired.Protocol
+	vip, node netip.AddrPort
+	client    netip.Addr
 }
 
 // mostCulls bounds the deletions of one look: each one walks through all of conntrack's table.
 const mostCulls = 200
 
 // sweep looks when the State or somebody's health has changed, and when a drain time is over. A dead node's flows end at once: the
-// next datagram makes a new one; so do those of a port that is gone. The others end when connections in their place would (flowJudge.patience).
+// next datagram makes a new one; so do those of a port or a pod that is gone. The others end when connections in their place would (flowJudge.patience).
 func (a *Agent) sweep(ctx context.Context, s *sweeper) error {
 	current, health, now := a.rendered(), a.healthNow(), time.Now()
 	if current == nil {
@@ -72,7 +72,7 @@ func (a *Agent) sweep(ctx context.Context, s *sweeper) error {
 		if !known {
 			found = now
 		}
-		end := found.Add(judge.patience(verdict))
+		end := found.Add(judge.patience(f, verdict))
 		if !now.Before(end) {
 			due[judge.cull(f)] = true
 			continue
@@ -119,7 +119,8 @@ func familyOf(vip netip.Addr) string {
 
 func (c cull) argv() []string {
 	argv := []string{"conntrack", "-D", "-f", familyOf(c.vip.Addr()), "-p", strings.ToLower(string(c.protocol)),
-		"--orig-dst", c.vip.Addr().String(), "--orig-port-dst", strconv.Itoa(int(c.vip.Port())), "--reply-src", c.node.String()}
+		"--orig-dst", c.vip.Addr().String(), "--orig-port-dst", strconv.Itoa(int(c.vip.Port())),
+		"--reply-src", c.node.Addr().String(), "--reply-port-src", strconv.Itoa(int(c.node.Port()))}
 	if c.client.IsValid() {
 		argv = append(argv, "--orig-src", c.client.String())
 	}

@@ -34,11 +34,19 @@ func (r *Runtime) Apply(ctx context.Context, d Diff) error {
 // stillConnected is what `del server` answers while connections remain (src/server.c, cli_parse_delete_server).
 const stillConnected = "Server still has connections attached to it, cannot remove it."
 
+// Connections that were shut end when their tasks run next. insistLimit is how long that may take, on a busy machine.
+const (
+	insistEvery = 5 * time.Millisecond
+	insistLimit = 500 * time.Millisecond
+)
+
 func (r *Runtime) orders(ctx context.Context, commands []command) error {
 	for _, c := range commands {
 		err := r.order(ctx, c.line)
-		var refused *CommandError
-		if c.patient && errors.As(err, &refused) && refused.Answer == stillConnected {
+		if c.insists {
+			err = r.insist(ctx, c.line, err)
+		}
+		if c.patient && isConnected(err) {
 			continue
 		}
 		if err != nil {
@@ -52,6 +60,30 @@ func (r *Runtime) orders(ctx context.Context, commands []command) error {
 		}
 	}
 	return nil
+}
+
+func isConnected(err error) bool {
+	var refused *CommandError
+	return errors.As(err, &refused) && refused.Answer == stillConnected
+}
+
+// insist repeats a command that was refused for connections which are about to end.
+func (r *Runtime) insist(ctx context.Context, line string, err error) error {
+	limit := time.NewTimer(insistLimit)
+	defer limit.Stop()
+	ticker := time.NewTicker(insistEvery)
+	defer ticker.Stop()
+	for isConnected(err) {
+		select {
+		case <-ticker.C:
+			err = r.order(ctx, line)
+		case <-limit.C:
+			return err
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for the end of connections, to %s: %w", line, context.Cause(ctx))
+		}
+	}
+	return err
 }
 
 // lineLimit keeps a command with its payload below tune.bufsize (16384), which HAProxy reads it into.

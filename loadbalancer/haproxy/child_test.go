@@ -2,14 +2,18 @@ package haproxy
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	proxyproto "github.com/pires/go-proxyproto"
 )
 
 const childRole = "HAPROXY_TEST_CHILD"
@@ -18,6 +22,8 @@ func TestMain(m *testing.M) {
 	switch os.Getenv(childRole) {
 	case "nodeports":
 		serveNodePorts(os.Args[1:])
+	case "proxied":
+		serveProxied(os.Args[1:])
 	case "client":
 		serveClient(os.Stdin, os.Stdout)
 	default:
@@ -60,7 +66,41 @@ func serveNodePorts(listen []string) {
 	io.Copy(io.Discard, os.Stdin) // ends with the test
 }
 
-// serveClient obeys "open ID ADDRESS", "say ID", "close ID": one line in, one line out.
+// serveProxied listens as serveNodePorts does, takes no connection without a PROXY protocol's header, and greets with what that
+// says: version, client, destination. A port above 31990 answers health checks.
+func serveProxied(listen []string) {
+	for _, address := range listen {
+		plain, err := net.Listen("tcp", address)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		l := &proxyproto.Listener{Listener: plain, ConnPolicy: func(proxyproto.ConnPolicyOptions) (proxyproto.Policy, error) { return proxyproto.REQUIRE, nil }}
+		if plain.Addr().(*net.TCPAddr).Port > 31990 {
+			go http.Serve(l, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+			continue
+		}
+		go func() {
+			for {
+				conn, err := l.Accept()
+				if err != nil {
+					return
+				}
+				go func() {
+					defer conn.Close()
+					if header := conn.(*proxyproto.Conn).ProxyHeader(); header != nil && header.Command.IsProxy() {
+						fmt.Fprintf(conn, "v%d %s %s\n", header.Version, header.SourceAddr, header.DestinationAddr)
+						io.Copy(conn, conn)
+					}
+				}()
+			}
+		}()
+	}
+	fmt.Println("listening")
+	io.Copy(io.Discard, os.Stdin) // ends with the test
+}
+
+// serveClient obeys "open ID ADDRESS [SOURCE]", "from ID", "ends ID", "say ID", "close ID": one line in, one line out.
 func serveClient(in io.Reader, out io.Writer) {
 	open := map[string]net.Conn{}
 	lines := bufio.NewScanner(in)
@@ -71,8 +111,20 @@ func serveClient(in io.Reader, out io.Writer) {
 		var err error
 		switch words[0] {
 		case "open":
-			if open[id], err = net.DialTimeout("tcp", words[2], 3*time.Second); err == nil {
+			dialer := net.Dialer{Timeout: 3 * time.Second}
+			if len(words) > 3 {
+				dialer.LocalAddr = &net.TCPAddr{IP: net.ParseIP(words[3])}
+			}
+			if open[id], err = dialer.Dial("tcp", words[2]); err == nil {
 				answer, err = readLine(open[id])
+			}
+		case "from":
+			answer = open[id].LocalAddr().String()
+		case "ends":
+			if err = open[id].SetReadDeadline(time.Now().Add(10 * time.Second)); err == nil {
+				if _, err = open[id].Read(make([]byte, 1)); errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
+					answer, err = "ended", nil
+				}
 			}
 		case "say":
 			if _, err = io.WriteString(open[id], "still here\n"); err == nil {

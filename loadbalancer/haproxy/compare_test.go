@@ -90,74 +90,12 @@ func growThenShrink(t rapid.TB, running, want map[string]string) {
 	}
 }
 
-func TestAssignKeepsAndNeverShares(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		l := testLocal()
-		slots, busy := Slots{}, map[string]bool{}
-		for range rapid.IntRange(1, 8).Draw(t, "rounds") {
-			s := baseState()
-			for _, name := range rapid.SliceOfDistinct(rapid.StringMatching(`[a-h]`), rapid.ID[string]).Draw(t, "services") {
-				check := kubeProxyCheck()
-				check.Kind = rapid.SampledFrom([]desired.CheckKind{desired.CheckHTTP, desired.CheckTCP}).Draw(t, "kind")
-				s.LoadBalancers = append(s.LoadBalancers, localPolicy(name, "192.0.2.1", check))
-			}
-			next, short := Assign(slots, s, func(slot string) bool { return !busy[slot] }, l)
-			given := map[string]desired.Key{}
-			for _, lb := range s.LoadBalancers {
-				slot := next[lb.Key]
-				kind, _ := kindOf(lb.Pool)
-				if kind.number(slot) == 0 {
-					t.Fatalf("%s got %q, no slot of kind %v", lb.Key, slot, kind)
-				}
-				if other, ok := given[slot]; ok {
-					t.Fatalf("%s and %s share %s", lb.Key, other, slot)
-				}
-				given[slot] = lb.Key
-				if old := slots[lb.Key]; kind.number(old) > 0 && old != slot {
-					t.Fatalf("%s was moved from %s to %s", lb.Key, old, slot)
-				}
-				if slots[lb.Key] != slot && busy[slot] {
-					t.Fatalf("%s got %s, which is not free", lb.Key, slot)
-				}
-				if exists := kind.number(slot) <= slots.count(kind, l); exists == slices.Contains(short, lb.Key) {
-					t.Fatalf("short is %v, and %s got %s", short, lb.Key, slot)
-				}
-			}
-			if len(next) != len(s.LoadBalancers) {
-				t.Fatalf("slots for %d load balancers: %v", len(s.LoadBalancers), next)
-			}
-			// What was in use drains: it stays busy for this round, or for ever.
-			busy = map[string]bool{}
-			for _, slot := range slots {
-				busy[slot] = rapid.Bool().Draw(t, "drains")
-			}
-			for _, slot := range next {
-				busy[slot] = true
-			}
-			slots = next
-		}
-	})
-}
-
 func TestAssignGivesUp(t *testing.T) {
 	s := baseState()
 	s.LoadBalancers = []desired.LoadBalancer{localPolicy("a", "192.0.2.1", kubeProxyCheck())}
 	slots, short := Assign(nil, s, func(string) bool { return false }, testLocal())
 	if len(slots) != 0 || len(short) != 1 {
 		t.Errorf("where nothing is ever free, slots are %v and short %v", slots, short)
-	}
-}
-
-func TestSlotCountKeepsASpareFifth(t *testing.T) {
-	kind, l := slotKinds()[0], DebianLocal()
-	for highest, want := range map[int]int{0: 50, 1: 50, 40: 50, 41: 100, 90: 100, 91: 150} {
-		slots := Slots{desired.Key{Name: "tcp"}: "slot-tcp-roundrobin-900"}
-		if highest > 0 {
-			slots[desired.Key{Name: "a"}] = kind.slot(highest)
-		}
-		if got := slots.count(kind, l); got != want {
-			t.Errorf("with slot %d taken there are %d slots, want %d", highest, got, want)
-		}
 	}
 }
 
@@ -234,7 +172,7 @@ func TestServerCommandsAskTheCheckFirst(t *testing.T) {
 			{alone, []Server{test.server}, strings.TrimSuffix(test.command, ";set server nodes/a health down")},
 		} {
 			var d Diff
-			d.backend("nodes", &RunningBackend{Servers: when.running}, when.want)
+			d.backend(membership{name: "nodes", running: &RunningBackend{Servers: when.running}, want: when.want})
 			got := ""
 			if len(d.add) > 0 {
 				got = d.add[0].line
@@ -269,8 +207,8 @@ func TestServerToBeMadeAnewWaitsForItsConnections(t *testing.T) {
 // somebody put in is.
 func TestUnasked(t *testing.T) {
 	var d Diff
-	d.removal("nodes/left", RunningServer{Name: "left", maint: true})
-	d.removal("nodes/put-in", RunningServer{Name: "put-in"})
+	d.removal("nodes/left", RunningServer{Name: "left", maint: true}, false)
+	d.removal("nodes/put-in", RunningServer{Name: "put-in"}, false)
 	if got := d.Unasked(); len(d.Changes) != 2 || len(got) != 1 || !strings.Contains(got[0], "nodes/put-in") {
 		t.Errorf("of %q nobody asked for %q", d.Changes, got)
 	}

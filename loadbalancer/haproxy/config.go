@@ -42,7 +42,9 @@ type Config struct {
 	// Local is what the configuration was rendered for.
 	Local Local
 
-	owners map[int]desired.Key
+	owners  map[int]desired.Key
+	tenants map[string]Tenant // of slots
+	pods    map[pod]bool      // all that State names
 }
 
 // Entry is one line of a map.
@@ -58,22 +60,18 @@ func (c *Config) Owner(line int) (desired.Key, bool) {
 }
 
 // slotLines finds the owners of all lines that belong to slots.
-func slotLines(file []byte, slots Slots) map[int]desired.Key {
-	bySlot := make(map[string]desired.Key, len(slots))
-	for key, slot := range slots {
-		bySlot[slot] = key
-	}
+func slotLines(file []byte, tenants map[string]Tenant) map[int]desired.Key {
 	owners := map[int]desired.Key{}
-	var owner desired.Key
+	var owner Tenant
 	var owned bool
 	number := 0
 	for line := range bytes.Lines(file) {
 		number++
 		if name, ok := sectionName(line); ok {
-			owner, owned = bySlot[strings.TrimPrefix(name, "backend ")]
+			owner, owned = tenants[strings.TrimPrefix(name, "backend ")]
 		}
 		if owned {
-			owners[number] = owner
+			owners[number] = owner.Key
 		}
 	}
 	return owners
@@ -95,23 +93,34 @@ func sectionName(line []byte) (string, bool) {
 // differs from Config.Generation when somebody edited what only a reload changes.
 func GenerationOf(file []byte) string { return generation(file) }
 
+// slotSection begins the name of each slot's section, as generation has it.
+const slotSection = "backend-" + slotPrefix
+
 // generation digests a rendered file by section, leaving out what changes at run time. Comments count: the one above
 // nodes says how its servers are checked, which no runtime command changes.
 func generation(file []byte) string {
-	const slotSection = "backend-" + slotPrefix
 	sections := map[string][]byte{}
 	current := "preamble"
 	var comment []byte
+	var told []string // what the name of the section says already
+	sticks := map[string]bool{}
 	for line := range bytes.Lines(file) {
 		switch {
 		case line[0] == '#':
 			comment = append(comment, line...) // belongs to the section that follows
 			continue
-		case bytes.HasPrefix(line, []byte("  server ")) || bytes.HasPrefix(line, []byte("  description ")):
+		case bytes.HasPrefix(line, []byte("  server ")) || bytes.HasPrefix(line, []byte("  description ")),
+			slices.Contains(told, strings.TrimSpace(string(line))):
+			continue
+		}
+		if table, ok := tableOf(string(line)); ok {
+			sticks[stickOf(table, current, line)] = true
 			continue
 		}
 		if name, ok := sectionName(line); ok {
 			current = strings.ReplaceAll(name, " ", "-")
+			kind, _ := parseSlot(strings.TrimPrefix(name, "backend "))
+			told = kind.timeoutLines()
 			line, comment = append(comment, line...), nil
 			if strings.HasPrefix(current, slotSection) {
 				sections[current] = nil
@@ -129,6 +138,10 @@ func generation(file []byte) string {
 			shapes[string(section)] = true
 			delete(sections, name)
 		}
+	}
+	for _, stick := range slices.Sorted(maps.Keys(sticks)) {
+		table, line, _ := strings.Cut(stick, " ")
+		sections[table] = append(sections[table], line...)
 	}
 	sections["slots"] = []byte(strings.Join(slices.Sorted(maps.Keys(shapes)), "\n"))
 	var parts []string

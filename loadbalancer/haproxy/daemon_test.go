@@ -147,7 +147,18 @@ func (d *daemon) child(role string, args ...string) (io.WriteCloser, *bufio.Read
 // nodePorts opens ports in the namespace; close stops them.
 func (d *daemon) nodePorts(listen ...string) (stop func()) {
 	d.t.Helper()
-	in, out := d.child("nodeports", listen...)
+	return d.listen("nodeports", listen)
+}
+
+// proxied opens ports that want a PROXY protocol's header.
+func (d *daemon) proxied(listen ...string) (stop func()) {
+	d.t.Helper()
+	return d.listen("proxied", listen)
+}
+
+func (d *daemon) listen(role string, listen []string) (stop func()) {
+	d.t.Helper()
+	in, out := d.child(role, listen...)
 	if line, err := out.ReadString('\n'); err != nil {
 		d.t.Fatalf("opening %v: %v %s", listen, err, line)
 	}

@@ -36,6 +36,8 @@ type command struct {
 	// were not refused.
 	patient bool
 	then    string
+	// insists asks again, for a moment, before it takes connections for ones that remain: they were shut just now.
+	insists bool
 }
 
 // mapChange turns a running map into the wanted one.

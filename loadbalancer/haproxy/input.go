@@ -3,6 +3,7 @@ package haproxy
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"cloud-provider-haproxy/loadbalancer/desired"
@@ -15,7 +16,13 @@ func checkInput(s *desired.State, l Local, slots Slots) error {
 	if err := l.check(); err != nil {
 		return err
 	}
+	if err := checkPeers(s, l); err != nil {
+		return err
+	}
 	in := &input{}
+	for i, g := range s.Gateways {
+		in.word(fmt.Sprintf("gateways[%d].name", i), g.Name)
+	}
 	in.path("nodeCheck.path", s.NodeCheck)
 	for i, node := range s.Nodes {
 		in.word(fmt.Sprintf("nodes[%d].name", i), node.Name)
@@ -66,40 +73,56 @@ func (in *input) loadBalancer(lb *desired.LoadBalancer) {
 	defer func() { in.owner = nil }()
 	in.word("namespace", lb.Namespace)
 	in.word("name", lb.Name)
+	if lb.ClientSource {
+		in.fault("clientSource", "is not served yet: HAProxy connects from its own address; remove it")
+	}
+	in.pool("pool", lb.Pool)
 	for i, f := range lb.Frontends {
+		field := fmt.Sprintf("frontends[%d].", i)
+		in.pool(field+"pool", f.Pool)
+		if f.Protocol != desired.TCP {
+			continue
+		}
 		// A server without a port would be reached at the VIP's port, which may be the node's own sshd.
-		if f.Protocol == desired.TCP && f.NodePort == 0 {
-			in.fault(fmt.Sprintf("frontends[%d].nodePort", i), "is 0; the servers have no other port")
+		portless := f.Pool == nil || slices.ContainsFunc(f.Pool.Servers, func(s desired.Server) bool { return s.Port == 0 })
+		if f.NodePort == 0 && portless {
+			in.fault(field+"nodePort", "is 0; the servers have no other port")
+		}
+		if f.ProxyProtocol != desired.ProxyNone && lb.PoolOf(f) == nil {
+			in.fault(field+"proxyProtocol", "is set, and all Services share the pool; it needs a pool of its own")
 		}
 	}
-	if lb.Pool == nil {
+}
+
+func (in *input) pool(field string, p *desired.Pool) {
+	if p == nil {
 		return
 	}
-	if _, err := kindOf(lb.Pool); err != nil {
-		in.fault("pool", err.Error())
+	if _, err := kindOf(p, nil); err != nil {
+		in.fault(field, err.Error())
 	}
-	in.path("pool.check.path", lb.Pool.Check)
-	for i, server := range lb.Pool.Servers {
-		in.word(fmt.Sprintf("pool.servers[%d].name", i), server.Name)
+	in.path(field+".check.path", p.Check)
+	for i, server := range p.Servers {
+		in.word(fmt.Sprintf("%s.servers[%d].name", field, i), server.Name)
 	}
 }
 
 // check finds slots that were given twice, or to a pool of another kind: no Service may get another one's servers.
 func (slots Slots) check(s *desired.State) error {
 	var faults []error
-	owners := map[string]desired.Key{}
-	for _, lb := range pooled(s) {
-		slot, ok := slots[lb.Key]
+	tenants := map[string]Tenant{}
+	for _, n := range needs(s) {
+		slot, ok := slots[n.Tenant]
 		if !ok {
 			continue
 		}
-		if kind, err := kindOf(lb.Pool); err == nil && kind.number(slot) == 0 {
-			faults = append(faults, fmt.Errorf("slot %s of %s is not of the kind %s-%s that its pool needs", slot, lb.Key, kind.check, kind.algorithm))
+		if kind, err := n.kind(); err == nil && kind.number(slot) == 0 {
+			faults = append(faults, fmt.Errorf("slot %s of %s is not of the kind %s that its pool needs", slot, n.Tenant, kind))
 		}
-		if other, ok := owners[slot]; ok {
-			faults = append(faults, fmt.Errorf("slot %s was given to both %s and %s", slot, other, lb.Key))
+		if other, ok := tenants[slot]; ok {
+			faults = append(faults, fmt.Errorf("slot %s was given to both %s and %s", slot, other, n.Tenant))
 		}
-		owners[slot] = lb.Key
+		tenants[slot] = n.Tenant
 	}
 	return errors.Join(faults...)
 }

@@ -7,8 +7,15 @@ type Local struct {
 	// Version is HAProxy's own, "2.6.12"; empty when it is not known yet. 2.6 is the oldest that works.
 	Version string
 
+	// Gateway is this machine's name in State.Gateways.
+	Gateway string
+
 	// ServicesPort and ControlPlanePort are the loopback ports that the nftables table tproxies to.
 	ServicesPort, ControlPlanePort int
+
+	// PeersPort is where every gateway's HAProxy, at its VRRP address, is told which client sticks to which server. All of
+	// them have the same.
+	PeersPort int
 
 	// StatsSocket is the worker's socket, ServerState the file that `show servers state` is saved to before a reload,
 	// the other three are the files that Render makes. All are absolute paths.
@@ -42,6 +49,7 @@ func DebianLocal() Local {
 	return Local{
 		ServicesPort:     7480,
 		ControlPlanePort: 7481,
+		PeersPort:        7482,
 		StatsSocket:      "/run/haproxy/admin.sock",
 		ServerState:      "/var/lib/haproxy/server-state",
 		ConfigFile:       "/etc/haproxy/haproxy.cfg",

@@ -37,6 +37,8 @@ type view struct {
 	Endpoints, EndpointsOpen   []Server
 	ExtraPorts                 []extraPort
 	Slots                      []slotView
+	Peers                      peersView
+	Affinities                 []affinity
 }
 
 // extraPort is one more port of the control plane.
@@ -49,11 +51,12 @@ type extraPort struct {
 
 // slotView is one slot, taken or not.
 type slotView struct {
-	Name      string
-	Owner     string // empty: free
-	Algorithm desired.Algorithm
-	HTTP      bool
-	Servers   []Server
+	Name     string
+	Tenant   string // empty: free
+	Balance  []string
+	Timeouts []string
+	HTTP     bool
+	Servers  []Server
 }
 
 // Render makes the configuration of one gateway from a valid State (desired.State.Validate). Load balancers with a Pool
@@ -65,11 +68,12 @@ func Render(s *desired.State, l Local, slots Slots) (*Config, error) {
 	if err := checkInput(s, l, slots); err != nil {
 		return nil, err
 	}
-	c := &Config{Local: l, Servers: map[string][]Server{}}
+	c := &Config{Local: l, Servers: map[string][]Server{}, tenants: map[string]Tenant{}}
 	v := view{Local: l, Generation: generationMark, OldWorkersSeconds: int(l.OldWorkers.Seconds())}
 	if l.MaxConn > 0 {
 		v.ServicesMaxConn = l.servicesMaxConn(l.MaxConn)
 	}
+	v.Peers, v.Affinities = peers(s, l), affinities(s)
 	c.nodes(s, &v)
 	c.controlPlane(s, &v)
 	c.slots(s, slots, &v)
@@ -86,7 +90,7 @@ func Render(s *desired.State, l Local, slots Slots) (*Config, error) {
 	}
 	c.Generation = generation(file.Bytes())
 	c.File = bytes.Replace(file.Bytes(), []byte(generationMark), []byte(c.Generation), 1)
-	c.owners = slotLines(c.File, slots)
+	c.owners = slotLines(c.File, c.tenants)
 	return c, nil
 }
 
@@ -187,80 +191,72 @@ func path(check desired.Check) string {
 }
 
 func (c *Config) slots(s *desired.State, slots Slots, v *view) {
-	owners := map[string]*desired.LoadBalancer{}
-	for _, lb := range pooled(s) {
-		if slot, ok := slots[lb.Key]; ok {
-			owners[slot] = lb
+	tenants := map[string]need{}
+	for _, n := range needs(s) {
+		if slot, ok := slots[n.Tenant]; ok {
+			tenants[slot] = n
 		}
 	}
-	for _, kind := range slotKinds() {
-		for n := range slots.count(kind, c.Local) {
-			slot := slotView{Name: kind.slot(n + 1), Algorithm: kind.algorithm, HTTP: kind.check == desired.CheckHTTP}
-			if lb := owners[slot.Name]; lb != nil {
-				slot.Owner = lb.Key.String()
-				slot.Servers = poolServers(lb.Pool)
+	for _, kind := range slots.kinds() {
+		for _, name := range slots.names(kind, c.Local) {
+			slot := slotView{Name: name, Balance: kind.balance(), Timeouts: kind.timeoutLines(), HTTP: kind.check == desired.CheckHTTP}
+			if n, ok := tenants[name]; ok {
+				slot.Tenant, c.tenants[name] = n.String(), n.Tenant
+				slot.Servers = n.servers()
 				if slot.HTTP {
-					c.Checks = append(c.Checks, Entry{slot.Name, lb.Pool.Check.Path})
+					c.Checks = append(c.Checks, Entry{name, n.pool.Check.Path})
 				}
 			}
 			v.Slots = append(v.Slots, slot)
-			c.Servers[slot.Name] = slot.Servers
+			c.Servers[name] = slot.Servers
 		}
 	}
 	sortEntries(c.Checks)
-}
-
-// backupSuffix makes the name of a backup another one than that of the same node as a server like the others: `backup` cannot
-// be changed while a server runs. No node's name has an underscore.
-const backupSuffix = "_backup"
-
-// poolServers leaves out servers that drain: they are taken out like those that nobody wants, and a worker that starts has
-// no connection of theirs.
-func poolServers(p *desired.Pool) []Server {
-	var servers []Server
-	for _, server := range p.Servers {
-		s := Server{Name: server.Name, Addr: server.Address, Weight: server.Weight, Check: p.Check}
-		switch {
-		case server.Drains:
-			continue
-		case server.Backup:
-			s = s.unchecked()
-			s.Name, s.Backup = s.Name+backupSuffix, true
-		}
-		servers = append(servers, s)
-	}
-	slices.SortFunc(servers, func(a, b Server) int { return cmp.Compare(a.Name, b.Name) })
-	return servers
+	c.pods = pods(s)
 }
 
 // entries makes an entry for each address and TCP port:
 //
 //	192.0.2.10:80 nodes|32689|namespace/name|AFFINITY|LIMIT|RATE|LOG
 //
+// Who asks for none of the last four has |0|0|0|0 there, which HAProxy looks for.
+//
 // The key is what HAProxy makes of a destination: inet_ntop(3), which netip writes alike, without brackets for IPv6.
-// The last four fields are empty or 0: nothing sets them yet, the place is theirs.
 func (c *Config) entries(s *desired.State, slots Slots) {
-	for _, lb := range s.LoadBalancers {
-		backend := nodesBackend
-		switch {
-		case lb.Pool != nil:
-			if backend = slots[lb.Key]; backend == "" {
-				continue
-			}
-		case lb.IPv6Only():
-			backend = nodes6Backend
-		}
+	for i := range s.LoadBalancers {
+		lb := &s.LoadBalancers[i]
 		for _, f := range lb.Frontends {
 			if f.Protocol != desired.TCP {
 				continue // nftables forwards the other protocols itself
 			}
-			value := fmt.Sprintf("%s|%d|%s||0|0|", backend, f.NodePort, lb.Key)
+			value, ok := route(lb, f, slots)
+			if !ok {
+				continue
+			}
 			for _, address := range lb.Addresses {
 				c.Entries = append(c.Entries, Entry{mapKey(address, f.Port), value})
 			}
 		}
 	}
 	sortEntries(c.Entries)
+}
+
+// route is the value of a frontend's entries; false when it needs a slot and has none. The port is 0 where servers have one of
+// their own: the destination stays the VIP's, and the PROXY protocol's header says so.
+func route(lb *desired.LoadBalancer, f desired.Frontend, slots Slots) (value string, ok bool) {
+	backend, port := nodesBackend, f.NodePort
+	if lb.IPv6Only() {
+		backend = nodes6Backend
+	}
+	if tenant, needed := TenantOf(lb, f); needed {
+		if backend = slots[tenant]; backend == "" {
+			return "", false
+		}
+		if tenant.Port != 0 {
+			port = 0
+		}
+	}
+	return fmt.Sprintf("%s|%d|%s|%s", backend, port, lb.Key, knobs(lb)), true
 }
 
 func mapKey(address netip.Addr, port uint16) string {

@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"errors"
 	"flag"
+	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -72,7 +73,7 @@ func localPolicy(name, address string, check desired.Check, servers ...desired.S
 
 func testLocal() Local {
 	l := DebianLocal()
-	l.SlotsPerKind = 2
+	l.SlotsPerKind, l.Gateway = 2, "gw1"
 	return l
 }
 
@@ -139,6 +140,38 @@ func scenarios() []scenario {
 				desired.Server{Name: "worker2", Address: netip.MustParseAddr("10.0.0.12"), Weight: 3, Backup: true},
 				desired.Server{Name: "worker3", Address: netip.MustParseAddr("fd00::13"), Weight: 1, Drains: true})}
 		}),
+		// Port 80 goes through the slot of the load balancer, 443 and 993 have headers and so slots of their own; the pods' check
+		// of 993 asks the port that is served.
+		make("proxy-protocol", func(s *desired.State, _ *Local) {
+			health := desired.Check{Kind: desired.CheckHTTP, Port: 31999, Path: "/healthz", IntervalMillis: 2000, Rise: 1, Fall: 3}
+			lb := localPolicy("ingress", "192.0.2.20", health,
+				desired.Server{Name: "worker1", Address: netip.MustParseAddr("10.0.0.11"), Weight: 2},
+				desired.Server{Name: "worker3", Address: netip.MustParseAddr("fd00::13"), Weight: 1, Backup: true})
+			lb.Addresses = addrs("192.0.2.20", "2001:db8::20")
+			lb.Frontends[1].ProxyProtocol = desired.ProxyV2
+			lb.Frontends = append(lb.Frontends, desired.Frontend{Protocol: desired.TCP, Port: 993, ProxyProtocol: desired.ProxyV1,
+				Pool: podPool(desired.Check{Kind: desired.CheckTCP, Port: 8993, IntervalMillis: 1000, Rise: 1, Fall: 2}, podAt("mail-0", "10.244.1.7", 8993))})
+			s.LoadBalancers = []desired.LoadBalancer{lb}
+		}),
+		// Pods, with dots in a name and one that drains, behind one port, the nodes of all Services behind the other.
+		make("pods", func(s *desired.State, _ *Local) {
+			lb, none := web("192.0.2.10"), desired.Check{Kind: desired.CheckNone}
+			drains := podAt("web-2", "10.244.1.9", 8080)
+			drains.Drains = true
+			lb.Frontends = append(lb.Frontends, desired.Frontend{Protocol: desired.TCP, Port: 443,
+				Pool: podPool(none, podAt("web-1.v2", "fd00:244::8", 8443), drains)})
+			s.LoadBalancers = []desired.LoadBalancer{lb, podService("web", "192.0.2.11", podAt("web-1.v2", "10.244.1.8", 8080), drains)}
+		}),
+		make("algorithms-and-timeouts", func(s *desired.State, l *Local) {
+			for i, algorithm := range []desired.Algorithm{desired.RoundRobin, desired.LeastConn, desired.Source, desired.Random} {
+				lb := localPolicy(string(algorithm), fmt.Sprintf("192.0.2.%d", 20+i), tcpCheck,
+					desired.Server{Name: "worker1", Address: netip.MustParseAddr("10.0.0.11"), Weight: 1})
+				lb.Pool.Algorithm = algorithm
+				s.LoadBalancers = append(s.LoadBalancers, lb)
+			}
+			s.LoadBalancers[0].Timeouts = &desired.Timeouts{ConnectMillis: 250, IdleSeconds: 86400, CheckMillis: 700}
+			s.LoadBalancers[2].Timeouts = &desired.Timeouts{IdleSeconds: 30}
+		}),
 		// Four Services on one address: two of the nodes' pool, one with servers of its own, and one that only wants
 		// the TCP port of another for UDP. A fifth one is on its way off it.
 		make("shared-address", func(s *desired.State, _ *Local) {
@@ -180,10 +213,7 @@ func scenarios() []scenario {
 
 func (s scenario) render(t *testing.T) *Config {
 	t.Helper()
-	slots, short := Assign(nil, s.state, func(string) bool { return true }, s.local)
-	if short != nil {
-		t.Fatalf("no slot is short in a new gateway, yet %v are", short)
-	}
+	slots, _ := Assign(nil, s.state, func(string) bool { return true }, s.local)
 	c, err := Render(s.state, s.local, slots)
 	if err != nil {
 		t.Fatal(err)
@@ -310,6 +340,15 @@ func TestGenerationChangesOnlyForReloads(t *testing.T) {
 		"slot taken": func(s *desired.State, _ *Local) {
 			s.LoadBalancers = []desired.LoadBalancer{localPolicy("a", "192.0.2.1", kubeProxyCheck(), desired.Server{Name: "x", Address: netip.MustParseAddr("10.0.0.1"), Weight: 1})}
 		},
+		"pods": func(s *desired.State, _ *Local) {
+			s.LoadBalancers = []desired.LoadBalancer{podService("a", "192.0.2.1", podAt("x", "10.0.0.1", 80))}
+		},
+		"a header": func(s *desired.State, _ *Local) {
+			s.LoadBalancers = []desired.LoadBalancer{proxiedIngress(desired.ProxyV2)}
+		},
+		"another algorithm": func(s *desired.State, _ *Local) {
+			s.LoadBalancers = []desired.LoadBalancer{withAlgorithm(desired.Source, podAt("x", "10.0.0.1", 80))}
+		},
 		"more slots": func(_ *desired.State, l *Local) { l.SlotsPerKind = 4 },
 		"sequence":   func(s *desired.State, _ *Local) { s.Fence.Sequence++ },
 	} {
@@ -352,14 +391,28 @@ func TestRenderRefuses(t *testing.T) {
 			want: "loadBalancers[a;quit/web].namespace", owner: &desired.Key{Namespace: "a;quit", Name: "web"}},
 		"no node port":              {change: func(s *desired.State, _ *Local, _ Slots) { s.LoadBalancers[1].Frontends[0].NodePort = 0 }, want: "frontends[0].nodePort: is 0", owner: ingress},
 		"an algorithm without slot": {change: func(s *desired.State, _ *Local, _ Slots) { s.LoadBalancers[1].Pool.Algorithm = "magic" }, want: `algorithm "magic"`, owner: ingress},
-		"a check without slot":      {change: func(s *desired.State, _ *Local, _ Slots) { s.LoadBalancers[1].Pool.Check.Kind = "icmp" }, want: `check "icmp"`, owner: ingress},
-		"blank in a server's name":  {change: func(s *desired.State, _ *Local, _ Slots) { s.LoadBalancers[1].Pool.Servers[0].Name = "a b" }, want: "pool.servers[0].name", owner: ingress},
-		"a slot of another kind": {change: func(s *desired.State, _ *Local, slots Slots) { slots[s.LoadBalancers[1].Key] = "slot-tcp-roundrobin-1" },
+		"no node port, and a pod without one": {change: func(s *desired.State, _ *Local, _ Slots) {
+			f := &s.LoadBalancers[1].Frontends[0]
+			f.NodePort, f.Pool = 0, podPool(kubeProxyCheck(), podAt("a", "10.1.0.1", 8080), podAt("b", "10.1.0.2", 0))
+		}, want: "frontends[0].nodePort: is 0", owner: ingress},
+		"a header for the shared pool": {change: func(s *desired.State, _ *Local, _ Slots) {
+			s.LoadBalancers[1].Pool, s.LoadBalancers[1].Frontends[1].ProxyProtocol = nil, desired.ProxyV1
+		}, want: "frontends[1].proxyProtocol", owner: ingress},
+		"the client's source": {change: func(s *desired.State, _ *Local, _ Slots) { s.LoadBalancers[1].ClientSource = true },
+			want: "clientSource: is not served yet", owner: ingress},
+		"a pod's name of two words": {change: func(s *desired.State, _ *Local, _ Slots) {
+			s.LoadBalancers[1].Frontends[0].Pool = podPool(kubeProxyCheck(), podAt("a b", "10.1.0.1", 8080))
+		}, want: "frontends[0].pool.servers[0].name", owner: ingress},
+		"a check without slot":     {change: func(s *desired.State, _ *Local, _ Slots) { s.LoadBalancers[1].Pool.Check.Kind = "icmp" }, want: `check "icmp"`, owner: ingress},
+		"blank in a server's name": {change: func(s *desired.State, _ *Local, _ Slots) { s.LoadBalancers[1].Pool.Servers[0].Name = "a b" }, want: "pool.servers[0].name", owner: ingress},
+		"a slot of another kind": {change: func(s *desired.State, _ *Local, slots Slots) {
+			slots[Tenant{Key: s.LoadBalancers[1].Key}] = "slot-tcp-roundrobin-1"
+		},
 			want: "slot-tcp-roundrobin-1 of edge/a is not of the kind http-roundrobin"},
 		"a slot given twice": {change: func(s *desired.State, _ *Local, slots Slots) {
 			twin := localPolicy("b", "192.0.2.12", kubeProxyCheck())
 			s.LoadBalancers = append(s.LoadBalancers, twin)
-			slots[twin.Key] = slots[s.LoadBalancers[1].Key]
+			slots[Tenant{Key: twin.Key}] = slots[Tenant{Key: s.LoadBalancers[1].Key}]
 		}, want: "slot-http-roundrobin-1 was given to both edge/a and edge/b"},
 		"no slots":           {change: func(_ *desired.State, l *Local, _ Slots) { l.SlotsPerKind = 0 }, want: "slots of each kind"},
 		"a path with blank":  {change: func(_ *desired.State, l *Local, _ Slots) { l.ServicesMap = "/etc/a b" }, want: "map of Services"},

@@ -2,6 +2,7 @@ package haproxy
 
 import (
 	"net/netip"
+	"strconv"
 	"strings"
 	"time"
 
@@ -77,10 +78,36 @@ func (r *Running) Slots() Slots {
 			if len(fields) < 3 || !strings.HasPrefix(fields[0], slotPrefix) {
 				continue
 			}
-			if namespace, name, ok := strings.Cut(fields[2], "/"); ok {
-				slots[desired.Key{Namespace: namespace, Name: name}] = fields[0]
+			namespace, name, ok := strings.Cut(fields[2], "/")
+			tenant := Tenant{Key: desired.Key{Namespace: namespace, Name: name}}
+			if fields[1] == "0" {
+				tenant.Port, tenant.Proxy = portOf(e.Key), r.proxyOf(fields[0])
+			}
+			if ok {
+				slots[tenant] = fields[0]
 			}
 		}
 	}
 	return slots
+}
+
+// portOf is the port of a map's key, "address:port".
+func portOf(key string) uint16 {
+	port, err := strconv.ParseUint(key[strings.LastIndexByte(key, ':')+1:], 10, 16)
+	if err != nil {
+		return 0
+	}
+	return uint16(port)
+}
+
+// proxyOf is the header that the servers of a slot get.
+func (r *Running) proxyOf(slot string) desired.ProxyProtocol {
+	if b := r.Backends[slot]; b != nil {
+		for _, server := range b.Servers {
+			if !server.maint {
+				return proxyOf(server.Name)
+			}
+		}
+	}
+	return desired.ProxyNone
 }

@@ -121,10 +121,10 @@ func TestCompareFindsDrift(t *testing.T) {
 	d.apply(state) // the limit of the Services' frontend
 	want := d.render(state)
 	for name, by := range map[string]struct{ hand, change string }{
-		"map entry deleted":     {"del map MAP 192.0.2.10:80", "port 192.0.2.10:80 added: nodes|30080|default/web||0|0|"},
-		"map entry changed":     {"set map MAP 192.0.2.10:80 nodes|22|x", "port 192.0.2.10:80 changed to nodes|30080|default/web||0|0|"},
+		"map entry deleted":     {"del map MAP 192.0.2.10:80", "port 192.0.2.10:80 added: nodes|30080|default/web|0|0|0|0"},
+		"map entry changed":     {"set map MAP 192.0.2.10:80 nodes|22|x", "port 192.0.2.10:80 changed to nodes|30080|default/web|0|0|0|0"},
 		"map entry added":       {"add map MAP 192.0.2.10:8080 nodes|1|x", "port 192.0.2.10:8080 removed: nodes|1|x"},
-		"map entry twice":       {"add map MAP 192.0.2.10:80 nodes|30080|default/web||0|0|", "port replaced: an entry was there twice"},
+		"map entry twice":       {"add map MAP 192.0.2.10:80 nodes|30080|default/web|0|0|0|0", "port replaced: an entry was there twice"},
 		"check's path deleted":  {"del map CHECKS slot-http-roundrobin-1", "check slot-http-roundrobin-1 added: /healthz"},
 		"server in maintenance": {"set server nodes/worker1 state maint", "server nodes/worker1 put back from MAINT"},
 		"server drained":        {"set server nodes-open/worker1 state drain", "server nodes-open/worker1 put back from DRAIN"},

@@ -20,6 +20,10 @@ type Server struct {
 	// Backup servers get connections only while no other one of their backend is up.
 	Backup bool
 	Check  desired.Check
+	// Proxy is the PROXY protocol's header that it gets before the client's first byte.
+	Proxy desired.ProxyProtocol
+	// ID is HAProxy's number for the server, which a consistent hash places it by; 0 leaves it to HAProxy.
+	ID uint32
 	// CAFile has the certificates that a CheckHTTPS verifies with; empty: it verifies nothing.
 	CAFile string
 }
@@ -45,12 +49,23 @@ func (s Server) words() string {
 	if s.Backup {
 		b.WriteString(" backup")
 	}
+	if s.ID != 0 {
+		fmt.Fprintf(&b, " id %d", s.ID)
+	}
+	if s.Proxy != desired.ProxyNone {
+		b.WriteString(" " + s.sendProxy())
+	}
 	if !s.checked() {
 		return b.String()
 	}
 	fmt.Fprintf(&b, " check port %d inter %d rise %d fall %d", s.Check.Port, s.Check.IntervalMillis, s.Check.Rise, s.Check.Fall)
 	if s.Check.DownIntervalMillis > 0 {
 		fmt.Fprintf(&b, " downinter %d", s.Check.DownIntervalMillis)
+	}
+	if s.Proxy != desired.ProxyNone && s.Check.Port == s.Port {
+		// A check of another port has no header (HAProxy manual section 5.2, check-send-proxy), and kube-proxy's healthz would
+		// refuse one. Who is checked where clients go expects it: of version 1 it says UNKNOWN, of version 2 LOCAL.
+		b.WriteString(" check-send-proxy")
 	}
 	switch {
 	case s.Check.Kind == desired.CheckTLS:
@@ -63,6 +78,14 @@ func (s Server) words() string {
 		b.WriteString(" check-ssl verify none")
 	}
 	return b.String()
+}
+
+// sendProxy is the word for version 1 or 2 of the header.
+func (s Server) sendProxy() string {
+	if s.Proxy == desired.ProxyV2 {
+		return "send-proxy-v2"
+	}
+	return "send-proxy"
 }
 
 func (s Server) checked() bool { return s.Check.Kind != desired.CheckNone }

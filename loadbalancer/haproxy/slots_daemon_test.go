@@ -54,7 +54,7 @@ func TestSlotServesAndIsFreedWhenDrained(t *testing.T) {
 	other := localPolicy("other", vipLocal, health(31992, "/31992"), serverAt("worker2", node2))
 	state.LoadBalancers = append(state.LoadBalancers, other)
 	d.apply(state)
-	if got := d.slots[other.Key]; got != "slot-http-roundrobin-2" {
+	if got := d.slots[Tenant{Key: other.Key}]; got != "slot-http-roundrobin-2" {
 		t.Errorf("the other Service got %q, want the second slot", got)
 	}
 	d.up("slot-http-roundrobin-2", "worker2")

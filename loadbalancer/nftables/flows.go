@@ -1,6 +1,7 @@
 package nftables
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -16,8 +17,8 @@ type flows struct {
 	idle byFamily
 	// nodes and nodePorts are the shared pool: address by slot, NodePort by port of a VIP.
 	nodes, nodePorts byFamily
-	// own and ownPorts are load balancers with a Pool: address by port of a VIP and slot.
-	own, ownPorts byFamily
+	// own are ports with servers of their own: address and port by port of a VIP and slot.
+	own byFamily
 
 	state *desired.State
 	unfit Unfit
@@ -40,12 +41,11 @@ func newFlows(s *desired.State, unfit Unfit) *flows {
 		idle:      newMapByFamily("idle", key4+" : verdict", key6+" : verdict", "how long flows of UDP are remembered, where it is not the kernel's own time"),
 		nodes:     newMapByFamily("nodes", number(sharedSlots)+" : ip daddr", number(sharedSlots)+" : ip6 daddr", "nodes of all Services, by hash of a flow"),
 		nodePorts: newMapByFamily("nodeports", key4+" : th dport", key6+" : th dport", "NodePorts of Services that all nodes serve"),
-		own: newMapByFamily("own", key4+" . "+number(ownSlots)+" : ip daddr", key6+" . "+number(ownSlots)+" : ip6 daddr",
-			"nodes of Services that not all nodes serve, by hash of a flow"),
-		ownPorts: newMapByFamily("ownports", key4+" : th dport", key6+" : th dport", "NodePorts of Services that not all nodes serve"),
-		state:    s,
-		unfit:    unfit,
-		shared:   map[bool][]candidate{},
+		own: newMapByFamily("own", key4+" . "+number(ownSlots)+" : ip daddr . th dport", key6+" . "+number(ownSlots)+" : ip6 daddr . th dport",
+			"servers of Services that not all nodes serve, by hash of a flow"),
+		state:  s,
+		unfit:  unfit,
+		shared: map[bool][]candidate{},
 	}
 	f.nodes.v4.Dense, f.nodes.v6.Dense = true, true
 	return f
@@ -59,7 +59,7 @@ func newMapByFamily(name, typeOf4, typeOf6, comment string) byFamily {
 }
 
 func (f *flows) sets() []byFamily {
-	return []byFamily{f.sticky, f.idle, f.nodes, f.nodePorts, f.own, f.ownPorts}
+	return []byFamily{f.sticky, f.idle, f.nodes, f.nodePorts, f.own}
 }
 
 // idleTimes are those that the rules have, in seconds: nft 1.0.6 has no map whose values are times.
@@ -75,28 +75,30 @@ func idleTime(seconds int) int {
 	return times[i]
 }
 
-// serve spreads the flows to a port of a VIP. False: no node has an address of its family, and so nobody can answer: the kernel
-// translates addresses, not IPv6 to IPv4.
+// serve spreads the flows to a port of a VIP. False: nobody of its family can answer. The kernel translates addresses, not
+// IPv6 to IPv4.
 func (f *flows) serve(lb desired.LoadBalancer, vip netip.Addr, frontend desired.Frontend) bool {
-	door, port := element(vip, frontend.Protocol, frontend.Port), strconv.Itoa(int(frontend.NodePort))
-	if lb.UDPIdleSeconds > 0 && frontend.Protocol == desired.UDP {
-		f.idle.add(vip, door+" : jump idle"+strconv.Itoa(idleTime(lb.UDPIdleSeconds)))
-	}
-	if lb.Pool == nil {
+	door := element(vip, frontend.Protocol, frontend.Port)
+	if pool := lb.PoolOf(frontend); pool == nil {
 		if len(f.sharedCandidates(vip)) == 0 {
 			return false
 		}
-		f.nodePorts.add(vip, door+" : "+port)
-		return true
+		f.nodePorts.add(vip, door+" : "+strconv.Itoa(int(frontend.NodePort)))
+	} else {
+		targets := spread(f.ownCandidates(lb, vip, frontend), ownSlots, false)
+		if len(targets) == 0 {
+			return false
+		}
+		for slot, target := range targets {
+			f.own.add(vip, door+" . "+strconv.Itoa(slot)+" : "+target)
+		}
 	}
-	candidates := f.ownCandidates(lb, vip)
-	if len(candidates) == 0 {
-		return false
+	if lb.UDPIdleSeconds > 0 && frontend.Protocol == desired.UDP {
+		f.idle.add(vip, door+" : jump idle"+strconv.Itoa(idleTime(lb.UDPIdleSeconds)))
 	}
-	for slot, address := range spread(candidates, ownSlots, false) {
-		f.own.add(vip, door+" . "+strconv.Itoa(slot)+" : "+address.String())
+	if lb.AffinitySeconds > 0 {
+		f.sticky.add(vip, door)
 	}
-	f.ownPorts.add(vip, door+" : "+port)
 	return true
 }
 
@@ -113,29 +115,53 @@ func (f *flows) sharedCandidates(vip netip.Addr) []candidate {
 	var all []candidate
 	for _, n := range f.state.Nodes {
 		if a, ok := ofFamily(n.Addresses, vip); ok {
-			all = append(all, candidate{n.Name, a, 1, unfit[n.Name]})
+			all = append(all, candidate{n.Name, a.String(), 1, unfit[n.Name]})
 		}
 	}
 	f.shared[vip.Is4()] = all
-	for slot, address := range spread(sortedByName(all), sharedSlots, true) {
-		f.nodes.add(vip, strconv.Itoa(slot)+" : "+address.String())
+	for slot, node := range spread(sortedByName(all), sharedSlots, true) {
+		f.nodes.add(vip, strconv.Itoa(slot)+" : "+node)
 	}
 	return all
 }
 
-// ownCandidates are a load balancer's servers. One is checked at one address; its node's other one is as good.
-func (f *flows) ownCandidates(lb desired.LoadBalancer, vip netip.Addr) []candidate {
-	var all []candidate
-	for _, server := range lb.Pool.Servers {
-		addresses := []netip.Addr{server.Address}
-		if i := slices.IndexFunc(f.state.Nodes, func(n desired.Node) bool { return n.Name == server.Name }); i >= 0 {
-			addresses = append(addresses, f.state.Nodes[i].Addresses...)
+// ownCandidates are the servers of a port that has its own: backups while none of the others is fit, and never those that
+// drain. HAProxy checks those of a load balancer's Pool, and nobody those of a Frontend's.
+func (f *flows) ownCandidates(lb desired.LoadBalancer, vip netip.Addr, frontend desired.Frontend) []candidate {
+	var unfit map[string]bool
+	if frontend.Pool == nil {
+		unfit = f.unfit.Servers[lb.Key]
+	}
+	var first, backups []candidate
+	for _, server := range lb.PoolOf(frontend).Servers {
+		address, ok := ofFamily(f.addressesOf(server), vip)
+		if !ok || server.Drains {
+			continue
 		}
-		if a, ok := ofFamily(addresses, vip); ok {
-			all = append(all, candidate{server.Name, a, server.Weight, f.unfit.Servers[lb.Key][server.Name]})
+		port := cmp.Or(server.Port, frontend.NodePort)
+		c := candidate{server.Name, address.String() + " . " + strconv.Itoa(int(port)), server.Weight, unfit[server.Name]}
+		if server.Backup {
+			backups = append(backups, c)
+		} else {
+			first = append(first, c)
 		}
 	}
-	return sortedByName(all)
+	if !slices.ContainsFunc(first, func(c candidate) bool { return !c.unfit }) {
+		first = backups
+	}
+	return sortedByName(first)
+}
+
+// addressesOf are where a server is reached. A node is checked at one address; its other one is as good.
+func (f *flows) addressesOf(server desired.Server) []netip.Addr {
+	addresses := []netip.Addr{server.Address}
+	if server.Port != 0 {
+		return addresses // a pod
+	}
+	if i := slices.IndexFunc(f.state.Nodes, func(n desired.Node) bool { return n.Name == server.Name }); i >= 0 {
+		addresses = append(addresses, f.state.Nodes[i].Addresses...)
+	}
+	return addresses
 }
 
 // ofFamily is the first address of the family that like has.

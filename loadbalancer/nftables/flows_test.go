@@ -3,6 +3,7 @@ package nftables
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -178,16 +179,129 @@ func TestFlowsOfOwnPool(t *testing.T) {
 	}
 }
 
-// A port in the sets of sticky ones hashes the client's address alone.
+// loadAs makes the State true in the gateway as if it were the one of that name, without its memory of flows.
+func (f field) loadAs(t *testing.T, gateway string, s *desired.State, unfit Unfit) {
+	t.Helper()
+	local := DebianLocal(gateway)
+	local.Unfit = unfit
+	script, err := Render(s, local)
+	if err != nil {
+		t.Fatal(err)
+	}
+	nft(t, f.gateway, script, LoadArgv()...)
+	run(t, "ip", "netns", "exec", f.gateway, "conntrack", "-F")
+}
+
+// With affinity, all flows of a client go to one node, whatever their ports, and to the same one at another gateway; without it
+// they do not.
 func TestFlowsStick(t *testing.T) {
+	need(t, "conntrack")
 	f := newField(t)
-	f.load(t, dns())
-	nft(t, f.gateway, fmt.Appendf(nil, "add element inet cloud_provider_haproxy sticky4 { %s . udp . 53 }\nadd element inet cloud_provider_haproxy sticky6 { %s . udp . 53 }\n", vip4, vip6), LoadArgv()...)
-	for _, vip := range bothVIPs {
-		nodes := nodesOf(t, f, vip, ports(45000, 20))
-		if n := count(nodes, nodes[0]); n != 20 || !strings.HasPrefix(nodes[0], "w") {
-			t.Errorf("%s: one client's flows went to %v", vip, nodes)
+	own := &desired.Pool{Servers: []desired.Server{{Name: "w1", Address: netip.MustParseAddr("10.0.0.11"), Weight: 1}, {Name: "w2", Address: netip.MustParseAddr("10.0.0.12"), Weight: 1}}}
+	for name, pool := range map[string]*desired.Pool{"shared pool": nil, "own pool": own} {
+		s := dns()
+		s.LoadBalancers[0].Pool, s.LoadBalancers[0].AffinitySeconds = pool, 10800
+		chosen := map[string]bool{}
+		for _, clients := range [][2]string{{client4, client6}, {peer4, peer6}, {"", ""}} {
+			for i, vip := range bothVIPs {
+				var nodes []string
+				for _, gateway := range []string{"a", "b"} {
+					f.loadAs(t, gateway, s, Unfit{})
+					for _, port := range ports(45000, 10) {
+						nodes = append(nodes, who(ask(t, f.client, clients[i], port, door(vip, "53"))))
+					}
+				}
+				if n := count(nodes, nodes[0]); n != 20 || !strings.HasPrefix(nodes[0], "w") {
+					t.Errorf("%s, %s: one client's flows went to %v", name, vip, nodes)
+				}
+				chosen[nodes[0]] = true
+			}
 		}
+		s.LoadBalancers[0].AffinitySeconds = 0
+		f.loadAs(t, "a", s, Unfit{})
+		for _, vip := range bothVIPs {
+			if nodes := nodesOf(t, f, vip, ports(45000, 20)); count(nodes, "w1") == 0 || count(nodes, "w2") == 0 {
+				t.Errorf("%s, %s: without affinity all flows went to %v", name, vip, nodes)
+			}
+		}
+		t.Logf("%s: clients were given to %v", name, chosen)
+	}
+}
+
+// A backup serves while no other server of its pool is fit, and one that drains never does.
+func TestFlowsOfBackups(t *testing.T) {
+	need(t, "conntrack")
+	f := newField(t)
+	key := dns().LoadBalancers[0].Key
+	server := func(name string, backup, drains bool) desired.Server {
+		return desired.Server{Name: name, Address: netip.MustParseAddr("10.0.0.1" + name[1:]), Weight: 1, Backup: backup, Drains: drains}
+	}
+	for _, c := range []struct {
+		name    string
+		servers []desired.Server
+		unfit   map[string]bool
+		want    string
+	}{
+		{"two like others", []desired.Server{server("w1", false, false), server("w2", false, false)}, nil, "w1 w2"},
+		{"a backup", []desired.Server{server("w1", true, false), server("w2", false, false)}, nil, "w2"},
+		{"the other one fails", []desired.Server{server("w1", true, false), server("w2", false, false)}, map[string]bool{"w2": true}, "w1"},
+		{"backups alone", []desired.Server{server("w1", true, false), server("w2", true, false)}, nil, "w1 w2"},
+		{"one drains", []desired.Server{server("w1", false, true), server("w2", false, false)}, nil, "w2"},
+		{"one drains beside a backup", []desired.Server{server("w1", true, false), server("w2", false, true)}, nil, "w1"},
+		{"all drain", []desired.Server{server("w1", false, true), server("w2", false, true)}, nil, "refused"},
+		{"one drains, the other fails", []desired.Server{server("w1", false, true), server("w2", false, false)}, map[string]bool{"w2": true}, "refused"},
+	} {
+		s := dns()
+		s.LoadBalancers[0].Pool = &desired.Pool{Servers: c.servers}
+		f.loadAs(t, "a", s, Unfit{Servers: map[desired.Key]map[string]bool{key: c.unfit}})
+		for _, vip := range bothVIPs {
+			if c.want == "refused" {
+				if !refused(t, f.client, "", door(vip, "53")) {
+					t.Errorf("%s: %s is not refused", c.name, vip)
+				}
+				continue
+			}
+			nodes := nodesOf(t, f, vip, ports(46000, 20))
+			slices.Sort(nodes)
+			if got := strings.Join(slices.Compact(nodes), " "); got != c.want {
+				t.Errorf("%s: %s is served by %s, want %s", c.name, vip, got, c.want)
+			}
+		}
+	}
+}
+
+// A port with a Pool of its own is served at its servers' own ports, of its family alone; the load balancer's other ports are not.
+func TestFlowsOfPods(t *testing.T) {
+	f := newField(t)
+	s := dns()
+	pod := func(address string, port uint16, weight int) desired.Server {
+		return desired.Server{Name: strings.ReplaceAll(netip.MustParseAddr(address).StringExpanded(), ":", "-"), Address: netip.MustParseAddr(address), Port: port, Weight: weight}
+	}
+	s.LoadBalancers[0].Frontends = []desired.Frontend{
+		{Protocol: desired.UDP, Port: 53, Pool: &desired.Pool{Servers: []desired.Server{
+			pod("10.0.0.11", 5301, 1), pod("10.0.0.12", 5302, 1), pod("2001:db8:0:1::11", 5361, 1), pod("2001:db8:0:1::12", 5362, 1)}}},
+		{Protocol: desired.UDP, Port: 54, NodePort: 30053},
+		{Protocol: desired.UDP, Port: 55, Pool: &desired.Pool{Servers: []desired.Server{pod("10.0.0.11", 5301, 1)}}},
+	}
+	for i, node := range f.nodes {
+		answer(t, node, fmt.Sprintf("pod%d", i+1), fmt.Sprintf("10.0.0.%d:%d", 11+i, 5301+i))
+		answer(t, node, fmt.Sprintf("pod%d", i+1), fmt.Sprintf("[2001:db8:0:1::%d]:%d", 11+i, 5361+i))
+	}
+	f.load(t, s)
+	for _, vip := range bothVIPs {
+		nodes := nodesOf(t, f, vip, ports(48000, 40))
+		if a, b := count(nodes, "pod1"), count(nodes, "pod2"); a+b != 40 || a < 10 || b < 10 {
+			t.Errorf("%s: of 40 flows one pod served %d, the other %d: %v", vip, a, b, nodes)
+		}
+		if got := who(ask(t, f.client, "", 48100, door(vip, "54"))); got != "w1" && got != "w2" {
+			t.Errorf("%s: a port without pods answered %q", vip, got)
+		}
+	}
+	if got := who(ask(t, f.client, "", 48200, door(vip4, "55"))); got != "pod1" {
+		t.Errorf("a port with pods of IPv4 answered %q", got)
+	}
+	if !refused(t, f.client, "", door(vip6, "55")) {
+		t.Error("a port without pods of IPv6 is not refused")
 	}
 }
 

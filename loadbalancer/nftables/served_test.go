@@ -21,7 +21,7 @@ func TestServed(t *testing.T) {
 		"a backup":           {[]desired.Server{drains, backup}, true},
 		"one like all other": {[]desired.Server{server, drains}, true},
 	} {
-		if got := served(&desired.State{}, desired.LoadBalancer{Pool: &desired.Pool{Servers: test.servers}}); got != test.want {
+		if got := served(&desired.State{}, desired.LoadBalancer{Pool: &desired.Pool{Servers: test.servers}}, desired.Frontend{}); got != test.want {
 			t.Errorf("%s: got %v", name, got)
 		}
 	}

@@ -104,7 +104,7 @@ func newSets(s *desired.State, l Local) ([]*set, error) {
 	for _, lb := range s.LoadBalancers {
 		services.add(lb, func(vip netip.Addr, f desired.Frontend) bool {
 			if f.Protocol == desired.TCP {
-				return served(s, lb)
+				return served(s, lb, f)
 			}
 			return datagrams.serve(lb, vip, f)
 		})
@@ -151,11 +151,11 @@ func (d doors) add(lb desired.LoadBalancer, serves func(vip netip.Addr, f desire
 	}
 }
 
-// served says whether anybody could answer at TCP: a load balancer without a single server refuses connections at once, instead
+// served says whether anybody could answer at a port of TCP: one without a single server refuses connections at once, instead
 // of taking and then hanging or closing them.
-func served(s *desired.State, lb desired.LoadBalancer) bool {
-	if lb.Pool != nil {
-		return len(lb.Pool.Active()) > 0
+func served(s *desired.State, lb desired.LoadBalancer, f desired.Frontend) bool {
+	if pool := lb.PoolOf(f); pool != nil {
+		return len(pool.Active()) > 0
 	}
 	if !lb.IPv6Only() {
 		return len(s.Nodes) > 0

@@ -3,7 +3,6 @@ package nftables
 import (
 	"crypto/sha256"
 	"encoding/binary"
-	"net/netip"
 
 	"cloud-provider-haproxy/loadbalancer/desired"
 )
@@ -20,21 +19,22 @@ const (
 type Unfit struct {
 	// Nodes4 and Nodes6 are nodes of the shared pool, at their address of the family. All of them: all are used (fail open).
 	Nodes4, Nodes6 map[string]bool
-	// Servers are those of load balancers with a Pool. All of them: the load balancer refuses (fail closed).
+	// Servers are those of load balancers with a Pool. All of them: backups serve, and without any the load balancer refuses
+	// (fail closed).
 	Servers map[desired.Key]map[string]bool
 }
 
 // candidate may be given slots.
 type candidate struct {
-	name    string
-	address netip.Addr
-	weight  int
-	unfit   bool
+	name   string
+	target string // as nft prints it: an address, and a port where slots have one
+	weight int
+	unfit  bool
 }
 
-// spread gives each slot a candidate's address. It depends on the candidates alone, so that it is the same on all gateways that
+// spread gives each slot a candidate's target. It depends on the candidates alone, so that it is the same on all gateways that
 // find the same ones fit, and a slot of a fit one stays with it whatever becomes of the others' fitness.
-func spread(all []candidate, slots int, failsOpen bool) []netip.Addr {
+func spread(all []candidate, slots int, failsOpen bool) []string {
 	var fit []candidate
 	for _, c := range all {
 		if !c.unfit {
@@ -47,19 +47,19 @@ func spread(all []candidate, slots int, failsOpen bool) []netip.Addr {
 	if len(fit) == 0 {
 		return nil
 	}
-	owners, addresses := fill(all, slots), make([]netip.Addr, slots)
+	owners, targets := fill(all, slots), make([]string, slots)
 	instead := owners
 	if len(fit) < len(all) {
 		instead = fill(fit, slots)
 	}
 	for slot, owner := range owners {
 		if len(fit) < len(all) && all[owner].unfit {
-			addresses[slot] = fit[instead[slot]].address
+			targets[slot] = fit[instead[slot]].target
 			continue
 		}
-		addresses[slot] = all[owner].address
+		targets[slot] = all[owner].target
 	}
-	return addresses
+	return targets
 }
 
 // fill is Maglev's (Eisenbud et al., NSDI 2016, section 3.4): each candidate has an order of all slots of its own, and they take

@@ -2,7 +2,6 @@ package nftables
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
 	"testing"
 
@@ -12,13 +11,13 @@ import (
 func candidates(n int) []candidate {
 	var all []candidate
 	for i := range n {
-		all = append(all, candidate{name: fmt.Sprintf("worker-%d", i), address: netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), weight: 1})
+		all = append(all, candidate{name: fmt.Sprintf("worker-%d", i), target: fmt.Sprintf("10.0.%d.%d", i>>8, i&255), weight: 1})
 	}
 	return sortedByName(all)
 }
 
-func share(slots []netip.Addr) map[netip.Addr]int {
-	counts := map[netip.Addr]int{}
+func share(slots []string) map[string]int {
+	counts := map[string]int{}
 	for _, a := range slots {
 		counts[a]++
 	}
@@ -38,7 +37,7 @@ func TestSpreadIsEven(t *testing.T) {
 	heavy[1].weight = 256
 	heavy[2].weight = 128
 	got := share(spread(heavy, ownSlots, false))
-	if h, half, light := got[heavy[1].address], got[heavy[2].address], got[heavy[0].address]; h < 40 || h > 41 || half != 20 || light > 1 {
+	if h, half, light := got[heavy[1].target], got[heavy[2].target], got[heavy[0].target]; h < 40 || h > 41 || half != 20 || light > 1 {
 		t.Errorf("weights 256, 128 and 1 have %d, %d and %d slots", h, half, light)
 	}
 }
@@ -55,9 +54,9 @@ func TestSpreadMovesFailedNodesOnly(t *testing.T) {
 				fit++
 			}
 		}
-		unfit := map[netip.Addr]bool{}
+		unfit := map[string]bool{}
 		for _, c := range all {
-			unfit[c.address] = c.unfit && fit > 0
+			unfit[c.target] = c.unfit && fit > 0
 		}
 		after := spread(all, sharedSlots, true)
 		for slot := range before {
@@ -98,7 +97,7 @@ func TestSpreadMovesFewSlots(t *testing.T) {
 			after := spread(slices.Delete(slices.Clone(all), gone, gone+1), sharedSlots, true)
 			moved := 0
 			for slot := range before {
-				if before[slot] != all[gone].address && before[slot] != after[slot] {
+				if before[slot] != all[gone].target && before[slot] != after[slot] {
 					moved++
 				}
 			}

@@ -1,0 +1,65 @@
+package haproxy
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"cloud-provider-haproxy/loadbalancer/desired"
+)
+
+// usualAffinity is what Kubernetes gives a Service with sessionAffinity ClientIP that names no timeout (core/v1,
+// DefaultClientIPServiceAffinitySeconds). Its table is always there, so that such a Service reloads nothing.
+const usualAffinity = 10800
+
+// affinityPrefix begins the name of each table of affinity and of no other backend.
+const affinityPrefix = "affinity-"
+
+// affinity is a time for which clients stick to a server. All Services with the same one share a table.
+type affinity struct{ Seconds int }
+
+// Table is the backend that holds it.
+func (a affinity) Table() string { return fmt.Sprintf("%s%d", affinityPrefix, a.Seconds) }
+
+// affinities are all times that the State's TCP ports ask for, and the usual one, sorted. Those of UDP are nftables' own.
+func affinities(s *desired.State) []affinity {
+	times := map[affinity]bool{{usualAffinity}: true}
+	for _, lb := range s.LoadBalancers {
+		tcp := slices.ContainsFunc(lb.Frontends, func(f desired.Frontend) bool { return f.Protocol == desired.TCP })
+		if tcp && lb.AffinitySeconds > 0 {
+			times[affinity{lb.AffinitySeconds}] = true
+		}
+	}
+	return slices.SortedFunc(maps.Keys(times), func(a, b affinity) int { return a.Seconds - b.Seconds })
+}
+
+// tableOf gives the table of the line "  stick on KEY table NAME if ...".
+func tableOf(line string) (table string, ok bool) {
+	if !strings.HasPrefix(line, "  stick on ") {
+		return "", false
+	}
+	_, rest, _ := strings.Cut(line, " table ")
+	table, _, ok = strings.Cut(rest, " ")
+	return table, ok
+}
+
+// stickOf makes a line that sticks clients part of its table instead of its section: a table that is new is one reason to
+// reload, and one that nobody uses any more is none. Of slots it does not count how many there are.
+func stickOf(table, section string, line []byte) string {
+	if strings.HasPrefix(section, slotSection) {
+		section = slotSection
+	}
+	return fmt.Sprintf("backend-%s %s:%s", table, section, line)
+}
+
+// stays says whether a part that nobody wants may run until the next reload.
+func stays(part string) bool { return strings.HasPrefix(part, "backend-"+affinityPrefix) }
+
+// newPart tells people what a part is that a reload has to make.
+func newPart(part string) string {
+	if seconds, ok := strings.CutPrefix(part, "backend-"+affinityPrefix); ok {
+		return fmt.Sprintf("affinity of %s s is new", seconds)
+	}
+	return part + " is new"
+}

@@ -1,0 +1,192 @@
+package haproxy
+
+import (
+	"encoding/json"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"cloud-provider-haproxy/loadbalancer/desired"
+)
+
+// anyLoadBalancer draws one with a pool of its own, for all ports or for one, with or without headers and timeouts.
+func anyLoadBalancer(t *rapid.T, name string) desired.LoadBalancer {
+	check := kubeProxyCheck()
+	check.Kind = rapid.SampledFrom([]desired.CheckKind{desired.CheckHTTP, desired.CheckTCP}).Draw(t, "check")
+	lb := localPolicy(name, "192.0.2.1", check)
+	lb.Pool.Algorithm = rapid.SampledFrom([]desired.Algorithm{desired.RoundRobin, desired.RoundRobin, desired.Source}).Draw(t, "algorithm")
+	lb.Frontends[1].ProxyProtocol = rapid.SampledFrom([]desired.ProxyProtocol{desired.ProxyNone, desired.ProxyV1, desired.ProxyV2}).Draw(t, "proxy")
+	if rapid.Bool().Draw(t, "pods") {
+		lb.Frontends[0].Pool = podPool(check)
+	}
+	if rapid.IntRange(0, 3).Draw(t, "timeouts") == 0 {
+		lb.Timeouts = &desired.Timeouts{IdleSeconds: rapid.IntRange(1, 2).Draw(t, "idle")}
+	}
+	return lb
+}
+
+func TestAssignKeepsAndNeverShares(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		l := testLocal()
+		slots, busy := Slots{}, map[string]bool{}
+		for range rapid.IntRange(1, 8).Draw(t, "rounds") {
+			s := baseState()
+			for _, name := range rapid.SliceOfDistinct(rapid.StringMatching(`[a-h]`), rapid.ID[string]).Draw(t, "services") {
+				s.LoadBalancers = append(s.LoadBalancers, anyLoadBalancer(t, name))
+			}
+			next, short := Assign(slots, s, func(slot string) bool { return !busy[slot] }, l)
+			given := map[string]Tenant{}
+			for _, n := range needs(s) {
+				slot := next[n.Tenant]
+				kind, _ := n.kind()
+				if kind.number(slot) == 0 {
+					t.Fatalf("%s got %q, no slot of kind %v", n.Tenant, slot, kind)
+				}
+				if other, ok := given[slot]; ok {
+					t.Fatalf("%s and %s share %s", n.Tenant, other, slot)
+				}
+				given[slot] = n.Tenant
+				if old := slots[n.Tenant]; kind.number(old) > 0 && old != slot {
+					t.Fatalf("%s was moved from %s to %s", n.Tenant, old, slot)
+				}
+				if slots[n.Tenant] != slot && busy[slot] {
+					t.Fatalf("%s got %s, which is not free", n.Tenant, slot)
+				}
+				if exists := slices.Contains(slots.names(kind, l), slot); exists == slices.Contains(short, n.Tenant) {
+					t.Fatalf("short is %v, and %s got %s", short, n.Tenant, slot)
+				}
+			}
+			if len(next) != len(given) {
+				t.Fatalf("slots for %d tenants: %v", len(given), next)
+			}
+			// What was in use drains: it stays busy for this round, or for ever.
+			busy = map[string]bool{}
+			for _, slot := range slots {
+				busy[slot] = rapid.Bool().Draw(t, "drains")
+			}
+			for _, slot := range next {
+				busy[slot] = true
+			}
+			slots = next
+		}
+	})
+}
+
+func TestTenants(t *testing.T) {
+	udp := desired.Frontend{Protocol: desired.UDP, Port: 53, NodePort: 31053}
+	key := desired.Key{Namespace: "edge", Name: "a"}
+	for name, test := range map[string]struct {
+		change func(*desired.LoadBalancer)
+		want   []Tenant
+	}{
+		"the shared pool":        {func(lb *desired.LoadBalancer) { lb.Pool = nil }, nil},
+		"a pool":                 {func(lb *desired.LoadBalancer) {}, []Tenant{{Key: key}}},
+		"a pool, datagrams only": {func(lb *desired.LoadBalancer) { lb.Frontends = []desired.Frontend{udp} }, []Tenant{{Key: key}}},
+		"one port with a header": {func(lb *desired.LoadBalancer) { lb.Frontends[1].ProxyProtocol = desired.ProxyV2 },
+			[]Tenant{{Key: key}, {key, 443, desired.ProxyV2}}},
+		"headers everywhere": {func(lb *desired.LoadBalancer) {
+			lb.Frontends[0].ProxyProtocol, lb.Frontends[1].ProxyProtocol = desired.ProxyV1, desired.ProxyV2
+		}, []Tenant{{key, 80, desired.ProxyV1}, {key, 443, desired.ProxyV2}}},
+		"pods beside the shared pool": {func(lb *desired.LoadBalancer) { lb.Pool, lb.Frontends[0].Pool = nil, lb.Pool }, []Tenant{{Key: key, Port: 80}}},
+		"pods for datagrams": {func(lb *desired.LoadBalancer) {
+			lb.Frontends = []desired.Frontend{udp}
+			lb.Pool, lb.Frontends[0].Pool = nil, lb.Pool
+		}, nil},
+	} {
+		lb := localPolicy("a", "192.0.2.1", kubeProxyCheck())
+		test.change(&lb)
+		var got []Tenant
+		for _, n := range needs(&desired.State{LoadBalancers: []desired.LoadBalancer{lb}}) {
+			got = append(got, n.Tenant)
+		}
+		if !slices.Equal(got, test.want) {
+			t.Errorf("%s: slots are needed for %v, want %v", name, got, test.want)
+		}
+	}
+}
+
+func TestSlotsAreKeptAsJSON(t *testing.T) {
+	key := desired.Key{Namespace: "edge", Name: "web"}
+	slots := Slots{{Key: key}: "slot-http-roundrobin-1", {key, 80, desired.ProxyNone}: "slot-tcp-random-2", {key, 443, desired.ProxyV2}: "slot-tcp-source-1"}
+	text, err := json.Marshal(slots)
+	if want := `{"edge/web":"slot-http-roundrobin-1","edge/web:443=v2":"slot-tcp-source-1","edge/web:80":"slot-tcp-random-2"}`; err != nil || string(text) != want {
+		t.Errorf("written as %s (%v), want %s", text, err, want)
+	}
+	var back Slots
+	if err := json.Unmarshal(text, &back); err != nil || !maps.Equal(back, slots) {
+		t.Errorf("read as %v (%v)", back, err)
+	}
+	// What agents wrote that knew no ports.
+	if err := json.Unmarshal([]byte(`{"edge/web":"slot-http-roundrobin-7"}`), &back); err != nil || back[Tenant{Key: key}] != "slot-http-roundrobin-7" {
+		t.Errorf("the older form was read as %v (%v)", back, err)
+	}
+	for _, wrong := range []string{`{"web":"a"}`, `{"edge/web:http":"a"}`, `{"edge/web:70000":"a"}`} {
+		if err := json.Unmarshal([]byte(wrong), &back); err == nil {
+			t.Errorf("%s was read as %v", wrong, back)
+		}
+	}
+}
+
+func TestSlotNamesTellTheirKind(t *testing.T) {
+	for name, want := range map[string]slotKind{
+		"slot-http-roundrobin-1": {check: desired.CheckHTTP, algorithm: desired.RoundRobin},
+		"slot-tcp-source-connect250ms-idle3600s-check700ms-12": {desired.CheckTCP, desired.Source,
+			desired.Timeouts{ConnectMillis: 250, IdleSeconds: 3600, CheckMillis: 700}},
+		"slot-tcp-random-idle1s-3": {desired.CheckTCP, desired.Random, desired.Timeouts{IdleSeconds: 1}},
+	} {
+		kind, n := parseSlot(name)
+		if kind != want || n == 0 || kind.slot(n) != name || kind.number(name) != n {
+			t.Errorf("%s was read as slot %d of %v", name, n, kind)
+		}
+	}
+	for _, name := range []string{"nodes", "slot-", "slot-http-roundrobin-0", "slot-http-roundrobin-01", "slot-http-roundrobin-x",
+		"slot-http-roundrobin-idle1s", "slot-http-roundrobin-idle01s-1", "slot-http-roundrobin-idle0s-1", "slot-http-roundrobin-idle1s-connect1ms-1"} {
+		if kind, n := parseSlot(name); n != 0 {
+			t.Errorf("%s was read as slot %d of %v", name, n, kind)
+		}
+	}
+}
+
+func TestSlotCountKeepsASpareFifth(t *testing.T) {
+	kind, l := slotKinds()[0], DebianLocal()
+	for highest, want := range map[int]int{0: 50, 1: 50, 40: 50, 41: 100, 90: 100, 91: 150} {
+		slots := Slots{Tenant{Key: desired.Key{Name: "tcp"}}: "slot-tcp-roundrobin-900"}
+		if highest > 0 {
+			slots[Tenant{Key: desired.Key{Name: "a"}}] = kind.slot(highest)
+		}
+		if got := len(slots.names(kind, l)); got != want {
+			t.Errorf("with slot %d taken there are %d slots, want %d", highest, got, want)
+		}
+	}
+	rare, own := slotKind{check: desired.CheckTCP, algorithm: desired.Source}, slotKind{desired.CheckTCP, desired.Source, desired.Timeouts{IdleSeconds: 9}}
+	slots := Slots{{Port: 1}: rare.slot(9), {Port: 2}: own.slot(4), {Port: 3}: own.slot(11)}
+	if got := len(slots.names(rare, l)); got != 20 {
+		t.Errorf("with slot 9 of a rare kind taken there are %d slots, want 20", got)
+	}
+	if got := slots.names(own, l); !slices.Equal(got, []string{own.slot(4), own.slot(11)}) {
+		t.Errorf("slots with timeouts are %v, want those that are taken", got)
+	}
+}
+
+// What the name of a slot tells is no part of the Generation: slots with timeouts come by a reload and go without one.
+func TestTimeoutsAreNoPartOfTheGeneration(t *testing.T) {
+	s, l := baseState(), testLocal()
+	lb := localPolicy("a", "192.0.2.1", kubeProxyCheck())
+	s.LoadBalancers = []desired.LoadBalancer{lb}
+	plain := scenario{"", l, s}.render(t)
+	s.LoadBalancers[0].Timeouts = &desired.Timeouts{ConnectMillis: 100, IdleSeconds: 5, CheckMillis: 300}
+	slots, short := Assign(nil, s, func(string) bool { return true }, l)
+	c, err := Render(s, l, slots)
+	if err != nil || len(short) != 1 {
+		t.Fatalf("short of slots are %v (%v)", short, err)
+	}
+	if c.Generation != plain.Generation {
+		t.Errorf("the generation changed from %s to %s", plain.Generation, c.Generation)
+	}
+	if edited := strings.Replace(string(c.File), "timeout tunnel 5s", "timeout tunnel 6s", 1); GenerationOf([]byte(edited)) == c.Generation {
+		t.Error("an edit of the timeout is not seen")
+	}
+}

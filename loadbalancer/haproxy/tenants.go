@@ -1,0 +1,99 @@
+package haproxy
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"cloud-provider-haproxy/loadbalancer/desired"
+)
+
+// Tenant is whom a slot serves: a load balancer, or one TCP port of it whose servers have ports of their own.
+type Tenant struct {
+	desired.Key
+	// Port is the frontend's; 0: those frontends of the load balancer that have no slot of their own.
+	Port uint16
+	// Proxy is the header that the servers of a frontend get. It makes another tenant, and so another slot: while a slot
+	// serves, nobody can tell which connection gets which header.
+	Proxy desired.ProxyProtocol
+}
+
+// TenantOf tells who serves a frontend; false when no slot does: the shared pool of nodes, or nftables alone.
+func TenantOf(lb *desired.LoadBalancer, f desired.Frontend) (Tenant, bool) {
+	switch {
+	case f.Protocol == desired.TCP && (f.Pool != nil || f.ProxyProtocol != desired.ProxyNone) && lb.PoolOf(f) != nil:
+		return Tenant{lb.Key, f.Port, f.ProxyProtocol}, true
+	case f.Pool == nil && lb.Pool != nil:
+		return Tenant{Key: lb.Key}, true // also for datagrams: nftables asks this slot's checks
+	}
+	return Tenant{}, false
+}
+
+// String gives "namespace/name", "namespace/name:443" or "namespace/name:443=v2".
+func (t Tenant) String() string {
+	text := t.Key.String()
+	if t.Port != 0 {
+		text += ":" + strconv.Itoa(int(t.Port))
+	}
+	if t.Proxy != desired.ProxyNone {
+		text += "=" + string(t.Proxy)
+	}
+	return text
+}
+
+// MarshalText is String, so that Slots are a JSON object of strings.
+func (t Tenant) MarshalText() ([]byte, error) { return []byte(t.String()), nil }
+
+// UnmarshalText is the reverse of String. What agents wrote before slots had ports is a Tenant without one.
+func (t *Tenant) UnmarshalText(text []byte) error {
+	name, proxy, _ := strings.Cut(string(text), "=")
+	name, port, ported := strings.Cut(name, ":")
+	namespace, name, ok := strings.Cut(name, "/")
+	*t = Tenant{Key: desired.Key{Namespace: namespace, Name: name}, Proxy: desired.ProxyProtocol(proxy)}
+	if ported {
+		n, err := strconv.ParseUint(port, 10, 16)
+		t.Port, ok = uint16(n), ok && err == nil
+	}
+	if !ok {
+		return fmt.Errorf("%q names no load balancer, as namespace/name or namespace/name:port", text)
+	}
+	return nil
+}
+
+// Compare orders by key, then port.
+func (t Tenant) Compare(other Tenant) int {
+	return cmp.Or(t.Key.Compare(other.Key), cmp.Compare(t.Port, other.Port), cmp.Compare(t.Proxy, other.Proxy))
+}
+
+// need is a tenant with what the slot has to have.
+type need struct {
+	Tenant
+	pool     *desired.Pool
+	timeouts *desired.Timeouts
+	// nodePort is the port of servers that have none. 0 when the map's entries have it: then no server has a port.
+	nodePort uint16
+}
+
+func (n need) kind() (slotKind, error) { return kindOf(n.pool, n.timeouts) }
+
+// needs are all slots that a State needs, sorted by tenant.
+func needs(s *desired.State) []need {
+	var all []need
+	for i := range s.LoadBalancers {
+		lb, first := &s.LoadBalancers[i], len(all)
+		for _, f := range lb.Frontends {
+			tenant, ok := TenantOf(lb, f)
+			n := need{Tenant: tenant, pool: lb.PoolOf(f), timeouts: lb.Timeouts}
+			if tenant.Port != 0 {
+				n.nodePort = f.NodePort
+			}
+			if ok && !slices.Contains(all[first:], n) {
+				all = append(all, n)
+			}
+		}
+	}
+	slices.SortFunc(all, func(a, b need) int { return a.Tenant.Compare(b.Tenant) })
+	return all
+}
