@@ -171,10 +171,8 @@ func (c *changed) undisturbed(t *testing.T, what string, held *lab.Running[traff
 // should while it is Local.
 func (c *changed) policyFlips(t *testing.T) {
 	held, flow := c.hold(t, 12, c.web()...), c.flow(t)
-	begun := time.Now()
 	c.change(t, c.name, local)
 	c.awaitRoute(t, target(c.v4, 80), "slot-")
-	t.Logf("Local after %v", time.Since(begun))
 	health := c.get(t).Spec.HealthCheckNodePort
 	if health == 0 {
 		t.Fatal("there is no healthCheckNodePort")
@@ -183,10 +181,8 @@ func (c *changed) policyFlips(t *testing.T) {
 		c.await(t, "healthCheckNodePort of "+w.Name+" to answer", func(ctx context.Context) error { return c.healthy(ctx, w, health) })
 	}
 	c.awaitAnswers(t, target(c.v6, 80), "web-0", "web-1", "web-2")
-	t.Logf("Cluster asked after %v", time.Since(begun))
 	c.change(t, c.name, func(svc *corev1.Service) { svc.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyCluster })
 	c.awaitRoute(t, target(c.v4, 80), "nodes|")
-	t.Logf("Cluster after %v", time.Since(begun))
 	c.awaitAnswers(t, target(c.v6, 80), "web-0", "web-1", "web-2")
 	for _, w := range c.Lab.Workers {
 		c.await(t, "healthCheckNodePort of "+w.Name+" to be closed", func(ctx context.Context) error {
