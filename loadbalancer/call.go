@@ -82,7 +82,8 @@ func (m *Manager) want(s Service) bool {
 	if s.Request.Moves {
 		entry.pinned = slices.Clone(s.Request.Pools)
 	}
-	return m.wantForm(s.LoadBalancer, request)
+	hopes := m.hope(s)
+	return m.wantForm(s.LoadBalancer, request) || hopes
 }
 
 // moves says whether a Service gives up an address that lies in none of the pools that it names: it asked for that, and has
@@ -128,13 +129,14 @@ func (m *Manager) drop(key desired.Key) {
 		return
 	}
 	delete(m.services, key)
+	delete(m.wishes, key)
 	m.depart(key)
 	m.revision++
 }
 
 // ensured is the answer for a Service whose VIPs are held. It is called with mu held.
-func (m *Manager) ensured(addresses []netip.Addr) *Ensured {
-	e := &Ensured{Addresses: slices.Clone(addresses)}
+func (m *Manager) ensured(key desired.Key, addresses []netip.Addr) *Ensured {
+	e := &Ensured{Addresses: slices.Clone(addresses), Warnings: m.outvoted(key)}
 	for _, g := range m.members {
 		if g.away != nil {
 			e.Warnings = append(e.Warnings, wire.Warning{Reason: "GatewayAway", Message: GatewayError{g.name, g.away}.Error()})

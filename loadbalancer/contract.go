@@ -144,6 +144,8 @@ type Service struct {
 	// PreferredGateway holds the Service's addresses while it is able to; empty: whichever VRRP instance they hash to
 	// (annotation preferred-gateway).
 	PreferredGateway string
+	// Created is the Service's creation time: of those that share an address the eldest's PreferredGateway counts.
+	Created time.Time
 	// Keep reserves the addresses for the Service when it is deleted (annotation keep-ip).
 	Keep bool
 }

@@ -48,7 +48,8 @@
 // knows before whether a change reloads HAProxy there. Before that all are asked at once whether they are there: a
 // machine that has just died costs the others 2 s, not an ApplyTimeout. One that hangs over the State does cost that;
 // then it is left out, asked every 5 s whether it is back, and, when it goes on like that, taken back more and more
-// rarely. New VIPs go to instances of gateways that answer, and stay there (place.go). A gateway that fails for a
+// rarely. New VIPs go to instances of gateways that answer, and stay there (place.go). A Service may
+// prefer a gateway: its VIPs go to an instance that gateway leads, also from where they are (prefer.go). A gateway that fails for a
 // reason of its own (full disk, another release) is left out until the next resync, and the others go on: a State that
 // a gateway rolled back did no harm there, while waiting for a person would let one full disk stop every Service. A stuck
 // one ends the round. A change of what all have in common (checks, control plane, VRRP, nodes) that a gateway fails over, and

@@ -41,7 +41,7 @@ func (m *Manager) answerHeld() bool {
 	for _, c := range m.awaiting {
 		switch {
 		case m.holds(c.addresses):
-			c.answer(m.ensured(c.addresses), nil)
+			c.answer(m.ensured(c.key, c.addresses), nil)
 		case !time.Now().Before(c.until):
 			c.answer(nil, m.notHeld(c))
 		default:

@@ -68,6 +68,8 @@ type Manager struct {
 	keeping, unwritten map[desired.Key]bool
 	// places are the instances of the target's VIPs.
 	places map[netip.Addr]place
+	// wishes are those of Services that prefer a gateway; see prefer.go.
+	wishes map[desired.Key]wish
 	// good is the newest State that every gateway of its round confirmed, with its load balancers by key.
 	good   *desired.State
 	goodBy map[desired.Key]*desired.LoadBalancer
@@ -158,6 +160,7 @@ func New(settings Settings, gateways []Gateway, signer Signer, epochs EpochStore
 		keeping:     map[desired.Key]bool{},
 		unwritten:   map[desired.Key]bool{},
 		places:      map[netip.Addr]place{},
+		wishes:      map[desired.Key]wish{},
 		goodBy:      map[desired.Key]*desired.LoadBalancer{},
 		revision:    1,
 	}
@@ -192,7 +195,7 @@ func (m *Manager) Ensure(ctx context.Context, s Service) (*Ensured, error) {
 	changed := m.want(s)
 	if entry := m.services[key]; !changed && entry.settled && m.revision == m.made && m.holds(m.goodBy[key].Addresses) {
 		defer m.mu.Unlock()
-		return m.ensured(m.goodBy[key].Addresses), nil
+		return m.ensured(key, m.goodBy[key].Addresses), nil
 	}
 	return m.join(ctx, &call{key: key, ensure: true})
 }

@@ -20,15 +20,26 @@ type place struct {
 //
 // A gateway can be cut off from the controller alone: then it is alive, still the MASTER of its instances, and its heirs
 // do not take over. A VIP put on such an instance would be held by nobody, so it is put elsewhere as long as that gateway
-// was certainly never told of it.
+// was certainly never told of it. A VIP whose Service prefers a gateway goes there, also from where it is, unless that
+// gateway is away.
 func (m *Manager) placeFor(address netip.Addr) (routerID int) {
-	if p, ok := m.places[address]; ok && !m.stranded(address, p) {
+	p, placed := m.places[address]
+	stays := placed && !m.stranded(address, p)
+	wished, _ := m.granted(address)
+	if stays && wished == "" {
 		return p.routerID
 	}
 	led := slices.DeleteFunc(slices.Clone(m.instances), func(i desired.Instance) bool {
 		return m.member(i.Gateways[0]).away != nil
 	})
-	if len(led) == 0 {
+	preferred := slices.DeleteFunc(slices.Clone(led), func(i desired.Instance) bool { return i.Gateways[0] != wished })
+	there := slices.ContainsFunc(preferred, func(i desired.Instance) bool { return i.RouterID == p.routerID })
+	switch {
+	case len(preferred) > 0 && !(stays && there):
+		return desired.Spread(address, preferred)
+	case stays:
+		return p.routerID
+	case len(led) == 0:
 		led = m.instances
 	}
 	return desired.Spread(address, led)

@@ -72,20 +72,37 @@ func (m *Manager) restrict(key desired.Key, sources *Sources) (changed bool) {
 	return m.wantForm(restricted, request)
 }
 
-// Refill gives the form that stays, if it has a pool of its own, other servers: nodes and endpoints come and go without a change
-// of the Service, also while its newest spec is refused. The next round serves it. A form without a pool stays without.
-func (m *Manager) Refill(key desired.Key, servers []desired.Server) {
+// PortServers are the servers of a frontend that has a pool of its own.
+type PortServers struct {
+	Port    desired.Port
+	Servers []desired.Server
+}
+
+// Refill gives the form that stays other servers, if it has a pool of its own, and so its frontends: nodes and endpoints come and
+// go without a change of the Service, also while its newest spec is refused. The next round serves it. What has no pool stays
+// without.
+func (m *Manager) Refill(key desired.Key, servers []desired.Server, ofPorts ...PortServers) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.services[key] == nil {
 		return
 	}
 	form, request := m.stays(key)
-	if form == nil || form.Pool == nil {
+	if form == nil || len(form.Pools()) == 0 {
 		return
 	}
 	refilled := form.Clone()
-	refilled.Pool.Servers = slices.Clone(servers)
+	if refilled.Pool != nil {
+		refilled.Pool.Servers = slices.Clone(servers)
+	}
+	for _, of := range ofPorts {
+		for i := range refilled.Frontends {
+			f := &refilled.Frontends[i]
+			if f.Pool != nil && of.Port == (desired.Port{Protocol: f.Protocol, Port: f.Port}) {
+				f.Pool.Servers = slices.Clone(of.Servers)
+			}
+		}
+	}
 	if !sameForm(*canonical(refilled), *form) && m.wantForm(refilled, request) {
 		signal(m.wake)
 	}

@@ -44,11 +44,82 @@ const (
 	// connection at once. If no node matches, connections are refused; so they are when none of those that match passes
 	// the health check. Default: all nodes.
 	NodeSelector Annotation = Prefix + "node-selector"
+	// ProxyProtocol has the gateways begin each TCP connection with a header of the PROXY protocol, which tells the pod the
+	// client's address and the address and port that it connected to: `v1` or `v2` for all TCP ports, or for single ones by
+	// number or name (`443=v2,smtp=v1`). Every pod behind the port must expect the header. `ipMode` in the Service's status
+	// is `Proxy` then, so that pods of the cluster come by way of the gateways too (KEP-1860). The Service fails closed.
+	// Default: no header.
+	ProxyProtocol Annotation = Prefix + "proxy-protocol"
+	// Algorithm says which node gets the next TCP connection: `roundrobin`, each in turn; `leastconn`, the one with the
+	// fewest connections, for long ones; `source`, the same client the same node as long as nodes stay, by a hash of its
+	// address; `random`, the less loaded of two that are drawn. With `externalTrafficPolicy: Local` by the number of a
+	// node's pods. A client with `sessionAffinity: ClientIP` goes where it went before, whatever is said here. The Service
+	// fails closed. Default: `roundrobin`, for all Services without an annotation of this kind together.
+	Algorithm Annotation = Prefix + "algorithm"
+	// TimeoutConnect bounds one attempt to connect to a node, `50ms` to `1m`; after it another node is tried, three times.
+	// HAProxy reloads when it changes. The Service fails closed. Default `1s`.
+	TimeoutConnect Annotation = Prefix + "timeout-connect"
+	// TimeoutIdle is how long a TCP connection may be silent in both directions before it is ended, `1s` to `168h`, and how
+	// long a flow of UDP that was answered is remembered without a datagram, at most `24h`, a gateway taking the next longer
+	// time that it has. For TCP HAProxy reloads when it changes, and the Service fails closed. Default: `1h` for TCP, the
+	// gateway's kernel's for UDP (120 seconds).
+	TimeoutIdle Annotation = Prefix + "timeout-idle"
+	// ConnectionLimit is how many TCP connections each port takes at a time at one gateway, 1 to 10000000; more are refused.
+	// Default: as many as the gateway has room for.
+	ConnectionLimit Annotation = Prefix + "connection-limit"
+	// ConnectionRateLimit is how many new TCP connections a second, averaged over ten seconds, one client address may open
+	// to each port at one gateway, 1 to 10000000; more are refused. Clients behind one router are one address. Default: no
+	// limit.
+	ConnectionRateLimit Annotation = Prefix + "connection-rate-limit"
+	// DrainTimeout is how long connections live on to a node that gets no more of them because it left or is not chosen any
+	// more, `1s` to `24h` in whole seconds. Default: `nodes.drainTime` of the configuration.
+	DrainTimeout Annotation = Prefix + "drain-timeout"
+	// HealthCheckProtocol is how the nodes are checked: `tcp` (connect), `http` (GET `health-check-path`; a status of 2xx or
+	// 3xx passes), `https` (the same over TLS, no certificate is verified) or `none`. With `externalTrafficPolicy: Local`
+	// the field `spec.healthCheckNodePort` says it, and this, `health-check-port` and `health-check-path` have no effect. The
+	// Service fails closed. Default: as the configuration's `nodes.healthCheck` has it.
+	HealthCheckProtocol Annotation = Prefix + "health-check-protocol"
+	// HealthCheckPort is the port of every node that is checked: a number, or the name of one of the Service's TCP ports,
+	// whose NodePort is meant. The Service fails closed. Default: the NodePort of the Service's first TCP port if
+	// `health-check-protocol` is set, else the configuration's.
+	HealthCheckPort Annotation = Prefix + "health-check-port"
+	// HealthCheckPath is what `http` and `https` ask for. It begins with `/` and has no spaces. The Service fails closed.
+	// Default: `/` if `health-check-protocol` is set, else the configuration's.
+	HealthCheckPath Annotation = Prefix + "health-check-path"
+	// HealthCheckInterval is the time between two checks of a node by one gateway, `100ms` to `1h`. The Service fails
+	// closed. Default: the configuration's (`2s`).
+	HealthCheckInterval Annotation = Prefix + "health-check-interval"
+	// HealthCheckTimeout bounds the wait for the answer to a check, `50ms` to `1m`. HAProxy reloads when it changes. The
+	// Service fails closed. Default `2s`.
+	HealthCheckTimeout Annotation = Prefix + "health-check-timeout"
+	// HealthCheckHealthyThreshold is how many checks in a row must pass before a node gets connections, 1 to 100. The
+	// Service fails closed. Default: the configuration's (2); with `externalTrafficPolicy: Local` 1.
+	HealthCheckHealthyThreshold Annotation = Prefix + "health-check-healthy-threshold"
+	// HealthCheckUnhealthyThreshold is how many checks in a row must fail before a node gets no more connections, 1 to 100.
+	// The Service fails closed. Default: the configuration's (3).
+	HealthCheckUnhealthyThreshold Annotation = Prefix + "health-check-unhealthy-threshold"
+	// PreferredGateway names the gateway of the configuration that holds the Service's addresses while it is able to. A
+	// changed value moves them, which cuts their connections; a removed one leaves them where they are. Of Services that
+	// share an address the eldest that names a gateway decides. If there is no gateway of this name an Event says so, and the
+	// Service is served all the same. Default: the addresses are spread over the gateways.
+	PreferredGateway Annotation = Prefix + "preferred-gateway"
+	// Hostname is published in the Service's status instead of its addresses (`lb.example.com`), as with other clouds. It is
+	// for you to let the name resolve to the addresses, which an Event and `gatewayctl pools` name. kube-proxy answers for
+	// addresses and for no name, so that pods of the cluster come by way of the gateways. The addresses stand with the
+	// gateways alone then: request them with `load-balancer-ips` if they must outlive all gateways made anew. Default: the
+	// addresses are published.
+	Hostname Annotation = Prefix + "hostname"
+	// Log with `true` has every TCP connection logged by HAProxy, not only those that failed. `true` or `false`. Default
+	// `false`.
+	Log Annotation = Prefix + "log"
 )
 
 // annotations gives every key that we read, sorted.
 func annotations() []Annotation {
-	return []Annotation{AddressPool, AllowSharedIP, DenySourceRanges, KeepIP, LoadBalancerIPs, NodeSelector}
+	return []Annotation{AddressPool, Algorithm, AllowSharedIP, ConnectionLimit, ConnectionRateLimit, DenySourceRanges,
+		DrainTimeout, HealthCheckHealthyThreshold, HealthCheckInterval, HealthCheckPath, HealthCheckPort, HealthCheckProtocol,
+		HealthCheckTimeout, HealthCheckUnhealthyThreshold, Hostname, KeepIP, LoadBalancerIPs, Log, NodeSelector,
+		PreferredGateway, ProxyProtocol, TimeoutConnect, TimeoutIdle}
 }
 
 // unknownAnnotations gives the keys with our prefix that nobody reads, sorted.

@@ -9,6 +9,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
 
 	"cloud-provider-haproxy/loadbalancer"
@@ -22,8 +23,8 @@ type Balancer interface {
 	Delete(ctx context.Context, key desired.Key, keep bool) error
 	// Refuse keeps the form that is served, open to whom sources say.
 	Refuse(ctx context.Context, key desired.Key, sources *loadbalancer.Sources) error
-	// Refill gives that form these servers if it has a pool of its own.
-	Refill(key desired.Key, servers []desired.Server)
+	// Refill gives that form these servers if it has a pool of its own, and those of ports to ports that have one.
+	Refill(key desired.Key, servers []desired.Server, ofPorts ...loadbalancer.PortServers)
 	Has(key desired.Key) (addresses []netip.Addr, ok bool)
 }
 
@@ -42,11 +43,13 @@ type balancer struct {
 	namespace func(name string) labels.Set
 	// endpoints gives a Service's endpoints.
 	endpoints func(desired.Key) localEndpoints
+	pods      func(desired.Key) podEndpoints
 	// claimFinalizer makes the cleanup finalizer ours if it is another's.
 	claimFinalizer func(context.Context, *v1.Service) error
 	warnings       *warnings
 	waiting        *waiting
 	measures       *measures
+	recorder       record.EventRecorder
 }
 
 // around gives the circumstances of a Service now.
@@ -57,6 +60,12 @@ func (b *balancer) around(svc *v1.Service) circumstances {
 	if isLocal(svc) {
 		around.endpoints = b.endpoints(keyOf(svc))
 	}
+	if b.translator.pods.some(svc) {
+		around.pods = b.pods(keyOf(svc))
+	}
+	if publishesName(svc) {
+		around.unnamed, _ = b.manager.Has(keyOf(svc))
+	}
 	return around
 }
 
@@ -66,13 +75,13 @@ func (b *balancer) GetLoadBalancer(_ context.Context, _ string, svc *v1.Service)
 	select {
 	case <-b.loaded:
 	default: // nobody knows yet, so it may exist
-		return statusOf(svc, published(svc), b.ipMode), true, nil
+		return svc.Status.LoadBalancer.DeepCopy(), true, nil
 	}
 	addresses, exists := b.manager.Has(keyOf(svc))
 	if !exists {
 		return nil, false, nil
 	}
-	return statusOf(svc, addresses, b.ipMode), true, nil
+	return statusOf(svc, addresses, b.ipMode, b.around(svc)), true, nil
 }
 
 // mayServe says whether gateways serve the Service, as far as anybody knows.
@@ -86,17 +95,15 @@ func (b *balancer) mayServe(key desired.Key) bool {
 	}
 }
 
-// misses says that the status names other addresses than gateways serve. Whoever waits for something is tried again
-// anyway.
+// misses says that the status names other addresses than gateways serve, or that another port cannot be served than it says.
+// Whoever waits for something is tried again anyway.
 func (b *balancer) misses(svc *v1.Service) bool {
 	key := keyOf(svc)
 	addresses, _ := b.manager.Has(key)
 	if len(addresses) == 0 || b.waiting.has(key) {
 		return false
 	}
-	named := published(svc)
-	slices.SortFunc(named, netip.Addr.Compare)
-	return !slices.Equal(named, slices.SortedFunc(slices.Values(addresses), netip.Addr.Compare))
+	return !saysTheSame(svc.Status.LoadBalancer, *statusOf(svc, addresses, b.ipMode, b.around(svc)))
 }
 
 // GetLoadBalancerName gives namespace/name, by which HAProxy's map and every message name a Service.
@@ -131,7 +138,7 @@ func (b *balancer) ensure(ctx context.Context, svc *v1.Service) (*v1.LoadBalance
 		if err != nil {
 			return nil, b.refuse(ctx, svc, t, err)
 		}
-		if len(around.nodes) == 0 {
+		if len(around.nodes) == 0 && !b.translator.pods.all(svc) {
 			t.warnings = append(t.warnings, warning{"NoEligibleNode", b.nodes.Load().noneEligible()})
 		}
 		ensured, err := b.manager.Ensure(ctx, t.service)
@@ -142,8 +149,8 @@ func (b *balancer) ensure(ctx context.Context, svc *v1.Service) (*v1.LoadBalance
 			b.warnings.now(svc, t.warnings)
 			return nil, err
 		}
-		if pool := t.service.LoadBalancer.Pool; pool != nil && !b.still(svc, pool.Servers) {
-			continue // the pool's servers are of yesterday
+		if !b.still(svc, t.service.LoadBalancer) {
+			continue // its servers are of yesterday
 		}
 		for _, w := range ensured.Warnings {
 			t.warnings = append(t.warnings, warning{w.Reason, w.Message})
@@ -151,8 +158,17 @@ func (b *balancer) ensure(ctx context.Context, svc *v1.Service) (*v1.LoadBalance
 		b.warnings.now(svc, t.warnings)
 		klog.FromContext(ctx).V(2).Info("Load balancer is served", "service", klog.KObj(svc), "addresses",
 			join(ensured.Addresses))
-		return statusOf(svc, ensured.Addresses, b.ipMode), nil
+		return b.publish(svc, statusOf(svc, ensured.Addresses, b.ipMode, around), ensured.Addresses), nil
 	}
+}
+
+// publish tells once to which addresses a name has to lead that is about to be published.
+func (b *balancer) publish(svc *v1.Service, status *v1.LoadBalancerStatus, addresses []netip.Addr) *v1.LoadBalancerStatus {
+	if name := svc.Annotations[string(Hostname)]; name != "" && !saysTheSame(svc.Status.LoadBalancer, *status) {
+		b.recorder.Eventf(svc, v1.EventTypeNormal, "HostnamePublished", "%s is published instead of %s, to which it has to "+
+			"resolve", name, join(addresses))
+	}
+	return status
 }
 
 // refuse keeps what is served as it was, but for who may connect, and for the nodes that there are: that holds whatever
@@ -166,31 +182,46 @@ func (b *balancer) refuse(ctx context.Context, svc *v1.Service, t translation, f
 	return fault
 }
 
-// servers are those that a Service would have now in a pool of its own; not ok when it chooses none that can be read.
-func (b *balancer) servers(svc *v1.Service) (all []desired.Server, ok bool) {
+// servers are those that a Service would have now in a pool of its own, and those of ports that pods serve; not ok when it
+// chooses nodes in a way that cannot be read.
+func (b *balancer) servers(svc *v1.Service) (all []desired.Server, ofPorts []loadbalancer.PortServers, ok bool) {
 	around := b.around(svc)
 	nodes, err := around.chosen(svc)
-	return around.serversAmong(svc, nodes), err == nil
+	return around.serversAmong(svc, nodes), around.podServers(svc, b.translator.pods), err == nil
 }
 
-// still says whether these are the servers that the Service has now.
-func (b *balancer) still(svc *v1.Service, before []desired.Server) bool {
-	now, ok := b.servers(svc)
-	return ok && slices.Equal(now, before)
+// still says whether a form has the servers that the Service has now.
+func (b *balancer) still(svc *v1.Service, form desired.LoadBalancer) bool {
+	if len(form.Pools()) == 0 {
+		return true
+	}
+	all, ofPorts, ok := b.servers(svc)
+	if !ok || form.Pool != nil && !slices.Equal(all, form.Pool.Servers) {
+		return false
+	}
+	for _, of := range ofPorts {
+		for _, f := range form.Frontends {
+			if f.Pool != nil && of.Port == (desired.Port{Protocol: f.Protocol, Port: f.Port}) && !slices.Equal(of.Servers, f.Pool.Servers) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // refill gives what is served of a Service today's servers, if it has some of its own.
 func (b *balancer) refill(svc *v1.Service) {
-	if all, ok := b.servers(svc); ok {
-		b.manager.Refill(keyOf(svc), all)
+	if all, ofPorts, ok := b.servers(svc); ok {
+		b.manager.Refill(keyOf(svc), all, ofPorts...)
 	}
 }
 
-// news says whether something else is to be told of a Service's nodes than was told last.
+// news says whether something else is to be told of a Service's nodes and endpoints than was told last.
 func (b *balancer) news(svc *v1.Service) bool {
-	d := &draft{}
-	d.pool(svc, b.around(svc), b.translator)
-	return len(d.problems) == 0 && b.warnings.news(svc, d.warnings, noNodeSelected, endpointsElsewhere)
+	d, around := &draft{}, b.around(svc)
+	d.pool(svc, around, b.translator)
+	d.warnOfPods(svc, around, b.translator.pods)
+	return len(d.problems) == 0 && b.warnings.news(svc, d.warnings, noNodeSelected, endpointsElsewhere, endpointsOutside, endpointsByName)
 }
 
 // UpdateLoadBalancer has nothing to do: our own watch moves servers, for all Services at once.

@@ -138,17 +138,23 @@ func New(o Options) (*Cloud, error) {
 	}
 	c.endpoints = newEndpointSlices(o.Client, c.followsEndpoints)
 	c.balancer = &balancer{
-		manager:    manager,
-		loaded:     manager.Loaded(),
-		translator: translator{localCheck: o.Config.LocalCheck, nodeCheck: o.Config.NodeCheck()},
-		ipMode:     v1.LoadBalancerIPMode(o.Config.IPMode),
-		nodes:      &c.nodes,
-		policy:     &c.policy,
-		namespace:  c.namespaceLabels,
-		endpoints:  c.endpoints.of,
-		warnings:   newWarnings(c.recorder),
-		waiting:    newWaiting(),
-		measures:   c.measures,
+		manager: manager,
+		loaded:  manager.Loaded(),
+		translator: translator{localCheck: o.Config.LocalCheck, nodeCheck: o.Config.NodeCheck(),
+			ownCheck: o.Config.ServiceCheck, pods: newPodTargets(o.Config)},
+		ipMode:    v1.LoadBalancerIPMode(o.Config.IPMode),
+		nodes:     &c.nodes,
+		policy:    &c.policy,
+		namespace: c.namespaceLabels,
+		endpoints: c.endpoints.of,
+		pods:      c.endpoints.pods,
+		warnings:  newWarnings(c.recorder),
+		waiting:   newWaiting(),
+		measures:  c.measures,
+		recorder:  c.recorder,
+	}
+	for _, g := range o.Config.DesiredGateways() {
+		c.balancer.translator.gateways = append(c.balancer.translator.gateways, g.Name)
 	}
 	c.instances = &instances{config: o.Config.Nodes, resolver: net.DefaultResolver, recorder: c.recorder}
 	return c, nil

@@ -105,15 +105,27 @@ func (m *manager) Ensure(_ context.Context, s loadbalancer.Service) (*loadbalanc
 }
 
 // Refill moves servers of what is served.
-func (m *manager) Refill(key desired.Key, servers []desired.Server) {
+func (m *manager) Refill(key desired.Key, servers []desired.Server, ofPorts ...loadbalancer.PortServers) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.refills[key]++
-	if s, held := m.held[key]; held && s.LoadBalancer.Pool != nil {
-		s.LoadBalancer = s.LoadBalancer.Clone()
-		s.LoadBalancer.Pool.Servers = servers
-		m.held[key] = s
+	s, held := m.held[key]
+	if !held {
+		return
 	}
+	s.LoadBalancer = s.LoadBalancer.Clone()
+	if s.LoadBalancer.Pool != nil {
+		s.LoadBalancer.Pool.Servers = servers
+	}
+	for i := range s.LoadBalancer.Frontends {
+		f := &s.LoadBalancer.Frontends[i]
+		for _, of := range ofPorts {
+			if f.Pool != nil && of.Port == (desired.Port{Protocol: f.Protocol, Port: f.Port}) {
+				f.Pool.Servers = of.Servers
+			}
+		}
+	}
+	m.held[key] = s
 }
 
 // Refuse holds who may connect for what is served.

@@ -2,7 +2,7 @@
 // became of them into status and Events.
 //
 // It owns the translation (translate.go, request.go for what is asked of addresses, sources.go for who may connect;
-// pool.go for its own servers; nobody else reads a Service's spec), where endpoints are (endpoints.go, slices.go), who may have addresses of which pool (pools.go), the view of Services and Nodes
+// pool.go for its own servers, pods.go for pods as servers; nobody else reads a Service's spec), where endpoints are (endpoints.go, slices.go), who may have addresses of which pool (pools.go), the view of Services and Nodes
 // that Kubernetes' service controller gets (view.go), the addresses of nodes (addresses.go), Events, metrics, and two
 // objects: which controller leads (epoch.go), and which addresses are kept, quarantined or on their way back
 // (ledger.go). It must not know SSH, HAProxy, keepalived or nftables, nor choose an address; that is loadbalancer's and
@@ -33,6 +33,10 @@
 //     so with policy Local a node weighs as many as it has ready ones, one that has only terminating ones is a backup, and
 //     HAProxy uses it while no other is up. Its healthCheckNodePort says 503 then (it counts ready ones), which is why a
 //     backup is not checked. The controller's word is taken for who drains, the check's for who serves: fails closed.
+//   - Ports without a nodePort are served by the pods themselves where the configuration names the pods' networks (pods.go):
+//     with either policy by all ready ones, since no node is in between. Addresses that are in none of these networks, or
+//     a gateway's own, get nothing and an Event: anybody may write an EndpointSlice. UDP leaves out what does not serve, and
+//     its flows end at once, as kube-proxy has it; connections of TCP to a pod that is not ready live on.
 //   - 9, read-only: an object of an informer is never written; a view is a copy of what it changes.
 //   - Every error of EnsureLoadBalancer is an api.RetryError (5 s when gateways are at fault, 30 s when somebody has to
 //     change something), since the library backs off to 300 s otherwise. Who waits is woken when what it waits for

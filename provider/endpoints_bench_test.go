@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
+	"cloud-provider-haproxy/loadbalancer"
 	"cloud-provider-haproxy/loadbalancer/desired"
 )
 
@@ -117,4 +118,4 @@ func slimmed(tb testing.TB, slice *discoveryv1.EndpointSlice) *discoveryv1.Endpo
 // nobody takes what it is told.
 type nobody struct{ Balancer }
 
-func (nobody) Refill(desired.Key, []desired.Server) {}
+func (nobody) Refill(desired.Key, []desired.Server, ...loadbalancer.PortServers) {}

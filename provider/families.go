@@ -55,19 +55,30 @@ func without(family v1.IPFamily, nodes []desired.Node) (names []string) {
 	return names
 }
 
-const mendFamily = "give the kubelets one (--node-ip), name it in nodes.addresses of the cloud config, or make the " +
-	"Service dual-stack"
+// noNodeOf is how Events, and errors of ports in a status, say that no node has an address of a family.
+func noNodeOf(family v1.IPFamily) string { return "No" + string(family) + "Node" }
 
-// reach warns when nodes have none of a single-stack Service's NodePorts. Those of a Service with a pool of its own are
+const (
+	mendNodes  = "give the kubelets one (--node-ip), name it in nodes.addresses of the cloud config"
+	mendFamily = mendNodes + ", or make the Service dual-stack"
+)
+
+// reach warns when nodes have none of a single-stack Service's NodePorts, or cannot serve UDP and SCTP of one family, which
+// the kernel translates to no other. Those of a Service with a pool of its own are
 // none of its servers then, nor are they of an IPv6-only Service. But the shared pool has all nodes, those with IPv6
 // alone too.
 func (d *draft) reach(svc *v1.Service, nodes []desired.Node) {
 	for _, family := range []v1.IPFamily{v1.IPv4Protocol, v1.IPv6Protocol} {
 		lacking := without(family, nodes)
+		datagrams := hasPort(svc, v1.ProtocolUDP, v1.ProtocolSCTP)
 		switch {
+		case len(svc.Spec.IPFamilies) > 1 && datagrams && len(lacking) > 0 && len(lacking) == len(nodes):
+			d.warn(noNodeOf(family), "none of %d eligible nodes has an %s address, so the Service's UDP and SCTP ports are not "+
+				"served at its %s address (status.loadBalancer.ingress[].ports[].error says so too); %s, or take them out of "+
+				"this Service", len(nodes), family, family, mendNodes)
 		case !hasOnly(svc, family) || len(lacking) == 0:
 		case len(lacking) == len(nodes):
-			d.warn("No"+string(family)+"Node", "spec.ipFamilies is [%s] and none of %d eligible nodes has an %s "+
+			d.warn(noNodeOf(family), "spec.ipFamilies is [%s] and none of %d eligible nodes has an %s "+
 				"address, so connections are refused; %s",
 				family, len(nodes), family, mendFamily)
 		case family == v1.IPv4Protocol && d.service.LoadBalancer.Pool == nil:

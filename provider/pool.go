@@ -13,16 +13,20 @@ import (
 
 // hasPool says that a Service has servers of its own, and is none of the shared pool's.
 func hasPool(svc *v1.Service) bool {
-	_, chooses := svc.Annotations[string(NodeSelector)]
-	return chooses || isLocal(svc)
+	asks := set(svc, append(aboutChecks(), NodeSelector)...)
+	if hasPort(svc, v1.ProtocolTCP) {
+		asks = append(asks, set(svc, Algorithm, ProxyProtocol, TimeoutConnect, TimeoutIdle)...)
+	}
+	return len(asks) > 0 || isLocal(svc)
 }
 
-// pool makes a pool of the Service's own where it needs one. Both kinds fail closed. With policy Local only nodes with an
+// pool makes a pool of the Service's own where it needs one. All kinds fail closed. With policy Local only nodes with an
 // endpoint are its servers, and of these HAProxy uses those where kube-proxy says so too: the check asks the
-// healthCheckNodePort, which answers 200 where there is a ready one. Else it is the nodes that the Service chooses, with
-// the check of the shared pool.
+// healthCheckNodePort, which answers 200 where there is a ready one. Else it is the nodes that the Service chooses, all
+// without a choice, with the check of the shared pool, which knobs may change. Ports that
+// pods serve have other ones (pods.go).
 func (d *draft) pool(svc *v1.Service, around circumstances, t translator) {
-	if !hasPool(svc) {
+	if !hasPool(svc) || t.pods.all(svc) {
 		return
 	}
 	pool := &desired.Pool{Algorithm: desired.RoundRobin, Check: t.nodeCheck}

@@ -28,7 +28,8 @@ func generate(t *testing.T) string {
 		t.Fatal(err)
 	}
 	var out strings.Builder
-	out.WriteString("| Annotation | Meaning |\n|---|---|\n")
+	out.WriteString("| Annotation | Meaning | Lab test |\n|---|---|---|\n")
+	inLab := labTests(t)
 	documented := 0
 	ast.Inspect(file, func(n ast.Node) bool {
 		spec, ok := n.(*ast.ValueSpec)
@@ -44,7 +45,8 @@ func generate(t *testing.T) string {
 			t.Errorf("%s has no doc comment", spec.Names[0])
 			return true
 		}
-		fmt.Fprintf(&out, "| `%s%s` | %s%s |\n", Prefix, suffix, strings.ToUpper(meaning[:1]), meaning[1:])
+		fmt.Fprintf(&out, "| `%s%s` | %s%s | %s |\n", Prefix, suffix, strings.ToUpper(meaning[:1]), meaning[1:],
+			shown(t, suffix, shownBy()[Annotation(Prefix+suffix)], inLab))
 		documented++
 		return true
 	})

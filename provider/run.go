@@ -131,13 +131,14 @@ func (c *Cloud) followNodes(before, now *nodeSet) {
 		if !c.services.ours(svc) || svc.DeletionTimestamp != nil {
 			return
 		}
-		if hasPool(svc) {
+		if hasPool(svc) || c.balancer.waiting.has(keyOf(svc)) { // or its last good form has one
 			c.balancer.refill(svc)
 		}
 		switch {
-		case len(now.eligible) == 0 && !same:
+		case len(now.eligible) == 0 && !same && !c.balancer.translator.pods.all(svc):
 			c.balancer.warnings.once(svc, "NoEligibleNode", now.noneEligible())
-		case reach4 && hasOnly(svc, v1.IPv4Protocol), reach6 && hasOnly(svc, v1.IPv6Protocol), hasPool(svc) && c.balancer.news(svc):
+		case reach4 && hasOnly(svc, v1.IPv4Protocol), reach6 && hasOnly(svc, v1.IPv6Protocol), hasPool(svc) && c.balancer.news(svc),
+			c.balancer.misses(svc):
 			c.services.wake(svc) // to be told
 		}
 	})
@@ -161,7 +162,7 @@ func (c *Cloud) followEndpoints() {
 // them when it comes.
 func (c *Cloud) followsEndpoints(key desired.Key) bool {
 	svc, err := c.services.real.Lister().Services(key.Namespace).Get(key.Name)
-	return err == nil && isLocal(svc) && c.services.ours(svc)
+	return err == nil && (isLocal(svc) || c.balancer.translator.pods.some(svc)) && c.services.ours(svc)
 }
 
 // replay tells Manager every Service that is ours and lets the service controller start.

@@ -35,11 +35,19 @@ type circumstances struct {
 	nodes []desired.Node
 	// nodeLabels are the labels of these nodes by name.
 	nodeLabels map[string]labels.Set
-	// endpoints are the Service's; they matter if isLocal.
+	// endpoints are the Service's; they matter if isLocal. pods matter if pods serve a port.
 	endpoints localEndpoints
+	pods      podEndpoints
 	policy    *policy
 	// namespace are the labels of the Service's namespace.
 	namespace labels.Set
+	// unnamed are the addresses of a Service that publishes a host name instead (annotation hostname).
+	unnamed []netip.Addr
+}
+
+// published gives the addresses that the Service's users know, by its status or by a name in it.
+func (c circumstances) published(svc *v1.Service) []netip.Addr {
+	return append(published(svc), c.unnamed...)
 }
 
 // translator is pure: the same Service in the same circumstances gives the same result.
@@ -48,6 +56,11 @@ type translator struct {
 	localCheck func(healthCheckNodePort uint16) desired.Check
 	// nodeCheck is the shared pool's check.
 	nodeCheck desired.Check
+	// ownCheck gives one of this kind without a port, with the times of the configuration's.
+	ownCheck func(desired.CheckKind) desired.Check
+	// gateways are the names of all, sorted.
+	gateways []string
+	pods     podTargets
 }
 
 // draft is one translation in the making.
@@ -72,16 +85,18 @@ func (t translator) translate(svc *v1.Service, around circumstances) (translatio
 	d := &draft{}
 	d.service = loadbalancer.Service{
 		LoadBalancer: desired.LoadBalancer{Key: keyOf(svc), UID: string(svc.UID)},
-		Published:    published(svc),
+		Published:    around.published(svc),
+		Created:      svc.CreationTimestamp.Time,
 	}
-	d.frontends(svc)
+	d.frontends(svc, around, t.pods)
 	d.request(svc, around)
 	d.pool(svc, around, t)
+	d.knobs(svc, t)
 	d.access(svc)
-	d.reach(svc, around.nodes)
-	if svc.Spec.SessionAffinity == v1.ServiceAffinityClientIP {
-		d.warn("UnsupportedSessionAffinity", "spec.sessionAffinity ClientIP is not honoured yet: a client's "+
-			"connections are spread over all nodes; None is")
+	d.unusedSelector(svc, t.pods)
+	d.warnOfPods(svc, around, t.pods)
+	if !t.pods.all(svc) {
+		d.reach(svc, around.nodes)
 	}
 	for _, key := range unknownAnnotations(svc.Annotations) {
 		d.warn("UnknownAnnotation", "annotation %s is not known and has no effect; did you mean %s?", key, nearest(key))
@@ -93,16 +108,22 @@ func (t translator) translate(svc *v1.Service, around circumstances) (translatio
 }
 
 // frontends takes all ports: HAProxy serves those of TCP, the firewall those of UDP and SCTP.
-func (d *draft) frontends(svc *v1.Service) {
+func (d *draft) frontends(svc *v1.Service, around circumstances, pods podTargets) {
 	for i, port := range svc.Spec.Ports {
-		if port.NodePort == 0 {
+		frontend := desired.Frontend{
+			Name: port.Name, Protocol: desired.Protocol(protocolOf(port)), Port: uint16(port.Port), NodePort: uint16(port.NodePort),
+		}
+		switch {
+		case pods.take(port):
+			frontend.Pool = pods.pool(port)
+			frontend.Pool.Servers = around.pods.servers(svc, port, pods)
+		case port.NodePort == 0:
 			d.wrong("spec.ports[%d] (%s) has no nodePort, and gateways reach the workers by NodePort; set "+
-				"spec.allocateLoadBalancerNodePorts to true or give the port a nodePort", i, portName(port))
+				"spec.allocateLoadBalancerNodePorts to true or give the port a nodePort, or name the pods' networks in "+
+				"nodes.podCIDRs of the cloud configuration if gateways can reach pods", i, portName(port))
 			continue
 		}
-		d.service.LoadBalancer.Frontends = append(d.service.LoadBalancer.Frontends, desired.Frontend{
-			Name: port.Name, Protocol: desired.Protocol(protocolOf(port)), Port: uint16(port.Port), NodePort: uint16(port.NodePort),
-		})
+		d.service.LoadBalancer.Frontends = append(d.service.LoadBalancer.Frontends, frontend)
 	}
 	slices.SortFunc(d.service.LoadBalancer.Frontends, func(a, b desired.Frontend) int {
 		return cmp.Or(strings.Compare(string(a.Protocol), string(b.Protocol)), cmp.Compare(a.Port, b.Port))
@@ -122,30 +143,6 @@ func portName(port v1.ServicePort) string {
 
 // keyOf names a Service as a State does.
 func keyOf(svc *v1.Service) desired.Key { return desired.Key{Namespace: svc.Namespace, Name: svc.Name} }
-
-// published gives the addresses in a Service's status.
-func published(svc *v1.Service) []netip.Addr {
-	var addresses []netip.Addr
-	for _, ingress := range svc.Status.LoadBalancer.Ingress {
-		if a, err := netip.ParseAddr(ingress.IP); err == nil {
-			addresses = append(addresses, a.Unmap())
-		}
-	}
-	return addresses
-}
-
-// statusOf gives what goes into the Service's status: each address with every port (KEP-1435 wants all or none).
-func statusOf(svc *v1.Service, addresses []netip.Addr, ipMode v1.LoadBalancerIPMode) *v1.LoadBalancerStatus {
-	status := &v1.LoadBalancerStatus{}
-	for _, address := range addresses {
-		ingress := v1.LoadBalancerIngress{IP: address.String(), IPMode: &ipMode}
-		for _, port := range svc.Spec.Ports {
-			ingress.Ports = append(ingress.Ports, v1.PortStatus{Port: port.Port, Protocol: protocolOf(port)})
-		}
-		status.Ingress = append(status.Ingress, ingress)
-	}
-	return status
-}
 
 // hasFinalizer says whether the Service carries the library's cleanup finalizer.
 func hasFinalizer(svc *v1.Service) bool { return servicehelper.HasLBFinalizer(svc) }

@@ -71,7 +71,10 @@ func testTranslator() translator {
 	return translator{localCheck: func(port uint16) desired.Check {
 		return desired.Check{Kind: desired.CheckHTTP, Port: port, Path: "/healthz", IntervalMillis: 2000,
 			Rise: 2, Fall: 3}
-	}, nodeCheck: desired.Check{Kind: desired.CheckTCP, Port: 10250, IntervalMillis: 2000, Rise: 2, Fall: 3}}
+	}, nodeCheck: desired.Check{Kind: desired.CheckTCP, Port: 10250, IntervalMillis: 2000, Rise: 2, Fall: 3},
+		ownCheck: func(kind desired.CheckKind) desired.Check {
+			return desired.Check{Kind: kind, IntervalMillis: 2000, Rise: 2, Fall: 3}
+		}, gateways: []string{"gw1", "gw2"}}
 }
 
 // among are circumstances with one pool for everybody, and one ready pod on each node.
@@ -150,9 +153,6 @@ func TestTranslate(t *testing.T) {
 		}), func(lb *desired.LoadBalancer) {
 			lb.Frontends = []desired.Frontend{{Name: "dns", Protocol: desired.UDP, Port: 53, NodePort: 30053}}
 		}, v4, nil},
-		{"session affinity", web(func(s *v1.Service) { s.Spec.SessionAffinity = v1.ServiceAffinityClientIP }), nil, v4,
-			[]warning{{"UnsupportedSessionAffinity", "spec.sessionAffinity ClientIP is not honoured yet: a client's " +
-				"connections are spread over all nodes; None is"}}},
 		{"misspelt annotation", web(annotate("cloud-provider-haproxy/loadbalancer-ip", "192.0.2.70")), nil, v4,
 			[]warning{{"UnknownAnnotation", "annotation cloud-provider-haproxy/loadbalancer-ip is not known and has " +
 				"no effect; did you mean cloud-provider-haproxy/load-balancer-ips?"}}},
@@ -241,6 +241,7 @@ func TestTranslateWithoutNodesOfItsFamily(t *testing.T) {
 }
 
 func TestTranslateRefuses(t *testing.T) {
+	const orPods = ", or name the pods' networks in nodes.podCIDRs of the cloud configuration if gateways can reach pods"
 	tests := []struct {
 		name string
 		svc  *v1.Service
@@ -249,10 +250,10 @@ func TestTranslateRefuses(t *testing.T) {
 		{"no nodePort of UDP", web(func(s *v1.Service) {
 			s.Spec.Ports = []v1.ServicePort{{Name: "dns", Protocol: v1.ProtocolUDP, Port: 53}}
 		}), "spec.ports[0] (dns 53/UDP) has no nodePort, and gateways reach the workers by NodePort; set " +
-			"spec.allocateLoadBalancerNodePorts to true or give the port a nodePort"},
+			"spec.allocateLoadBalancerNodePorts to true or give the port a nodePort" + orPods},
 		{"no nodePort", web(func(s *v1.Service) { s.Spec.Ports[1].NodePort = 0 }),
 			"spec.ports[1] (http 80/TCP) has no nodePort, and gateways reach the workers by NodePort; set " +
-				"spec.allocateLoadBalancerNodePorts to true or give the port a nodePort"},
+				"spec.allocateLoadBalancerNodePorts to true or give the port a nodePort" + orPods},
 		{"annotation that is no address", web(annotate(string(LoadBalancerIPs), "192.0.2.70, web")),
 			`annotation cloud-provider-haproxy/load-balancer-ips "192.0.2.70, web": "web" is not an address; allowed ` +
 				`is one IPv4 address, one IPv6 address, or both with a comma between`},
@@ -279,7 +280,7 @@ func TestTranslateRefuses(t *testing.T) {
 			s.Spec.Ports[0].NodePort = 0
 			s.Spec.LoadBalancerSourceRanges = []string{"10.0.0.0"}
 		}), `spec.ports[0] (https 443/TCP) has no nodePort, and gateways reach the workers by NodePort; set ` +
-			`spec.allocateLoadBalancerNodePorts to true or give the port a nodePort; ` +
+			`spec.allocateLoadBalancerNodePorts to true or give the port a nodePort` + orPods + `; ` +
 			`annotation cloud-provider-haproxy/load-balancer-ips "x": "x" is not an address; allowed is one IPv4 ` +
 			`address, one IPv6 address, or both with a comma between; ` +
 			`spec.loadBalancerSourceRanges "10.0.0.0": "10.0.0.0" is not a range; allowed are IPv4 and IPv6 ranges ` +
@@ -296,26 +297,5 @@ func TestTranslateRefuses(t *testing.T) {
 				t.Error("the error is not known as one that somebody has to mend")
 			}
 		})
-	}
-}
-
-func TestStatus(t *testing.T) {
-	svc := web(func(s *v1.Service) {
-		s.Spec.Ports = append(s.Spec.Ports, v1.ServicePort{Name: "dns", Protocol: v1.ProtocolUDP, Port: 53})
-	})
-	proxy := v1.LoadBalancerIPModeProxy
-	ports := []v1.PortStatus{{Port: 443, Protocol: "TCP"}, {Port: 80, Protocol: "TCP"}, {Port: 53, Protocol: "UDP"}}
-	want := &v1.LoadBalancerStatus{Ingress: []v1.LoadBalancerIngress{
-		{IP: "192.0.2.70", IPMode: &proxy, Ports: ports},
-		{IP: "2001:db8::70", IPMode: &proxy, Ports: ports},
-	}}
-	got := statusOf(svc, []netip.Addr{addr("192.0.2.70"), addr("2001:db8::70")}, proxy)
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("status (-want +got):\n%s", diff)
-	}
-	svc.Status.LoadBalancer = *got
-	if diff := cmp.Diff([]netip.Addr{addr("192.0.2.70"), addr("2001:db8::70")}, published(svc),
-		equalAddresses); diff != "" {
-		t.Errorf("what is read back (-want +got):\n%s", diff)
 	}
 }

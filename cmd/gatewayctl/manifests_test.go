@@ -51,7 +51,8 @@ func TestGatewayExamples(t *testing.T) {
 			t.Fatal(err)
 		}
 		if !sameDaemon(config.HAProxy, byName.HAProxy) || !sameDaemon(config.Keepalived, byName.Keepalived) ||
-			!reflect.DeepEqual(config.Peers, byName.Peers) || config.ServicesPort != byName.ServicesPort || config.ControlPlanePort != byName.ControlPlanePort || config.Group != byName.Group {
+			!reflect.DeepEqual(config.Peers, byName.Peers) || config.ServicesPort != byName.ServicesPort || config.ControlPlanePort != byName.ControlPlanePort ||
+			config.PeersPort != byName.PeersPort || config.Group != byName.Group {
 			t.Error("agent.yaml shows defaults that are not the agent's")
 		}
 	}

@@ -36,31 +36,35 @@ func haproxyFaults(output []byte, config *haproxy.Config) []wire.Fault {
 	return faults
 }
 
-// checkPorts tries the loopback ports that HAProxy is going to listen on and has not yet. A port that cannot be had would
+// checkPorts tries the ports that HAProxy is going to listen on and has not yet. A port that cannot be had would
 // refuse connections on all frontends for two seconds, and HAProxy's own check does not see it.
 func (a *Agent) checkPorts(ctx context.Context, w *work, seen *observation, want *desired.State) []wire.Fault {
 	if w.haproxy == nothing {
 		return nil
 	}
-	services, control := true, want.ControlPlane != nil
+	services, control, peers := true, want.ControlPlane != nil, true
+	place := haproxy.PeersAddress(want, a.haproxyLocal())
 	// An HAProxy of ours has the ports of the State that is held.
 	if held := a.held(); held != nil && w.haproxy == reload && (seen.running == nil || seen.running.Generation != "") {
 		services, control = false, control && held.state.ControlPlane == nil
+		peers = place != haproxy.PeersAddress(held.state, a.haproxyLocal())
 	}
 	var faults []wire.Fault
-	try := func(needed bool, field string, port int) {
-		for _, address := range []string{"127.0.0.1", "::1"} {
+	try := func(needed bool, field string, port int, addresses ...netip.Addr) {
+		for _, address := range addresses {
 			if !needed {
 				return
 			}
-			if err := a.tryBind(netip.AddrPortFrom(netip.MustParseAddr(address), uint16(port))); err != nil {
+			if err := a.tryBind(netip.AddrPortFrom(address, uint16(port))); err != nil {
 				faults = append(faults, wire.Fault{Field: field,
 					Message: fmt.Sprintf("HAProxy could not listen: %v; %s", err, a.remedyForPort(ctx, field, port))})
 			}
 		}
 	}
-	try(services, "servicesPort", a.config.ServicesPort)
-	try(control, "controlPlanePort", a.config.ControlPlanePort)
+	loopback := []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.IPv6Loopback()}
+	try(services, "servicesPort", a.config.ServicesPort, loopback...)
+	try(control, "controlPlanePort", a.config.ControlPlanePort, loopback...)
+	try(peers, "peersPort", a.config.PeersPort, place.Addr())
 	return faults
 }
 

@@ -28,6 +28,9 @@ type Config struct {
 	// ServicesPort and ControlPlanePort are HAProxy's transparent ports on loopback. Default 7480 and 7481.
 	ServicesPort     int `json:"servicesPort"`
 	ControlPlanePort int `json:"controlPlanePort"`
+	// PeersPort is where the gateways' HAProxy tell each other, at their VRRP addresses, which client sticks to which server.
+	// All gateways have the same. Default 7482.
+	PeersPort int `json:"peersPort"`
 	// MaxConn is HAProxy's global maxconn; 0 leaves it to HAProxy's own computation from the file descriptor limit.
 	MaxConn int `json:"maxConn"`
 
@@ -95,6 +98,7 @@ func defaults() Config {
 		Drift:            driftRepair,
 		ServicesPort:     debian.ServicesPort,
 		ControlPlanePort: debian.ControlPlanePort,
+		PeersPort:        debian.PeersPort,
 		Paths: Paths{
 			Socket:        Socket,
 			Limits:        "/etc/gatewayctl/limits.yaml",
@@ -142,13 +146,16 @@ func (c Config) validate() error {
 	for _, p := range []struct {
 		field string
 		port  int
-	}{{"servicesPort", c.ServicesPort}, {"controlPlanePort", c.ControlPlanePort}} {
+	}{{"servicesPort", c.ServicesPort}, {"controlPlanePort", c.ControlPlanePort}, {"peersPort", c.PeersPort}} {
 		if p.port < 1 || p.port > 65535 {
 			fault(p.field, fmt.Sprintf("%d is no port; give 1 to 65535", p.port))
 		}
 	}
 	if c.ServicesPort == c.ControlPlanePort {
 		fault("controlPlanePort", "must differ from servicesPort")
+	}
+	if c.PeersPort == c.ServicesPort || c.PeersPort == c.ControlPlanePort {
+		fault("peersPort", "must differ from servicesPort and controlPlanePort")
 	}
 	if c.MaxConn < 0 {
 		fault("maxConn", fmt.Sprintf("%d is negative; give 0 for HAProxy's own choice", c.MaxConn))

@@ -153,7 +153,8 @@ func encodeSlots(slots haproxy.Slots) ([]byte, error) {
 func (a *Agent) haproxyLocal() haproxy.Local {
 	l := haproxy.DebianLocal()
 	l.Version = a.programs().haproxy
-	l.ServicesPort, l.ControlPlanePort = a.config.ServicesPort, a.config.ControlPlanePort
+	l.Gateway = a.config.Gateway
+	l.ServicesPort, l.ControlPlanePort, l.PeersPort = a.config.ServicesPort, a.config.ControlPlanePort, a.config.PeersPort
 	l.StatsSocket, l.ServerState = a.config.Paths.HAProxySocket, a.config.Paths.ServerState
 	l.ConfigFile, l.ServicesMap, l.ChecksMap = a.config.Paths.HAProxy, a.config.Paths.ServicesMap, a.config.Paths.ChecksMap
 	l.ControlPlaneCA = a.config.Paths.ControlPlaneCA
@@ -169,5 +170,6 @@ func (a *Agent) keepalivedLocal() keepalived.Local {
 func (a *Agent) nftablesLocal() nftables.Local {
 	routes := a.routesNow()
 	return nftables.Local{Gateway: a.config.Gateway, ServicesPort: a.config.ServicesPort, ControlPlanePort: a.config.ControlPlanePort,
-		Routes4: routes[0], Routes6: routes[1]}
+		PeersPort: a.config.PeersPort,
+		Routes4:   routes[0], Routes6: routes[1]}
 }

@@ -119,7 +119,8 @@ const (
 // Check is a health check of servers.
 type Check struct {
 	Kind CheckKind `json:"kind"`
-	// Port is checked instead of the traffic's port; 0 with CheckNone only.
+	// Port is checked instead of the traffic's port. 0 with CheckNone, and in a Frontend's Pool whose servers all have a Port:
+	// then each is checked there.
 	Port uint16 `json:"port,omitempty"`
 	// Path is the HTTP path, "/healthz" for kube-proxy.
 	Path string `json:"path,omitempty"`

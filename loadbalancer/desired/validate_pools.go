@@ -14,6 +14,9 @@ func (j *judgement) pool(field string, pool *Pool) {
 		j.add(field+".algorithm", fmt.Sprintf("is %q; allowed are %s, %s, %s and %s", pool.Algorithm, RoundRobin, LeastConn, Source, Random))
 	}
 	for _, fault := range pool.Check.faults() {
+		if fault.Field == "port" && pool != j.lb.Pool && !slices.ContainsFunc(pool.Servers, func(s Server) bool { return s.Port == 0 }) {
+			continue // each server's own
+		}
 		j.add(field+".check."+fault.Field, fault.Problem)
 	}
 	names := make(map[string]bool, len(pool.Servers))

@@ -318,6 +318,13 @@ func TestValidateLoadBalancers(t *testing.T) {
 			lb.Pool.Servers[0].Port, lb.Frontends[1].Pool.Servers[0].Port, lb.Frontends[1].Pool.Servers[0].Weight = 80, 0, 0
 		}), []string{owner + ".frontends[1].pool.servers[0].weight: is 0", owner + ".frontends[1].nodePort: is 0, and a server of the frontend's pool has no port",
 			owner + ".pool.servers[0].port: is 80; only servers of a frontend's own pool have a port"}},
+		{"checks of a frontend's own servers", lb(func(lb *desired.LoadBalancer) {
+			lb.Frontends[0].Pool = &desired.Pool{Algorithm: desired.RoundRobin, Check: desired.Check{Kind: desired.CheckTCP, IntervalMillis: 2000, Rise: 2, Fall: 3},
+				Servers: []desired.Server{{Name: "a", Address: addr("10.1.0.1"), Port: 8080, Weight: 1}}}
+			other := *lb.Frontends[0].Pool
+			other.Servers = []desired.Server{{Name: "a", Address: addr("10.1.0.1"), Weight: 1}}
+			lb.Frontends[1].Pool, lb.Frontends[1].NodePort = &other, 30000
+		}), []string{owner + ".frontends[1].pool.check.port: is 0"}},
 		{"port twice", lb(func(lb *desired.LoadBalancer) { lb.Frontends = append(lb.Frontends, lb.Frontends[0]) }),
 			[]string{owner + ".frontends[2].port: TCP port 80 of 192.0.2.11 is claimed by default/local and by default/local"}},
 		{"pool", lb(func(lb *desired.LoadBalancer) {

@@ -9,35 +9,36 @@ import (
 	"cloud-provider-haproxy/loadbalancer/desired"
 )
 
-// peersView is the section of the gateways that tell each other which client sticks to which server.
-type peersView struct {
-	// Bind is where this gateway is told, by the others and by its own old worker.
-	Bind   string
-	Others []peer
-}
-
+// peer is a gateway whose HAProxy is told which client sticks to which server.
 type peer struct {
 	Name    string
 	Address netip.AddrPort
 }
 
-// peers finds this gateway's place among the others. A gateway without others tells its own next worker only, on loopback.
-//
-// The port is bound transparent because a bind that fails closes all other ports of HAProxy too, and at boot the address
-// may come after HAProxy.
-func peers(s *desired.State, l Local) peersView {
-	view := peersView{Bind: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(l.PeersPort)).String()}
+// PeersAddress is where HAProxy of this gateway listens for the others, and for its own old worker. A gateway without others
+// has it on loopback.
+func PeersAddress(s *desired.State, l Local) netip.AddrPort {
+	address := netip.MustParseAddr("127.0.0.1")
 	for _, g := range s.Gateways {
-		address := netip.AddrPortFrom(g.VRRPAddress, uint16(l.PeersPort))
-		switch {
-		case g.Name != l.Gateway:
-			view.Others = append(view.Others, peer{g.Name, address})
-		case len(s.Gateways) > 1:
-			view.Bind = address.String() + " transparent"
+		if g.Name == l.Gateway && len(s.Gateways) > 1 {
+			address = g.VRRPAddress
 		}
 	}
-	slices.SortFunc(view.Others, func(a, b peer) int { return cmp.Compare(a.Name, b.Name) })
-	return view
+	return netip.AddrPortFrom(address, uint16(l.PeersPort))
+}
+
+// peers are all gateways, this one too: HAProxy finds itself by its name (localpeer).
+func peers(s *desired.State, l Local) []peer {
+	var all []peer
+	for _, g := range s.Gateways {
+		p := peer{g.Name, netip.AddrPortFrom(g.VRRPAddress, uint16(l.PeersPort))}
+		if g.Name == l.Gateway {
+			p.Address = PeersAddress(s, l)
+		}
+		all = append(all, p)
+	}
+	slices.SortFunc(all, func(a, b peer) int { return cmp.Compare(a.Name, b.Name) })
+	return all
 }
 
 // checkPeers refuses a gateway that has no place in the State.

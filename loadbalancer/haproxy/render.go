@@ -37,7 +37,7 @@ type view struct {
 	Endpoints, EndpointsOpen   []Server
 	ExtraPorts                 []extraPort
 	Slots                      []slotView
-	Peers                      peersView
+	Peers                      []peer
 	Affinities                 []affinity
 }
 

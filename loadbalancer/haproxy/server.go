@@ -1,6 +1,7 @@
 package haproxy
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -58,7 +59,7 @@ func (s Server) words() string {
 	if !s.checked() {
 		return b.String()
 	}
-	fmt.Fprintf(&b, " check port %d inter %d rise %d fall %d", s.Check.Port, s.Check.IntervalMillis, s.Check.Rise, s.Check.Fall)
+	fmt.Fprintf(&b, " check port %d inter %d rise %d fall %d", cmp.Or(s.Check.Port, s.Port), s.Check.IntervalMillis, s.Check.Rise, s.Check.Fall)
 	if s.Check.DownIntervalMillis > 0 {
 		fmt.Fprintf(&b, " downinter %d", s.Check.DownIntervalMillis)
 	}

@@ -20,6 +20,7 @@ type Local struct {
 	Gateway          string // its name in State.Gateways
 	ServicesPort     int    // HAProxy's transparent bind for all Services, on loopback
 	ControlPlanePort int    // the same for the control plane
+	PeersPort        int    // where HAProxy of other gateways connects, at this one's VRRP address
 	// Routes4 and Routes6 are set when the machine forwarded packets of the family before UDP Services needed it to: it is a
 	// router on purpose, and its own firewall decides what it forwards.
 	Routes4, Routes6 bool
@@ -28,14 +29,14 @@ type Local struct {
 
 // DebianLocal gives the ports of a Debian gateway.
 func DebianLocal(gateway string) Local {
-	return Local{Gateway: gateway, ServicesPort: 7480, ControlPlanePort: 7481}
+	return Local{Gateway: gateway, ServicesPort: 7480, ControlPlanePort: 7481, PeersPort: 7482}
 }
 
 //go:embed table.nft.tmpl
 var tableText string
 
 // content is what the template shows. The rules depend on Local, but for its Unfit, and of the State on no more than Flows;
-// the elements on the State and Unfit only.
+// the elements on the State, PeersPort and Unfit only.
 type content struct {
 	Local
 	Sets []*set

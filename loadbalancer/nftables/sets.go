@@ -71,6 +71,7 @@ const doorType = " . inet_proto . inet_service"
 func newSets(s *desired.State, l Local) ([]*set, error) {
 	vips := newByFamily("vips", "", "floating addresses of this cluster")
 	peers := newByFamily("peers", "", "other gateways, by VRRP address")
+	sticks := newByFamily("sticks", doorType, "where HAProxy of other gateways tells which client sticks to which server")
 	control := newByFamily("control", doorType, "ports of the API servers")
 	services := doors{
 		deny:  newSourcesByFamily("deny", "who may not connect, by port of a Service"),
@@ -84,6 +85,9 @@ func newSets(s *desired.State, l Local) ([]*set, error) {
 	for _, g := range s.Gateways {
 		if g.Name == l.Gateway {
 			known = true
+			if len(s.Gateways) > 1 { // alone, HAProxy does not listen there
+				sticks.add(g.VRRPAddress, element(g.VRRPAddress, desired.TCP, uint16(l.PeersPort)))
+			}
 			continue
 		}
 		peers.add(g.VRRPAddress, g.VRRPAddress.String())
@@ -109,7 +113,7 @@ func newSets(s *desired.State, l Local) ([]*set, error) {
 			return datagrams.serve(lb, vip, f)
 		})
 	}
-	families := []byFamily{vips, peers, control, services.deny, services.open, services.allow}
+	families := []byFamily{vips, peers, sticks, control, services.deny, services.open, services.allow}
 	if Flows(s) {
 		families = append(families, datagrams.sets()...)
 	}

@@ -77,7 +77,7 @@ func TestTableDriftIsFoundAndCured(t *testing.T) {
 		{"set flushed", "flush set " + ours + " vips6", "set vips6 lacks " + vip6},
 		{"rule removed", "delete rule " + ours + " guard handle {guard 1}", "chain guard lacks connections that HAProxy has"},
 		{"rule added", "insert rule " + ours + " guard tcp dport 22 accept", `chain guard also has [{"match"`},
-		{"rule changed, comment kept", "replace rule " + ours + " guard handle {guard 7} meta l4proto vrrp accept comment \"VRRP of anybody else\"",
+		{"rule changed, comment kept", "replace rule " + ours + " guard handle {guard 9} meta l4proto vrrp accept comment \"VRRP of anybody else\"",
 			"chain guard lacks VRRP of anybody else"},
 		{"rules in another order", "delete rule " + ours + " refuse handle {refuse 1}; " +
 			"add rule " + ours + " refuse meta l4proto icmp accept comment \"ping, path MTU\"", "chain refuse has its rules in another order"},
@@ -94,7 +94,7 @@ func TestTableDriftIsFoundAndCured(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			w.load(t, s)
 			command := c.nft
-			for _, place := range []string{"guard 1", "guard 7", "refuse 1"} {
+			for _, place := range []string{"guard 1", "guard 9", "refuse 1"} {
 				command = strings.ReplaceAll(command, "{"+place+"}", handle(t, w, place))
 			}
 			nft(t, w.gateway, []byte(command), LoadArgv()...)

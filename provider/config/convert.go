@@ -37,6 +37,13 @@ func (c *Config) NodeCheck() desired.Check {
 	return check(h.Type, h.Port, h.Path, h.Interval, h.Rise, h.Fall)
 }
 
+// ServiceCheck gives a check of this kind, not none, with the times of the nodes' check, also where that is none. Its port
+// and path are the Service's to say.
+func (c *Config) ServiceCheck(kind desired.CheckKind) desired.Check {
+	h := c.Nodes.HealthCheck
+	return desired.Check{Kind: kind, IntervalMillis: h.Interval.Millis(), Rise: h.Rise, Fall: h.Fall}
+}
+
 // DesiredControlPlane gives the API server's frontend; nil when the gateways do not carry it.
 func (c *Config) DesiredControlPlane() *desired.ControlPlane {
 	if c.ControlPlane == nil {

@@ -36,6 +36,7 @@ nodes:
   addressType: ExternalIP
   addresses: {worker: [192.0.2.21, "2001:db8:1::21"], worker.example: [192.0.2.22]}
   cidrs: [192.0.2.0/24]
+  podCIDRs: [10.244.0.0/16]
   healthCheck: {type: kube-proxy, port: 10256, path: /healthz, interval: 2s, rise: 2, fall: 3}
 ipMode: Proxy
 loadBalancerClass: example.org/gateway

@@ -7,6 +7,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"cloud-provider-haproxy/test/lab"
 )
 
 // testDatagramsNodeDies: flows of a node that dies move within the time of its check, all others stay, and it gets its own back.
@@ -137,6 +139,47 @@ func testDatagramsPlannedMove(t *testing.T, p *pair) {
 	if lost*50 > sent {
 		t.Errorf("%d of %d datagrams had no answer", lost, sent)
 	}
+}
+
+// testDatagramsStick: with affinity all flows of a client, whatever their ports, go to one worker, and at the other gateway to the
+// same one.
+func testDatagramsStick(t *testing.T, p *pair) {
+	drained, heir := p.beginDrain(t)
+	sticky := dns()
+	sticky.AffinitySeconds = 3600
+	p.push(t, p.state(p.Workers, web(), sticky))
+	p.awaitDatagrams(t, true)
+	clients := append([]*lab.Host{p.Client, p.Controller}, p.Workers...)
+	ask := func(from *lab.Host, target string) (by []string) {
+		for range 10 {
+			by = append(by, p.askOnce(t, from, target))
+		}
+		return by
+	}
+	before := map[string]string{}
+	for _, from := range clients {
+		for _, target := range dnsTargets() {
+			by := ask(from, target)
+			if before[from.Name+target] = by[0]; p.Host(by[0]) == nil || tally(by)[by[0]] != len(by) {
+				t.Errorf("%s of %s is answered by %v", target, from.Name, tally(by))
+			}
+		}
+	}
+	t.Logf("clients are given to %v", before)
+	eventually(t, "the drain is granted", func() error {
+		_, err := p.tryDrain(t, drained, "--reason", "new kernel", "--grace", "2s")
+		return err
+	})
+	must(t, p.onlyAt(t, heir))
+	for _, from := range clients {
+		for _, target := range dnsTargets() {
+			if by := ask(from, target); tally(by)[before[from.Name+target]] != len(by) {
+				t.Errorf("%s of %s was answered by %s, at the other gateway by %v", target, from.Name, before[from.Name+target], tally(by))
+			}
+		}
+	}
+	p.undrain(t, drained)
+	eventually(t, "the addresses are back", func() error { return p.atHome(t) })
 }
 
 // testDatagramsHolderDies: the heir gives each flow to the node that the dead holder had given it to.

@@ -28,6 +28,8 @@ func TestDatagrams(t *testing.T) {
 		{"shared-port", testBothProtocols},
 		{"sources", testDatagramSources},
 		{"local", testDatagramsLocal},
+		{"pods", testPods},
+		{"affinity", testDatagramsStick},
 		{"stranger", testStrangerIsNotRouted},
 		{"node-dies", testDatagramsNodeDies},
 		{"all-die", testDatagramsAllUnhealthy},

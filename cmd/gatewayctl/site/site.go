@@ -32,8 +32,8 @@ type Site struct {
 type Options struct {
 	// ControllerKeys are lines of public keys, as in a .pub file. At least one.
 	ControllerKeys []string
-	// ServerPrefixes are further networks that traffic may be sent to, beside nodes.cidrs, nodes.addresses and the control
-	// plane's endpoints.
+	// ServerPrefixes are further networks that traffic may be sent to, beside nodes.cidrs, nodes.podCIDRs, nodes.addresses and the
+	// control plane's endpoints.
 	ServerPrefixes []netip.Prefix
 	// AgentSettings is YAML that is appended to every agent.yaml.
 	AgentSettings []byte
@@ -124,7 +124,7 @@ func serverPrefixes(c *config.Config, further []netip.Prefix) ([]netip.Prefix, e
 		return nil, errors.New("nodes.cidrs is not in the cloud configuration, so nothing tells which networks a gateway may send traffic to; " +
 			"give nodes.cidrs, or --server-prefix with the workers' network")
 	}
-	for _, p := range workers {
+	for _, p := range slices.Concat(workers, c.Nodes.PodCIDRs) {
 		set.AddPrefix(p)
 	}
 	if cp := c.DesiredControlPlane(); cp != nil {

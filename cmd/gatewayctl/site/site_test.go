@@ -108,7 +108,8 @@ func TestFiles(t *testing.T) {
 
 // limits.yaml allows what the configuration needs, to the address.
 func TestLimitsAreTight(t *testing.T) {
-	s, err := New(decode(t, cloud), Options{ControllerKeys: []string{controllerKey}, ServerPrefixes: []netip.Prefix{netip.MustParsePrefix("10.1.2.3/8")}})
+	withPods := strings.Replace(cloud, "cidrs: [198.51.100.0/24]", "cidrs: [198.51.100.0/24]\n  podCIDRs: [172.30.0.0/16, \"fd00:30::/56\"]", 1)
+	s, err := New(decode(t, withPods), Options{ControllerKeys: []string{controllerKey}, ServerPrefixes: []netip.Prefix{netip.MustParsePrefix("10.1.2.3/8")}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,7 +133,8 @@ func TestLimitsAreTight(t *testing.T) {
 		}
 	}
 	for address, want := range map[string]bool{"198.51.100.255": true, "203.0.113.9": true, "203.0.113.8": false, "192.0.2.11": true,
-		"192.0.2.12": true, "192.0.2.13": false, "10.255.0.1": true, "11.0.0.0": false} {
+		"192.0.2.12": true, "192.0.2.13": false, "10.255.0.1": true, "11.0.0.0": false,
+		"172.30.9.9": true, "172.31.0.1": false, "fd00:30::9": true} {
 		if got := contains(limits.ServerPrefixes, address); got != want {
 			t.Errorf("server %s: allowed is %t", address, got)
 		}

@@ -1,0 +1,162 @@
+package provider
+
+import (
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	v1 "k8s.io/api/core/v1"
+
+	"cloud-provider-haproxy/test/manual"
+)
+
+// promise says what becomes of one field of a Service, and which tests show it in the lab, with traffic: none yet when that is
+// nil, nothing to be shown when it is empty.
+type promise struct {
+	field, meaning string
+	tests          []string
+}
+
+// promises are README.md's table of fields. A field that Kubernetes adds fails the test until somebody says what becomes of
+// it.
+func promises() []promise {
+	notOurs := []string{}
+	return []promise{
+		{"spec.type", "`LoadBalancer` is served. With any other type the Service loses its address, unless `keep-ip` keeps it; " +
+			"back again it is served anew.", []string{"e2e/testDeletedWhileAway", "e2e/testClaimsFinalizer"}},
+		{"spec.loadBalancerClass", "The configured class (`loadBalancerClass`) is ours, no other one is; without a class as " +
+			"`serveUnclassed` says.", []string{"e2e/testClassChanges"}},
+		{"spec.ports", "All are open on all addresses of the Service. They change without a reload, and connections of other " +
+			"ports do not notice.", []string{"e2e/testServes", "integration/testServices"}},
+		{"spec.ports[].name", "By it annotations name the port.", nil},
+		{"spec.ports[].protocol", "TCP through HAProxy, UDP and SCTP through the gateways' kernel.",
+			[]string{"e2e/testProtocols", "integration/TestDatagrams"}},
+		{"spec.ports[].appProtocol", "Not used: the gateways forward bytes and look at none.", notOurs},
+		{"spec.ports[].port", "Open on the address. Two Services that share an address cannot have the same one of a protocol.",
+			[]string{"e2e/testServes", "e2e/testSharing"}},
+		{"spec.ports[].targetPort", "kube-proxy's, behind the NodePort.", []string{"e2e/testServes"}},
+		{"spec.ports[].nodePort", "Where the gateways reach the workers. When it changes, new connections go to the new one at " +
+			"once.", []string{"integration/testServices"}},
+		{"spec.allocateLoadBalancerNodePorts", "With `false` a port that has no nodePort cannot be served; an Event says what to do.",
+			nil},
+		{"spec.selector", "The endpoint controller's.", notOurs},
+		{"spec.clusterIP", "Not used: kube-proxy's.", notOurs},
+		{"spec.clusterIPs", "Not used: kube-proxy's.", notOurs},
+		{"spec.externalIPs", "Not used: whoever routes these addresses to the workers is not us. No gateway claims them.", notOurs},
+		{"spec.externalName", "Has no meaning for this type.", notOurs},
+		{"spec.sessionAffinity", "`ClientIP`: a client goes where it went before, also after a failover or a reload.", nil},
+		{"spec.sessionAffinityConfig", "`clientIP.timeoutSeconds`: for so long after its last connection began.", nil},
+		{"spec.loadBalancerIP", "Requests this address, as annotation `load-balancer-ips` does (which knows two).",
+			[]string{"e2e/testRequested"}},
+		{"spec.loadBalancerSourceRanges", "Who may connect, enforced by the gateways for all protocols. The older annotation " +
+			"`service.beta.kubernetes.io/load-balancer-source-ranges` counts without the field.", []string{"e2e/testSourceRanges"}},
+		{"spec.externalTrafficPolicy", "`Cluster`: all workers. `Local`: those with a pod of the Service, each by the number of " +
+			"its ready pods.", []string{"e2e/testLocalPolicy", "e2e/testLocalPodMoves"}},
+		{"spec.healthCheckNodePort", "What HAProxy asks with policy `Local`.", []string{"e2e/testLocalPolicy"}},
+		{"spec.publishNotReadyAddresses", "With policy `Local`, nodes whose pods are not ready get connections too: Kubernetes " +
+			"calls these endpoints ready then.", nil},
+		{"spec.ipFamilies", "An address of each.", []string{"e2e/testFamiliesChange"}},
+		{"spec.ipFamilyPolicy", "`PreferDualStack`: a second address if there is one. `RequireDualStack`: two or none.",
+			[]string{"e2e/testFamiliesChange"}},
+		{"spec.internalTrafficPolicy", "Not used: it is about clients inside the cluster.", notOurs},
+		{"spec.trafficDistribution", "kube-proxy's: a worker that got a connection from a gateway prefers near pods as this says " +
+			"(KEP-4444), with policy `Cluster`. The gateways spread connections over workers all the same.", nil},
+		{"status.loadBalancer.ingress[].ip", "Each address of the Service, when a gateway holds it.", []string{"e2e/testServes"}},
+		{"status.loadBalancer.ingress[].ipMode", "`VIP`, or `Proxy` as configured (`ipMode`) or with annotation `proxy-protocol` " +
+			"(KEP-1860).", nil},
+		{"status.loadBalancer.ingress[].hostname", "The value of annotation `hostname`, instead of the addresses.", nil},
+		{"status.loadBalancer.ingress[].ports", "Every port (KEP-1435). A port that no worker can serve at this address has an " +
+			"error: `cloud-provider-haproxy/NoIPv6Node`, `cloud-provider-haproxy/NoIPv4Node`.", []string{"e2e/testProtocols"}},
+	}
+}
+
+// shownBy are the lab tests of annotations.
+func shownBy() map[Annotation][]string {
+	return map[Annotation][]string{
+		LoadBalancerIPs:  {"e2e/testRequested"},
+		AddressPool:      {"e2e/testPoolsChange", "e2e/testWhoMayTake"},
+		AllowSharedIP:    {"e2e/testSharing"},
+		DenySourceRanges: {"e2e/testSourceRanges"},
+		KeepIP:           {"e2e/testKeptAddress"},
+		NodeSelector:     {"e2e/testNodeSelector"},
+	}
+}
+
+// TestPromises holds README.md to what becomes of each field: every one of a ServiceSpec, of its ports and of a status'
+// ingress is told, and every lab test that is named is there.
+func TestPromises(t *testing.T) {
+	inLab := labTests(t)
+	var table strings.Builder
+	table.WriteString("| Field | What becomes of it | Lab test |\n|---|---|---|\n")
+	told := map[string]bool{}
+	for _, p := range promises() {
+		told[p.field] = true
+		fmt.Fprintf(&table, "| `%s` | %s | %s |\n", p.field, p.meaning, shown(t, p.field, p.tests, inLab))
+	}
+	for prefix, of := range map[string]reflect.Type{
+		"spec.": reflect.TypeFor[v1.ServiceSpec](), "spec.ports[].": reflect.TypeFor[v1.ServicePort](),
+		"status.loadBalancer.ingress[].": reflect.TypeFor[v1.LoadBalancerIngress](),
+	} {
+		for i := range of.NumField() {
+			name, _, _ := strings.Cut(of.Field(i).Tag.Get("json"), ",")
+			if !told[prefix+name] {
+				t.Errorf("nobody says what becomes of %s%s", prefix, name)
+			}
+			delete(told, prefix+name)
+		}
+	}
+	for field := range told {
+		t.Errorf("Kubernetes has no field %s", field)
+	}
+	manual.Hold(t, "field reference", table.String(), "go test ./provider -run TestPromises", *update)
+}
+
+// shown names lab tests in a table, and fails when one is not there.
+func shown(t *testing.T, what string, tests []string, inLab map[string]bool) string {
+	t.Helper()
+	var names []string
+	for _, name := range tests {
+		if !inLab[name] {
+			t.Errorf("%s: there is no test %s in the lab", what, name)
+		}
+		names = append(names, "`"+name+"`")
+	}
+	switch {
+	case tests == nil:
+		return "none yet"
+	case len(tests) == 0:
+		return "not ours"
+	}
+	return strings.Join(names, ", ")
+}
+
+// labTests are the functions of test/e2e and test/integration that are tests, as "e2e/testX".
+func labTests(t *testing.T) map[string]bool {
+	t.Helper()
+	all := map[string]bool{}
+	for _, directory := range []string{"e2e", "integration"} {
+		files, err := filepath.Glob(filepath.Join("..", "test", directory, "*_test.go"))
+		if err != nil || len(files) == 0 {
+			t.Fatalf("no tests in test/%s: %v", directory, err)
+		}
+		slices.Sort(files)
+		for _, file := range files {
+			parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.SkipObjectResolution)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, declaration := range parsed.Decls {
+				if f, ok := declaration.(*ast.FuncDecl); ok && strings.HasPrefix(strings.ToLower(f.Name.Name), "test") {
+					all[directory+"/"+f.Name.Name] = true
+				}
+			}
+		}
+	}
+	return all
+}
