@@ -63,7 +63,6 @@ func testChanges(t *testing.T, s *site) {
 	c := &changed{site: s, name: "changes"}
 	c.becomesLoadBalancer(t)
 	c.portsChange(t)
-	c.policyFlips(t)
 	c.nodePortsChange(t)
 	c.addressChanges(t)
 	c.losesPods(t)
@@ -167,9 +166,11 @@ func (c *changed) undisturbed(t *testing.T, what string, held *lab.Running[traff
 	uncut(t, held)
 }
 
-// policyFlips: from Cluster to Local and back. The nodes are the same, so that connections live; healthCheckNodePort tells what it
-// should while it is Local.
-func (c *changed) policyFlips(t *testing.T) {
+// testPolicyFlips: from Cluster to Local and back, without a connection lost, new or old: the nodes are the same. healthCheckNodePort
+// answers while it is Local.
+func testPolicyFlips(t *testing.T, s *site) {
+	c := &changed{site: s, name: "flips"}
+	c.becomesLoadBalancer(t)
 	held, flow := c.hold(t, 12, c.web()...), c.flow(t)
 	c.change(t, c.name, local)
 	c.awaitRoute(t, target(c.v4, 80), "slot-")

@@ -118,13 +118,19 @@ func testLocalPolicy(t *testing.T, s *site) {
 	}
 }
 
-// testLocalPodMoves: a Service's only pod moves to another node. It serves while it terminates (KEP-1669), so nobody notices. The
-// check is the default one: kube-proxy fails it as soon as the pod terminates, and with the lab's, which lasts half a second, it
-// may be over before a busy machine has told the gateways what the pod still does.
-func testLocalPodMoves(t *testing.T, s *site) {
+// testDefaultCheck: what depends on how long the check is patient. kube-proxy fails it, at healthCheckNodePort, as soon as the only pod
+// terminates and when the policy is Local no more; with the lab's, which lasts half a second, it may be over before a busy machine
+// has told the gateways what to do instead.
+func testDefaultCheck(t *testing.T, s *site) {
 	s.withConfig(t, func(config string) string {
 		return strings.Replace(config, "{interval: 250ms, rise: 2, fall: 2}", "{}", 1)
 	})
+	t.Run("only-pod-moves", func(t *testing.T) { testOnlyPodMoves(t, s) })
+	t.Run("policy-flips", func(t *testing.T) { testPolicyFlips(t, s) })
+}
+
+// testOnlyPodMoves: a Service's only pod moves to another node. It serves while it terminates (KEP-1669), so nobody notices.
+func testOnlyPodMoves(t *testing.T, s *site) {
 	names := workers(s.Lab)
 	s.create(t, service("moves", inFrontOf("moves"), local))
 	at := target(s.addresses(t, "moves")[0], 80)
