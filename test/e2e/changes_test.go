@@ -174,10 +174,7 @@ func testPolicyFlips(t *testing.T, s *site) {
 	held, flow := c.hold(t, 12, c.web()...), c.flow(t)
 	c.change(t, c.name, local)
 	c.awaitRoute(t, target(c.v4, 80), "slot-")
-	health := c.get(t).Spec.HealthCheckNodePort
-	if health == 0 {
-		t.Fatal("there is no healthCheckNodePort")
-	}
+	health := c.healthCheckNodePort(t, c.name)
 	for _, w := range c.Lab.Workers {
 		c.await(t, "healthCheckNodePort of "+w.Name+" to answer", func(ctx context.Context) error { return c.healthy(ctx, w, health) })
 	}
@@ -211,6 +208,16 @@ func (s *site) awaitRoute(t *testing.T, at, to string) {
 			return nil
 		})
 	}
+}
+
+func (s *site) healthCheckNodePort(t *testing.T, name string) int32 {
+	t.Helper()
+	svc, err := s.Client.CoreV1().Services(namespace).Get(t.Context(), name, metav1.GetOptions{})
+	must(t, err)
+	if svc.Spec.HealthCheckNodePort == 0 {
+		t.Fatalf("Service %s has no healthCheckNodePort", name)
+	}
+	return svc.Spec.HealthCheckNodePort
 }
 
 // healthy is nil when a worker answers 200 at a healthCheckNodePort.

@@ -79,6 +79,14 @@ func testLocalPolicy(t *testing.T, s *site) {
 	at := target(s.addresses(t, "uneven")[0], 80)
 	s.awaitAnswers(t, at, "uneven-0", "uneven-1", "uneven-2", "uneven-3")
 	before := s.count(t)
+	for n, worker := range s.Lab.Workers { // pods and nodes are served too, by kube-proxy, also where no pod is
+		if _, err := worker.Ask(at, 5*time.Second); err != nil {
+			t.Errorf("%s reaches no pod through the VIP: %v", worker.Name, err)
+		}
+		if err := s.healthy(t.Context(), worker, s.healthCheckNodePort(t, "uneven")); (err == nil) != (n < 2) {
+			t.Errorf("healthCheckNodePort of %s, which is number %d and the first two have pods: %v", worker.Name, n, err)
+		}
+	}
 
 	by := s.asks(t, at, 400)
 	t.Logf("400 connections, three pods on one node and one on another: %v", by)
