@@ -51,7 +51,7 @@ type datagrams struct {
 	sent, lost int
 	by         map[string]int
 	longest    time.Duration // without an answer
-	first      error
+	losses     []string      // when, and why; the first ten
 }
 
 // sends keeps sending datagrams: all from one port of the client, which is one flow for everybody under way, or each from a port of
@@ -77,8 +77,8 @@ func (s *site) sends(t *testing.T, at string, oneFlow bool) *datagrams {
 			d.sent++
 			if err != nil {
 				d.lost++
-				if d.first == nil {
-					d.first = err
+				if len(d.losses) < 10 {
+					d.losses = append(d.losses, time.Now().Format("15:04:05.000 ")+err.Error())
 				}
 				continue
 			}
@@ -107,8 +107,8 @@ func (d *datagrams) stop() *datagrams {
 
 func (d *datagrams) String() string {
 	line := fmt.Sprintf("%d datagrams, %d lost, by %v, longest gap %v", d.sent, d.lost, d.by, d.longest.Round(time.Millisecond))
-	if d.first != nil {
-		line += fmt.Sprintf("; first %v", d.first)
+	for _, loss := range d.losses {
+		line += "\n  lost at " + loss
 	}
 	return line
 }

@@ -76,7 +76,7 @@ func withDNS(svc *corev1.Service) {
 
 // testRollingUpdate: a DaemonSet's Pods are replaced node by node, the old one ending before the new one begins, and nobody notices:
 // with externalTrafficPolicy Cluster and Local, over TCP and UDP. ("should not have connectivity disruption during rolling update" of
-// Kubernetes' own tests, which wants 95 of 100 connections to succeed.)
+// Kubernetes' own tests, which wants 95 of 100 connections to succeed; so do we of datagrams, on a machine that is busy.)
 func testRollingUpdate(t *testing.T, s *site) {
 	const app, lingers = "rolling", 2
 	s.removePods(t, app)
@@ -101,6 +101,7 @@ func testRollingUpdate(t *testing.T, s *site) {
 	var young []string
 	for i, w := range s.Lab.Workers {
 		s.endPod(t, old[i])
+		t.Logf("%s is gone at %s", old[i], time.Now().Format("15:04:05.000"))
 		young = append(young, fmt.Sprintf("%s-young-%d", app, i))
 		s.runPod(t, app, young[i], w.Name, lingers)
 		s.awaitPod(t, young[i])
@@ -117,8 +118,8 @@ func testRollingUpdate(t *testing.T, s *site) {
 	for _, d := range datagrams {
 		d.stop()
 		t.Logf("rolling update: %v", d)
-		if d.lost > d.sent/100 {
-			t.Errorf("rolling update: %v; want at most one of 100 lost", d)
+		if d.lost > d.sent/20 {
+			t.Errorf("rolling update: %v; want at most one of 20 lost", d)
 		}
 	}
 }
