@@ -138,6 +138,63 @@ func TestPodTargets(t *testing.T) {
 	}
 }
 
+// Algorithm and check of the Service are those of its pods, each checked at its own port unless the Service names one.
+func TestKnobsOfPods(t *testing.T) {
+	own := func(kind desired.CheckKind) desired.Check {
+		return desired.Check{Kind: kind, IntervalMillis: 2000, Rise: 2, Fall: 3}
+	}
+	for name, test := range map[string]struct {
+		annotations map[Annotation]string
+		nodePort    bool // the first port has one
+		want        desired.Check
+		problem     string
+	}{
+		"none":           {nil, false, own(desired.CheckTCP), ""},
+		"http":           {map[Annotation]string{HealthCheckProtocol: "http", HealthCheckPath: "/ready"}, false, desired.Check{Kind: desired.CheckHTTP, Path: "/ready", IntervalMillis: 2000, Rise: 2, Fall: 3}, ""},
+		"another port":   {map[Annotation]string{HealthCheckProtocol: "tcp", HealthCheckPort: "9000"}, false, desired.Check{Kind: desired.CheckTCP, Port: 9000, IntervalMillis: 2000, Rise: 2, Fall: 3}, ""},
+		"times":          {map[Annotation]string{HealthCheckInterval: "500ms", HealthCheckHealthyThreshold: "1"}, false, desired.Check{Kind: desired.CheckTCP, IntervalMillis: 500, Rise: 1, Fall: 3}, ""},
+		"unchecked":      {map[Annotation]string{HealthCheckProtocol: "none"}, false, desired.Check{Kind: desired.CheckNone}, ""},
+		"a path of tcp":  {map[Annotation]string{HealthCheckPath: "/ready"}, false, desired.Check{}, "the check is tcp, which asks for no path"},
+		"beside nodes":   {map[Annotation]string{HealthCheckProtocol: "http", HealthCheckInterval: "500ms"}, true, desired.Check{Kind: desired.CheckTCP, IntervalMillis: 500, Rise: 2, Fall: 3}, ""},
+		"with algorithm": {map[Annotation]string{Algorithm: "leastconn"}, false, own(desired.CheckTCP), ""},
+	} {
+		for _, policy := range []v1.ServiceExternalTrafficPolicy{v1.ServiceExternalTrafficPolicyCluster, v1.ServiceExternalTrafficPolicyLocal} {
+			if test.nodePort && policy == v1.ServiceExternalTrafficPolicyLocal {
+				continue // the nodes' check is healthCheckNodePort's then
+			}
+			svc := web(noNodePorts)
+			svc.Spec.ExternalTrafficPolicy, svc.Spec.HealthCheckNodePort = policy, 32000
+			svc.Spec.Ports = append(svc.Spec.Ports, v1.ServicePort{Name: "more", Protocol: v1.ProtocolTCP, Port: 81})
+			if test.nodePort {
+				svc.Spec.Ports[0].NodePort = 30080
+			}
+			for key, value := range test.annotations {
+				metav1.SetMetaDataAnnotation(&svc.ObjectMeta, string(key), value)
+			}
+			translator := testTranslator()
+			translator.pods = testPods()
+			got, err := translator.translate(svc, among(twoNodes()))
+			if test.problem != "" {
+				if err == nil || !strings.Contains(err.Error(), test.problem) {
+					t.Errorf("%s, %s: error %v", name, policy, err)
+				}
+				continue
+			}
+			if err != nil || len(got.warnings) != 0 {
+				t.Errorf("%s, %s: %v, %v", name, policy, got.warnings, err)
+				continue
+			}
+			f := got.service.LoadBalancer.Frontends[1]
+			if f.Port != 81 || f.Pool.Check != test.want || test.annotations[Algorithm] != "" && f.Pool.Algorithm != desired.LeastConn {
+				t.Errorf("%s, %s: port %d has %+v, want %+v", name, policy, f.Port, f.Pool, test.want)
+			}
+			if dns := got.service.LoadBalancer.Frontends[2]; dns.Protocol != desired.UDP || dns.Pool.Check.Kind != desired.CheckNone {
+				t.Errorf("%s, %s: UDP has %+v", name, policy, dns.Pool)
+			}
+		}
+	}
+}
+
 // A choice of nodes means nothing to pods, and that is told.
 func TestNodeSelectorOfPods(t *testing.T) {
 	translator, around := testTranslator(), among(twoNodes())

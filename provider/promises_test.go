@@ -40,11 +40,13 @@ func promises() []promise {
 		{"spec.ports[].appProtocol", "Not used: the gateways forward bytes and look at none.", notOurs},
 		{"spec.ports[].port", "Open on the address. Two Services that share an address cannot have the same one of a protocol.",
 			[]string{"e2e/testServes", "e2e/testSharing"}},
-		{"spec.ports[].targetPort", "kube-proxy's, behind the NodePort.", []string{"e2e/testServes"}},
+		{"spec.ports[].targetPort", "kube-proxy's, behind the NodePort. Where pods serve themselves, their port, by the " +
+			"EndpointSlices.", []string{"e2e/testServes", "e2e/testPodTargets"}},
 		{"spec.ports[].nodePort", "Where the gateways reach the workers. When it changes, new connections go to the new one at " +
 			"once.", []string{"e2e/testChanges"}},
-		{"spec.allocateLoadBalancerNodePorts", "With `false` a port that has no nodePort cannot be served; an Event says what to do.",
-			nil},
+		{"spec.allocateLoadBalancerNodePorts", "With `false` the ports that have no nodePort are served by the pods themselves, if " +
+			"the configuration says where these are (`nodes.podCIDRs`); if not, an Event says what to do.",
+			[]string{"e2e/testPodTargets", "integration/testPods"}},
 		{"spec.selector", "The endpoint controller's.", notOurs},
 		{"spec.clusterIP", "Not used: kube-proxy's.", notOurs},
 		{"spec.clusterIPs", "Not used: kube-proxy's.", notOurs},
@@ -58,9 +60,9 @@ func promises() []promise {
 		{"spec.loadBalancerSourceRanges", "Who may connect, enforced by the gateways for all protocols. The older annotation " +
 			"`service.beta.kubernetes.io/load-balancer-source-ranges` counts without the field.", []string{"e2e/testSourceRanges"}},
 		{"spec.externalTrafficPolicy", "`Cluster`: all workers. `Local`: those with a pod of the Service, each by the number of " +
-			"its ready pods.", []string{"e2e/testLocalPolicy", "e2e/testOnlyPodMoves", "e2e/testPolicyFlips"}},
-		{"spec.healthCheckNodePort", "What HAProxy asks with policy `Local`.",
-			[]string{"e2e/testLocalPolicy", "e2e/testPolicyFlips"}},
+			"its ready pods. Means nothing to ports without a nodePort: all pods serve.",
+			[]string{"e2e/testLocalPolicy", "e2e/testOnlyPodMoves", "e2e/testPolicyFlips", "e2e/testPodTargets"}},
+		{"spec.healthCheckNodePort", "What HAProxy asks with policy `Local`.", []string{"e2e/testLocalPolicy", "e2e/testPolicyFlips"}},
 		{"spec.publishNotReadyAddresses", "With policy `Local`, nodes whose pods are not ready get connections too: Kubernetes " +
 			"calls these endpoints ready then.", nil},
 		{"spec.ipFamilies", "An address of each.", []string{"e2e/testFamiliesChange", "e2e/testOneFamilyNodes", "e2e/TestIPv6Only"}},

@@ -245,6 +245,9 @@ func statusTable(list []gatewayStatus, wide bool) string {
 				below.add(s.Gateway, "its peer %s does not answer it: %s", peer.Gateway, peer.Problem)
 			}
 		}
+		for _, l := range st.Limited {
+			below.add(s.Gateway, "port %d of %s refused %d connections above its limits in the last ten minutes, %d in all", l.Port, l.Service, l.Lately, l.Total)
+		}
 		below.warnings(s.Gateway, st.Warnings)
 	}
 	return below.under(t)

@@ -18,11 +18,12 @@ type departures struct {
 	since map[string]time.Time
 	// owners say whom each slot served last: a slot that changes hands is empty, so a server that left one was this owner's.
 	owners map[string]desired.Key
-	// read is when HAProxy was read last.
-	read time.Time
+	// read is when HAProxy was read last, next when the first of them may be over.
+	read, next time.Time
 }
 
-// endDeparted ends connections to servers that were taken out, the State's drain time after. Nothing is remembered for the
+// endDeparted ends connections to servers that were taken out, the drain time after: the load balancer's, or the State's for nodes
+// that all of them share. Nothing is remembered for the
 // next agent: that one begins to count anew.
 func (a *Agent) endDeparted(ctx context.Context) {
 	d := &departures{since: map[string]time.Time{}, owners: map[string]desired.Key{}}
@@ -49,7 +50,7 @@ func (a *Agent) lookAtDeparted(ctx context.Context, d *departures) {
 	for tenant, slot := range current.slots {
 		d.owners[slot] = tenant.Key
 	}
-	if !d.read.IsZero() && !(a.hasLeftover() && d.due(current.revision.state.DrainTime())) || !a.tryAcquire() {
+	if !d.read.IsZero() && !(a.hasLeftover() && d.due()) || !a.tryAcquire() {
 		return
 	}
 	defer a.release()
@@ -69,20 +70,16 @@ func (a *Agent) lookAtDeparted(ctx context.Context, d *departures) {
 }
 
 // due says whether HAProxy is to be read again: now and then, and when a server's time is over.
-func (d *departures) due(drain time.Duration) bool {
+func (d *departures) due() bool {
 	now := time.Now()
-	for _, since := range d.since {
-		if now.Sub(since) >= drain {
-			return true
-		}
-	}
-	return now.Sub(d.read) >= leftoverEvery || len(d.since) == 0
+	return len(d.since) == 0 || !now.Before(d.next) || now.Sub(d.read) >= leftoverEvery
 }
 
 // overdue gives those of departed whose connections have lived on long enough.
 func (d *departures) overdue(departed []haproxy.Departed, s *desired.State) (over []haproxy.Departed) {
 	now := time.Now()
 	since := map[string]time.Time{}
+	d.next = now.Add(leftoverEvery)
 	for _, server := range departed {
 		if d.targeted(server, s) {
 			continue
@@ -92,13 +89,48 @@ func (d *departures) overdue(departed []haproxy.Departed, s *desired.State) (ove
 		if found, known := d.since[id]; known {
 			since[id] = found
 		}
-		if now.Sub(since[id]) >= s.DrainTime() {
+		patience := d.patience(server, s)
+		if now.Sub(since[id]) >= patience {
 			over = append(over, server)
 			since[id] = now // what survives is ended another time
+		}
+		if end := since[id].Add(patience); end.Before(d.next) {
+			d.next = end
 		}
 	}
 	d.since = since
 	return over
+}
+
+// patience is how long connections to a server may live on. A pod that is gone has lost them when it was taken out; what
+// survived that does not wait.
+func (d *departures) patience(server haproxy.Departed, s *desired.State) time.Duration {
+	if server.Gone {
+		return 0
+	}
+	return drainTimeOf(s, d.owner(server, s))
+}
+
+// drainTimeOf is the load balancer's own drain time, the State's when it has none.
+func drainTimeOf(s *desired.State, lb *desired.LoadBalancer) time.Duration {
+	if lb != nil && lb.DrainSeconds > 0 {
+		return time.Duration(lb.DrainSeconds) * time.Second
+	}
+	return s.DrainTime()
+}
+
+// owner is the load balancer whose slot the server left; nil when all share the backend, or nobody knows.
+func (d *departures) owner(server haproxy.Departed, s *desired.State) *desired.LoadBalancer {
+	owner, known := d.owners[server.Backend]
+	if server.Shared() || !known {
+		return nil
+	}
+	for i := range s.LoadBalancers {
+		if s.LoadBalancers[i].Key == owner {
+			return &s.LoadBalancers[i]
+		}
+	}
+	return nil
 }
 
 // targeted says whether the connections of a server that left its backend have a target all the same: the server drains, its
@@ -107,16 +139,8 @@ func (d *departures) targeted(server haproxy.Departed, s *desired.State) bool {
 	if server.Shared() {
 		return s.Targets(&desired.LoadBalancer{}, server.Addr)
 	}
-	owner, known := d.owners[server.Backend]
-	if !known {
-		return false
-	}
-	for i := range s.LoadBalancers {
-		if s.LoadBalancers[i].Key == owner {
-			return s.Targets(&s.LoadBalancers[i], server.Addr)
-		}
-	}
-	return false
+	owner := d.owner(server, s)
+	return owner != nil && !server.Gone && s.Targets(owner, server.Addr)
 }
 
 func (a *Agent) endDue(ctx context.Context, over []haproxy.Departed) {

@@ -100,6 +100,30 @@ func TestDepartedEndAfterTheDrainTime(t *testing.T) {
 	}
 }
 
+// A load balancer may have a drain time of its own. A pod that is gone has none.
+func TestDepartedOfALoadBalancer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		own := func(s *desired.State) { s.LoadBalancers[0].DrainSeconds = 20 }
+		web, pool := service("web", "192.0.2.10", 51), ownPool(desired.Server{Name: "worker-1", Address: addr("10.0.2.1"), Weight: 1})
+		m := holding(t, sample(1, web, pool, draining(60), own))
+		a := started(t, m)
+		watching(t, a.endDeparted)
+		time.Sleep(10 * time.Second)
+		m.leaves(slot1+"/worker-9", "10.0.2.9")
+		m.leaves("nodes/worker-9", "10.0.2.9")
+		m.leaves(slot1+"/web-1_pod", "10.0.2.1") // where a server of the load balancer's is
+		a.setLeftover()
+		time.Sleep(3 * time.Second)
+		expectDeparted(t, m, "at once", "nodes/worker-9", slot1+"/worker-9")
+		time.Sleep(15 * time.Second)
+		expectDeparted(t, m, "before its drain time is over", "nodes/worker-9", slot1+"/worker-9")
+		time.Sleep(5 * time.Second)
+		expectDeparted(t, m, "after it", "nodes/worker-9")
+		time.Sleep(40 * time.Second)
+		expectDeparted(t, m, "after the State's")
+	})
+}
+
 // Whose target is there all the same stays: a server that drains, and one whose load balancer went over to the shared pool. It
 // counts from when that is over.
 func TestDepartedThatStayTargets(t *testing.T) {

@@ -82,10 +82,7 @@ func (j flowJudge) patience(f flow, v flowVerdict) time.Duration {
 	case leaves:
 		return drainTime
 	case departs:
-		if d, ok := j.doors[door{f.protocol, f.vip}]; ok && d.lb.DrainSeconds > 0 {
-			return time.Duration(d.lb.DrainSeconds) * time.Second
-		}
-		return j.state.DrainTime()
+		return drainTimeOf(j.state, j.doors[door{f.protocol, f.vip}].lb)
 	}
 	return 0
 }

@@ -46,6 +46,7 @@ func TestAllNodesDown(t *testing.T) {
 	down := map[string]string{"nodes/four": "DOWN", "nodes/six": "DOWN", "nodes/both": "DOWN", "nodes6/six": "DOWN", "nodes6/both": "DOWN"}
 	web := service("web", "192.0.2.10", 51)
 	own := func(s *desired.State) { s.LoadBalancers[0].Pool = &desired.Pool{} }
+	pods := func(s *desired.State) { s.LoadBalancers[0].Frontends[0].Pool = &desired.Pool{} }
 	for name, test := range map[string]struct {
 		state *desired.State
 		up    []string
@@ -56,6 +57,7 @@ func TestAllNodesDown(t *testing.T) {
 		"one up at its IPv6 address":        {sample(1, threeNodes, web, ipv6Only), []string{"nodes/six", "nodes6/six"}, nil},
 		"no Service needs the IPv6 pool":    {sample(1, threeNodes, web), []string{"nodes/both"}, nil},
 		"an IPv6-only one with own servers": {sample(1, threeNodes, web, ipv6Only, own), []string{"nodes/both"}, nil},
+		"an IPv6-only one with pods":        {sample(1, threeNodes, web, ipv6Only, pods), []string{"nodes/both"}, nil},
 		"no node":                           {sample(1, web, ipv6Only, func(s *desired.State) { s.Nodes = nil }), nil, nil},
 		"no node with IPv6":                 {sample(1, web, ipv6Only), []string{"nodes/worker-1"}, nil},
 	} {

@@ -55,6 +55,9 @@ func (a *Agent) status(ctx context.Context, role wire.Role) *wire.Status {
 	if seen.running != nil {
 		s.HAProxyUp = seen.running.Started
 		s.Connections = uint64(seen.running.Connections)
+		for _, r := range seen.running.Limited {
+			s.Limited = append(s.Limited, wire.Limited(r))
+		}
 	}
 	if seen.haproxy != nil {
 		s.OldWorkers = max(0, a.children(seen.haproxy)-1)
@@ -119,7 +122,9 @@ func (a *Agent) warnings(running *haproxy.Running, s *desired.State) []wire.Warn
 	return append(warnings, controlPlaneWarnings(running, s.ControlPlane)...)
 }
 
-func usesNodes6(lb desired.LoadBalancer) bool { return lb.Pool == nil && lb.IPv6Only() }
+func usesNodes6(lb desired.LoadBalancer) bool {
+	return lb.IPv6Only() && slices.ContainsFunc(lb.Frontends, func(f desired.Frontend) bool { return lb.PoolOf(f) == nil })
+}
 
 func nodesWithIPv6(s *desired.State) []desired.Node {
 	return slices.DeleteFunc(slices.Clone(s.Nodes), func(n desired.Node) bool {

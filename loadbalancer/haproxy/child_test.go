@@ -8,7 +8,10 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -100,7 +103,8 @@ func serveProxied(listen []string) {
 	io.Copy(io.Discard, os.Stdin) // ends with the test
 }
 
-// serveClient obeys "open ID ADDRESS [SOURCE]", "from ID", "ends ID", "say ID", "close ID": one line in, one line out.
+// serveClient obeys "open ID ADDRESS [SOURCE]", "from ID", "ends ID", "say ID", "close ID",
+// "flood N ADDRESS": one line in, one line out.
 func serveClient(in io.Reader, out io.Writer) {
 	open := map[string]net.Conn{}
 	lines := bufio.NewScanner(in)
@@ -133,6 +137,8 @@ func serveClient(in io.Reader, out io.Writer) {
 		case "close":
 			err = open[id].Close()
 			delete(open, id)
+		case "flood":
+			answer, err = flood(id, words[2])
 		}
 		if err != nil {
 			answer = "error: " + err.Error()
@@ -146,4 +152,31 @@ func readLine(conn net.Conn) (string, error) {
 		return "", err
 	}
 	return bufio.NewReader(conn).ReadString('\n')
+}
+
+// flood opens many connections, eight at a time, and tells how many were greeted.
+func flood(count, address string) (string, error) {
+	n, err := strconv.Atoi(count)
+	if err != nil {
+		return "", err
+	}
+	var left, greeted atomic.Int64
+	left.Store(int64(n))
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for left.Add(-1) >= 0 {
+				conn, err := net.DialTimeout("tcp", address, 3*time.Second)
+				if err != nil {
+					continue
+				}
+				if _, err := readLine(conn); err == nil {
+					greeted.Add(1)
+				}
+				conn.Close()
+			}
+		})
+	}
+	all.Wait()
+	return strconv.FormatInt(greeted.Load(), 10), nil
 }

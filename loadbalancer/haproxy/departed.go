@@ -14,6 +14,8 @@ type Departed struct {
 	Addr            netip.Addr
 	// Sessions are its connections now.
 	Sessions int
+	// Gone says that it is a pod which State does not name any more.
+	Gone bool
 }
 
 // Shared says whether the backend is one of all Services.
@@ -36,7 +38,8 @@ func (r *Running) Departed(want *Config) []Departed {
 			has := servers[server]
 			wanted := slices.ContainsFunc(want.Servers[name], func(s Server) bool { return s.Name == server })
 			if !wanted && has.State == "MAINT" && has.Sessions > 0 {
-				all = append(all, Departed{Backend: name, Server: server, Addr: has.Addr, Sessions: has.Sessions})
+				gone := membership{pods: want.pods}.gone(has)
+				all = append(all, Departed{Backend: name, Server: server, Addr: has.Addr, Sessions: has.Sessions, Gone: gone})
 			}
 		}
 	}

@@ -57,6 +57,9 @@ func (n need) servers() []Server {
 		s := Server{Name: ServerName(server, n.Proxy), Addr: server.Address, Weight: server.Weight, Check: n.pool.Check, Proxy: n.Proxy}
 		if n.Port != 0 {
 			s.Port = cmp.Or(server.Port, n.nodePort)
+			if s.checked() {
+				s.Check.Port = cmp.Or(s.Check.Port, s.Port)
+			}
 		}
 		if server.Backup {
 			s = s.unchecked()

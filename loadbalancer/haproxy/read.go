@@ -38,7 +38,7 @@ func (r *Runtime) read(ctx context.Context) (*Running, error) {
 		return nil, err
 	}
 	files := mapFiles(first[1])
-	commands := []string{"show info", "show servers state", "show stat"}
+	commands := []string{"show info", "show servers state", "show stat", "show table " + limitsTable}
 	for _, file := range files {
 		commands = append(commands, "show map "+file)
 	}
@@ -59,8 +59,9 @@ func (r *Runtime) read(ctx context.Context) (*Running, error) {
 	if err := running.parseStat(second[2]); err != nil {
 		return nil, err
 	}
+	running.parseLimits(second[3])
 	for i, file := range files {
-		if running.Maps[file], err = parseMap(second[3+i]); err != nil {
+		if running.Maps[file], err = parseMap(second[4+i]); err != nil {
 			return nil, fmt.Errorf("reading map %s: %w", file, err)
 		}
 	}

@@ -160,7 +160,10 @@ func scenarios() []scenario {
 			drains.Drains = true
 			lb.Frontends = append(lb.Frontends, desired.Frontend{Protocol: desired.TCP, Port: 443,
 				Pool: podPool(none, podAt("web-1.v2", "fd00:244::8", 8443), drains)})
-			s.LoadBalancers = []desired.LoadBalancer{lb, podService("web", "192.0.2.11", podAt("web-1.v2", "10.244.1.8", 8080), drains)}
+			other := podService("web", "192.0.2.11", podAt("web-1.v2", "10.244.1.8", 8080), podAt("web-3", "10.244.1.3", 9090), drains)
+			other.Frontends[0].Pool.Check = tcpCheck
+			other.Frontends[0].Pool.Check.Port = 0 // each pod's own
+			s.LoadBalancers = []desired.LoadBalancer{lb, other}
 		}),
 		make("algorithms-and-timeouts", func(s *desired.State, l *Local) {
 			for i, algorithm := range []desired.Algorithm{desired.RoundRobin, desired.LeastConn, desired.Source, desired.Random} {

@@ -22,6 +22,8 @@ type Running struct {
 	// ServicesMaxConn is the most that the Services' frontend accepts.
 	ServicesMaxConn int
 	Backends        map[string]*RunningBackend
+	// Limited are the Services' ports that lately refused connections because of a limit or a rate, sorted.
+	Limited []Limited
 	// Maps are the entries of each map by the path of its file, in the order of HAProxy.
 	Maps map[string][]Entry
 }

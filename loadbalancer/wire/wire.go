@@ -256,8 +256,19 @@ type Status struct {
 	RuntimeUpdates uint64       `json:"runtimeUpdates"`
 	Nodes          []NodeStatus `json:"nodes,omitempty"`
 	Warnings       []Warning    `json:"warnings,omitempty"`
-	Connections    uint64       `json:"connections"` // established through HAProxy now
-	OldWorkers     int          `json:"oldWorkers"`  // of HAProxy, finishing their connections
+	// Limited are ports of Services that lately refused connections because of a limit or a rate, sorted.
+	Limited     []Limited `json:"limited,omitempty"`
+	Connections uint64    `json:"connections"` // established through HAProxy now
+	OldWorkers  int       `json:"oldWorkers"`  // of HAProxy, finishing their connections
+}
+
+// Limited counts the connections that a port of a Service refused because of its connectionLimit or sourceRate.
+type Limited struct {
+	Service desired.Key `json:"service"`
+	Port    uint16      `json:"port"`
+	// Lately is in the last ten minutes about; Total since HAProxy's present worker runs, or since the port was idle for an hour.
+	Lately uint64 `json:"lately"`
+	Total  uint64 `json:"total"`
 }
 
 // Difference is what ran, or lay on the disk, otherwise than the State says although nobody had sent another State.

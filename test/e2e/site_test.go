@@ -48,6 +48,7 @@ func TestSite(t *testing.T) {
 		{"pools-command", testPoolsCommand},
 		{"protocols", testProtocols},
 		{"source-ranges", testSourceRanges},
+		{"pod-targets", testPodTargets},
 		{"bad-annotation", testBadAnnotation},
 		{"gateway-faults", testGatewayFaults},
 		{"excluded-nodes", testExcludedNodes},

@@ -1,0 +1,140 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"cloud-provider-haproxy/test/lab"
+	"cloud-provider-haproxy/test/lab/traffic"
+)
+
+// routesToPods gives gateways routes to all pods, and lets them send traffic there.
+func (s *site) routesToPods(t *testing.T) {
+	t.Helper()
+	pods := []string{"10.244.0.0/16", "fd00:10:244::/48"} // of package cluster
+	for _, g := range s.Lab.Gateways {
+		for i, w := range s.Lab.Workers {
+			for _, argv := range [][]string{
+				{"ip", "route", "replace", fmt.Sprintf("10.244.%d.0/24", i+1), "via", w.Addr4.String()},
+				{"ip", "route", "replace", fmt.Sprintf("fd00:10:244:%d::/64", i+1), "via", w.Addr6.String()},
+			} {
+				_, err := g.Run(t.Context(), argv...)
+				must(t, err)
+			}
+		}
+		limits, err := g.ReadFile(lab.LimitsFile)
+		must(t, err)
+		must(t, g.WriteFile(lab.LimitsFile, []byte(strings.Replace(string(limits), "serverPrefixes: [", fmt.Sprintf("serverPrefixes: [%q, %q, ", pods[0], pods[1]), 1)), 0o644))
+		t.Cleanup(func() { must(t, g.WriteFile(lab.LimitsFile, limits, 0o644)) })
+	}
+	s.withConfig(t, func(config string) string {
+		return strings.Replace(config, "nodes:\n", fmt.Sprintf("nodes:\n  podCIDRs: [%q, %q]\n", pods[0], pods[1]), 1)
+	})
+}
+
+// askDatagrams counts who answers to datagrams, each from another port.
+func (s *site) askDatagrams(ctx context.Context, at string, count int) (map[string]int, error) {
+	by := map[string]int{}
+	for range count {
+		who, err := s.askDatagram(ctx, at)
+		if err != nil {
+			return nil, err
+		}
+		by[who]++
+	}
+	return by, nil
+}
+
+func (s *site) askDatagram(ctx context.Context, at string) (string, error) {
+	conn, err := s.client.Dial(ctx, "udp", at)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	return exchange(conn)
+}
+
+func exchange(conn net.Conn) (who string, err error) {
+	if err := conn.SetDeadline(time.Now().Add(time.Second)); err != nil {
+		return "", err
+	}
+	if _, err := conn.Write([]byte("?")); err != nil {
+		return "", err
+	}
+	buffer := make([]byte, 2048)
+	n, err := conn.Read(buffer)
+	who, _, _ = strings.Cut(string(buffer[:n]), " ")
+	return who, err
+}
+
+// awaitPods waits until new connections and new flows to each address are answered by exactly these pods.
+func (s *site) awaitPods(t *testing.T, name string, pods ...string) {
+	t.Helper()
+	for _, address := range s.addresses(t, name) {
+		s.awaitAnswers(t, target(address, 80), pods...)
+		at := target(address, 53)
+		s.await(t, fmt.Sprintf("%q to answer datagrams at %s", pods, at), func(ctx context.Context) error {
+			by, err := s.askDatagrams(ctx, at, 12*len(pods))
+			if got := slices.Sorted(maps.Keys(by)); err == nil && !slices.Equal(got, pods) {
+				err = fmt.Errorf("answered by %v", by)
+			}
+			return err
+		})
+	}
+}
+
+// testPodTargets: a Service without NodePorts waits until the configuration says that gateways reach pods. Then its pods serve, of TCP
+// and UDP and both families, each as much as the others; they come and go without a reload, and no connection fails for it.
+func testPodTargets(t *testing.T, s *site) {
+	names := workers(s.Lab)
+	s.pods(t, "direct", names[0], names[0], names[1])
+	s.create(t, service("direct", inFrontOf("direct"), local, families(corev1.IPFamilyPolicyRequireDualStack, corev1.IPv4Protocol, corev1.IPv6Protocol),
+		func(svc *corev1.Service) {
+			no := false
+			svc.Spec.AllocateLoadBalancerNodePorts = &no
+			svc.Spec.Ports = append(svc.Spec.Ports, port("dns", corev1.ProtocolUDP, 53))
+		}))
+	t.Log(s.expectEvent(t, "Service", "direct", "Warning", "no nodePort", "nodes.podCIDRs"))
+	s.pending(t, "direct")
+	s.routesToPods(t)
+	s.awaitPods(t, "direct", "direct-0", "direct-1", "direct-2")
+	before := s.count(t)
+	at := target(s.addresses(t, "direct")[0], 80)
+	by := s.asks(t, at, 300)
+	for _, pod := range slices.Sorted(maps.Keys(by)) {
+		if by[pod] < 95 || by[pod] > 105 {
+			t.Errorf("%s got %d of 300 connections, want a third", pod, by[pod])
+		}
+	}
+	flow, err := s.client.StartFlow(t.Context(), traffic.Flow{Targets: []string{at}, Rate: 100, Timeout: 5 * time.Second})
+	must(t, err)
+	held := s.hold(t, 8, at)
+	s.readiness(t, "direct-1", corev1.ConditionFalse)
+	s.awaitPods(t, "direct", "direct-0", "direct-2")
+	s.readiness(t, "direct-1", corev1.ConditionTrue)
+	s.awaitPods(t, "direct", "direct-0", "direct-1", "direct-2")
+	report, err := flow.Stop()
+	must(t, err)
+	if report.Failed > 0 {
+		t.Errorf("a pod drained and added: %v; want none failed", report)
+	}
+	uncut(t, held)
+	must(t, s.Client.CoreV1().Pods(namespace).Delete(t.Context(), "direct-0", metav1.DeleteOptions{GracePeriodSeconds: new(int64)}))
+	s.awaitPods(t, "direct", "direct-1", "direct-2")
+	for _, pod := range []string{"direct-1", "direct-2"} {
+		s.readiness(t, pod, corev1.ConditionFalse)
+	}
+	s.awaitRefused(t, s.client, at)
+	if done := s.count(t).since(before, len(s.Lab.Gateways)); done.reloads != 0 {
+		t.Errorf("HAProxy was reloaded %d times", done.reloads)
+	}
+}
