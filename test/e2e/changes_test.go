@@ -28,6 +28,8 @@ type neighbour struct {
 func (s *site) neighbour(t *testing.T, targets ...string) *neighbour {
 	t.Helper()
 	for _, at := range targets {
+		_, err := s.SettledHolder(t.Context(), netip.MustParseAddrPort(at).Addr())
+		must(t, err)
 		s.awaitAnswers(t, at, "web-0", "web-1", "web-2")
 	}
 	flow, err := s.client.StartFlow(t.Context(), traffic.Flow{Targets: targets, Rate: 100, Timeout: 5 * time.Second})
@@ -173,14 +175,14 @@ func testPolicyFlips(t *testing.T, s *site) {
 	c.becomesLoadBalancer(t)
 	held, flow := c.hold(t, 12, c.web()...), c.flow(t)
 	c.change(t, c.name, local)
-	c.awaitRoute(t, target(c.v4, 80), "slot-")
+	c.awaitRoute(t, c.v4, "slot-")
 	health := c.healthCheckNodePort(t, c.name)
 	for _, w := range c.Lab.Workers {
 		c.await(t, "healthCheckNodePort of "+w.Name+" to answer", func(ctx context.Context) error { return c.healthy(ctx, w, health) })
 	}
 	c.awaitAnswers(t, target(c.v6, 80), "web-0", "web-1", "web-2")
 	c.change(t, c.name, func(svc *corev1.Service) { svc.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyCluster })
-	c.awaitRoute(t, target(c.v4, 80), "nodes|")
+	c.awaitRoute(t, c.v4, "nodes|")
 	c.awaitAnswers(t, target(c.v6, 80), "web-0", "web-1", "web-2")
 	for _, w := range c.Lab.Workers {
 		c.await(t, "healthCheckNodePort of "+w.Name+" to be closed", func(ctx context.Context) error {
@@ -193,16 +195,17 @@ func testPolicyFlips(t *testing.T, s *site) {
 	c.undisturbed(t, "externalTrafficPolicy Local, then Cluster", held, flow)
 }
 
-// awaitRoute waits until every gateway sends what comes to an address and port where it should.
-func (s *site) awaitRoute(t *testing.T, at, to string) {
+// awaitRoute waits until every gateway sends what comes to port 80 of an address where it should.
+func (s *site) awaitRoute(t *testing.T, at netip.Addr, to string) {
 	t.Helper()
+	line := fmt.Sprintf("\n%s:80 %s", at, to)
 	for _, g := range s.Lab.Gateways {
-		s.await(t, g.Name+" to send "+at+" to "+to, func(context.Context) error {
+		s.await(t, fmt.Sprintf("%s to send port 80 of %s to %s", g.Name, at, to), func(context.Context) error {
 			routes, err := g.ReadFile("/etc/haproxy/services.map")
 			if err != nil {
 				return err
 			}
-			if line := "\n" + strings.Trim(at, "[") + " " + to; !strings.Contains("\n"+string(routes), line) {
+			if !strings.Contains("\n"+string(routes), line) {
 				return fmt.Errorf("the map is\n%s", routes)
 			}
 			return nil

@@ -13,7 +13,7 @@
 //	only allow access from service loadbalancer source ranges      source-ranges (for pods it is kube-proxy's)
 //	session affinity with Local and Cluster policy; switched       affinity
 //	handle load balancer cleanup finalizer                         changes, classes, claims-finalizer, deleted-while-away
-//	Service without NodePort, and change it                        integration's TestPods; a gateway of the lab has no route to pods
+//	Service without NodePort, and change it                        pod-targets
 //	preserve UDP traffic when the server pod cycles                server-cycles
 //	no connectivity disruption during rolling update               rolling-update
 //	Local: work for type=LoadBalancer                              local-policy; the client's address is not kept: pods see the gateway

@@ -27,6 +27,8 @@ func testFamiliesChange(t *testing.T, s *site) {
 			if first.Is4() != (family == corev1.IPv4Protocol) {
 				t.Fatalf("%s got %v", name, first)
 			}
+			_, err := s.SettledHolder(t.Context(), first)
+			must(t, err)
 			s.reaches(t, target(first, 80))
 			held := s.hold(t, 10, target(first, 80))
 			flow, err := s.client.StartFlow(t.Context(), traffic.Flow{Targets: []string{target(first, 80)}, Rate: 40, Timeout: 5 * time.Second})
