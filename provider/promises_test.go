@@ -29,12 +29,12 @@ func promises() []promise {
 	notOurs := []string{}
 	return []promise{
 		{"spec.type", "`LoadBalancer` is served. With any other type the Service loses its address, unless `keep-ip` keeps it; " +
-			"back again it is served anew.", []string{"e2e/testDeletedWhileAway", "e2e/testClaimsFinalizer"}},
+			"back again it is served anew.", []string{"e2e/testChanges", "e2e/testDeletedWhileAway"}},
 		{"spec.loadBalancerClass", "The configured class (`loadBalancerClass`) is ours, no other one is; without a class as " +
-			"`serveUnclassed` says.", []string{"e2e/testClassChanges"}},
+			"`serveUnclassed` says.", []string{"e2e/testClasses", "e2e/testClassChanges"}},
 		{"spec.ports", "All are open on all addresses of the Service. They change without a reload, and connections of other " +
-			"ports do not notice.", []string{"e2e/testServes", "integration/testServices"}},
-		{"spec.ports[].name", "By it annotations name the port.", nil},
+			"ports do not notice.", []string{"e2e/testServes", "e2e/testChanges"}},
+		{"spec.ports[].name", "By it annotations name the port.", []string{"e2e/testChanges"}},
 		{"spec.ports[].protocol", "TCP through HAProxy, UDP and SCTP through the gateways' kernel.",
 			[]string{"e2e/testProtocols", "integration/TestDatagrams"}},
 		{"spec.ports[].appProtocol", "Not used: the gateways forward bytes and look at none.", notOurs},
@@ -43,7 +43,7 @@ func promises() []promise {
 		{"spec.ports[].targetPort", "kube-proxy's, behind the NodePort. Where pods serve themselves, their port, by the " +
 			"EndpointSlices.", []string{"e2e/testServes", "e2e/testPodTargets"}},
 		{"spec.ports[].nodePort", "Where the gateways reach the workers. When it changes, new connections go to the new one at " +
-			"once.", []string{"integration/testServices"}},
+			"once.", []string{"e2e/testChanges"}},
 		{"spec.allocateLoadBalancerNodePorts", "With `false` the ports that have no nodePort are served by the pods themselves, if " +
 			"the configuration says where these are (`nodes.podCIDRs`); if not, an Event says what to do.",
 			[]string{"e2e/testPodTargets", "integration/testPods"}},
@@ -52,7 +52,8 @@ func promises() []promise {
 		{"spec.clusterIPs", "Not used: kube-proxy's.", notOurs},
 		{"spec.externalIPs", "Not used: whoever routes these addresses to the workers is not us. No gateway claims them.", notOurs},
 		{"spec.externalName", "Has no meaning for this type.", notOurs},
-		{"spec.sessionAffinity", "`ClientIP`: a client goes where it went before, also after a failover or a reload.", nil},
+		{"spec.sessionAffinity", "`ClientIP`: a client goes where it went before, also after a failover or a reload.",
+			[]string{"e2e/testAffinity"}},
 		{"spec.sessionAffinityConfig", "`clientIP.timeoutSeconds`: for so long after its last connection began.", nil},
 		{"spec.loadBalancerIP", "Requests this address, as annotation `load-balancer-ips` does (which knows two).",
 			[]string{"e2e/testRequested"}},
@@ -60,13 +61,13 @@ func promises() []promise {
 			"`service.beta.kubernetes.io/load-balancer-source-ranges` counts without the field.", []string{"e2e/testSourceRanges"}},
 		{"spec.externalTrafficPolicy", "`Cluster`: all workers. `Local`: those with a pod of the Service, each by the number of " +
 			"its ready pods. Means nothing to ports without a nodePort: all pods serve.",
-			[]string{"e2e/testLocalPolicy", "e2e/testLocalPodMoves", "e2e/testPodTargets"}},
-		{"spec.healthCheckNodePort", "What HAProxy asks with policy `Local`.", []string{"e2e/testLocalPolicy"}},
+			[]string{"e2e/testLocalPolicy", "e2e/testOnlyPodMoves", "e2e/testPolicyFlips", "e2e/testPodTargets"}},
+		{"spec.healthCheckNodePort", "What HAProxy asks with policy `Local`.", []string{"e2e/testLocalPolicy", "e2e/testPolicyFlips"}},
 		{"spec.publishNotReadyAddresses", "With policy `Local`, nodes whose pods are not ready get connections too: Kubernetes " +
 			"calls these endpoints ready then.", nil},
-		{"spec.ipFamilies", "An address of each.", []string{"e2e/testFamiliesChange"}},
+		{"spec.ipFamilies", "An address of each.", []string{"e2e/testFamiliesChange", "e2e/testOneFamilyNodes", "e2e/TestIPv6Only"}},
 		{"spec.ipFamilyPolicy", "`PreferDualStack`: a second address if there is one. `RequireDualStack`: two or none.",
-			[]string{"e2e/testFamiliesChange"}},
+			[]string{"e2e/testFamiliesChange", "e2e/testOneFamilyPool"}},
 		{"spec.internalTrafficPolicy", "Not used: it is about clients inside the cluster.", notOurs},
 		{"spec.trafficDistribution", "kube-proxy's: a worker that got a connection from a gateway prefers near pods as this says " +
 			"(KEP-4444), with policy `Cluster`. The gateways spread connections over workers all the same.", nil},

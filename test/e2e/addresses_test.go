@@ -9,7 +9,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	"cloud-provider-haproxy/test/lab"
 )
@@ -188,36 +187,6 @@ func testKeptAddress(t *testing.T, s *site) {
 	if got := s.addresses(t, "thief")[0]; got != address {
 		t.Errorf("thief has %s", got)
 	}
-}
-
-// testFamiliesChange: the second address comes and goes, the first one and its connections stay.
-func testFamiliesChange(t *testing.T, s *site) {
-	s.create(t, service("stack"))
-	first := s.addresses(t, "stack")[0]
-	s.reaches(t, target(first, 80))
-	held := s.hold(t, 10, target(first, 80))
-	policy := func(policy corev1.IPFamilyPolicy, want int) {
-		t.Helper()
-		patch := fmt.Sprintf(`{"spec":{"ipFamilyPolicy":%q}}`, policy)
-		if policy == corev1.IPFamilyPolicySingleStack {
-			patch = `{"spec":{"ipFamilyPolicy":"SingleStack","ipFamilies":["IPv4"]}}`
-		}
-		_, err := s.Client.CoreV1().Services(namespace).Patch(t.Context(), "stack", types.MergePatchType, []byte(patch), metav1.PatchOptions{})
-		must(t, err)
-		s.await(t, fmt.Sprintf("%d addresses", want), func(context.Context) error {
-			if got := s.addresses(t, "stack"); len(got) != want || got[0] != first {
-				return fmt.Errorf("it has %v", got)
-			}
-			return nil
-		})
-	}
-	policy(corev1.IPFamilyPolicyPreferDualStack, 2)
-	second := s.addresses(t, "stack")[1]
-	s.reaches(t, target(second, 80))
-	policy(corev1.IPFamilyPolicySingleStack, 1)
-	s.awaitReleased(t, second)
-	policy(corev1.IPFamilyPolicyRequireDualStack, 2)
-	uncut(t, held)
 }
 
 // testTwoClaims: somebody wrote the address of one Service into the status of another while no controller ran. The elder

@@ -37,7 +37,7 @@ func testVanished(t *testing.T, s *site) {
 // strip takes the finalizers off a Service.
 func (s *site) strip(t *testing.T, name string) {
 	t.Helper()
-	_, err := s.Kubectl(t.Context(), "patch", "service", name, "--type=merge", "-p", `{"metadata":{"finalizers":null}}`)
+	_, err := s.Kubectl(context.WithoutCancel(t.Context()), "patch", "service", name, "--type=merge", "-p", `{"metadata":{"finalizers":null}}`)
 	must(t, err)
 }
 

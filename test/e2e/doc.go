@@ -6,4 +6,20 @@
 // Services that it made and repairs what it broke, so that the next one starts from a pair that is in sync. What a user would
 // read is asserted by its words: kubectl's columns, Events, `gatewayctl status`. Numbers are logged, with bounds that say
 // "broken", not "slow today".
+//
+// Kubernetes' own tests of load balancers (test/e2e/network/loadbalancer.go) ask for a cloud; the same is shown here by:
+//
+//	change the type and ports of a TCP service, of a UDP service   changes
+//	only allow access from service loadbalancer source ranges      source-ranges (for pods it is kube-proxy's)
+//	session affinity with Local and Cluster policy; switched       affinity
+//	handle load balancer cleanup finalizer                         changes, classes, claims-finalizer, deleted-while-away
+//	Service without NodePort, and change it                        pod-targets
+//	preserve UDP traffic when the server pod cycles                server-cycles
+//	no connectivity disruption during rolling update               rolling-update
+//	Local: work for type=LoadBalancer                              local-policy; the client's address is not kept: pods see the gateway
+//	Local: only target nodes with endpoints                        local-policy, default-check/only-pod-moves
+//	Local: target all nodes with endpoints                         local-policy
+//	Local: work from pods                                          local-policy, from nodes
+//	Local: handle updates to ExternalTrafficPolicy                 default-check/policy-flips
+//	(service.go) loadBalancerClass is not touched                  classes
 package e2e

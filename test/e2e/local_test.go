@@ -79,6 +79,14 @@ func testLocalPolicy(t *testing.T, s *site) {
 	at := target(s.addresses(t, "uneven")[0], 80)
 	s.awaitAnswers(t, at, "uneven-0", "uneven-1", "uneven-2", "uneven-3")
 	before := s.count(t)
+	for n, worker := range s.Lab.Workers { // pods and nodes are served too, by kube-proxy, also where no pod is
+		if _, err := worker.Ask(at, 5*time.Second); err != nil {
+			t.Errorf("%s reaches no pod through the VIP: %v", worker.Name, err)
+		}
+		if err := s.healthy(t.Context(), worker, s.healthCheckNodePort(t, "uneven")); (err == nil) != (n < 2) {
+			t.Errorf("healthCheckNodePort of %s, which is number %d and the first two have pods: %v", worker.Name, n, err)
+		}
+	}
 
 	by := s.asks(t, at, 400)
 	t.Logf("400 connections, three pods on one node and one on another: %v", by)
@@ -118,39 +126,32 @@ func testLocalPolicy(t *testing.T, s *site) {
 	}
 }
 
-// testLocalPodMoves: a Service's only pod moves to another node. It serves while it terminates (KEP-1669), so nobody notices. The
-// check is the default one: kube-proxy fails it as soon as the pod terminates, and with the lab's, which lasts half a second, it
-// may be over before a busy machine has told the gateways what the pod still does.
-func testLocalPodMoves(t *testing.T, s *site) {
+// testDefaultCheck: what depends on how long the check is patient. kube-proxy fails it, at healthCheckNodePort, as soon as the only pod
+// terminates and when the policy is Local no more; with the lab's, which lasts half a second, it may be over before a busy machine
+// has told the gateways what to do instead.
+func testDefaultCheck(t *testing.T, s *site) {
 	s.withConfig(t, func(config string) string {
 		return strings.Replace(config, "{interval: 250ms, rise: 2, fall: 2}", "{}", 1)
 	})
+	t.Run("only-pod-moves", func(t *testing.T) { testOnlyPodMoves(t, s) })
+	t.Run("policy-flips", func(t *testing.T) { testPolicyFlips(t, s) })
+}
+
+// testOnlyPodMoves: a Service's only pod moves to another node. It serves while it terminates (KEP-1669), so nobody notices.
+func testOnlyPodMoves(t *testing.T, s *site) {
 	names := workers(s.Lab)
 	s.create(t, service("moves", inFrontOf("moves"), local))
 	at := target(s.addresses(t, "moves")[0], 80)
 	s.awaitRefused(t, s.client, at)
-	run := func(name, worker string) {
-		pod := &corev1.Pod{
-			ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"app": "moves"}},
-			Spec: corev1.PodSpec{NodeName: worker, Containers: []corev1.Container{{Name: "backend", Image: "lab/backend",
-				Ports:     []corev1.ContainerPort{{ContainerPort: podPort}},
-				Lifecycle: &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{Sleep: &corev1.SleepAction{Seconds: 10}}}}}},
-		}
-		_, err := s.Client.CoreV1().Pods(namespace).Create(t.Context(), pod, metav1.CreateOptions{})
-		must(t, err)
-	}
-	t.Cleanup(func() {
-		_, err := s.Kubectl(context.WithoutCancel(t.Context()), "delete", "pod", "--selector=app=moves", "--grace-period=0", "--force")
-		must(t, err)
-	})
-	run("first", names[0])
+	s.removePods(t, "moves")
+	s.runPod(t, "moves", "first", names[0], 10)
 	s.awaitAnswers(t, at, "first")
 	flow, err := s.client.StartFlow(t.Context(), traffic.Flow{Targets: []string{at}, Rate: 100, Timeout: 5 * time.Second})
 	must(t, err)
 	// Its successor starts when it terminates already: for a moment no pod is ready.
 	_, err = s.Kubectl(t.Context(), "delete", "pod", "first", "--wait=false")
 	must(t, err)
-	run("second", names[2])
+	s.runPod(t, "moves", "second", names[2], 10)
 	s.awaitAnswers(t, at, "second")
 	s.await(t, "the first pod to be gone", func(ctx context.Context) error {
 		_, err := s.Client.CoreV1().Pods(namespace).Get(ctx, "first", metav1.GetOptions{})

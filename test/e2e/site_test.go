@@ -19,7 +19,7 @@ import (
 
 // TestSite runs all tests of one shared site.
 func TestSite(t *testing.T) {
-	s := newSite(t)
+	s := newSite(t, lab.Options{Workers: 3})
 	for _, test := range []struct {
 		name string
 		run  func(*testing.T, *site)
@@ -56,9 +56,17 @@ func TestSite(t *testing.T) {
 		{"excluded-nodes", testExcludedNodes},
 		{"unhealthy-nodes", testUnhealthyNodes},
 		{"local-policy", testLocalPolicy},
-		{"local-pod-moves", testLocalPodMoves},
+		{"default-check", testDefaultCheck},
 		{"node-leaves", testNodeLeaves},
 		{"node-selector", testNodeSelector},
+		{"changes", testChanges},
+		{"swap", testSwap},
+		{"classes", testClasses},
+		{"one-family-pool", testOneFamilyPool},
+		{"one-family-nodes", testOneFamilyNodes},
+		{"affinity", testAffinity},
+		{"rolling-update", testRollingUpdate},
+		{"server-cycles", testServerCycles},
 		{"bad-config", testBadConfig},
 		{"port-22", testPort22},
 		{"limits", testLimits},
@@ -93,8 +101,9 @@ const (
 	podPort = 8080
 )
 
-func newSite(t *testing.T) *site {
-	l := lab.New(t, lab.Options{Workers: 3})
+func newSite(t *testing.T, options lab.Options) *site {
+	t.Helper()
+	l := lab.New(t, options)
 	c, err := cluster.Start(t.Context(), l, cluster.Options{})
 	must(t, err)
 	t.Cleanup(c.Stop)

@@ -20,10 +20,16 @@ type bare struct {
 	argv []string // of bootstrap, as the site needs it
 }
 
-// newBare writes the operator's configuration: the lab's, with a control plane.
-func newBare(t *testing.T, endpoint netip.Addr, address netip.Addr) *bare {
-	l := lab.New(t, lab.Options{Workers: 1, BareGateways: true})
-	config := l.CloudConfig() + fmt.Sprintf("controlPlane: {address: %s, endpoints: [%s], check: {type: tcp, interval: 250ms}}\n", address, endpoint)
+// newBare writes the operator's configuration: the lab's, with a control plane whose only API server the worker plays.
+func newBare(t *testing.T, options lab.Options, address netip.Addr) *bare {
+	t.Helper()
+	options.Workers, options.BareGateways = 1, true
+	l := lab.New(t, options)
+	worker := l.Workers[0]
+	backend, err := worker.Start("backend", l.Program("backend"), "-name", worker.Name, "-listen", ":6443")
+	must(t, err)
+	must(t, backend.AwaitLine(t.Context(), "ready"))
+	config := l.CloudConfig() + fmt.Sprintf("controlPlane: {address: %q, endpoints: [%q], check: {type: tcp, interval: 250ms}}\n", address, worker.Addr())
 	config = strings.Replace(config, "nodes:\n", "nodes:\n  cidrs: [192.0.2.0/26, 2001:db8::/112]\n", 1)
 	must(t, l.Controller.WriteFile(lab.CloudConfigFile, []byte(config), 0o644))
 	const settings = "/root/agent-settings.yaml"
@@ -68,14 +74,10 @@ func disk(t *testing.T, g *lab.Host) string {
 // nothing.
 func TestBootstrap(t *testing.T) {
 	api := netip.MustParseAddr("192.0.2.250")
-	b := newBare(t, netip.MustParseAddr("192.0.2.21"), api)
-	worker := b.Workers[0]
-	backend, err := worker.Start("backend", b.Program("backend"), "-name", worker.Name, "-listen", ":6443")
-	must(t, err)
-	must(t, backend.AwaitLine(t.Context(), "ready"))
+	b := newBare(t, lab.Options{}, api)
 
 	// A host that nobody knows is not believed without a question, and there is no terminal here.
-	_, err = b.bootstrap(t)
+	_, err := b.bootstrap(t)
 	key, keyErr := b.Gateways[0].HostKey(t.Context())
 	must(t, keyErr)
 	if err == nil || !strings.Contains(err.Error(), key) || !strings.Contains(err.Error(), "--accept-new-host-keys") {
@@ -100,13 +102,7 @@ func TestBootstrap(t *testing.T) {
 	b.start(t)
 	b.keysDoNoMore(t)
 
-	out, err = b.Controller.Run(t.Context(), "gatewayctl", "push", "--control-plane", "--cloud-config", lab.CloudConfigFile)
-	must(t, err)
-	t.Logf("\n%s", out)
-	eventually(t, "the API server's address is served", func() error {
-		_, err := b.Client.Ask(port(api, 6443), limit)
-		return err
-	})
+	b.serves(t, api)
 
 	var disks []string
 	for _, g := range b.Gateways {
@@ -132,6 +128,31 @@ func TestBootstrap(t *testing.T) {
 	eventually(t, "each gateway is current, so it could ask the other", func() error { return p.allCurrent(t) })
 	b.adopt(t, p)
 	b.otherKeys(t)
+}
+
+// serves: the pair takes the control plane of the configuration and serves it.
+func (b *bare) serves(t *testing.T, api netip.Addr) {
+	t.Helper()
+	t.Logf("\n%s", mustRun(t, b.Controller, "gatewayctl", "push", "--control-plane", "--cloud-config", lab.CloudConfigFile))
+	eventually(t, "the API server's address is served", func() error {
+		_, err := b.Client.Ask(port(api, 6443), limit)
+		return err
+	})
+}
+
+// TestBootstrapIPv6Only: the same where no machine has an IPv4 address.
+func TestBootstrapIPv6Only(t *testing.T) {
+	b := newBare(t, lab.Options{IPv6Only: true}, api6)
+	out, err := b.bootstrap(t, "--accept-new-host-keys")
+	must(t, err)
+	t.Logf("\n%s", out)
+	b.start(t)
+	b.serves(t, api6)
+	p := &pair{Lab: b.Lab}
+	eventually(t, "each gateway is current, so it could ask the other", func() error { return p.allCurrent(t) })
+	if out, err = b.bootstrap(t, "--dry-run"); err != nil || strings.Contains(out, "created") {
+		t.Errorf("once more: %v\n%s", err, out)
+	}
 }
 
 // adopt: gateways of a cluster are handed over with the operator's login, and take the control plane of the next one.

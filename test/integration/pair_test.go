@@ -126,7 +126,7 @@ func many(count int) []desired.LoadBalancer {
 func (p *pair) state(workers []*lab.Host, services ...desired.LoadBalancer) *desired.State {
 	s := &desired.State{Fence: desired.Fence{ClusterUID: clusterUID}, LoadBalancers: services}
 	for _, w := range workers {
-		s.Nodes = append(s.Nodes, desired.Node{Name: w.Name, Addresses: []netip.Addr{w.Addr4, w.Addr6}})
+		s.Nodes = append(s.Nodes, desired.Node{Name: w.Name, Addresses: w.Addresses()})
 	}
 	return s
 }

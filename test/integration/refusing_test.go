@@ -212,7 +212,7 @@ func (p *pair) clientOf(t *testing.T, from *lab.Host, keyFile, knownHosts string
 	hosts, err := gateway.LoadKnownHosts(file)
 	must(t, err)
 	client, err := gateway.New(gateway.Config{
-		Name: g.Name, Address: port(g.Addr4, 22), User: "gatewayctl",
+		Name: g.Name, Address: port(g.Addr(), 22), User: "gatewayctl",
 		Signers: []ssh.Signer{keyOf(t, from, keyFile)}, KnownHosts: hosts, Dial: from.Dial,
 	})
 	must(t, err)

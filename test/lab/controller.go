@@ -52,7 +52,11 @@ func (l *Lab) CloudConfig() string {
 	var b strings.Builder
 	b.WriteString("apiVersion: cloud-provider-haproxy/v1\nkind: CloudConfig\ngateways:\n")
 	for _, g := range l.Gateways {
-		fmt.Fprintf(&b, "- {name: %s, sshAddress: %s, interface: eth0}\n", g.Name, g.Addr4)
+		fmt.Fprintf(&b, "- {name: %s, sshAddress: %s, interface: eth0}\n", g.Name, g.Addr())
+	}
+	pool := `"2001:db8::1:0/112"`
+	if !l.options.IPv6Only {
+		pool = "192.0.2.64-192.0.2.254, " + pool
 	}
 	b.WriteString(`ssh:
   privateKeyFile: ` + KeyFile + `
@@ -61,7 +65,7 @@ vrrp:
   advertInterval: 100ms
 pools:
 - name: default
-  addresses: [192.0.2.64-192.0.2.254, "2001:db8::1:0/112"]
+  addresses: [` + pool + `]
 nodes:
   healthCheck: {interval: 250ms, rise: 2, fall: 2}
 resyncInterval: 5s

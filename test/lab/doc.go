@@ -13,6 +13,8 @@
 //	workerN     192.0.2.(20+N)   2001:db8::(20+N)
 //	VIPs        192.0.2.64-192.0.2.254, 2001:db8::1:0/112
 //
+// With IPv6Only nobody has an address of the first kind, so that what secretly needs one fails.
+//
 // What holds: two labs share nothing, not even a name; what a lab starts ends with it, however it ends. There is no list of
 // things to undo. Every namespace hangs on a process that ends when a pipe held by the lab's process alone is closed, which
 // the kernel does after success, failure, panic, Ctrl-C and kill -9.

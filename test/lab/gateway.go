@@ -96,7 +96,7 @@ func (l *Lab) gatewayHostKeys() (string, error) {
 		if err != nil {
 			return "", err
 		}
-		fmt.Fprintf(&known, "%s %s", g.Addr4, public)
+		fmt.Fprintf(&known, "%s %s", g.Addr(), public)
 	}
 	return known.String(), nil
 }
@@ -107,7 +107,7 @@ func (h *Host) agentConfig() string {
 	var peers strings.Builder
 	for _, g := range h.lab.Gateways {
 		if g != h {
-			fmt.Fprintf(&peers, "  - {name: %s, sshAddress: %s}\n", g.Name, g.Addr4)
+			fmt.Fprintf(&peers, "  - {name: %s, sshAddress: %q}\n", g.Name, g.Addr())
 		}
 	}
 	return `gateway: ` + h.Name + `

@@ -19,7 +19,7 @@ import (
 // Host is one machine of the lab. Its methods may be called from any goroutine.
 type Host struct {
 	Name  string
-	Addr4 netip.Addr
+	Addr4 netip.Addr // invalid in a lab of IPv6 alone
 	Addr6 netip.Addr
 
 	mac    string
@@ -38,6 +38,17 @@ type OffError struct{ Host string }
 
 func (e *OffError) Error() string {
 	return fmt.Sprintf("host %s is powered off; boot it first", e.Host)
+}
+
+// Addr is where the host is reached: its IPv4 address, if it has one.
+func (h *Host) Addr() netip.Addr { return h.Addresses()[0] }
+
+// Addresses are the host's, IPv4 first.
+func (h *Host) Addresses() []netip.Addr {
+	if h.Addr4.IsValid() {
+		return []netip.Addr{h.Addr4, h.Addr6}
+	}
+	return []netip.Addr{h.Addr6}
 }
 
 // PID is the machine's process id of the host's process 1: what nsenter -t wants. 0: powered off.
@@ -242,7 +253,9 @@ func (l *Lab) hostsFile() string {
 	var b strings.Builder
 	b.WriteString("127.0.0.1 localhost\n::1 localhost\n")
 	for _, h := range l.Hosts() {
-		fmt.Fprintf(&b, "%s %s\n%s %s\n", h.Addr4, h.Name, h.Addr6, h.Name)
+		for _, a := range h.Addresses() {
+			fmt.Fprintf(&b, "%s %s\n", a, h.Name)
+		}
 	}
 	return b.String()
 }

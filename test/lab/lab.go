@@ -26,6 +26,8 @@ type Options struct {
 	NodePorts []uint16
 	// Bare leaves the hosts as they boot: nothing is installed or started on them.
 	Bare bool
+	// IPv6Only leaves the hosts without any IPv4 address but loopback's.
+	IPv6Only bool
 	// BareGateways leaves gateways with an sshd and Debian's packages, and the controller's host with an operator's key: for
 	// `gatewayctl bootstrap`.
 	BareGateways bool
@@ -169,9 +171,13 @@ func (l *Lab) addHosts() {
 }
 
 func (l *Lab) newHost(name string, number int) *Host {
+	var addr4 netip.Addr
+	if !l.options.IPv6Only {
+		addr4 = netip.MustParseAddr(fmt.Sprintf("192.0.2.%d", number))
+	}
 	return &Host{
 		Name:   name,
-		Addr4:  netip.MustParseAddr(fmt.Sprintf("192.0.2.%d", number)),
+		Addr4:  addr4,
 		Addr6:  netip.MustParseAddr(fmt.Sprintf("2001:db8::%d", number)),
 		mac:    fmt.Sprintf("02:00:00:00:00:%02x", number),
 		number: number,

@@ -45,11 +45,12 @@ func (h *Host) plug(ctx context.Context) error {
 			return err
 		}
 	}
-	_, err := h.RunInput(ctx, fmt.Sprintf(`link set lo up
-address add %s/24 dev eth0
-address add %s/64 dev eth0 nodad
-link set eth0 up
-`, h.Addr4, h.Addr6), "ip", "-batch", "-")
+	script = "link set lo up\n"
+	if h.Addr4.IsValid() {
+		script += fmt.Sprintf("address add %s/24 dev eth0\n", h.Addr4)
+	}
+	script += fmt.Sprintf("address add %s/64 dev eth0 nodad\nlink set eth0 up\n", h.Addr6)
+	_, err := h.RunInput(ctx, script, "ip", "-batch", "-")
 	return err
 }
 

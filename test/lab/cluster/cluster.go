@@ -86,9 +86,12 @@ func (c *Cluster) Stop() {
 	}
 }
 
+// IPv6Only says that no machine, Pod or Service has an IPv4 address.
+func (c *Cluster) IPv6Only() bool { return !c.Lab.Controller.Addr4.IsValid() }
+
 // Server is the API server's URL on its own host; the control plane's VIP is another way to it.
 func (c *Cluster) Server() string {
-	return fmt.Sprintf("https://%s", netip.AddrPortFrom(c.Lab.Controller.Addr4, apiPort))
+	return fmt.Sprintf("https://%s", netip.AddrPortFrom(c.Lab.Controller.Addr(), apiPort))
 }
 
 // newClient is an administrator's client whose connections are made inside the controller host.

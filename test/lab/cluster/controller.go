@@ -97,7 +97,7 @@ func (c *Cluster) healthy(ctx context.Context, address string) error {
 // ControllerMetrics asks the controller for /metrics as the bearer of a token, or as nobody when it is empty. A refusal is a
 // *RefusedError.
 func (c *Cluster) ControllerMetrics(ctx context.Context, token string) (string, error) {
-	return c.get(ctx, "https://"+net.JoinHostPort(c.Lab.Controller.Addr4.String(), controllerPort)+"/metrics", token)
+	return c.get(ctx, "https://"+net.JoinHostPort(c.Lab.Controller.Addr().String(), controllerPort)+"/metrics", token)
 }
 
 // RefusedError is an answer of a daemon's HTTPS port that is not 200.

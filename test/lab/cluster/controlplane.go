@@ -29,7 +29,7 @@ func (c *Cluster) writePKI() error {
 	c.ca = ca
 	host := c.Lab.Controller
 	names := []string{"kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost", host.Name}
-	addrs := []netip.Addr{host.Addr4, host.Addr6, netip.MustParseAddr(serviceIP4), netip.MustParseAddr(serviceIP6), netip.MustParseAddr("127.0.0.1")}
+	addrs := append(host.Addresses(), netip.MustParseAddr(serviceIP4), netip.MustParseAddr(serviceIP6), netip.MustParseAddr("127.0.0.1"))
 	serving, err := ca.serving("kube-apiserver", names, append(addrs, c.options.APIServerAddresses...))
 	if err != nil {
 		return err
@@ -87,10 +87,14 @@ func (c *Cluster) startDaemon(argv []string) (*lab.Process, error) {
 
 // StartAPIServer starts the API server and returns when it is ready.
 func (c *Cluster) StartAPIServer(ctx context.Context) (err error) {
+	ranges := "fd00:10:96::/112"
+	if !c.IPv6Only() {
+		ranges = "10.96.0.0/16," + ranges
+	}
 	c.apiServer, err = c.startDaemon([]string{
 		"kube-apiserver", "--etcd-servers=http://127.0.0.1:2379",
-		"--advertise-address=" + c.Lab.Controller.Addr4.String(), fmt.Sprintf("--secure-port=%d", apiPort),
-		"--service-cluster-ip-range=10.96.0.0/16,fd00:10:96::/112",
+		"--advertise-address=" + c.Lab.Controller.Addr().String(), fmt.Sprintf("--secure-port=%d", apiPort),
+		"--service-cluster-ip-range=" + ranges,
 		"--tls-cert-file=" + pkiDir + "/apiserver.crt", "--tls-private-key-file=" + pkiDir + "/apiserver.key",
 		"--client-ca-file=" + pkiDir + "/ca.crt", "--authorization-mode=RBAC",
 		// As kubeadm does: without these every component that delegates authentication complains for ever.

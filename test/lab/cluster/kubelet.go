@@ -34,9 +34,8 @@ type Kubelet struct {
 type worker struct {
 	machine Machine
 	node    *corev1.Node
-	pods4   netip.Prefix
-	pods6   netip.Prefix
-	last    int // host part of the newest pod address
+	pods    []netip.Prefix // of each family that Pods have
+	last    int            // host part of the newest pod address
 }
 
 // Machine is what the stand-in needs of a lab host.
@@ -151,7 +150,10 @@ func sleepsUntil(pod *corev1.Pod) time.Time {
 func (k *Kubelet) start(ctx context.Context, w *worker, key string, pod *corev1.Pod) (*runningPod, error) {
 	k.mu.Lock()
 	w.last++
-	ips := []netip.Addr{nth(w.pods4, w.last), nth(w.pods6, w.last)}
+	var ips []netip.Addr
+	for _, pods := range w.pods {
+		ips = append(ips, nth(pods, w.last))
+	}
 	k.mu.Unlock()
 	var listen []netip.AddrPort
 	for _, ip := range ips {

@@ -26,9 +26,13 @@ func (c *Cluster) startNodes(ctx context.Context) error {
 	kubelet := &Kubelet{client: c.Client, workers: map[string]*worker{}, pods: map[string]*runningPod{}, log: c.options.Log}
 	for i, host := range c.Lab.Workers {
 		v4, v6 := podPrefixes(i)
+		pods := []netip.Prefix{v4, v6}
+		if c.IPv6Only() {
+			pods = pods[1:]
+		}
 		kubelet.workers[host.Name] = &worker{
-			machine: c.machine(host), pods4: v4, pods6: v6,
-			node: newNode(host.Name, []netip.Addr{host.Addr4, host.Addr6}, c.options.External),
+			machine: c.machine(host), pods: pods,
+			node: newNode(host.Name, host.Addresses(), c.options.External),
 		}
 		if err := c.startNode(ctx, host); err != nil {
 			return fmt.Errorf("make %s a node: %w", host.Name, err)
@@ -51,9 +55,10 @@ func (c *Cluster) startNode(ctx context.Context, host *lab.Host) error {
 	for i, other := range c.Lab.Workers {
 		v4, v6 := podPrefixes(i)
 		if other != host {
-			argvs = append(argvs,
-				[]string{"ip", "route", "replace", v4.String(), "via", other.Addr4.String()},
-				[]string{"ip", "-6", "route", "replace", v6.String(), "via", other.Addr6.String()})
+			argvs = append(argvs, []string{"ip", "-6", "route", "replace", v6.String(), "via", other.Addr6.String()})
+		}
+		if other != host && !c.IPv6Only() {
+			argvs = append(argvs, []string{"ip", "route", "replace", v4.String(), "via", other.Addr4.String()})
 		}
 	}
 	for _, argv := range argvs {

@@ -1,0 +1,114 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// patience is how long an answer to a datagram may take.
+const patience = 500 * time.Millisecond
+
+// datagram sends one from a new port of the client and tells who answered.
+func (s *site) datagram(at string) (who string, err error) {
+	conn, err := s.client.Dial(context.Background(), "udp", at)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	return exchange(conn)
+}
+
+// exchange sends a datagram and tells who answered.
+func exchange(conn net.Conn) (who string, err error) {
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		return "", err
+	}
+	if _, err := conn.Write([]byte("?")); err != nil {
+		return "", err
+	}
+	answer := make([]byte, 2048)
+	n, err := conn.Read(answer)
+	if err != nil {
+		return "", err
+	}
+	who, _, _ = strings.Cut(string(answer[:n]), " ")
+	return who, nil
+}
+
+// datagrams are sent, one every twenty milliseconds, until stop is called.
+type datagrams struct {
+	end  context.CancelFunc
+	done chan struct{}
+
+	newest atomic.Pointer[string] // who answered last
+
+	// When it is stopped:
+	sent, lost int
+	by         map[string]int
+	longest    time.Duration // without an answer
+	losses     []string      // when, and why; the first ten
+}
+
+// sends keeps sending datagrams: all from one port of the client, which is one flow for everybody under way, or each from a port of
+// its own.
+func (s *site) sends(t *testing.T, at string, oneFlow bool) *datagrams {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	d := &datagrams{end: cancel, done: make(chan struct{}), by: map[string]int{}}
+	ask := func() (string, error) { return s.datagram(at) }
+	if oneFlow {
+		conn, err := s.client.Dial(ctx, "udp", at)
+		must(t, err)
+		t.Cleanup(func() { _ = conn.Close() })
+		ask = func() (string, error) { return exchange(conn) }
+	}
+	t.Cleanup(func() { d.stop() })
+	go func() {
+		defer close(d.done)
+		tick := time.NewTicker(20 * time.Millisecond)
+		defer tick.Stop()
+		for last := time.Now(); ctx.Err() == nil; <-tick.C {
+			who, err := ask()
+			d.sent++
+			if err != nil {
+				d.lost++
+				if len(d.losses) < 10 {
+					d.losses = append(d.losses, time.Now().Format("15:04:05.000 ")+err.Error())
+				}
+				continue
+			}
+			d.by[who]++
+			d.newest.Store(&who)
+			d.longest = max(d.longest, time.Since(last))
+			last = time.Now()
+		}
+	}()
+	return d
+}
+
+// last is who answered the newest datagram that was answered.
+func (d *datagrams) last() string {
+	if who := d.newest.Load(); who != nil {
+		return *who
+	}
+	return "nobody"
+}
+
+func (d *datagrams) stop() *datagrams {
+	d.end()
+	<-d.done
+	return d
+}
+
+func (d *datagrams) String() string {
+	line := fmt.Sprintf("%d datagrams, %d lost, by %v, longest gap %v", d.sent, d.lost, d.by, d.longest.Round(time.Millisecond))
+	for _, loss := range d.losses {
+		line += "\n  lost at " + loss
+	}
+	return line
+}
