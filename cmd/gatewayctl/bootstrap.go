@@ -102,6 +102,10 @@ func (l *loaded) order(gateways []desired.Gateway, login loginFlags, options pre
 	if err != nil {
 		return bootstrap.Order{}, err
 	}
+	if in.User == l.site.User {
+		return bootstrap.Order{}, fmt.Errorf("you would log in as %s (--login), which ssh.user of the cloud configuration makes a user who can do nothing but reach the agent: "+
+			"you would be locked out; give another ssh.user there (default %s)", in.User, "gatewayctl")
+	}
 	return bootstrap.Order{Site: l.site, Gateways: gateways, Program: program, Login: in, HostKeysFile: l.hostKeysFile,
 		PeerKeys: l.peerKeys, Options: options}, nil
 }

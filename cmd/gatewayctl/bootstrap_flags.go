@@ -189,7 +189,7 @@ func (f *loginFlags) add(command *cobra.Command) {
 // login is how to get in; hostKeysFile is believed, too.
 func (f *loginFlags) login(hostKeysFile string) (*bootstrap.Login, error) {
 	l := &bootstrap.Login{
-		User: f.user, Identities: f.identities, AgentSocket: os.Getenv("SSH_AUTH_SOCK"), AcceptNew: f.acceptNew, Terminal: terminal{},
+		User: f.user, Identities: f.identities, Explicit: len(f.identities) > 0, AgentSocket: os.Getenv("SSH_AUTH_SOCK"), AcceptNew: f.acceptNew, Terminal: terminal{},
 		KnownHosts: append([]string{hostKeysFile}, f.knownHosts...),
 	}
 	if l.User == "" {

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -29,9 +30,13 @@ type Terminal interface {
 type Login struct {
 	User string
 	// Identities are private key files; those that do not exist are left out. AgentSocket is ssh-agent's; empty: none.
+	// Explicit says that the operator named them: they are tried before the agent's keys, so that sshd's MaxAuthTries is not
+	// used up by those.
 	Identities  []string
+	Explicit    bool
 	AgentSocket string
-	// KnownHosts are files with host keys that are believed; those that do not exist are left out.
+	// KnownHosts are files with host keys that are believed; those that do not exist are left out. The first one is the
+	// controller's, and decides alone on a host that it knows.
 	KnownHosts []string
 	// AcceptNew believes the key of a host that no file knows, without a question.
 	AcceptNew bool
@@ -44,7 +49,7 @@ type Login struct {
 	password string // typed for a machine before: tried first on the next one
 }
 
-// dialTimeout bounds the connection up to the host key; typing has no limit.
+// dialTimeout bounds the TCP connection, and after it what comes up to the host key; typing has no limit.
 const dialTimeout = 10 * time.Second
 
 // connect logs in to a machine whose host key is believed.
@@ -101,6 +106,13 @@ func (l *Login) handshake(ctx context.Context, g desired.Gateway, config *ssh.Cl
 	}
 	stop := context.AfterFunc(ctx, func() { tcp.Close() })
 	defer stop()
+	if err := tcp.SetDeadline(time.Now().Add(dialTimeout)); err != nil {
+		return nil, errors.Join(err, ignoreClosed(tcp.Close()))
+	}
+	judge := config.HostKeyCallback
+	config.HostKeyCallback = func(name string, remote net.Addr, key ssh.PublicKey) error {
+		return errors.Join(judge(name, remote, key), tcp.SetDeadline(time.Time{}))
+	}
 	connection, channels, requests, err := ssh.NewClientConn(tcp, g.SSHAddress, config)
 	if err != nil {
 		return nil, errors.Join(context.Cause(ctx), err, ignoreClosed(tcp.Close()))
@@ -131,14 +143,22 @@ func (l *Login) methods(ctx context.Context, g desired.Gateway) []ssh.AuthMethod
 		}
 		return typed, err
 	}
+	// A one-time code is no password for the next machine, nor for sudo.
+	isPassword := func(questions []string, echos []bool) bool {
+		return len(questions) == 1 && !echos[0] && strings.Contains(strings.ToLower(questions[0]), "password")
+	}
 	prompt := fmt.Sprintf("Password of %s on %s: ", l.User, g.Name)
 	return []ssh.AuthMethod{
 		ssh.PublicKeysCallback(func() ([]ssh.Signer, error) { return l.signers(ctx), nil }),
 		ssh.RetryableAuthMethod(ssh.PasswordCallback(func() (string, error) { return ask(prompt) }), tries),
-		ssh.RetryableAuthMethod(ssh.KeyboardInteractive(func(_, _ string, questions []string, _ []bool) ([]string, error) {
+		ssh.RetryableAuthMethod(ssh.KeyboardInteractive(func(_, _ string, questions []string, echos []bool) ([]string, error) {
 			var answers []string
+			put := l.Terminal.Secret
+			if isPassword(questions, echos) {
+				put = func(_ context.Context, prompt string) (string, error) { return ask(prompt) }
+			}
 			for _, question := range questions {
-				answer, err := ask(fmt.Sprintf("%s (%s on %s) ", question, l.User, g.Name))
+				answer, err := put(ctx, fmt.Sprintf("%s (%s on %s) ", question, l.User, g.Name))
 				if err != nil {
 					return nil, err
 				}
@@ -153,6 +173,9 @@ func (l *Login) methods(ctx context.Context, g desired.Gateway) []ssh.AuthMethod
 // one may do.
 func (l *Login) signers(ctx context.Context) []ssh.Signer {
 	l.once.Do(func() {
+		if l.Explicit {
+			l.addIdentities(ctx)
+		}
 		if l.AgentSocket != "" {
 			if connection, err := net.Dial("unix", l.AgentSocket); err == nil {
 				held, err := agent.NewClient(connection).Signers() // the connection signs as long as we run
@@ -161,13 +184,19 @@ func (l *Login) signers(ctx context.Context) []ssh.Signer {
 				}
 			}
 		}
-		for _, file := range l.Identities {
-			if key := l.identity(ctx, file); key != nil {
-				l.keys = append(l.keys, key)
-			}
+		if !l.Explicit {
+			l.addIdentities(ctx)
 		}
 	})
 	return l.keys
+}
+
+func (l *Login) addIdentities(ctx context.Context) {
+	for _, file := range l.Identities {
+		if key := l.identity(ctx, file); key != nil {
+			l.keys = append(l.keys, key)
+		}
+	}
 }
 
 func (l *Login) identity(ctx context.Context, file string) ssh.Signer {
@@ -192,23 +221,15 @@ func (l *Login) identity(ctx context.Context, file string) ssh.Signer {
 
 // trust finds out which host key is right: a known one, or one that the operator confirms now.
 func (l *Login) trust(ctx context.Context, g desired.Gateway) ([]string, ssh.HostKeyCallback, error) {
-	files, err := existing(l.KnownHosts)
-	if err != nil {
-		return nil, nil, err
-	}
-	if len(files) > 0 {
-		known, err := gateway.LoadKnownHosts(files...)
-		if err != nil {
+	for _, files := range [][]string{l.KnownHosts[:min(1, len(l.KnownHosts))], l.KnownHosts} {
+		host, err := recall(files, g)
+		switch {
+		case err != nil:
 			return nil, nil, err
-		}
-		host, err := known.Host(g.SSHAddress)
-		if err != nil {
-			return nil, nil, err
-		}
-		if len(host.Algorithms) > 0 {
+		case host == nil:
+		case len(host.Algorithms) > 0:
 			return host.Algorithms, host.Accept, nil
-		}
-		if host.Known() {
+		case host.Known():
 			return nil, nil, l.explain(g, host.Mismatch(nil))
 		}
 	}
@@ -232,6 +253,19 @@ func (l *Login) trust(ctx context.Context, g desired.Gateway) ([]string, ssh.Hos
 		algorithms = []string{ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256}
 	}
 	return algorithms, ssh.FixedHostKey(key), nil
+}
+
+// recall is what files know of a host; nil: there are no files.
+func recall(files []string, g desired.Gateway) (*gateway.Host, error) {
+	files, err := existing(files)
+	if err != nil || len(files) == 0 {
+		return nil, err
+	}
+	known, err := gateway.LoadKnownHosts(files...)
+	if err != nil {
+		return nil, err
+	}
+	return known.Host(g.SSHAddress)
 }
 
 // newHostAlgorithms are asked of a host that nobody knows: what ssh-keyscan -t ed25519 would find comes first.

@@ -38,6 +38,11 @@ type machine struct {
 	banner   string // what its .bashrc prints
 	digest   string // of the program that it has
 
+	noSudo, notSudoer bool
+	sudoTries         int
+	// silent says at which command the connection is lost.
+	silent func(command string) bool
+
 	mu       sync.Mutex
 	commands []string
 	uploaded []byte
@@ -63,6 +68,7 @@ func newMachine(t *testing.T, name string) *machine {
 	t.Helper()
 	m := &machine{t: t, hostKey: newSigner(t), password: "right", uid: "0", arch: "x86_64"}
 	m.gateway = desired.Gateway{Name: name}
+	m.silent = func(string) bool { return false }
 	peer := site.Key{PublicKey: newSigner(t).PublicKey()}.String()
 	m.answer = func(p prepare.Plan) prepare.Report {
 		return prepare.Report{Facts: prepare.Facts{Family: site.Debian, PeerKey: peer}, Steps: []prepare.Step{{What: string(p.Action), Outcome: prepare.Done}}}
@@ -123,7 +129,10 @@ func (m *machine) serve(conn net.Conn, config *ssh.ServerConfig) {
 			if err := ssh.Unmarshal(r.Payload, &exec); err != nil {
 				return
 			}
-			status := m.run(exec.Command, channel, channel)
+			if m.silent(exec.Command) {
+				return
+			}
+			status := m.run(exec.Command, channel, channel, channel.Stderr())
 			channel.SendRequest("exit-status", false, ssh.Marshal(struct{ Status uint32 }{status}))
 			channel.Close()
 		}
@@ -131,11 +140,24 @@ func (m *machine) serve(conn net.Conn, config *ssh.ServerConfig) {
 }
 
 // known are all commands that may ever be run over SSH.
-var known = regexp.MustCompile(`^(uname -sm && id -u|sha256sum /usr/local/sbin/gatewayctl|sudo -n true|` +
+var known = regexp.MustCompile(`^(uname -sm && id -u|sha256sum /usr/local/sbin/gatewayctl|sudo -k -n true|sudo -k -S -p '' true|` +
 	`umask 077 && cat > (\./\.gatewayctl-[0-9a-f]{32}) && chmod 700 (\./\.gatewayctl-[0-9a-f]{32})|rm -f \./\.gatewayctl-[0-9a-f]{32}|` +
 	`(sudo -n -- |sudo -k -S -p '' -- )?(\./\.gatewayctl-[0-9a-f]{32}|/usr/local/sbin/gatewayctl) bootstrap-local)$`)
 
-func (m *machine) run(command string, in io.Reader, out io.Writer) uint32 {
+// refuseSudo is sudo, when the password is missing or wrong, or when the user may not use it.
+func (m *machine) refuseSudo(stderr io.Writer) uint32 {
+	switch {
+	case m.noSudo:
+		return commandNotFound
+	case m.notSudoer:
+		fmt.Fprintln(stderr, "op is not in the sudoers file.")
+	default:
+		fmt.Fprintln(stderr, "sudo: no password was provided")
+	}
+	return 1
+}
+
+func (m *machine) run(command string, in io.Reader, out, stderr io.Writer) uint32 {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.commands = append(m.commands, command)
@@ -151,8 +173,14 @@ func (m *machine) run(command string, in io.Reader, out io.Writer) uint32 {
 			return 1
 		}
 		fmt.Fprintln(out, m.digest+"  /usr/local/sbin/gatewayctl")
-	case command == "sudo -n true" && m.sudo != "":
-		return 1
+	case command == commandSudo && m.sudo != "":
+		return m.refuseSudo(stderr)
+	case command == commandTry:
+		input, _ := io.ReadAll(in)
+		m.sudoTries++
+		if string(input) != m.sudo+"\n" {
+			return m.refuseSudo(stderr)
+		}
 	case strings.HasPrefix(command, "umask"):
 		m.uploaded, _ = io.ReadAll(in)
 	case strings.HasSuffix(command, "bootstrap-local"):

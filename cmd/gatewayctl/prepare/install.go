@@ -116,6 +116,7 @@ func (p *preparer) installProgram(context.Context) error {
 		return nil
 	}
 	if p.plan.DryRun {
+		p.ledger.follow(restartAgent) // in memory alone, to be told
 		p.step(site.Program, WouldDo)
 		return nil
 	}
@@ -151,6 +152,8 @@ func followers(path string) []string {
 		return []string{reloadSSHD}
 	case site.UnitFile:
 		return []string{reloadUnits, restartAgent}
+	case site.HAProxyUnitFile, site.KeepalivedUnitFile:
+		return []string{reloadUnits}
 	case site.AgentFile:
 		return []string{restartAgent}
 	case site.TemporaryFile:
@@ -214,6 +217,7 @@ func (p *preparer) compareFiles() ([]change, error) {
 			p.ledger.Files[f.Path] = []string{digest(f.Content)} // also what a person installed by hand, alike
 			p.step(f.Path, Unchanged)
 		case p.plan.DryRun:
+			p.ledger.follow(followers(f.Path)...) // in memory alone, to be told
 			p.step(f.Path, WouldDo, diff(before, f.Content)...)
 		default:
 			changes = append(changes, c)

@@ -63,7 +63,7 @@ func (p *preparer) missingPackages() []string {
 func installArgv(family site.Family, packages []string) [][]string {
 	switch family {
 	case site.Debian:
-		apt := []string{"env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "--quiet"}
+		apt := []string{"env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "--quiet", "--option=DPkg::Lock::Timeout=120"}
 		return [][]string{
 			slices.Concat(apt, []string{"update"}),
 			slices.Concat(apt, []string{"install", "--yes", "--no-install-recommends"}, packages),
