@@ -35,6 +35,7 @@ type machine struct {
 	dropIns   []string
 	effective string
 	asked     []string // configurations that sshd was asked about
+	real      bool     // the machine's own sshd answers
 	// locked says who has the lock; statuses are what the agent says, one after the other, the last one for ever.
 	locked   string
 	statuses []wire.Status
@@ -125,7 +126,7 @@ func (m *machine) write() error {
 var changing = [...]string{"useradd", "sysctl", "modprobe", "systemctl daemon-reload", "systemctl enable", "systemctl restart", "systemctl start",
 	"systemctl try", "env", "dnf"}
 
-func (m *machine) Run(_ context.Context, argv []string, stdin []byte) (agent.Output, error) {
+func (m *machine) Run(ctx context.Context, argv []string, stdin []byte) (agent.Output, error) {
 	line := strings.Join(argv, " ")
 	if slices.ContainsFunc(changing[:], func(c string) bool { return strings.HasPrefix(line, c) }) {
 		if err := m.write(); err != nil {
@@ -164,6 +165,9 @@ func (m *machine) Run(_ context.Context, argv []string, stdin []byte) (agent.Out
 	case "find":
 		return out(strings.Join(m.dropIns, "\n"))
 	case sshd:
+		if m.real {
+			return agent.Machine{}.Run(ctx, argv, stdin)
+		}
 		if len(argv) == 2 {
 			return agent.Output{}, m.refusesSSHD
 		}
@@ -176,7 +180,9 @@ func (m *machine) Run(_ context.Context, argv []string, stdin []byte) (agent.Out
 
 // askSSHD plays `sshd -T`: the first word of a setting counts, for our user.
 func (m *machine) askSSHD(argv []string, config string) (agent.Output, error) {
-	m.asked = append(m.asked, strings.Join(argv, " "), config)
+	if argv[1] == "-T" {
+		m.asked = append(m.asked, strings.Join(argv, " "), config)
+	}
 	if !slices.Contains(argv, "-f") {
 		config = m.read(site.SSHDFile)
 	}

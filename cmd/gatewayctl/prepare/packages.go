@@ -36,6 +36,16 @@ func programs() []program {
 	}
 }
 
+// Packages are all that a gateway needs, besides the sshd that it has.
+func Packages(family site.Family) []string {
+	var names []string
+	for _, program := range programs() {
+		names = append(names, program.packages[family])
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
 // installed says whether a program is where distributions put it.
 func (p *preparer) installed(name string) bool {
 	return slices.ContainsFunc([]string{"/usr/sbin/", "/usr/bin/", "/sbin/", "/bin/"}, func(directory string) bool {

@@ -149,7 +149,7 @@ func (s settings) shutOut(p *preparer) (problems []string) {
 		names   []string
 		refuses bool
 	}{{"denyusers", names, true}, {"allowusers", names, false}, {"denygroups", groups, true}, {"allowgroups", groups, false}} {
-		patterns := s.of(list.keyword)
+		patterns := strings.Fields(strings.Join(s.of(list.keyword), " "))
 		if len(patterns) > 0 && named(list.names, patterns, list.refuses) == list.refuses {
 			problems = append(problems, fmt.Sprintf("sshd would not let user %s in: %s is %s", user, list.keyword, strings.Join(patterns, " ")))
 		}

@@ -34,6 +34,9 @@ func ParseKey(line string) (Key, error) {
 	switch {
 	case err != nil:
 		return Key{}, fmt.Errorf("%.40q is no public key (the content of a .pub file): %w", line, err)
+	case strings.Contains(key.Type(), "-cert-v01@") || strings.HasPrefix(key.Type(), "sk-"):
+		return Key{}, fmt.Errorf("public key %s is of type %s: neither a certificate nor a key on a token can sign what a controller sends; give a plain one (ssh-keygen -t ed25519)",
+			ssh.FingerprintSHA256(key), key.Type())
 	case len(options) > 0:
 		return Key{}, fmt.Errorf("public key %s has options (%s): give the key alone", ssh.FingerprintSHA256(key), options[0])
 	case len(bytes.TrimSpace(rest)) > 0:
