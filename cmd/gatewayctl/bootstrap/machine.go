@@ -273,8 +273,27 @@ func (r *remote) close(ctx context.Context) error {
 	return errors.Join(err, ignoreClosed(r.client.Close()))
 }
 
-// run runs a command of ours and gives its standard output.
+// run runs a command of ours and gives its standard output. When it is interrupted, what runs there goes on to its end; the connection
+// stays, so that what was uploaded can be removed.
 func (r *remote) run(ctx context.Context, command string, stdin io.Reader) ([]byte, error) {
+	type end struct {
+		out []byte
+		err error
+	}
+	ended := make(chan end, 1)
+	go func() { // ends with the connection at the latest
+		out, err := r.session(command, stdin)
+		ended <- end{out, err}
+	}()
+	select {
+	case e := <-ended:
+		return e.out, e.err
+	case <-ctx.Done():
+		return nil, fmt.Errorf("interrupted: %w", context.Cause(ctx))
+	}
+}
+
+func (r *remote) session(command string, stdin io.Reader) ([]byte, error) {
 	session, err := r.client.NewSession()
 	if err != nil {
 		return nil, fmt.Errorf("opening a session: %w", err)
@@ -282,19 +301,11 @@ func (r *remote) run(ctx context.Context, command string, stdin io.Reader) ([]by
 	defer session.Close()
 	var stdout, stderr bytes.Buffer
 	session.Stdin, session.Stdout, session.Stderr = stdin, &stdout, &stderr
-	done := make(chan error, 1)
-	if err := session.Start(command); err != nil {
-		return nil, fmt.Errorf("running %s: %w", command, err)
-	}
-	go func() { done <- session.Wait() }()
-	select {
-	case err = <-done:
-	case <-ctx.Done():
-		// What runs there goes on to its end. The connection stays, so that what was uploaded can be removed.
-		return nil, fmt.Errorf("interrupted: %w", context.Cause(ctx))
-	}
-	if err != nil {
-		return stdout.Bytes(), fmt.Errorf("%w: %s", err, strings.TrimSpace(stderr.String()))
+	if err := session.Run(command); err != nil {
+		if said := strings.TrimSpace(stderr.String()); said != "" {
+			err = fmt.Errorf("%w: %s", err, said)
+		}
+		return stdout.Bytes(), err
 	}
 	return stdout.Bytes(), nil
 }

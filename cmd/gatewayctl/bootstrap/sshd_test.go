@@ -114,28 +114,35 @@ func (m *machine) serve(conn net.Conn, config *ssh.ServerConfig) {
 		return
 	}
 	go ssh.DiscardRequests(requests)
+	var sessions sync.WaitGroup
+	defer sessions.Wait()
 	for offered := range channels {
-		channel, requests, err := offered.Accept()
-		if err != nil {
+		sessions.Go(func() { m.session(conn, offered) })
+	}
+}
+
+func (m *machine) session(conn net.Conn, offered ssh.NewChannel) {
+	channel, requests, err := offered.Accept()
+	if err != nil {
+		return
+	}
+	for r := range requests {
+		if r.Type != "exec" {
+			r.Reply(false, nil)
+			continue
+		}
+		r.Reply(true, nil)
+		var exec struct{ Command string }
+		if err := ssh.Unmarshal(r.Payload, &exec); err != nil {
 			return
 		}
-		for r := range requests {
-			if r.Type != "exec" {
-				r.Reply(false, nil)
-				continue
-			}
-			r.Reply(true, nil)
-			var exec struct{ Command string }
-			if err := ssh.Unmarshal(r.Payload, &exec); err != nil {
-				return
-			}
-			if m.silent(exec.Command) {
-				return
-			}
-			status := m.run(exec.Command, channel, channel, channel.Stderr())
-			channel.SendRequest("exit-status", false, ssh.Marshal(struct{ Status uint32 }{status}))
-			channel.Close()
+		if m.silent(exec.Command) {
+			conn.Close()
+			return
 		}
+		status := m.run(exec.Command, channel, channel, channel.Stderr())
+		channel.SendRequest("exit-status", false, ssh.Marshal(struct{ Status uint32 }{status}))
+		channel.Close()
 	}
 }
 
