@@ -100,7 +100,7 @@ func (f *bootstrapFlags) run(ctx context.Context, names []string, out io.Writer)
 		return err
 	}
 	results, err := bootstrap.Run(ctx, order)
-	if _, printing := io.WriteString(out, resultTable(results, f.options.DryRun)+leftAlone(l.site.Gateways, gateways)); printing != nil {
+	if _, printing := io.WriteString(out, resultTable(results, f.options.DryRun)+leftAlone(err, l.site.Gateways, gateways)); printing != nil {
 		return errors.Join(err, fmt.Errorf("printing the results: %w", printing))
 	}
 	return err
@@ -118,7 +118,7 @@ func (l *loaded) order(gateways []desired.Gateway, login loginFlags, options pre
 	}
 	if in.User == l.site.User {
 		return bootstrap.Order{}, fmt.Errorf("you would log in as %s (--login), which ssh.user of the cloud configuration makes a user who can do nothing but reach the agent: "+
-			"you would be locked out; give another ssh.user there (default %s)", in.User, "gatewayctl")
+			"you would be locked out; log in as somebody else, or give another ssh.user", in.User)
 	}
 	return bootstrap.Order{Site: l.site, Gateways: gateways, Program: program, Login: in, HostKeysFile: l.hostKeysFile,
 		PeerKeys: l.peerKeys, Options: options}, nil
@@ -166,7 +166,10 @@ func (f *bootstrapFlags) strangers(l *loaded, known map[string]site.Acquaintance
 }
 
 // leftAlone names the gateways that were not asked for: they learn of the others' new keys only when they are.
-func leftAlone(all, chosen []desired.Gateway) string {
+func leftAlone(err error, all, chosen []desired.Gateway) string {
+	if err != nil {
+		return ""
+	}
 	var names []string
 	for _, g := range all {
 		if !slices.ContainsFunc(chosen, func(c desired.Gateway) bool { return c.Name == g.Name }) {
@@ -176,7 +179,7 @@ func leftAlone(all, chosen []desired.Gateway) string {
 	if len(names) == 0 {
 		return ""
 	}
-	return fmt.Sprintf("\nleft alone: %s; new keys of the others are made known there when they are given, too\n", strings.Join(names, ", "))
+	return fmt.Sprintf("\nleft alone: %s; run this for them, too, when a gateway is new or has new keys: they have to know it\n", strings.Join(names, ", "))
 }
 
 // resultTable shows a line for each thing and a column for each gateway; below it what is in the way and what is to be done.

@@ -110,7 +110,7 @@ func TestBootstrapRefuses(t *testing.T) {
 		"no key":              {good, []string{"--controller-key", filepath.Join(good, "absent.pub")}, "absent.pub"},
 		"no identity":         {good, []string{"--identity", "/nonexistent"}, "--identity"},
 		"family":              {good, []string{"--print", t.TempDir(), "--family", "bsd"}, "--family"},
-		"own login":           {good, []string{"--login", "gatewayctl"}, "you would be locked out; give another ssh.user"},
+		"own login":           {good, []string{"--login", "gatewayctl"}, "you would be locked out; log in as somebody else"},
 		"print and do":        {good, []string{"--print", t.TempDir(), "--dry-run"}, "[dry-run print]"},
 		"script":              {good, []string{"--binary", filepath.Join(good, "cloud.yaml")}, "reading the program"},
 	} {

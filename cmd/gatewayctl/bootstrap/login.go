@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -46,7 +47,8 @@ type Login struct {
 
 	once     sync.Once
 	keys     []ssh.Signer
-	password string // typed for a machine before: tried first on the next one
+	tried    []string // what they are called
+	password string   // typed for a machine before: tried first on the next one
 }
 
 // dialTimeout bounds the TCP connection, and after it what comes up to the host key; typing has no limit.
@@ -87,10 +89,32 @@ func (l *Login) explain(g desired.Gateway, err error) error {
 	}
 	var network net.Error
 	if errors.As(err, &network) {
-		return fmt.Errorf("gateway %s (%s) is unreachable: %w; check that the machine is up and that sshd listens there", g.Name, g.SSHAddress, err)
+		return fmt.Errorf("gateway %s (%s) is unreachable: %w; %s", g.Name, g.SSHAddress, err, reachRemedy(err))
 	}
-	return fmt.Errorf("gateway %s (%s): logging in as %s: %w; give --login and --identity, load the key into ssh-agent, or type the password on a terminal",
-		g.Name, g.SSHAddress, l.User, err)
+	return fmt.Errorf("gateway %s (%s) does not let %s in, %s: %w; give --login and --identity, load the key into ssh-agent, or type the password on a terminal",
+		g.Name, g.SSHAddress, l.User, l.offered(), err)
+}
+
+// reachRemedy is what can be done about a connection that was not made.
+func reachRemedy(err error) string {
+	var name *net.DNSError
+	switch {
+	case errors.As(err, &name):
+		return "correct sshAddress in the cloud configuration, or the name server"
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "the machine is there and nothing listens on this port: start sshd, or correct sshPort in the cloud configuration"
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
+		return "nothing answers: check that the machine is up, that it is sshd's port, and that no firewall is between"
+	}
+	return "check that the machine is up and that sshd listens there"
+}
+
+// offered says with which keys it was tried.
+func (l *Login) offered() string {
+	if len(l.tried) == 0 {
+		return "without any key"
+	}
+	return "with none of the keys " + strings.Join(l.tried, ", ")
 }
 
 func (l *Login) handshake(ctx context.Context, g desired.Gateway, config *ssh.ClientConfig) (*ssh.Client, error) {
@@ -181,6 +205,9 @@ func (l *Login) signers(ctx context.Context) []ssh.Signer {
 				held, err := agent.NewClient(connection).Signers() // the connection signs as long as we run
 				if err == nil {
 					l.keys = append(l.keys, held...)
+					for _, key := range held {
+						l.tried = append(l.tried, "of ssh-agent "+ssh.FingerprintSHA256(key.PublicKey()))
+					}
 				}
 			}
 		}
@@ -195,6 +222,7 @@ func (l *Login) addIdentities(ctx context.Context) {
 	for _, file := range l.Identities {
 		if key := l.identity(ctx, file); key != nil {
 			l.keys = append(l.keys, key)
+			l.tried = append(l.tried, file)
 		}
 	}
 }

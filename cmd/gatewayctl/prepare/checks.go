@@ -43,10 +43,19 @@ type Links func(name string) ([]netip.Addr, error)
 
 // KernelLinks asks the kernel.
 func KernelLinks(name string) ([]netip.Addr, error) {
-	link, err := net.InterfaceByName(name)
+	links, err := net.Interfaces()
 	if err != nil {
 		return nil, err
 	}
+	i := slices.IndexFunc(links, func(l net.Interface) bool { return l.Name == name })
+	if i < 0 {
+		var names []string
+		for _, l := range links {
+			names = append(names, l.Name)
+		}
+		return nil, fmt.Errorf("this machine has %s", strings.Join(names, ", "))
+	}
+	link := links[i]
 	networks, err := link.Addrs()
 	if err != nil {
 		return nil, err
@@ -101,9 +110,9 @@ func (p *preparer) checkInterfaces() []Finding {
 		switch {
 		case err != nil:
 			found = append(found, Finding{Problem: fmt.Sprintf("there is no interface %s: %v", name, err),
-				Remedy: "correct the interface in the cloud configuration; `ip address` shows those that there are"})
+				Remedy: "correct the interface in the cloud configuration"})
 		case i == 0 && !slices.Contains(addresses, p.plan.Address):
-			found = append(found, Finding{Problem: fmt.Sprintf("interface %s has not the address %s, which VRRP adverts are to come from", name, p.plan.Address),
+			found = append(found, Finding{Problem: fmt.Sprintf("interface %s does not have the address %s, which VRRP adverts are to come from", name, p.plan.Address),
 				Remedy: fmt.Sprintf("correct vrrpAddress or interface in the cloud configuration; it has %s", cmp.Or(addressList(addresses), "none"))})
 		}
 	}

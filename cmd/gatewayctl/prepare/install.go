@@ -132,6 +132,7 @@ func (p *preparer) installProgram(context.Context) error {
 		return err
 	}
 	if err := p.machine.WriteFile(site.Program, self, 0o755, ""); err != nil {
+		p.step(site.Program, Failed)
 		return err
 	}
 	p.step(site.Program, madeOrChanged(absent))
@@ -195,6 +196,7 @@ func (p *preparer) installFiles(context.Context) error {
 			}
 		}
 		if err := p.machine.WriteFile(c.file.Path, c.file.Content, c.file.Mode, c.file.Group); err != nil {
+			p.step(c.file.Path, Failed)
 			return err
 		}
 		p.step(c.file.Path, madeOrChanged(c.absent), diff(c.before, c.file.Content)...)

@@ -56,7 +56,7 @@ func Run(ctx context.Context, plan Plan, parts Parts) Report {
 }
 
 func (p *preparer) run(ctx context.Context) (err error) {
-	if writes := slices.Contains([]Action{MakeKey, Install, Adopt}, p.plan.Action) && !p.plan.DryRun; writes {
+	if alone := slices.Contains([]Action{Check, MakeKey, Install, Adopt}, p.plan.Action) && !p.plan.DryRun; alone {
 		release, err := p.Lock()
 		if err != nil {
 			return err

@@ -42,6 +42,9 @@ func (p *preparer) checkSSHD(ctx context.Context) []Finding {
 	// Ours ends in a Match block, so it fits behind everything.
 	whole := slices.Concat([]byte(config), []byte("\n"), ours)
 	if _, err := p.machine.Run(ctx, []string{sshd, "-t", "-f", "/dev/stdin"}, whole); err != nil {
+		if _, err := p.machine.Run(ctx, []string{sshd, "-t", "-f", "/dev/stdin"}, []byte(config)); err != nil {
+			return []Finding{{Problem: fmt.Sprintf("sshd refuses its own configuration, in which nothing is ours: %v", err), Remedy: "correct it: sshd would not start at the next boot"}}
+		}
 		return []Finding{{Problem: fmt.Sprintf("sshd does not like its configuration with ours: %v", err), Remedy: askSSHD}}
 	}
 	// The first value of a setting counts: those of ours are judged behind what sshd reads before it, all others in the whole.

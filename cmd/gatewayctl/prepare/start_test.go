@@ -100,15 +100,15 @@ func TestTwoAtOnce(t *testing.T) {
 	m := newMachine(t)
 	m.locked = "somebody is there"
 	before := m.tree()
-	for _, action := range []Action{MakeKey, Install, Adopt} {
+	for _, action := range []Action{Check, MakeKey, Install, Adopt} {
 		if r := m.do(plan(t, action, nil)); r.Error != m.locked {
 			t.Errorf("%s: %q", action, r.Error)
 		}
 	}
-	for _, action := range []Action{Look, Check} {
-		installed(t, m.do(plan(t, action, nil)))
+	installed(t, m.do(plan(t, Look, nil)))
+	for _, action := range []Action{Check, Install} {
+		installed(t, m.do(plan(t, action, func(p *Plan) { p.DryRun = true })))
 	}
-	installed(t, m.do(plan(t, Install, func(p *Plan) { p.DryRun = true })))
 	if diff := cmp.Diff(before, m.tree()); diff != "" {
 		t.Errorf("changed (-before +after):\n%s", diff)
 	}
