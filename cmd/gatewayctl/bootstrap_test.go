@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -11,6 +12,7 @@ import (
 
 	"cloud-provider-haproxy/cmd/gatewayctl/bootstrap"
 	"cloud-provider-haproxy/cmd/gatewayctl/prepare"
+	"cloud-provider-haproxy/test/lab"
 )
 
 // bareSite is a directory with a cloud configuration and the controller's public key, as on the first day: no known hosts.
@@ -118,6 +120,20 @@ func TestBootstrapRefuses(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %v, want %q", name, err, test.want)
 		}
+	}
+	lab.RequirePrograms(t, "ssh-keygen")
+	private := filepath.Join(good, "id_ed25519")
+	if output, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", private+".other").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, output)
+	}
+	if err := os.Rename(private+".other", private); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := runRoot(t, "bootstrap", "--cloud-config", filepath.Join(good, "cloud.yaml")); err == nil || !strings.Contains(err.Error(), "is not the public half of") {
+		t.Errorf("a public key of before: %v", err)
+	}
+	if err := os.Remove(private); err != nil {
+		t.Fatal(err)
 	}
 	if err := os.Remove(filepath.Join(good, "id_ed25519.pub")); err != nil {
 		t.Fatal(err)

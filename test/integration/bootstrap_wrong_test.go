@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -127,8 +128,37 @@ func (b *bare) wrongMachine(t *testing.T) {
 	must(t, other.AwaitLine(t.Context(), "held"))
 	b.tells(t, nil, "gateway gw2: another bootstrap changes this machine (of a colleague): wait until it has ended", "nothing was changed on any")
 	must(t, other.Stop())
+	b.operatorGoes(t, g)
 	mustRun(t, g, "mkdir", "-p", "/etc/gatewayctl")
 	mustRun(t, g, "mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", "/etc/gatewayctl")
 	b.tells(t, nil, "gateway gw2: writing /etc/gatewayctl/", "no space left on device", "stopped at the first failure: mend it, and run the same command again")
 	mustRun(t, g, "umount", "/etc/gatewayctl")
+}
+
+// operatorGoes: an operator's machine dies in the middle. What was begun goes on to its end, keeps others out and cleans up.
+func (b *bare) operatorGoes(t *testing.T, g *lab.Host) {
+	t.Helper()
+	const useradd, waits, goOn = "/usr/local/sbin/useradd", "/run/useradd-waits", "/run/useradd-goes-on"
+	script := "#!/bin/sh\ntouch " + waits + "\nuntil test -e " + goOn + "; do sleep 0.1; done\nexec /usr/sbin/useradd \"$@\"\n"
+	must(t, g.WriteFile(useradd, []byte(script), 0o755))
+	argv := append(slices.Clone(b.argv), g.Name)
+	operator, err := b.Controller.Start("operator", argv...)
+	must(t, err)
+	exists := func(file string) func() error {
+		return func() error { _, err := g.Run(t.Context(), "test", "-e", file); return err }
+	}
+	eventually(t, "the user is being made", exists(waits))
+	must(t, operator.Kill())
+	b.tells(t, []string{g.Name}, "another bootstrap changes this machine (process ", "wait until it has ended")
+	must(t, g.WriteFile(goOn, nil, 0o644))
+	eventually(t, "what was begun is finished", exists("/etc/systemd/system/keepalived.service.d/cloud-provider-haproxy.conf"))
+	eventually(t, "what was uploaded is removed", func() error {
+		left, err := g.Run(t.Context(), "find", "/root", "-maxdepth", "1", "-name", ".gatewayctl-*")
+		if err == nil && left != "" {
+			err = fmt.Errorf("there is %s", left)
+		}
+		return err
+	})
+	mustRun(t, g, "rm", useradd)
+	mustRun(t, g, "sh", "-c", "rm -rf /etc/gatewayctl")
 }

@@ -297,8 +297,9 @@ func recall(files []string, g desired.Gateway) (*gateway.Host, error) {
 }
 
 // newHostAlgorithms are asked of a host that nobody knows: what ssh-keyscan -t ed25519 would find comes first.
-var newHostAlgorithms = [...]string{ssh.KeyAlgoED25519, ssh.KeyAlgoECDSA256, ssh.KeyAlgoECDSA384, ssh.KeyAlgoECDSA521,
-	ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256}
+func newHostAlgorithms() []string {
+	return []string{ssh.KeyAlgoED25519, ssh.KeyAlgoECDSA256, ssh.KeyAlgoECDSA384, ssh.KeyAlgoECDSA521, ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256}
+}
 
 // errLearnt ends a handshake that was for the host key alone.
 var errLearnt = errors.New("the host key is known now")
@@ -307,7 +308,7 @@ var errLearnt = errors.New("the host key is known now")
 func (l *Login) learn(ctx context.Context, g desired.Gateway) (ssh.PublicKey, error) {
 	var shown ssh.PublicKey
 	client, err := l.handshake(ctx, g, &ssh.ClientConfig{
-		User: l.User, HostKeyAlgorithms: newHostAlgorithms[:],
+		User: l.User, HostKeyAlgorithms: newHostAlgorithms(),
 		HostKeyCallback: func(_ string, _ net.Addr, key ssh.PublicKey) error {
 			shown = key
 			return errLearnt
