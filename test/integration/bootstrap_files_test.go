@@ -102,3 +102,19 @@ func (b *bare) rotate(t *testing.T) {
 	must(t, err)
 	must(t, works(lab.CloudConfigFile))
 }
+
+// narrower: limits that would refuse what the gateways serve are not written.
+func (b *bare) narrower(t *testing.T) {
+	t.Helper()
+	text, err := b.Controller.ReadFile(lab.CloudConfigFile)
+	must(t, err)
+	defer func() { must(t, b.Controller.WriteFile(lab.CloudConfigFile, text, 0o644)) }()
+	changed := strings.NewReplacer("192.0.2.64-192.0.2.254", "192.0.2.64-192.0.2.200", "address: 192.0.2.250", "address: 192.0.2.199").Replace(string(text))
+	must(t, b.Controller.WriteFile(lab.CloudConfigFile, []byte(changed), 0o644))
+	before := disk(t, b.Gateways[0])
+	b.tells(t, nil, "gw1: in the way (limits): /etc/gatewayctl/limits.yaml would not allow what this gateway serves: 192.0.2.250 is not in vipPrefixes",
+		"gw2: in the way (limits)", "first, have the Services leave")
+	if after := disk(t, b.Gateways[0]); after != before {
+		t.Errorf("the disk was changed from\n%s\nto\n%s", before, after)
+	}
+}

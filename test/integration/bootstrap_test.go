@@ -127,6 +127,7 @@ func TestBootstrap(t *testing.T) {
 	}
 	b.printIsInstalled(t)
 	b.rotate(t)
+	b.narrower(t)
 	p := &pair{Lab: b.Lab}
 	eventually(t, "each gateway is current, so it could ask the other", func() error { return p.allCurrent(t) })
 	b.adopt(t, p)

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 
@@ -201,10 +202,16 @@ func TestInterrupted(t *testing.T) {
 	m.silent = func(command string) bool {
 		if strings.HasPrefix(command, "rm -f") {
 			close(removed)
-			close(goOn)
 		}
 		return false
 	}
+	context.AfterFunc(ctx, func() { // what was begun ends some time later
+		select {
+		case <-removed:
+		case <-time.After(time.Second):
+		}
+		close(goOn)
+	})
 	_, err := Run(ctx, order(t, &operator{yes: true, secrets: []string{"right"}}, m))
 	if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "goes on to its end without us") {
 		t.Errorf("interrupted: %v", err)

@@ -141,10 +141,10 @@ func TestSudoPassword(t *testing.T) {
 	}
 }
 
-// What the controller's own file says of a host is what counts; another file may know another key of it.
+// What the controller's own file says of a host is what counts; another file may know another of its keys.
 func TestTheControllersFileDecides(t *testing.T) {
 	m := newMachine(t, "gw1")
-	o := order(t, &operator{secrets: []string{"right"}}, m)
+	o := order(t, &operator{secrets: []string{"right", "right"}}, m)
 	mine := filepath.Join(t.TempDir(), "known_hosts")
 	o.Login.KnownHosts = []string{o.HostKeysFile, mine}
 	write := func(file string, key ssh.PublicKey) {
@@ -153,10 +153,12 @@ func TestTheControllersFileDecides(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	write(o.HostKeysFile, m.hostKey.PublicKey())
-	write(mine, newSigner(t).PublicKey())
-	if _, err := Run(t.Context(), o); err != nil {
-		t.Errorf("the controller's file knows it: %v", err)
+	for _, keys := range [][2]ssh.Signer{{m.hostKey, m.secondKey}, {m.secondKey, m.hostKey}} {
+		write(o.HostKeysFile, keys[0].PublicKey())
+		write(mine, keys[1].PublicKey())
+		if _, err := Run(t.Context(), o); err != nil {
+			t.Errorf("the controller's file knows it: %v", err)
+		}
 	}
 	write(o.HostKeysFile, newSigner(t).PublicKey())
 	write(mine, m.hostKey.PublicKey())

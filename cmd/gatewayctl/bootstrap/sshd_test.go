@@ -3,7 +3,9 @@ package bootstrap
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/elliptic"
 	"crypto/rand"
 	"debug/elf"
 	"encoding/json"
@@ -27,16 +29,17 @@ import (
 
 // machine is an sshd that plays one machine: it answers the few commands that bootstrap runs.
 type machine struct {
-	t        *testing.T
-	gateway  desired.Gateway
-	hostKey  ssh.Signer
-	password string // "": keys only
-	key      ssh.PublicKey
-	uid      string // of the login
-	sudo     string // the password that sudo asks for; "": none
-	arch     string
-	banner   string // what its .bashrc prints
-	digest   string // of the program that it has
+	t         *testing.T
+	gateway   desired.Gateway
+	hostKey   ssh.Signer
+	secondKey ssh.Signer // of another type; one that nobody knows is asked for the first
+	password  string     // "": keys only
+	key       ssh.PublicKey
+	uid       string // of the login
+	sudo      string // the password that sudo asks for; "": none
+	arch      string
+	banner    string // what its .bashrc prints
+	digest    string // of the program that it has
 
 	noSudo, notSudoer bool
 	sudoTries         int
@@ -64,9 +67,22 @@ func newSigner(t *testing.T) ssh.Signer {
 	return signer
 }
 
+func newECDSASigner(t *testing.T) ssh.Signer {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := ssh.NewSignerFromKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return signer
+}
+
 func newMachine(t *testing.T, name string) *machine {
 	t.Helper()
-	m := &machine{t: t, hostKey: newSigner(t), password: "right", uid: "0", arch: "x86_64"}
+	m := &machine{t: t, hostKey: newSigner(t), secondKey: newECDSASigner(t), password: "right", uid: "0", arch: "x86_64"}
 	m.gateway = desired.Gateway{Name: name}
 	m.silent = func(string) bool { return false }
 	peer := site.Key{PublicKey: newSigner(t).PublicKey()}.String()
@@ -93,6 +109,7 @@ func newMachine(t *testing.T, name string) *machine {
 		},
 	}
 	config.AddHostKey(m.hostKey)
+	config.AddHostKey(m.secondKey)
 	var serving sync.WaitGroup
 	serving.Go(func() {
 		for {
