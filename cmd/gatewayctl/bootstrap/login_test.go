@@ -3,6 +3,7 @@ package bootstrap
 import (
 	"context"
 	"crypto/ed25519"
+	"crypto/elliptic"
 	"crypto/rand"
 	"encoding/pem"
 	"fmt"
@@ -159,6 +160,12 @@ func TestTheControllersFileDecides(t *testing.T) {
 		if _, err := Run(t.Context(), o); err != nil {
 			t.Errorf("the controller's file knows it: %v", err)
 		}
+	}
+	// A key of a kind that the host has no more is no reason to take another one, nor to cry wolf.
+	write(o.HostKeysFile, newECDSASigner(t, elliptic.P384()).PublicKey())
+	write(mine, m.hostKey.PublicKey())
+	if _, err := Run(t.Context(), o); err == nil || !strings.Contains(err.Error(), "has no host key of the kind that is known of it") {
+		t.Errorf("the controller's file knows a key that is gone: %v", err)
 	}
 	write(o.HostKeysFile, newSigner(t).PublicKey())
 	write(mine, m.hostKey.PublicKey())

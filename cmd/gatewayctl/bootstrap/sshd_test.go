@@ -67,9 +67,9 @@ func newSigner(t *testing.T) ssh.Signer {
 	return signer
 }
 
-func newECDSASigner(t *testing.T) ssh.Signer {
+func newECDSASigner(t *testing.T, curve elliptic.Curve) ssh.Signer {
 	t.Helper()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	private, err := ecdsa.GenerateKey(curve, rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +82,7 @@ func newECDSASigner(t *testing.T) ssh.Signer {
 
 func newMachine(t *testing.T, name string) *machine {
 	t.Helper()
-	m := &machine{t: t, hostKey: newSigner(t), secondKey: newECDSASigner(t), password: "right", uid: "0", arch: "x86_64"}
+	m := &machine{t: t, hostKey: newSigner(t), secondKey: newECDSASigner(t, elliptic.P256()), password: "right", uid: "0", arch: "x86_64"}
 	m.gateway = desired.Gateway{Name: name}
 	m.silent = func(string) bool { return false }
 	peer := site.Key{PublicKey: newSigner(t).PublicKey()}.String()
