@@ -47,6 +47,7 @@ func newBootstrapLocalCommand() *cobra.Command {
 				Links:    prepare.KernelLinks,
 				Self:     func() ([]byte, error) { return os.ReadFile("/proc/self/exe") },
 				Lock:     func() (func() error, error) { return prepare.HoldLock(prepare.LockFile, whoIsThis()) },
+				TryLock:  func() error { return prepare.TryLock(prepare.LockFile) },
 				Status:   local.Status,
 				Patience: localPatience,
 				Forget: func(ctx context.Context) (bool, error) {

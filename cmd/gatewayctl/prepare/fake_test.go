@@ -273,6 +273,12 @@ func parts(m *machine) Parts {
 			}
 			return func() error { return nil }, nil
 		},
+		TryLock: func() error {
+			if m.locked != "" {
+				return errors.New(m.locked)
+			}
+			return nil
+		},
 		Status:   m.status,
 		Patience: time.Second,
 	}

@@ -26,6 +26,8 @@ type Parts struct {
 	Self func() ([]byte, error)
 	// Lock keeps other bootstraps out as long as the plan is carried out; an error tells who is there.
 	Lock func() (release func() error, err error)
+	// TryLock tells whether somebody holds it.
+	TryLock func() error
 	// Status asks the agent. Patience is how long it may take to be what it was after a restart.
 	Status   func(ctx context.Context) (*wire.Status, error)
 	Patience time.Duration
@@ -56,12 +58,18 @@ func Run(ctx context.Context, plan Plan, parts Parts) Report {
 }
 
 func (p *preparer) run(ctx context.Context) (err error) {
-	if alone := slices.Contains([]Action{Check, MakeKey, Install, Adopt}, p.plan.Action) && !p.plan.DryRun; alone {
+	switch alone := slices.Contains([]Action{MakeKey, Install, Adopt}, p.plan.Action); {
+	case p.plan.DryRun:
+	case alone:
 		release, err := p.Lock()
 		if err != nil {
 			return err
 		}
 		defer release() // the file is closed when the process ends, whatever this says
+	case p.plan.Action == Check:
+		if err := p.TryLock(); err != nil {
+			return err
+		}
 	}
 	if err := p.look(); err != nil {
 		return err

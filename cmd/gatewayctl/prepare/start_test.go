@@ -97,6 +97,9 @@ func TestTwoAtOnce(t *testing.T) {
 	if _, err = HoldLock(file, "process 2"); err == nil || !strings.Contains(err.Error(), "another bootstrap changes this machine (process 1, of a colleague)") {
 		t.Errorf("the second one: %v", err)
 	}
+	if err := TryLock(file); err == nil || !strings.Contains(err.Error(), "of a colleague") {
+		t.Errorf("one who asks: %v", err)
+	}
 	m := newMachine(t)
 	m.locked = "somebody is there"
 	before := m.tree()
@@ -114,6 +117,9 @@ func TestTwoAtOnce(t *testing.T) {
 	}
 	if err := release(); err != nil {
 		t.Fatal(err)
+	}
+	if err := TryLock(file); err != nil {
+		t.Errorf("nobody has it: %v", err)
 	}
 	again, err := HoldLock(file, "process 3")
 	if err != nil {
