@@ -40,7 +40,8 @@ func newBootstrapLocalCommand() *cobra.Command {
 			if err := os.Setenv("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"); err != nil {
 				return err
 			}
-			signal.Ignore(syscall.SIGPIPE) // the operator may be gone by the end
+			// The operator may go away before the end. Caught, not ignored: what is run here must not inherit that.
+			signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE, syscall.SIGHUP)
 			local := localAgent{agent.Socket}
 			report := prepare.Run(cmd.Context(), plan, prepare.Parts{
 				Machine:  prepare.Local{Owner: prepare.RootOwner, Machine: agent.Machine{}},

@@ -172,3 +172,10 @@ func TestAdoptIsLikeBootstrap(t *testing.T) {
 		t.Errorf("adopt without anything: %v", err)
 	}
 }
+
+// What a gateway says cannot move the operator's terminal.
+func TestPrintable(t *testing.T) {
+	if got := printable("gw1\x1b[2J\r\x07: a\n\tb\u009b"); got != "gw1[2J: a\n\tb" {
+		t.Errorf("%q", got)
+	}
+}

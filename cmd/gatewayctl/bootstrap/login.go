@@ -220,31 +220,32 @@ func (l *Login) signers(ctx context.Context) []ssh.Signer {
 
 func (l *Login) addIdentities(ctx context.Context) {
 	for _, file := range l.Identities {
-		if key := l.identity(ctx, file); key != nil {
+		key, err := l.identity(ctx, file)
+		switch {
+		case err == nil:
 			l.keys = append(l.keys, key)
 			l.tried = append(l.tried, file)
+		case !errors.Is(err, fs.ErrNotExist):
+			l.tried = append(l.tried, fmt.Sprintf("%s (not read: %v)", file, err))
 		}
 	}
 }
 
-func (l *Login) identity(ctx context.Context, file string) ssh.Signer {
+func (l *Login) identity(ctx context.Context, file string) (ssh.Signer, error) {
 	content, err := os.ReadFile(file)
 	if err != nil {
-		return nil
+		return nil, err
 	}
 	key, err := ssh.ParsePrivateKey(content)
 	var locked *ssh.PassphraseMissingError
 	if errors.As(err, &locked) {
 		passphrase, asked := l.Terminal.Secret(ctx, "Passphrase of "+file+": ")
 		if asked != nil {
-			return nil
+			return nil, fmt.Errorf("it has a passphrase, and %w", asked)
 		}
 		key, err = ssh.ParsePrivateKeyWithPassphrase(content, []byte(passphrase))
 	}
-	if err != nil {
-		return nil
-	}
-	return key
+	return key, err
 }
 
 // trust finds out which host key is right: a known one, or one that the operator confirms now.

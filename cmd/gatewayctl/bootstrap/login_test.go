@@ -84,6 +84,28 @@ func TestPassphrase(t *testing.T) {
 	}
 }
 
+// A login that fails tells which keys were tried, and which could not be.
+func TestKeysThatWereTried(t *testing.T) {
+	locked, _ := identity(t, "open sesame")
+	plain, _ := identity(t, "")
+	broken := filepath.Join(t.TempDir(), "id")
+	if err := os.WriteFile(broken, []byte("no key\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	m := newMachine(t, "gw1")
+	o := order(t, &operator{yes: true}, m)
+	o.Login.Identities = []string{locked, plain, broken, plain + ".absent"}
+	_, err := Run(t.Context(), o)
+	for _, want := range []string{"does not let op in, with none of the keys ", locked + " (not read: it has a passphrase, and nobody is there)", plain + ", ", broken + " (not read: "} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+	if err != nil && strings.Contains(err.Error(), ".absent") {
+		t.Errorf("tells of a file that is not there: %v", err)
+	}
+}
+
 // A host key is confirmed or known; one that differs is refused whatever is accepted.
 func TestHostKeys(t *testing.T) {
 	m := newMachine(t, "gw1")
