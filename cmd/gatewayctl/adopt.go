@@ -33,8 +33,9 @@ first State of another cluster replaces that: its controller's, or that of ` + "
 control plane has to be served before the new cluster exists. Services that the new cluster does not have are gone then.
 
 With --cloud-config it logs in with your own key or password, as ` + "`gatewayctl bootstrap`" + ` does, and also makes the new
-controller's key the one that is let in and believed: that of ssh.privateKeyFile, or those of --signer. With --local, as root on a
-gateway, the keys stay as they are.
+controller's key the one that is let in and believed: that of ssh.privateKeyFile, or those of --signer. It replaces the keys of all
+other controllers, also those that somebody wrote there, and keeps a copy of the files; the gateways' own keys stay. With --local, as
+root on a gateway, all keys stay as they are.
 
 Hand over all gateways of a site. As long as the old cluster's controller runs and its key is believed, its States are still taken:
 stop it first.`,

@@ -36,7 +36,7 @@ func (f *siteFlags) add(command *cobra.Command, keysFlag string) {
 	flags := command.Flags()
 	flags.StringVar(&f.cloudConfig, "cloud-config", "", "the controller's configuration; its known hosts file need not exist yet")
 	flags.StringSliceVar(&f.controllerKeys, keysFlag, nil, "file with the public key of a controller; several while a key is being replaced (default that of ssh.privateKeyFile)")
-	flags.StringSliceVar(&f.serverPrefixes, "server-prefix", nil, "network that traffic may be sent to, beside nodes.cidrs, nodes.addresses and the control plane's endpoints")
+	flags.StringSliceVar(&f.serverPrefixes, "server-prefix", nil, "network that traffic may be sent to, beside nodes.cidrs, nodes.addresses and the control plane's endpoints; the pods', if gateways reach those")
 	flags.StringVar(&f.agentSettings, "agent-settings", "", "file with further settings for every agent.yaml, such as maxConn: 50000")
 	flags.StringToStringVar(&f.peerKeys, "peer-key", nil, "NAME=FILE: the public half of /etc/gatewayctl/peer_ed25519 of a gateway that is not asked itself")
 }
@@ -121,10 +121,13 @@ func (f *siteFlags) readControllerKeys(c *config.Config) ([]string, error) {
 		return lines, errors.Join(faults...)
 	}
 	file := f.beside(c.SSH.PrivateKeyFile)
-	if key, err := readPublicKey(file + ".pub"); err == nil {
+	signer, err := gateway.LoadSigner(file)
+	if key, unread := readPublicKey(file + ".pub"); unread == nil {
+		if err == nil && !slices.Equal(signer.PublicKey().Marshal(), key.Marshal()) {
+			return nil, fmt.Errorf("ssh.privateKeyFile: %s.pub is not the public half of %s: remove it, or make it anew (`ssh-keygen -yf %s > %s.pub`)", file, file, file, file)
+		}
 		return []string{key.String()}, nil
 	}
-	signer, err := gateway.LoadSigner(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("ssh.privateKeyFile: %w; make it (`ssh-keygen -t ed25519 -N '' -C controller -f %s`), or give the public half's file with --controller-key", err, file)
 	}
@@ -189,7 +192,7 @@ func (f *loginFlags) add(command *cobra.Command) {
 // login is how to get in; hostKeysFile is believed, too.
 func (f *loginFlags) login(hostKeysFile string) (*bootstrap.Login, error) {
 	l := &bootstrap.Login{
-		User: f.user, Identities: f.identities, AgentSocket: os.Getenv("SSH_AUTH_SOCK"), AcceptNew: f.acceptNew, Terminal: terminal{},
+		User: f.user, Identities: f.identities, Explicit: len(f.identities) > 0, AgentSocket: os.Getenv("SSH_AUTH_SOCK"), AcceptNew: f.acceptNew, Terminal: terminal{},
 		KnownHosts: append([]string{hostKeysFile}, f.knownHosts...),
 	}
 	if l.User == "" {

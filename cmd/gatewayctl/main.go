@@ -17,7 +17,7 @@ func main() {
 	err := newRootCommand().ExecuteContext(ctx)
 	stop()
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "gatewayctl:", err)
+		fmt.Fprintln(os.Stderr, "gatewayctl:", printable(err.Error()))
 		os.Exit(1)
 	}
 }

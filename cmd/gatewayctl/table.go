@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/jedib0t/go-pretty/v6/text"
@@ -73,7 +74,17 @@ func addresses(list []netip.Addr, most int) string {
 type notes []string
 
 func (n *notes) add(gateway, format string, args ...any) {
-	*n = append(*n, gateway+": "+fmt.Sprintf(format, args...))
+	*n = append(*n, gateway+": "+printable(fmt.Sprintf(format, args...)))
+}
+
+// printable takes out what would move the operator's terminal: the text may come from a gateway.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) && r != '\n' && r != '\t' {
+			return -1
+		}
+		return r
+	}, text)
 }
 
 func (n *notes) warnings(gateway string, warnings []wire.Warning) {

@@ -117,6 +117,9 @@ func (a *Agent) checkLimits(s *desired.State) *wire.Refusal {
 	}
 }
 
+// Outside names every field of a State that these limits would refuse on a gateway: bootstrap asks before it writes other ones.
+func (l *Limits) Outside(s *desired.State, gateway string) []wire.Fault { return l.check(s, gateway) }
+
 // check names every field of s that is outside the limits on the gateway.
 func (l *Limits) check(s *desired.State, gateway string) []wire.Fault {
 	c := limitsCheck{limits: l}

@@ -3,8 +3,6 @@ package integration
 import (
 	"fmt"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -124,6 +122,8 @@ func TestBootstrap(t *testing.T) {
 		}
 	}
 	b.printIsInstalled(t)
+	b.rotate(t)
+	b.narrower(t)
 	p := &pair{Lab: b.Lab}
 	eventually(t, "each gateway is current, so it could ask the other", func() error { return p.allCurrent(t) })
 	b.adopt(t, p)
@@ -253,42 +253,6 @@ func (b *bare) keysDoNoMore(t *testing.T) {
 	} {
 		if got := mustRun(t, g, "stat", "-c", "%a %U:%G", path); got != want {
 			t.Errorf("%s is %s, want %s", path, got, want)
-		}
-	}
-}
-
-// printIsInstalled: what --print writes is what was installed, byte for byte.
-func (b *bare) printIsInstalled(t *testing.T) {
-	t.Helper()
-	directory := filepath.Join(b.Shared, "printed")
-	argv := []string{"--print", directory}
-	for _, g := range b.Gateways {
-		public := filepath.Join(b.Shared, g.Name+".pub")
-		must(t, os.WriteFile(public, []byte(mustRun(t, g, "ssh-keygen", "-yf", lab.PeerKeyFile)), 0o644))
-		argv = append(argv, "--peer-key", g.Name+"="+public)
-	}
-	_, err := b.bootstrap(t, argv...)
-	must(t, err)
-	for _, g := range b.Gateways {
-		files, err := filepath.Glob(filepath.Join(directory, g.Name, "etc", "*", "*"))
-		must(t, err)
-		count := 0
-		for _, file := range files {
-			if entry, err := os.Stat(file); err != nil || entry.IsDir() {
-				continue
-			}
-			count++
-			want, err := os.ReadFile(file)
-			must(t, err)
-			path := strings.TrimPrefix(file, filepath.Join(directory, g.Name))
-			got, err := g.ReadFile(path)
-			must(t, err)
-			if string(got) != string(want) {
-				t.Errorf("%s on %s is\n%s\nand --print writes\n%s", path, g.Name, got, want)
-			}
-		}
-		if count < 7 {
-			t.Errorf("--print writes %d files for %s", count, g.Name)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"golang.org/x/crypto/ssh"
@@ -36,8 +37,8 @@ type Result struct {
 
 // Errors of Run that say what state the gateways are in.
 var (
-	ErrUnreached = errors.New("not every gateway could be looked at, and nothing was changed")
-	ErrInTheWay  = errors.New("something is in the way, and nothing was changed")
+	ErrUnreached = errors.New("not every gateway could be looked at, and nothing was changed on any")
+	ErrInTheWay  = errors.New("something is in the way, and nothing was changed on any gateway")
 	ErrStopped   = errors.New("stopped at the first failure: mend it, and run the same command again for what is missing")
 )
 
@@ -80,7 +81,7 @@ func (b *bootstrap) run(ctx context.Context, action prepare.Action) error {
 		return b.each(ctx, action)
 	}
 	found := b.check(ctx)
-	if b.Options.DryRun {
+	if b.Options.DryRun && (found == nil || errors.Is(found, ErrInTheWay)) {
 		return errors.Join(found, b.each(ctx, action))
 	}
 	if found != nil {
@@ -154,11 +155,15 @@ func (b *bootstrap) look(ctx context.Context) error {
 	}
 	// What the prepared ones know of those that are left alone, then what each says of itself.
 	for i := range b.remotes {
+		name := b.results[i].Gateway
 		for _, line := range b.results[i].Report.Facts.Peers {
 			peer, err := site.ParseKey(line)
 			if err != nil {
-				return fmt.Errorf("gateway %s: %w", b.results[i].Gateway, err)
+				return fmt.Errorf("gateway %s: %w", name, err)
 			}
+			own := b.known[name]
+			own.Peers = append(own.Peers, peer)
+			b.known[name] = own
 			if a, ok := b.known[peer.Comment]; ok && a.PeerKey == nil {
 				a.PeerKey = peer.PublicKey
 				b.known[peer.Comment] = a
@@ -208,9 +213,28 @@ func (b *bootstrap) plan(r *remote, action prepare.Action) (prepare.Plan, error)
 		files = slices.DeleteFunc(files, func(f site.File) bool { return f.Path != site.SignersFile && f.Path != site.AuthorizedKeysFile })
 	}
 	return prepare.Plan{
-		Action: action, User: b.Site.User, Address: r.gateway.VRRPAddress, Interfaces: b.Site.InterfacesOf(r.gateway),
+		Action: action, User: b.Site.User, Address: r.gateway.VRRPAddress, Interfaces: b.Site.InterfacesOf(r.gateway), Listen: listens(r), From: b.from(r.gateway),
 		Directories: b.Site.Directories(), Files: files, Options: b.Options,
 	}, nil
+}
+
+// listens is where we came to: the gateway's sshd.
+func listens(r *remote) netip.AddrPort {
+	address, err := netip.ParseAddrPort(r.client.RemoteAddr().String())
+	if err != nil {
+		return netip.AddrPort{}
+	}
+	return netip.AddrPortFrom(address.Addr().Unmap().WithZone(""), address.Port())
+}
+
+// from is where another gateway comes from; not valid: there is none.
+func (b *bootstrap) from(g desired.Gateway) netip.Addr {
+	for _, other := range b.Site.Gateways {
+		if other.Name != g.Name {
+			return other.VRRPAddress
+		}
+	}
+	return netip.Addr{}
 }
 
 // check tells everything that is in the way, on all gateways.

@@ -1,16 +1,13 @@
 package bootstrap
 
 import (
-	"crypto/ed25519"
-	"crypto/rand"
-	"encoding/pem"
+	"context"
 	"errors"
-	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/crypto/ssh"
 
@@ -146,98 +143,6 @@ func TestDryRun(t *testing.T) {
 	}
 }
 
-// Root is reached by sudo, with a password where it wants one.
-func TestSudo(t *testing.T) {
-	for _, password := range []string{"", "right"} {
-		m := newMachine(t, "gw1")
-		m.uid, m.sudo = "1000", password
-		o := &operator{yes: true, secrets: []string{"right"}}
-		if _, err := Run(t.Context(), order(t, o, m)); err != nil {
-			t.Fatalf("sudo with password %q: %v", password, err)
-		}
-		if !slices.ContainsFunc(m.commands, func(c string) bool { return strings.HasPrefix(c, "sudo") && strings.HasSuffix(c, "bootstrap-local") }) {
-			t.Errorf("ran %q", m.commands)
-		}
-	}
-	m := newMachine(t, "gw1")
-	m.uid, m.sudo, m.key = "1000", "right", nil
-	file, public := identity(t, "")
-	m.key = public
-	o := order(t, &operator{yes: true}, m)
-	o.Login.Identities = []string{file}
-	if _, err := Run(t.Context(), o); err == nil || !strings.Contains(err.Error(), "sudo asks for a password") {
-		t.Errorf("nobody to type sudo's password: %v", err)
-	}
-}
-
-// identity writes a private key.
-func identity(t *testing.T, passphrase string) (string, ssh.PublicKey) {
-	t.Helper()
-	_, private, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	block, err := ssh.MarshalPrivateKey(private, "")
-	if passphrase != "" {
-		block, err = ssh.MarshalPrivateKeyWithPassphrase(private, "", []byte(passphrase))
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(t.TempDir(), "id")
-	if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	signer, err := ssh.NewSignerFromKey(private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return file, signer.PublicKey()
-}
-
-// A key with a passphrase is asked for once for all gateways.
-func TestPassphrase(t *testing.T) {
-	file, public := identity(t, "open sesame")
-	a, b := newMachine(t, "gw1"), newMachine(t, "gw2")
-	for _, m := range []*machine{a, b} {
-		m.password, m.key = "", public
-	}
-	terminal := &operator{yes: true, secrets: []string{"open sesame"}}
-	o := order(t, terminal, a, b)
-	o.Login.Identities, o.Login.AcceptNew = []string{file, file + ".absent"}, true
-	if _, err := Run(t.Context(), o); err != nil || len(terminal.asked) != 1 || !strings.Contains(terminal.asked[0], file) {
-		t.Errorf("asked %q: %v", terminal.asked, err)
-	}
-}
-
-// A host key is confirmed or known; one that differs is refused whatever is accepted.
-func TestHostKeys(t *testing.T) {
-	m := newMachine(t, "gw1")
-	o := order(t, &operator{secrets: []string{"right"}}, m)
-	if _, err := Run(t.Context(), o); err == nil || !strings.Contains(err.Error(), "was not confirmed") || len(m.commands) > 0 {
-		t.Errorf("not confirmed: %v", err)
-	}
-	o.Login.AcceptNew = true
-	if _, err := Run(t.Context(), o); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Run(t.Context(), o); err != nil {
-		t.Errorf("the second time: %v", err)
-	}
-	recorded, err := os.ReadFile(o.HostKeysFile)
-	if err != nil || !strings.Contains(string(recorded), strings.TrimSpace(string(ssh.MarshalAuthorizedKey(m.hostKey.PublicKey())))) {
-		t.Errorf("recorded %q: %v", recorded, err)
-	}
-	other := site.Key{PublicKey: newSigner(t).PublicKey()}
-	if err := os.WriteFile(o.HostKeysFile, fmt.Appendf(nil, "192.0.2.1 %s\n", other), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	before := len(m.commands)
-	if _, err := Run(t.Context(), o); err == nil || !strings.Contains(err.Error(), "another host key than the known one") || len(m.commands) != before {
-		t.Errorf("another key: %v", err)
-	}
-}
-
 // A gateway that is prepared alone keeps what it knew of the one that is left alone.
 func TestOneAlone(t *testing.T) {
 	a, b := newMachine(t, "gw1"), newMachine(t, "gw2")
@@ -257,6 +162,96 @@ func TestOneAlone(t *testing.T) {
 		if f.Path == site.AuthorizedKeysFile && !strings.Contains(string(f.Content), known) {
 			t.Errorf("gw2's key is lost:\n%s", f.Content)
 		}
+	}
+}
+
+// A connection that is lost while a dry run looks ends it, with what is known.
+func TestDryRunLosesAMachine(t *testing.T) {
+	a, b := newMachine(t, "gw1"), newMachine(t, "gw2")
+	looks := 0
+	b.silent = func(command string) bool {
+		if strings.HasSuffix(command, "bootstrap-local") {
+			looks++
+		}
+		return looks == 2
+	}
+	o := order(t, &operator{yes: true, secrets: []string{"right"}}, a, b)
+	o.Options.DryRun = true
+	results, err := Run(t.Context(), o)
+	if !errors.Is(err, ErrUnreached) || !strings.Contains(err.Error(), "gateway gw2: the connection was lost") || len(results) != 2 || results[0].Report == nil || results[1].Report != nil {
+		t.Errorf("%v; %+v", err, results)
+	}
+	if a.did() != "look check" {
+		t.Errorf("gw1 was asked for %s", a.did())
+	}
+}
+
+// Ctrl-C while a machine is changed: it is told that this goes on there, and what was uploaded is removed.
+func TestInterrupted(t *testing.T) {
+	m := newMachine(t, "gw1")
+	ctx, interrupt := context.WithCancel(t.Context())
+	good, goOn := m.answer, make(chan struct{})
+	m.answer = func(p prepare.Plan) prepare.Report {
+		if p.Action == prepare.Install {
+			interrupt()
+			<-goOn
+		}
+		return good(p)
+	}
+	removed := make(chan struct{})
+	m.silent = func(command string) bool {
+		if strings.HasPrefix(command, "rm -f") {
+			close(removed)
+		}
+		return false
+	}
+	context.AfterFunc(ctx, func() { // what was begun ends some time later
+		select {
+		case <-removed:
+		case <-time.After(time.Second):
+		}
+		close(goOn)
+	})
+	_, err := Run(ctx, order(t, &operator{yes: true, secrets: []string{"right"}}, m))
+	if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "goes on to its end without us") {
+		t.Errorf("interrupted: %v", err)
+	}
+	select {
+	case <-removed:
+	default:
+		t.Error("what was uploaded was left there")
+	}
+}
+
+// A peer that was let in by hand under another name is not shut out while nobody knows the key of one that is configured.
+func TestPeerUnderAnotherName(t *testing.T) {
+	a, b := newMachine(t, "gw1"), newMachine(t, "gw2")
+	o := order(t, &operator{yes: true, secrets: []string{"right"}}, a, b)
+	o.Gateways = o.Gateways[:1]
+	byHand := site.Key{PublicKey: newSigner(t).PublicKey(), Comment: "host-17"}.String()
+	good := a.answer
+	a.answer = func(p prepare.Plan) prepare.Report {
+		r := good(p)
+		r.Facts.Peers = []string{byHand}
+		return r
+	}
+	authorized := func() string {
+		for _, f := range a.plans[len(a.plans)-1].Files {
+			if f.Path == site.AuthorizedKeysFile {
+				return string(f.Content)
+			}
+		}
+		return ""
+	}
+	for _, run := range []func(context.Context, Order) ([]Result, error){Adopt, Run} {
+		if _, err := run(t.Context(), o); err != nil || !strings.Contains(authorized(), "--role=peer\" "+byHand) {
+			t.Errorf("%v; the peer is shut out:\n%s", err, authorized())
+		}
+	}
+	o.Gateways = o.Site.Gateways
+	o.Login.password = "right"
+	if _, err := Run(t.Context(), o); err != nil || strings.Contains(authorized(), byHand) {
+		t.Errorf("%v; all are known, and this one is let in still:\n%s", err, authorized())
 	}
 }
 

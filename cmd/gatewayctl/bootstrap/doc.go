@@ -2,9 +2,10 @@
 //
 // It owns: the login (agent, key files, passwords typed on the terminal; root, or sudo), whose host keys are believed, how this
 // program gets to a machine, and the order over several machines. What a gateway's files say is package site's; what is done on the
-// machine is package prepare's, which is this same program: only uname, sha256sum, cat into a file and the program itself are ever run
+// machine is package prepare's, which is this same program: only uname, sha256sum, sudo, cat into a file and the program itself are ever run
 // over SSH, and no command holds anything of the site. The plan goes in and the report comes out as JSON.
 //
+//   - sudo tries the password before a plan goes behind it: sudo would take the plan for the next try, and lock the account.
 //   - Invariant 12: a host key is believed when known_hosts has it, or when the operator has confirmed its fingerprint (or said
 //     --accept-new-host-keys); from then on it stands in the controller's known_hosts file. One that differs is refused always.
 //   - All machines are looked at before the first is changed, and everything that is in the way is told at once.

@@ -7,7 +7,9 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -29,9 +31,13 @@ type Terminal interface {
 type Login struct {
 	User string
 	// Identities are private key files; those that do not exist are left out. AgentSocket is ssh-agent's; empty: none.
+	// Explicit says that the operator named them: they are tried before the agent's keys, so that sshd's MaxAuthTries is not
+	// used up by those.
 	Identities  []string
+	Explicit    bool
 	AgentSocket string
-	// KnownHosts are files with host keys that are believed; those that do not exist are left out.
+	// KnownHosts are files with host keys that are believed; those that do not exist are left out. The first one is the
+	// controller's, and decides alone on a host that it knows.
 	KnownHosts []string
 	// AcceptNew believes the key of a host that no file knows, without a question.
 	AcceptNew bool
@@ -41,10 +47,11 @@ type Login struct {
 
 	once     sync.Once
 	keys     []ssh.Signer
-	password string // typed for a machine before: tried first on the next one
+	tried    []string // what they are called
+	password string   // typed for a machine before: tried first on the next one
 }
 
-// dialTimeout bounds the connection up to the host key; typing has no limit.
+// dialTimeout bounds the TCP connection, and after it what comes up to the host key; typing has no limit.
 const dialTimeout = 10 * time.Second
 
 // connect logs in to a machine whose host key is believed.
@@ -82,10 +89,32 @@ func (l *Login) explain(g desired.Gateway, err error) error {
 	}
 	var network net.Error
 	if errors.As(err, &network) {
-		return fmt.Errorf("gateway %s (%s) is unreachable: %w; check that the machine is up and that sshd listens there", g.Name, g.SSHAddress, err)
+		return fmt.Errorf("gateway %s (%s) is unreachable: %w; %s", g.Name, g.SSHAddress, err, reachRemedy(err))
 	}
-	return fmt.Errorf("gateway %s (%s): logging in as %s: %w; give --login and --identity, load the key into ssh-agent, or type the password on a terminal",
-		g.Name, g.SSHAddress, l.User, err)
+	return fmt.Errorf("gateway %s (%s) does not let %s in, %s: %w; give --login and --identity, load the key into ssh-agent, or type the password on a terminal",
+		g.Name, g.SSHAddress, l.User, l.offered(), err)
+}
+
+// reachRemedy is what can be done about a connection that was not made.
+func reachRemedy(err error) string {
+	var name *net.DNSError
+	switch {
+	case errors.As(err, &name):
+		return "correct sshAddress in the cloud configuration, or the name server"
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "the machine is there and nothing listens on this port: start sshd, or correct sshPort in the cloud configuration"
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
+		return "nothing answers: check that the machine is up, that it is sshd's port, and that no firewall is between"
+	}
+	return "check that the machine is up and that sshd listens there"
+}
+
+// offered says with which keys it was tried.
+func (l *Login) offered() string {
+	if len(l.tried) == 0 {
+		return "without any key"
+	}
+	return "with none of the keys " + strings.Join(l.tried, ", ")
 }
 
 func (l *Login) handshake(ctx context.Context, g desired.Gateway, config *ssh.ClientConfig) (*ssh.Client, error) {
@@ -101,6 +130,13 @@ func (l *Login) handshake(ctx context.Context, g desired.Gateway, config *ssh.Cl
 	}
 	stop := context.AfterFunc(ctx, func() { tcp.Close() })
 	defer stop()
+	if err := tcp.SetDeadline(time.Now().Add(dialTimeout)); err != nil {
+		return nil, errors.Join(err, ignoreClosed(tcp.Close()))
+	}
+	judge := config.HostKeyCallback
+	config.HostKeyCallback = func(name string, remote net.Addr, key ssh.PublicKey) error {
+		return errors.Join(judge(name, remote, key), tcp.SetDeadline(time.Time{}))
+	}
 	connection, channels, requests, err := ssh.NewClientConn(tcp, g.SSHAddress, config)
 	if err != nil {
 		return nil, errors.Join(context.Cause(ctx), err, ignoreClosed(tcp.Close()))
@@ -131,14 +167,22 @@ func (l *Login) methods(ctx context.Context, g desired.Gateway) []ssh.AuthMethod
 		}
 		return typed, err
 	}
+	// A one-time code is no password for the next machine, nor for sudo.
+	isPassword := func(questions []string, echos []bool) bool {
+		return len(questions) == 1 && !echos[0] && strings.Contains(strings.ToLower(questions[0]), "password")
+	}
 	prompt := fmt.Sprintf("Password of %s on %s: ", l.User, g.Name)
 	return []ssh.AuthMethod{
 		ssh.PublicKeysCallback(func() ([]ssh.Signer, error) { return l.signers(ctx), nil }),
 		ssh.RetryableAuthMethod(ssh.PasswordCallback(func() (string, error) { return ask(prompt) }), tries),
-		ssh.RetryableAuthMethod(ssh.KeyboardInteractive(func(_, _ string, questions []string, _ []bool) ([]string, error) {
+		ssh.RetryableAuthMethod(ssh.KeyboardInteractive(func(_, _ string, questions []string, echos []bool) ([]string, error) {
 			var answers []string
+			put := l.Terminal.Secret
+			if isPassword(questions, echos) {
+				put = func(_ context.Context, prompt string) (string, error) { return ask(prompt) }
+			}
 			for _, question := range questions {
-				answer, err := ask(fmt.Sprintf("%s (%s on %s) ", question, l.User, g.Name))
+				answer, err := put(ctx, fmt.Sprintf("%s (%s on %s) ", question, l.User, g.Name))
 				if err != nil {
 					return nil, err
 				}
@@ -153,62 +197,68 @@ func (l *Login) methods(ctx context.Context, g desired.Gateway) []ssh.AuthMethod
 // one may do.
 func (l *Login) signers(ctx context.Context) []ssh.Signer {
 	l.once.Do(func() {
+		if l.Explicit {
+			l.addIdentities(ctx)
+		}
 		if l.AgentSocket != "" {
 			if connection, err := net.Dial("unix", l.AgentSocket); err == nil {
 				held, err := agent.NewClient(connection).Signers() // the connection signs as long as we run
 				if err == nil {
 					l.keys = append(l.keys, held...)
+					for _, key := range held {
+						l.tried = append(l.tried, "of ssh-agent "+ssh.FingerprintSHA256(key.PublicKey()))
+					}
 				}
 			}
 		}
-		for _, file := range l.Identities {
-			if key := l.identity(ctx, file); key != nil {
-				l.keys = append(l.keys, key)
-			}
+		if !l.Explicit {
+			l.addIdentities(ctx)
 		}
 	})
 	return l.keys
 }
 
-func (l *Login) identity(ctx context.Context, file string) ssh.Signer {
+func (l *Login) addIdentities(ctx context.Context) {
+	for _, file := range l.Identities {
+		key, err := l.identity(ctx, file)
+		switch {
+		case err == nil:
+			l.keys = append(l.keys, key)
+			l.tried = append(l.tried, file)
+		case !errors.Is(err, fs.ErrNotExist):
+			l.tried = append(l.tried, fmt.Sprintf("%s (not read: %v)", file, err))
+		}
+	}
+}
+
+func (l *Login) identity(ctx context.Context, file string) (ssh.Signer, error) {
 	content, err := os.ReadFile(file)
 	if err != nil {
-		return nil
+		return nil, err
 	}
 	key, err := ssh.ParsePrivateKey(content)
 	var locked *ssh.PassphraseMissingError
 	if errors.As(err, &locked) {
 		passphrase, asked := l.Terminal.Secret(ctx, "Passphrase of "+file+": ")
 		if asked != nil {
-			return nil
+			return nil, fmt.Errorf("it has a passphrase, and %w", asked)
 		}
 		key, err = ssh.ParsePrivateKeyWithPassphrase(content, []byte(passphrase))
 	}
-	if err != nil {
-		return nil
-	}
-	return key
+	return key, err
 }
 
 // trust finds out which host key is right: a known one, or one that the operator confirms now.
 func (l *Login) trust(ctx context.Context, g desired.Gateway) ([]string, ssh.HostKeyCallback, error) {
-	files, err := existing(l.KnownHosts)
-	if err != nil {
-		return nil, nil, err
-	}
-	if len(files) > 0 {
-		known, err := gateway.LoadKnownHosts(files...)
-		if err != nil {
+	for _, files := range [][]string{l.KnownHosts[:min(1, len(l.KnownHosts))], l.KnownHosts} {
+		host, err := recall(files, g)
+		switch {
+		case err != nil:
 			return nil, nil, err
-		}
-		host, err := known.Host(g.SSHAddress)
-		if err != nil {
-			return nil, nil, err
-		}
-		if len(host.Algorithms) > 0 {
+		case host == nil:
+		case len(host.Algorithms) > 0:
 			return host.Algorithms, host.Accept, nil
-		}
-		if host.Known() {
+		case host.Known():
 			return nil, nil, l.explain(g, host.Mismatch(nil))
 		}
 	}
@@ -234,9 +284,23 @@ func (l *Login) trust(ctx context.Context, g desired.Gateway) ([]string, ssh.Hos
 	return algorithms, ssh.FixedHostKey(key), nil
 }
 
+// recall is what files know of a host; nil: there are no files.
+func recall(files []string, g desired.Gateway) (*gateway.Host, error) {
+	files, err := existing(files)
+	if err != nil || len(files) == 0 {
+		return nil, err
+	}
+	known, err := gateway.LoadKnownHosts(files...)
+	if err != nil {
+		return nil, err
+	}
+	return known.Host(g.SSHAddress)
+}
+
 // newHostAlgorithms are asked of a host that nobody knows: what ssh-keyscan -t ed25519 would find comes first.
-var newHostAlgorithms = [...]string{ssh.KeyAlgoED25519, ssh.KeyAlgoECDSA256, ssh.KeyAlgoECDSA384, ssh.KeyAlgoECDSA521,
-	ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256}
+func newHostAlgorithms() []string {
+	return []string{ssh.KeyAlgoED25519, ssh.KeyAlgoECDSA256, ssh.KeyAlgoECDSA384, ssh.KeyAlgoECDSA521, ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256}
+}
 
 // errLearnt ends a handshake that was for the host key alone.
 var errLearnt = errors.New("the host key is known now")
@@ -245,7 +309,7 @@ var errLearnt = errors.New("the host key is known now")
 func (l *Login) learn(ctx context.Context, g desired.Gateway) (ssh.PublicKey, error) {
 	var shown ssh.PublicKey
 	client, err := l.handshake(ctx, g, &ssh.ClientConfig{
-		User: l.User, HostKeyAlgorithms: newHostAlgorithms[:],
+		User: l.User, HostKeyAlgorithms: newHostAlgorithms(),
 		HostKeyCallback: func(_ string, _ net.Addr, key ssh.PublicKey) error {
 			shown = key
 			return errLearnt

@@ -41,10 +41,25 @@ func NewProgram(content []byte, digest string) (*Program, error) {
 	return &Program{content: content, digest: digest, machine: file.Machine}, nil
 }
 
-// machines are what uname -m calls those that Go builds for.
-var machines = map[string]elf.Machine{
-	"x86_64": elf.EM_X86_64, "aarch64": elf.EM_AARCH64, "ppc64le": elf.EM_PPC64, "s390x": elf.EM_S390, "riscv64": elf.EM_RISCV,
-	"armv7l": elf.EM_ARM, "i686": elf.EM_386,
+// processor is what Go's linker calls a machine that uname -m names so; false: one that we do not know.
+func processor(name string) (elf.Machine, bool) {
+	switch name {
+	case "x86_64":
+		return elf.EM_X86_64, true
+	case "aarch64":
+		return elf.EM_AARCH64, true
+	case "ppc64le":
+		return elf.EM_PPC64, true
+	case "s390x":
+		return elf.EM_S390, true
+	case "riscv64":
+		return elf.EM_RISCV, true
+	case "armv7l":
+		return elf.EM_ARM, true
+	case "i686":
+		return elf.EM_386, true
+	}
+	return 0, false
 }
 
 // remote is a machine that we are logged in to, with the program on it.
@@ -74,7 +89,8 @@ const (
 const (
 	commandSystem = "uname -sm && id -u"
 	commandDigest = "sha256sum " + site.Program
-	commandSudo   = "sudo -n true"
+	commandSudo   = "sudo -k -n true" // -k: a ticket of before may run out in between
+	commandTry    = "sudo -k -S -p '' true"
 )
 
 // open logs in and gets the program there.
@@ -109,24 +125,75 @@ func (r *remote) identify(ctx context.Context) error {
 	if len(fields) != 3 || fields[0] != "Linux" {
 		return fmt.Errorf("it is no Linux: `%s` says %q", commandSystem, out)
 	}
-	if machine, known := machines[fields[1]]; known && machine != r.program.machine {
+	if machine, known := processor(fields[1]); known && machine != r.program.machine {
 		return fmt.Errorf("its processor is %s, and this program is for %s; build it for that (GOARCH=...) and give --binary", fields[1], r.program.machine)
 	}
 	if fields[2] == "0" {
 		return nil
 	}
 	r.become = bySudo
-	if _, err := r.run(ctx, commandSudo, nil); err == nil {
+	_, err = r.run(ctx, commandSudo, nil)
+	switch {
+	case err == nil:
 		return nil
+	case exitStatus(err) == commandNotFound:
+		return fmt.Errorf("user %s is not root there, and there is no sudo: log in as root (--login root)", r.login.User)
+	case mayNot(err):
+		return r.sudoRefuses(err)
 	}
 	r.become = bySudoWithPassword
-	if r.login.password == "" {
-		if r.login.password, err = r.login.Terminal.Secret(ctx, fmt.Sprintf("Password of %s for sudo on %s: ", r.login.User, r.gateway.Name)); err != nil {
-			return fmt.Errorf("user %s is not root there and sudo asks for a password: %w; log in as root (--login root), or allow sudo without a password", r.login.User, err)
+	return r.askForSudo(ctx)
+}
+
+// commandNotFound is a shell's exit status (sh(1)).
+const commandNotFound = 127
+
+// askForSudo has sudo try the password before any plan is sent behind it: that would be taken for the next try.
+func (r *remote) askForSudo(ctx context.Context) error {
+	const tries = 3
+	var refused error
+	for try := 0; try < tries; try++ {
+		password := r.login.password
+		if password == "" || try > 0 {
+			var err error
+			if password, err = r.login.Terminal.Secret(ctx, fmt.Sprintf("Password of %s for sudo on %s: ", r.login.User, r.gateway.Name)); err != nil {
+				return errors.Join(fmt.Errorf("user %s is not root there and sudo asks for a password: %w; log in as root (--login root), or allow sudo without a password",
+					r.login.User, err), refused)
+			}
+		}
+		_, refused = r.run(ctx, commandTry, strings.NewReader(password+"\n"))
+		if refused == nil {
+			r.login.password = password
+			return nil
+		}
+		if mayNot(refused) || ctx.Err() != nil {
+			break
 		}
 	}
-	return nil
+	return r.sudoRefuses(refused)
 }
+
+func (r *remote) sudoRefuses(err error) error {
+	return fmt.Errorf("sudo does not make user %s root there: %w; log in as root (--login root), or allow the user to run everything by sudo", r.login.User, err)
+}
+
+// mayNot says whether sudo refuses a user whatever the password is. In another language than English it is asked for once more.
+func mayNot(err error) bool {
+	text := err.Error()
+	return strings.Contains(text, "not in the sudoers") || strings.Contains(text, "not allowed to")
+}
+
+// exitStatus is that of a command that ended; 0: it did not end by itself.
+func exitStatus(err error) int {
+	var exit *ssh.ExitError
+	if errors.As(err, &exit) {
+		return exit.ExitStatus()
+	}
+	return 0
+}
+
+// UploadPrefix begins the name of the program while it is not installed.
+const UploadPrefix = ".gatewayctl-"
 
 // bring uploads the program unless it is installed already.
 func (r *remote) bring(ctx context.Context) error {
@@ -138,7 +205,7 @@ func (r *remote) bring(ctx context.Context) error {
 	if _, err := rand.Read(suffix); err != nil {
 		return fmt.Errorf("making a name: %w", err)
 	}
-	r.path = "./.gatewayctl-" + hex.EncodeToString(suffix)
+	r.path = "./" + UploadPrefix + hex.EncodeToString(suffix)
 	r.uploaded = true
 	if _, err := r.run(ctx, "umask 077 && cat > "+r.path+" && chmod 700 "+r.path, bytes.NewReader(r.program.content)); err != nil {
 		return fmt.Errorf("uploading this program: %w", err)
@@ -164,13 +231,27 @@ func (r *remote) carryOut(ctx context.Context, plan prepare.Plan) (*prepare.Repo
 	}
 	out, err := r.run(ctx, command, bytes.NewReader(input))
 	if err != nil {
-		return nil, fmt.Errorf("gateway %s: %s: %w", r.gateway.Name, plan.Action, err)
+		return nil, r.unreported(ctx, plan, err)
 	}
 	report := &prepare.Report{}
 	if err := json.Unmarshal(lastLine(out), report); err != nil {
 		return nil, fmt.Errorf("gateway %s: %s: reading what was reported: %w", r.gateway.Name, plan.Action, err)
 	}
 	return report, nil
+}
+
+// unreported says what is known of a plan whose report did not come.
+func (r *remote) unreported(ctx context.Context, plan prepare.Plan, err error) error {
+	writes := !plan.DryRun && plan.Action != prepare.Look && plan.Action != prepare.Check
+	var gone *ssh.ExitMissingError
+	switch {
+	case writes && (ctx.Err() != nil || errors.As(err, &gone)):
+		return fmt.Errorf("gateway %s: %s: %w; what was begun there goes on to its end without us: run the same command again when it has ended",
+			r.gateway.Name, plan.Action, err)
+	case errors.As(err, &gone):
+		return fmt.Errorf("gateway %s: the connection was lost: %w; run the same command again", r.gateway.Name, err)
+	}
+	return fmt.Errorf("gateway %s: %s: %w", r.gateway.Name, plan.Action, err)
 }
 
 // lastLine is what a command printed itself: a .bashrc that prints something comes first.
@@ -192,8 +273,27 @@ func (r *remote) close(ctx context.Context) error {
 	return errors.Join(err, ignoreClosed(r.client.Close()))
 }
 
-// run runs a command of ours and gives its standard output.
+// run runs a command of ours and gives its standard output. When it is interrupted, what runs there goes on to its end; the connection
+// stays, so that what was uploaded can be removed.
 func (r *remote) run(ctx context.Context, command string, stdin io.Reader) ([]byte, error) {
+	type end struct {
+		out []byte
+		err error
+	}
+	ended := make(chan end, 1)
+	go func() { // ends with the connection at the latest
+		out, err := r.session(command, stdin)
+		ended <- end{out, err}
+	}()
+	select {
+	case e := <-ended:
+		return e.out, e.err
+	case <-ctx.Done():
+		return nil, fmt.Errorf("interrupted: %w", context.Cause(ctx))
+	}
+}
+
+func (r *remote) session(command string, stdin io.Reader) ([]byte, error) {
 	session, err := r.client.NewSession()
 	if err != nil {
 		return nil, fmt.Errorf("opening a session: %w", err)
@@ -201,19 +301,11 @@ func (r *remote) run(ctx context.Context, command string, stdin io.Reader) ([]by
 	defer session.Close()
 	var stdout, stderr bytes.Buffer
 	session.Stdin, session.Stdout, session.Stderr = stdin, &stdout, &stderr
-	done := make(chan error, 1)
-	if err := session.Start(command); err != nil {
-		return nil, fmt.Errorf("running %s: %w", command, err)
-	}
-	go func() { done <- session.Wait() }()
-	select {
-	case err = <-done:
-	case <-ctx.Done():
-		// Without its connection the session ends at once.
-		return nil, errors.Join(context.Cause(ctx), ignoreClosed(r.client.Close()), <-done)
-	}
-	if err != nil {
-		return stdout.Bytes(), fmt.Errorf("%w: %s", err, strings.TrimSpace(stderr.String()))
+	if err := session.Run(command); err != nil {
+		if said := strings.TrimSpace(stderr.String()); said != "" {
+			err = fmt.Errorf("%w: %s", err, said)
+		}
+		return stdout.Bytes(), err
 	}
 	return stdout.Bytes(), nil
 }

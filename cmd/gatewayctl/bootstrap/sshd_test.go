@@ -3,7 +3,9 @@ package bootstrap
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/elliptic"
 	"crypto/rand"
 	"debug/elf"
 	"encoding/json"
@@ -27,16 +29,22 @@ import (
 
 // machine is an sshd that plays one machine: it answers the few commands that bootstrap runs.
 type machine struct {
-	t        *testing.T
-	gateway  desired.Gateway
-	hostKey  ssh.Signer
-	password string // "": keys only
-	key      ssh.PublicKey
-	uid      string // of the login
-	sudo     string // the password that sudo asks for; "": none
-	arch     string
-	banner   string // what its .bashrc prints
-	digest   string // of the program that it has
+	t         *testing.T
+	gateway   desired.Gateway
+	hostKey   ssh.Signer
+	secondKey ssh.Signer // of another type; one that nobody knows is asked for the first
+	password  string     // "": keys only
+	key       ssh.PublicKey
+	uid       string // of the login
+	sudo      string // the password that sudo asks for; "": none
+	arch      string
+	banner    string // what its .bashrc prints
+	digest    string // of the program that it has
+
+	noSudo, notSudoer bool
+	sudoTries         int
+	// silent says at which command the connection is lost.
+	silent func(command string) bool
 
 	mu       sync.Mutex
 	commands []string
@@ -59,10 +67,24 @@ func newSigner(t *testing.T) ssh.Signer {
 	return signer
 }
 
+func newECDSASigner(t *testing.T, curve elliptic.Curve) ssh.Signer {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(curve, rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signer, err := ssh.NewSignerFromKey(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return signer
+}
+
 func newMachine(t *testing.T, name string) *machine {
 	t.Helper()
-	m := &machine{t: t, hostKey: newSigner(t), password: "right", uid: "0", arch: "x86_64"}
+	m := &machine{t: t, hostKey: newSigner(t), secondKey: newECDSASigner(t, elliptic.P256()), password: "right", uid: "0", arch: "x86_64"}
 	m.gateway = desired.Gateway{Name: name}
+	m.silent = func(string) bool { return false }
 	peer := site.Key{PublicKey: newSigner(t).PublicKey()}.String()
 	m.answer = func(p prepare.Plan) prepare.Report {
 		return prepare.Report{Facts: prepare.Facts{Family: site.Debian, PeerKey: peer}, Steps: []prepare.Step{{What: string(p.Action), Outcome: prepare.Done}}}
@@ -87,6 +109,7 @@ func newMachine(t *testing.T, name string) *machine {
 		},
 	}
 	config.AddHostKey(m.hostKey)
+	config.AddHostKey(m.secondKey)
 	var serving sync.WaitGroup
 	serving.Go(func() {
 		for {
@@ -108,34 +131,57 @@ func (m *machine) serve(conn net.Conn, config *ssh.ServerConfig) {
 		return
 	}
 	go ssh.DiscardRequests(requests)
+	var sessions sync.WaitGroup
+	defer sessions.Wait()
 	for offered := range channels {
-		channel, requests, err := offered.Accept()
-		if err != nil {
+		sessions.Go(func() { m.session(conn, offered) })
+	}
+}
+
+func (m *machine) session(conn net.Conn, offered ssh.NewChannel) {
+	channel, requests, err := offered.Accept()
+	if err != nil {
+		return
+	}
+	for r := range requests {
+		if r.Type != "exec" {
+			r.Reply(false, nil)
+			continue
+		}
+		r.Reply(true, nil)
+		var exec struct{ Command string }
+		if err := ssh.Unmarshal(r.Payload, &exec); err != nil {
 			return
 		}
-		for r := range requests {
-			if r.Type != "exec" {
-				r.Reply(false, nil)
-				continue
-			}
-			r.Reply(true, nil)
-			var exec struct{ Command string }
-			if err := ssh.Unmarshal(r.Payload, &exec); err != nil {
-				return
-			}
-			status := m.run(exec.Command, channel, channel)
-			channel.SendRequest("exit-status", false, ssh.Marshal(struct{ Status uint32 }{status}))
-			channel.Close()
+		if m.silent(exec.Command) {
+			conn.Close()
+			return
 		}
+		status := m.run(exec.Command, channel, channel, channel.Stderr())
+		channel.SendRequest("exit-status", false, ssh.Marshal(struct{ Status uint32 }{status}))
+		channel.Close()
 	}
 }
 
 // known are all commands that may ever be run over SSH.
-var known = regexp.MustCompile(`^(uname -sm && id -u|sha256sum /usr/local/sbin/gatewayctl|sudo -n true|` +
+var known = regexp.MustCompile(`^(uname -sm && id -u|sha256sum /usr/local/sbin/gatewayctl|sudo -k -n true|sudo -k -S -p '' true|` +
 	`umask 077 && cat > (\./\.gatewayctl-[0-9a-f]{32}) && chmod 700 (\./\.gatewayctl-[0-9a-f]{32})|rm -f \./\.gatewayctl-[0-9a-f]{32}|` +
 	`(sudo -n -- |sudo -k -S -p '' -- )?(\./\.gatewayctl-[0-9a-f]{32}|/usr/local/sbin/gatewayctl) bootstrap-local)$`)
 
-func (m *machine) run(command string, in io.Reader, out io.Writer) uint32 {
+// refuseSudo is sudo, when the password is missing or wrong, or when the user may not use it.
+func (m *machine) refuseSudo(stderr io.Writer) uint32 {
+	switch {
+	case m.noSudo:
+		return commandNotFound
+	case m.notSudoer:
+		fmt.Fprintln(stderr, "op is not in the sudoers file.")
+	default:
+		fmt.Fprintln(stderr, "sudo: no password was provided")
+	}
+	return 1
+}
+
+func (m *machine) run(command string, in io.Reader, out, stderr io.Writer) uint32 {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.commands = append(m.commands, command)
@@ -151,8 +197,14 @@ func (m *machine) run(command string, in io.Reader, out io.Writer) uint32 {
 			return 1
 		}
 		fmt.Fprintln(out, m.digest+"  /usr/local/sbin/gatewayctl")
-	case command == "sudo -n true" && m.sudo != "":
-		return 1
+	case command == commandSudo && m.sudo != "":
+		return m.refuseSudo(stderr)
+	case command == commandTry:
+		input, _ := io.ReadAll(in)
+		m.sudoTries++
+		if string(input) != m.sudo+"\n" {
+			return m.refuseSudo(stderr)
+		}
 	case strings.HasPrefix(command, "umask"):
 		m.uploaded, _ = io.ReadAll(in)
 	case strings.HasSuffix(command, "bootstrap-local"):

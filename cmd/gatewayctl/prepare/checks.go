@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -30,12 +29,13 @@ const (
 	checkSSHD      = "sshd"
 	checkSELinux   = "selinux"
 	checkSystem    = "system"
+	checkLimits    = "limits"
 )
 
 // Ignorable are the checks that an operator may overrule with --ignore. What --adopt and --install-packages are for, and what
 // nothing could work without, is not among them.
 func Ignorable() []string {
-	return []string{checkVersions, checkInterface, checkClock, checkFirewall}
+	return []string{checkVersions, checkInterface, checkClock, checkFirewall, checkLimits}
 }
 
 // Links tells which addresses an interface has; an error: there is no such interface.
@@ -43,10 +43,19 @@ type Links func(name string) ([]netip.Addr, error)
 
 // KernelLinks asks the kernel.
 func KernelLinks(name string) ([]netip.Addr, error) {
-	link, err := net.InterfaceByName(name)
+	links, err := net.Interfaces()
 	if err != nil {
 		return nil, err
 	}
+	i := slices.IndexFunc(links, func(l net.Interface) bool { return l.Name == name })
+	if i < 0 {
+		var names []string
+		for _, l := range links {
+			names = append(names, l.Name)
+		}
+		return nil, fmt.Errorf("this machine has %s", strings.Join(names, ", "))
+	}
+	link := links[i]
 	networks, err := link.Addrs()
 	if err != nil {
 		return nil, err
@@ -82,6 +91,7 @@ func (p *preparer) checkAll(ctx context.Context) []Finding {
 	add(checkFirewall, p.checkFirewall(ctx)...)
 	add(checkForeign, p.checkForeign(ctx)...)
 	add(checkEdited, p.checkEdited()...)
+	add(checkLimits, p.checkLimits()...)
 	add(checkUser, p.checkUser()...)
 	add(checkSSHD, p.checkSSHD(ctx)...)
 	add(checkSELinux, p.checkSELinux()...)
@@ -100,9 +110,9 @@ func (p *preparer) checkInterfaces() []Finding {
 		switch {
 		case err != nil:
 			found = append(found, Finding{Problem: fmt.Sprintf("there is no interface %s: %v", name, err),
-				Remedy: "correct the interface in the cloud configuration; `ip address` shows those that there are"})
+				Remedy: "correct the interface in the cloud configuration"})
 		case i == 0 && !slices.Contains(addresses, p.plan.Address):
-			found = append(found, Finding{Problem: fmt.Sprintf("interface %s has not the address %s, which VRRP adverts are to come from", name, p.plan.Address),
+			found = append(found, Finding{Problem: fmt.Sprintf("interface %s does not have the address %s, which VRRP adverts are to come from", name, p.plan.Address),
 				Remedy: fmt.Sprintf("correct vrrpAddress or interface in the cloud configuration; it has %s", cmp.Or(addressList(addresses), "none"))})
 		}
 	}
@@ -133,22 +143,37 @@ func (p *preparer) checkClock() []Finding {
 }
 
 func (p *preparer) checkFirewall(ctx context.Context) []Finding {
+	if !p.installed("nft") {
+		return []Finding{{Warning: true, Problem: "a firewall that would drop the clients cannot be looked for without nft",
+			Remedy: "install nftables and run this again, or it is looked for when nft has been installed"}}
+	}
 	output, err := p.machine.Run(ctx, nftables.RulesetArgv(), nil)
 	if err != nil {
-		if len(p.missingPackages()) > 0 {
-			return nil // nft is one of them
-		}
-		return []Finding{{Problem: fmt.Sprintf("the firewall cannot be read: %v", err), Remedy: "mend it, or --ignore " + checkFirewall}}
+		return unreadFirewall(err)
 	}
 	drops, err := nftables.ForeignDrops(output.Stdout)
 	if err != nil {
-		return []Finding{{Problem: fmt.Sprintf("the firewall cannot be read: %v", err), Remedy: "mend it, or --ignore " + checkFirewall}}
+		return unreadFirewall(err)
+	}
+	forwardDrops, err := nftables.ForeignForwardDrops(output.Stdout)
+	if err != nil {
+		return unreadFirewall(err)
+	}
+	remedy := func(f nftables.Finding) string {
+		return "in that firewall's own configuration, and now: " + strings.Join(f.Commands, " && ")
 	}
 	var found []Finding
 	for _, f := range drops {
-		found = append(found, Finding{Problem: f.Problem, Remedy: "in that firewall's own configuration, and now: " + strings.Join(f.Commands, " && ")})
+		found = append(found, Finding{Problem: f.Problem, Remedy: remedy(f)})
+	}
+	for _, f := range forwardDrops { // a site without Services of UDP and SCTP does not need it
+		found = append(found, Finding{Problem: f.Problem, Remedy: remedy(f), Warning: true})
 	}
 	return found
+}
+
+func unreadFirewall(err error) []Finding {
+	return []Finding{{Problem: fmt.Sprintf("the firewall cannot be read: %v", err), Remedy: "mend it, or --ignore " + checkFirewall}}
 }
 
 // checkEdited finds files of ours that somebody else wrote or changed.
@@ -164,92 +189,12 @@ func (p *preparer) checkEdited() []Finding {
 		case err != nil:
 			found = append(found, Finding{Problem: err.Error()})
 		case string(content) != string(f.Content) && !p.ledger.wrote(f.Path, content):
+			_, next := p.copies(f.Path)
 			found = append(found, Finding{Problem: f.Path + " was written or edited by somebody else, and would be overwritten",
-				Remedy: "--dry-run --adopt shows the difference; --adopt overwrites it and keeps a copy next to it (" + f.Path + kept + ")"})
+				Remedy: "--dry-run --adopt shows the difference; --adopt overwrites it and keeps a copy next to it (" + next + ")"})
 		}
 	}
 	return found
-}
-
-// firstPerson is the lowest uid of people on all distributions that we know (UID_MIN in login.defs(5)).
-const firstPerson = 1000
-
-// checkUser looks at an account that is there already.
-func (p *preparer) checkUser() []Finding {
-	account, err := p.account()
-	if err != nil {
-		return []Finding{{Problem: err.Error()}}
-	}
-	if account == nil {
-		return nil
-	}
-	uid, shell := account[2], account[6]
-	if uid == "0" {
-		return []Finding{{Problem: fmt.Sprintf("user %s is root by another name", p.plan.User), Remedy: "give another ssh.user in the cloud configuration"}}
-	}
-	if n, err := strconv.Atoi(uid); err != nil || n >= firstPerson {
-		return []Finding{{Problem: fmt.Sprintf("user %s (uid %s) is somebody's own account, which could do nothing but reach the agent from then on", p.plan.User, uid),
-			Remedy: "give another ssh.user in the cloud configuration"}}
-	}
-	if strings.HasSuffix(shell, "/nologin") || strings.HasSuffix(shell, "/false") {
-		return []Finding{{Problem: fmt.Sprintf("user %s has the shell %s, which runs no forced command", p.plan.User, shell),
-			Remedy: "usermod --shell /bin/sh " + p.plan.User}}
-	}
-	return nil
-}
-
-// account is the user's line in /etc/passwd (passwd(5)); nil: there is none.
-func (p *preparer) account() ([]string, error) {
-	passwd, err := text(p.machine, "/etc/passwd")
-	if err != nil {
-		return nil, fmt.Errorf("looking for user %s: %w", p.plan.User, err)
-	}
-	for line := range strings.Lines(passwd) {
-		if fields := strings.Split(strings.TrimSpace(line), ":"); len(fields) == 7 && fields[0] == p.plan.User {
-			return fields, nil
-		}
-	}
-	return nil, nil
-}
-
-// checkSSHD looks whether sshd reads our file at all, and whether it likes it.
-func (p *preparer) checkSSHD(ctx context.Context) []Finding {
-	config, err := text(p.machine, "/etc/ssh/sshd_config")
-	if err != nil {
-		return []Finding{{Problem: err.Error()}}
-	}
-	if !includesOurs(config) {
-		return []Finding{{Problem: "/etc/ssh/sshd_config does not include /etc/ssh/sshd_config.d/*.conf",
-			Remedy: "write `Include /etc/ssh/sshd_config.d/*.conf` as its first line"}}
-	}
-	for _, f := range p.plan.Files {
-		if f.Path != site.SSHDFile {
-			continue
-		}
-		// Ours ends in a Match block, so it fits behind everything.
-		candidate := slices.Concat([]byte(config), []byte("\n"), f.Content)
-		if _, err := p.machine.Run(ctx, []string{"/usr/sbin/sshd", "-t", "-f", "/dev/stdin"}, candidate); err != nil {
-			return []Finding{{Problem: fmt.Sprintf("sshd does not like its configuration with ours: %v", err), Remedy: "see what `sshd -t` says"}}
-		}
-	}
-	return nil
-}
-
-// includesOurs reads sshd_config(5) as far as the first Match: an Include below would count for that alone.
-func includesOurs(config string) bool {
-	for line := range strings.Lines(config) {
-		fields := strings.Fields(line)
-		switch {
-		case len(fields) < 2:
-		case strings.EqualFold(fields[0], "Match"):
-			return false
-		case strings.EqualFold(fields[0], "Include"):
-			if slices.ContainsFunc(fields[1:], func(f string) bool { return strings.Trim(f, `"`) == "/etc/ssh/sshd_config.d/*.conf" }) {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 func (p *preparer) checkSELinux() []Finding {

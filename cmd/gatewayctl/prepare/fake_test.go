@@ -16,6 +16,7 @@ import (
 
 	"cloud-provider-haproxy/cmd/gatewayctl/site"
 	"cloud-provider-haproxy/loadbalancer/agent"
+	"cloud-provider-haproxy/loadbalancer/wire"
 	"cloud-provider-haproxy/provider/config"
 )
 
@@ -30,6 +31,14 @@ type machine struct {
 	ran     []string
 	enabled map[string]bool
 	active  bool
+	// dropIns are what `find` finds of sshd's; effective are settings that `sshd -T` shows beside ours, and instead of ours.
+	dropIns   []string
+	effective string
+	asked     []string // configurations that sshd was asked about
+	real      bool     // the machine's own sshd answers
+	// locked says who has the lock; statuses are what the agent says, one after the other, the last one for ever.
+	locked   string
+	statuses []wire.Status
 	// versions of programs that differ from good ones; ruleset is nft's; fails are commands that do.
 	versions map[string]string
 	ruleset  string
@@ -51,6 +60,7 @@ func newMachine(t *testing.T) *machine {
 	for path, content := range map[string]string{
 		"/etc/os-release":          "PRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\nID=debian\n",
 		"/etc/passwd":              "root:x:0:0:root:/root:/bin/bash\n",
+		"/etc/group":               "root:x:0:\n",
 		"/etc/ssh/sshd_config":     "Include /etc/ssh/sshd_config.d/*.conf\nUsePAM yes\n",
 		"/etc/haproxy/haproxy.cfg": shippedHAProxy,
 		"/run/systemd/system/here": "",
@@ -116,7 +126,7 @@ func (m *machine) write() error {
 var changing = [...]string{"useradd", "sysctl", "modprobe", "systemctl daemon-reload", "systemctl enable", "systemctl restart", "systemctl start",
 	"systemctl try", "env", "dnf"}
 
-func (m *machine) Run(_ context.Context, argv []string, stdin []byte) (agent.Output, error) {
+func (m *machine) Run(ctx context.Context, argv []string, stdin []byte) (agent.Output, error) {
 	line := strings.Join(argv, " ")
 	if slices.ContainsFunc(changing[:], func(c string) bool { return strings.HasPrefix(line, c) }) {
 		if err := m.write(); err != nil {
@@ -144,6 +154,7 @@ func (m *machine) Run(_ context.Context, argv []string, stdin []byte) (agent.Out
 		sum := md5.Sum([]byte(shippedHAProxy))
 		return out(" /etc/haproxy/haproxy.cfg " + hex.EncodeToString(sum[:]) + "\n")
 	case "useradd":
+		m.put("/etc/group", m.read("/etc/group")+argv[len(argv)-1]+":x:999:\n")
 		m.put("/etc/passwd", m.read("/etc/passwd")+argv[len(argv)-1]+":x:999:999::/:/bin/sh\n")
 	case "sysctl":
 		m.put("/proc/sys/net/ipv4/tcp_tw_reuse", "1\n")
@@ -151,18 +162,53 @@ func (m *machine) Run(_ context.Context, argv []string, stdin []byte) (agent.Out
 		if slices.Contains(argv, "install") {
 			m.put("/usr/sbin/haproxy", "")
 		}
-	case "/usr/sbin/sshd":
+	case "find":
+		return out(strings.Join(m.dropIns, "\n"))
+	case sshd:
+		if m.real {
+			return agent.Machine{}.Run(ctx, argv, stdin)
+		}
 		if len(argv) == 2 {
 			return agent.Output{}, m.refusesSSHD
 		}
-		if argv[1] == "-t" && !strings.Contains(string(stdin), "Match User gatewayctl") {
-			return agent.Output{}, errors.New("sshd was asked about something else")
-		}
-		return out("authorizedkeysfile /etc/gatewayctl/authorized_keys\ndisableforwarding yes\npermittty no\n")
+		return m.askSSHD(argv, string(stdin))
 	case "systemctl":
 		return m.systemctl(argv)
 	}
 	return agent.Output{}, nil
+}
+
+// askSSHD plays `sshd -T`: the first word of a setting counts, for our user.
+func (m *machine) askSSHD(argv []string, config string) (agent.Output, error) {
+	if argv[1] == "-T" {
+		m.asked = append(m.asked, strings.Join(argv, " "), config)
+	}
+	if !slices.Contains(argv, "-f") {
+		config = m.read(site.SSHDFile)
+	}
+	if !strings.Contains(config, "Match User gatewayctl") {
+		return agent.Output{}, errors.New("sshd was asked about something else")
+	}
+	shown := m.effective + "forcecommand none\npubkeyacceptedalgorithms ssh-ed25519,rsa-sha2-256\n"
+	_, ours, _ := strings.Cut(config, "Match User gatewayctl\n")
+	for line := range strings.Lines(ours) {
+		keyword, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if keyword = strings.ToLower(keyword); keyword != "#" && !strings.Contains("\n"+m.effective, "\n"+keyword+" ") {
+			shown += keyword + " " + value + "\n"
+		}
+	}
+	return agent.Output{Stdout: []byte(shown)}, nil
+}
+
+func (m *machine) status(context.Context) (*wire.Status, error) {
+	if len(m.statuses) == 0 {
+		return &wire.Status{}, nil
+	}
+	status := m.statuses[0]
+	if len(m.statuses) > 1 {
+		m.statuses = m.statuses[1:]
+	}
+	return &status, nil
 }
 
 func (m *machine) systemctl(argv []string) (agent.Output, error) {
@@ -221,6 +267,20 @@ func parts(m *machine) Parts {
 		},
 		Self: func() ([]byte, error) { return []byte(programText), nil },
 		Now:  func() time.Time { return noon.Add(time.Second) },
+		Lock: func() (func() error, error) {
+			if m.locked != "" {
+				return nil, errors.New(m.locked)
+			}
+			return func() error { return nil }, nil
+		},
+		TryLock: func() error {
+			if m.locked != "" {
+				return errors.New(m.locked)
+			}
+			return nil
+		},
+		Status:   m.status,
+		Patience: time.Second,
 	}
 }
 

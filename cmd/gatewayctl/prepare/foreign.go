@@ -1,6 +1,7 @@
 package prepare
 
 import (
+	"bytes"
 	"context"
 	"crypto/md5"
 	"encoding/hex"
@@ -16,19 +17,20 @@ import (
 const ours = "# Written by gatewayctl"
 
 // daemonFiles are what the agent overwrites with its first State.
-var daemonFiles = [...]struct{ pkg, path string }{
-	{"haproxy", "/etc/haproxy/haproxy.cfg"},
-	{"keepalived", "/etc/keepalived/keepalived.conf"},
+func daemonFiles() []daemonFile {
+	return []daemonFile{{"haproxy", "/etc/haproxy/haproxy.cfg"}, {"keepalived", "/etc/keepalived/keepalived.conf"}}
 }
+
+type daemonFile struct{ pkg, path string }
 
 // checkForeign finds a HAProxy or keepalived that serves something else: a configuration that is neither ours nor the
 // distribution's own.
 func (p *preparer) checkForeign(ctx context.Context) []Finding {
-	if p.plan.Adopt {
-		return nil
-	}
 	var found []Finding
-	for _, f := range daemonFiles {
+	for _, f := range daemonFiles() {
+		if p.plan.Adopt {
+			break
+		}
 		content, err := p.machine.ReadFile(f.path)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
@@ -37,7 +39,7 @@ func (p *preparer) checkForeign(ctx context.Context) []Finding {
 		case strings.HasPrefix(string(content), ours):
 		case !p.shipped(ctx, f.pkg, f.path, content):
 			found = append(found, Finding{Problem: f.path + " was written by somebody: this machine may serve something else, which the first State would end",
-				Remedy: "take another machine; or give --adopt, and the agent keeps it as " + f.path + ".before-gatewayctl"})
+				Remedy: "take another machine; or give --adopt for this gateway alone, by its name: the daemon does not start with it any more, and the agent keeps it as " + f.path + kept})
 		}
 	}
 	// RHEL's unit reads this directory beside haproxy.cfg.
@@ -45,7 +47,7 @@ func (p *preparer) checkForeign(ctx context.Context) []Finding {
 	if p.facts.Family == site.RedHat && exists(p.machine, more) {
 		output, err := p.machine.Run(ctx, []string{"find", more, "-name", "*.cfg"}, nil)
 		if files := strings.Fields(string(output.Stdout)); err == nil && len(files) > 0 {
-			found = append(found, Finding{Problem: "HAProxy also reads " + strings.Join(files, ", ") + ", which is not ours", Remedy: "remove it, or take another machine"})
+			found = append(found, Finding{Problem: "HAProxy also reads " + strings.Join(files, ", ") + ", which is not ours", Remedy: "remove it, or take another machine: --adopt does not cure that"})
 		}
 	}
 	return found
@@ -85,13 +87,24 @@ func (p *preparer) shippedDigests(ctx context.Context, pkg, path string) []strin
 // kept is put behind the name of a file that --adopt overwrites.
 const kept = ".before-gatewayctl"
 
-// keep makes a copy of what somebody else wrote, unless there is one: the first is the one that is wanted back.
+// keep makes a copy of what somebody else wrote, and tells its name. No copy of before is lost.
 func (p *preparer) keep(path string, content []byte) error {
-	if exists(p.machine, path+kept) {
-		return nil
+	last, name := p.copies(path)
+	if before, err := p.machine.ReadFile(last); last != "" && err == nil && bytes.Equal(before, content) {
+		return nil // a run that was cut kept it
 	}
-	if err := p.machine.WriteFile(path+kept, content, 0o600, ""); err != nil {
+	if err := p.machine.WriteFile(name, content, 0o600, ""); err != nil {
 		return fmt.Errorf("keeping a copy of %s: %w", path, err)
 	}
+	p.note("what was in %s before is kept as %s", path, name)
 	return nil
+}
+
+// copies are the names of the newest copy of a file, empty when there is none, and of the next one.
+func (p *preparer) copies(path string) (last, next string) {
+	next = path + kept
+	for n := 1; exists(p.machine, next); n++ {
+		last, next = next, fmt.Sprintf("%s%s.%d", path, kept, n)
+	}
+	return last, next
 }

@@ -116,6 +116,7 @@ func (p *preparer) installProgram(context.Context) error {
 		return nil
 	}
 	if p.plan.DryRun {
+		p.ledger.follow(restartAgent) // in memory alone, to be told
 		p.step(site.Program, WouldDo)
 		return nil
 	}
@@ -131,6 +132,7 @@ func (p *preparer) installProgram(context.Context) error {
 		return err
 	}
 	if err := p.machine.WriteFile(site.Program, self, 0o755, ""); err != nil {
+		p.step(site.Program, Failed)
 		return err
 	}
 	p.step(site.Program, madeOrChanged(absent))
@@ -151,6 +153,8 @@ func followers(path string) []string {
 		return []string{reloadSSHD}
 	case site.UnitFile:
 		return []string{reloadUnits, restartAgent}
+	case site.HAProxyUnitFile, site.KeepalivedUnitFile:
+		return []string{reloadUnits}
 	case site.AgentFile:
 		return []string{restartAgent}
 	case site.TemporaryFile:
@@ -192,6 +196,7 @@ func (p *preparer) installFiles(context.Context) error {
 			}
 		}
 		if err := p.machine.WriteFile(c.file.Path, c.file.Content, c.file.Mode, c.file.Group); err != nil {
+			p.step(c.file.Path, Failed)
 			return err
 		}
 		p.step(c.file.Path, madeOrChanged(c.absent), diff(c.before, c.file.Content)...)
@@ -214,6 +219,7 @@ func (p *preparer) compareFiles() ([]change, error) {
 			p.ledger.Files[f.Path] = []string{digest(f.Content)} // also what a person installed by hand, alike
 			p.step(f.Path, Unchanged)
 		case p.plan.DryRun:
+			p.ledger.follow(followers(f.Path)...) // in memory alone, to be told
 			p.step(f.Path, WouldDo, diff(before, f.Content)...)
 		default:
 			changes = append(changes, c)

@@ -36,6 +36,16 @@ func programs() []program {
 	}
 }
 
+// Packages are all that a gateway needs, besides the sshd that it has.
+func Packages(family site.Family) []string {
+	var names []string
+	for _, program := range programs() {
+		names = append(names, program.packages[family])
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
 // installed says whether a program is where distributions put it.
 func (p *preparer) installed(name string) bool {
 	return slices.ContainsFunc([]string{"/usr/sbin/", "/usr/bin/", "/sbin/", "/bin/"}, func(directory string) bool {
@@ -63,7 +73,7 @@ func (p *preparer) missingPackages() []string {
 func installArgv(family site.Family, packages []string) [][]string {
 	switch family {
 	case site.Debian:
-		apt := []string{"env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "--quiet"}
+		apt := []string{"env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "--quiet", "--option=DPkg::Lock::Timeout=120"}
 		return [][]string{
 			slices.Concat(apt, []string{"update"}),
 			slices.Concat(apt, []string{"install", "--yes", "--no-install-recommends"}, packages),

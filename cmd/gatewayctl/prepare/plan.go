@@ -27,6 +27,9 @@ type Plan struct {
 	// Address is the one that VRRP adverts come from; it is on the first of Interfaces.
 	Address    netip.Addr `json:"address"`
 	Interfaces []string   `json:"interfaces"`
+	// Listen is where controllers and the other gateways come to by SSH, From is one of those. Not valid: not known.
+	Listen netip.AddrPort `json:"listen"`
+	From   netip.Addr     `json:"from"`
 	// Program is the SHA-256 of the program that runs the plan, and is to be installed.
 	Program     string           `json:"program"`
 	Directories []site.Directory `json:"directories"`

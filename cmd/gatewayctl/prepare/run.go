@@ -8,12 +8,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"time"
 
 	"golang.org/x/crypto/ssh"
 
 	"cloud-provider-haproxy/cmd/gatewayctl/site"
+	"cloud-provider-haproxy/loadbalancer/wire"
 )
 
 // Parts are what a plan is carried out with.
@@ -22,6 +24,13 @@ type Parts struct {
 	Links   Links
 	// Self reads the program that runs.
 	Self func() ([]byte, error)
+	// Lock keeps other bootstraps out as long as the plan is carried out; an error tells who is there.
+	Lock func() (release func() error, err error)
+	// TryLock tells whether somebody holds it.
+	TryLock func() error
+	// Status asks the agent. Patience is how long it may take to be what it was after a restart.
+	Status   func(ctx context.Context) (*wire.Status, error)
+	Patience time.Duration
 	// Forget has the agent forget which cluster it belongs to, and tells whether it did.
 	Forget func(ctx context.Context) (forgot bool, err error)
 	Now    func() time.Time
@@ -49,6 +58,19 @@ func Run(ctx context.Context, plan Plan, parts Parts) Report {
 }
 
 func (p *preparer) run(ctx context.Context) (err error) {
+	switch alone := slices.Contains([]Action{MakeKey, Install, Adopt}, p.plan.Action); {
+	case p.plan.DryRun:
+	case alone:
+		release, err := p.Lock()
+		if err != nil {
+			return err
+		}
+		defer release() // the file is closed when the process ends, whatever this says
+	case p.plan.Action == Check:
+		if err := p.TryLock(); err != nil {
+			return err
+		}
+	}
 	if err := p.look(); err != nil {
 		return err
 	}

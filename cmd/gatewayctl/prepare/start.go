@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"cloud-provider-haproxy/cmd/gatewayctl/site"
+	"cloud-provider-haproxy/loadbalancer/wire"
 )
 
 // makeTemporary is the follower of TemporaryFile.
@@ -43,9 +45,22 @@ func (p *preparer) start(ctx context.Context) error {
 			return err
 		}
 	}
+	return p.startAgent(ctx)
+}
+
+// startAgent starts the agent, or restarts it when there is something for it to read, and waits until it is what it was: no other
+// gateway is touched before.
+func (p *preparer) startAgent(ctx context.Context) error {
 	const what = "agent"
 	if p.ledger.pends(restartAgent) {
-		return p.follow(ctx, restartAgent, what, []string{"systemctl", "restart", agentUnit})
+		var before *wire.Status
+		if !p.plan.DryRun {
+			before, _ = p.Status(ctx) // one that does not answer is started
+		}
+		if err := p.follow(ctx, restartAgent, what, []string{"systemctl", "restart", agentUnit}); err != nil || p.plan.DryRun {
+			return err
+		}
+		return p.awaitAgent(ctx, before)
 	}
 	if _, err := p.machine.Run(ctx, []string{"systemctl", "--quiet", "is-active", agentUnit}, nil); err == nil || p.plan.DryRun {
 		p.step(what, unchangedIf(err == nil))
@@ -56,7 +71,49 @@ func (p *preparer) start(ctx context.Context) error {
 		return fmt.Errorf("starting the agent: %w; see `journalctl -u gatewayctl-agent` there", err)
 	}
 	p.step(what, Done)
-	return nil
+	return p.awaitAgent(ctx, nil)
+}
+
+// awaitAgent waits until the agent answers, and serves as it did before a restart; nil: it did not.
+func (p *preparer) awaitAgent(ctx context.Context, before *wire.Status) error {
+	const every = 250 * time.Millisecond
+	ctx, cancel := context.WithTimeout(ctx, p.Patience)
+	defer cancel()
+	ticks := time.NewTicker(every)
+	defer ticks.Stop()
+	for {
+		now, err := p.Status(ctx)
+		worse := ""
+		if err == nil {
+			if worse = worsened(before, now); worse == "" {
+				return nil
+			}
+			err = errors.New(worse)
+		}
+		select {
+		case <-ticks.C:
+		case <-ctx.Done():
+			p.step("agent's health", Failed)
+			return fmt.Errorf("the agent was started and is not well after %s: %w; see `gatewayctl status --local` and `journalctl -u gatewayctl-agent` there", p.Patience, err)
+		}
+	}
+}
+
+// worsened says what an agent did before it was restarted and does no more; empty: nothing.
+func worsened(before, now *wire.Status) string {
+	switch {
+	case before == nil:
+		return ""
+	case now.Fence.Compare(before.Fence) < 0:
+		return fmt.Sprintf("it holds %s, and held %s", now.Fence, before.Fence)
+	case before.InSync && !now.InSync:
+		return "what runs is not what its State says: " + strings.Join(now.Drift, "; ")
+	case before.Current && !now.Current:
+		return "it does not know whether its State is the newest"
+	case before.KeepalivedUp && !now.KeepalivedUp:
+		return "keepalived does not run"
+	}
+	return ""
 }
 
 func unchangedIf(is bool) string {
@@ -66,12 +123,12 @@ func unchangedIf(is bool) string {
 	return WouldDo
 }
 
-// sshdUnit is what the distribution calls it.
+// sshdUnit is what the distribution calls it: sshd but for Debian and those that are like it.
 func (p *preparer) sshdUnit() string {
-	if p.facts.Family == site.RedHat {
-		return "sshd.service"
+	if p.facts.Family == site.Debian {
+		return "ssh.service"
 	}
-	return "ssh.service"
+	return "sshd.service"
 }
 
 // follow does what is pending, and forgets it when it is done.
@@ -95,51 +152,6 @@ func (p *preparer) follow(ctx context.Context, why, what string, argv []string) 
 	return nil
 }
 
-// trySSHD has sshd judge the files that it will read, before it does: one that cannot read them is gone after the next boot, and on
-// some distributions at once. Then our drop-in says nothing, and what it said stands next to it.
-func (p *preparer) trySSHD(ctx context.Context) error {
-	if p.plan.DryRun || !p.ledger.pends(reloadSSHD) {
-		return nil
-	}
-	_, refused := p.machine.Run(ctx, []string{"/usr/sbin/sshd", "-t"}, nil)
-	if refused == nil {
-		return nil
-	}
-	p.step("sshd", Failed)
-	content, err := p.machine.ReadFile(site.SSHDFile)
-	if err == nil {
-		err = p.machine.WriteFile(site.SSHDFile+".refused", content, 0o600, "")
-	}
-	if err == nil {
-		silent := []byte("# sshd refused what bootstrap wrote here; see " + site.SSHDFile + ".refused\n")
-		p.ledger.Files[site.SSHDFile] = append(p.ledger.Files[site.SSHDFile], digest(silent))
-		err = p.machine.WriteFile(site.SSHDFile, silent, 0o644, "")
-	}
-	if err == nil {
-		err = p.ledger.write(p.machine)
-	}
-	return errors.Join(fmt.Errorf("sshd refuses its configuration with %s, which was taken back and is kept as %s.refused: %w; "+
-		"see what `sshd -t` says, mend it, and run bootstrap again", site.SSHDFile, site.SSHDFile, refused), err)
-}
-
-// checkEffect asks sshd itself what it will do for our user: another Match block may come before ours.
-func (p *preparer) checkEffect(ctx context.Context) error {
-	if p.plan.DryRun {
-		return nil
-	}
-	output, err := p.machine.Run(ctx, []string{"/usr/sbin/sshd", "-T", "-C", "user=" + p.plan.User + ",host=controller,addr=192.0.2.1,laddr=192.0.2.1,lport=22"}, nil)
-	if err != nil {
-		return fmt.Errorf("asking sshd what it will do for user %s: %w", p.plan.User, err)
-	}
-	for _, setting := range []string{"authorizedkeysfile " + site.AuthorizedKeysFile, "disableforwarding yes", "permittty no"} {
-		if !strings.Contains("\n"+string(output.Stdout), "\n"+setting+"\n") {
-			return fmt.Errorf("sshd will not say %q for user %s although %s does: a setting in another file comes first; see `sshd -T -C user=%s`",
-				setting, p.plan.User, site.SSHDFile, p.plan.User)
-		}
-	}
-	return nil
-}
-
 func (p *preparer) enable(ctx context.Context, unit string) error {
 	what := unit + " at boot"
 	if _, err := p.machine.Run(ctx, []string{"systemctl", "--quiet", "is-enabled", unit}, nil); err == nil {
@@ -160,9 +172,6 @@ func (p *preparer) enable(ctx context.Context, unit string) error {
 
 // tellToStart is for a machine without systemd.
 func (p *preparer) tellToStart() error {
-	if p.plan.DryRun {
-		return nil
-	}
 	if p.ledger.pends(reloadSSHD) {
 		p.note("no systemd here: have sshd read its configuration again yourself (SIGHUP)")
 	}

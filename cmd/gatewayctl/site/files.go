@@ -31,6 +31,8 @@ const (
 	SSHDFile           = "/etc/ssh/sshd_config.d/gatewayctl.conf"
 	UnitFile           = "/etc/systemd/system/gatewayctl-agent.service"
 	TemporaryFile      = "/etc/tmpfiles.d/cloud-provider-haproxy.conf"
+	HAProxyUnitFile    = "/etc/systemd/system/haproxy.service.d/cloud-provider-haproxy.conf"
+	KeepalivedUnitFile = "/etc/systemd/system/keepalived.service.d/cloud-provider-haproxy.conf"
 )
 
 // Family is what distributions have in common: their packages' names, tools and habits.
@@ -47,6 +49,8 @@ type Acquaintance struct {
 	PeerKey ssh.PublicKey
 	// HostKeys are those of its sshd.
 	HostKeys []ssh.PublicKey
+	// Peers are the gateways that it lets in already, as it calls them.
+	Peers []Key
 }
 
 // File is a file of root's on a gateway.
@@ -91,6 +95,8 @@ func (s *Site) Files(name string, family Family, known map[string]Acquaintance) 
 		{Path: KnownHostsFile, Mode: 0o600, Content: []byte(knownHosts(others, known))},
 		{Path: SSHDFile, Mode: 0o600, Content: []byte(s.sshd())},
 		{Path: UnitFile, Mode: 0o644, Content: []byte(manifests.Unit())},
+		{Path: HAProxyUnitFile, Mode: 0o644, Content: []byte(manifests.HAProxyUnit())},
+		{Path: KeepalivedUnitFile, Mode: 0o644, Content: []byte(manifests.KeepalivedUnit())},
 	}
 	if family == RedHat {
 		// Debian's package makes the directory of HAProxy's socket itself.

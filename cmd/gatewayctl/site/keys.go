@@ -34,6 +34,9 @@ func ParseKey(line string) (Key, error) {
 	switch {
 	case err != nil:
 		return Key{}, fmt.Errorf("%.40q is no public key (the content of a .pub file): %w", line, err)
+	case strings.Contains(key.Type(), "-cert-v01@") || strings.HasPrefix(key.Type(), "sk-"):
+		return Key{}, fmt.Errorf("public key %s is of type %s: neither a certificate nor a key on a token can sign what a controller sends; give a plain one (ssh-keygen -t ed25519)",
+			ssh.FingerprintSHA256(key), key.Type())
 	case len(options) > 0:
 		return Key{}, fmt.Errorf("public key %s has options (%s): give the key alone", ssh.FingerprintSHA256(key), options[0])
 	case len(bytes.TrimSpace(rest)) > 0:
@@ -72,18 +75,32 @@ func forced(role string, key Key) string {
 func (s *Site) authorizedKeys(name string, known map[string]Acquaintance) string {
 	var text strings.Builder
 	fmt.Fprintf(&text, "# %s: who may reach the agent over SSH, and as what. The command is what runs, whatever\n"+
-		"# the other side asks for. Made by gatewayctl bootstrap; an edit is not overwritten without --adopt.\n", AuthorizedKeysFile)
+		"# the other side asks for. Made by gatewayctl bootstrap, which overwrites an edit with --adopt alone; gatewayctl adopt\n"+
+		"# replaces the controllers' keys.\n", AuthorizedKeysFile)
 	for _, key := range s.controllers {
 		text.WriteString(forced("controller", key))
 	}
+	var named []Key
+	missing := false
 	for _, other := range s.Gateways {
 		if other.Name == name {
 			continue
 		}
 		if peer := known[other.Name].PeerKey; peer != nil {
-			text.WriteString(forced("peer", Key{PublicKey: peer, Comment: other.Name}))
+			named = append(named, Key{PublicKey: peer, Comment: other.Name})
+			text.WriteString(forced("peer", named[len(named)-1]))
 		} else {
-			fmt.Fprintf(&text, "# %s: not known yet, so it cannot ask here for a newer State.\n", other.Name)
+			missing = true
+			fmt.Fprintf(&text, "# %s: no key is known under this name.\n", other.Name)
+		}
+	}
+	if !missing {
+		return text.String()
+	}
+	// One that was let in by hand under another name may be the one whose key is not known.
+	for _, peer := range known[name].Peers {
+		if !slices.ContainsFunc(named, func(k Key) bool { return bytes.Equal(k.Marshal(), peer.Marshal()) }) {
+			text.WriteString(forced("peer", peer))
 		}
 	}
 	return text.String()
@@ -91,8 +108,8 @@ func (s *Site) authorizedKeys(name string, known map[string]Acquaintance) string
 
 // signers is the file of keys whose States are believed.
 func (s *Site) signers() string {
-	text := fmt.Sprintf("# %s: the keys whose States this gateway believes. Made by gatewayctl bootstrap; an edit is\n"+
-		"# not overwritten without --adopt.\n", SignersFile)
+	text := fmt.Sprintf("# %s: the keys whose States this gateway believes. Made by gatewayctl bootstrap,\n"+
+		"# which overwrites an edit with --adopt alone; gatewayctl adopt replaces them.\n", SignersFile)
 	for _, key := range s.controllers {
 		text += key.String() + "\n"
 	}
