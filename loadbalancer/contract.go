@@ -18,7 +18,8 @@ type Gateway interface {
 	Hello(ctx context.Context) (*wire.Hello, error)
 	// State gives nil when the gateway never got one.
 	State(ctx context.Context) (*desired.Signed, error)
-	Apply(ctx context.Context, signed desired.Signed) (*wire.Result, error)
+	// ApplyAfter makes the State true unless the gateway holds another controller's that is newer than read.
+	ApplyAfter(ctx context.Context, signed desired.Signed, read desired.Fence) (*wire.Result, error)
 	Status(ctx context.Context) (*wire.Status, error)
 	// Probe asks at most wire.MaxProbeTargets.
 	Probe(ctx context.Context, targets []wire.ProbeTarget) (*wire.Probed, error)

@@ -30,6 +30,9 @@ func (m *Manager) refence(ctx context.Context, r reply) error {
 		m.mu.Unlock()
 		return nil
 	}
+	if r.code == wire.CodeUnread {
+		return m.readLate(ctx, newer)
+	}
 	asking, cancel := context.WithTimeout(ctx, m.settings.AskTimeout)
 	defer cancel()
 	held, err := m.epochs.Held(asking, m.instance)
@@ -46,6 +49,27 @@ func (m *Manager) refence(ctx context.Context, r reply) error {
 	m.log.Warn("epoch claimed again, a gateway knew a newer one", "gateway", r.gateway.name, "told", newer, "epoch", epoch)
 	m.mu.Lock()
 	m.fence = desired.Fence{ClusterUID: ours.ClusterUID, Epoch: epoch, Instance: m.instance}
+	m.mu.Unlock()
+	return nil
+}
+
+// readLate answers a gateway that holds a State of another controller which was committed after we had read the gateways. What
+// we were going to push takes back what that one told people, and may give their addresses to others: this Manager ends, and
+// the next one reads everything. A State that cannot be read does not stop it for ever.
+func (m *Manager) readLate(ctx context.Context, newer desired.Fence) error {
+	m.mu.Lock()
+	ours, read := m.fence, m.read
+	m.mu.Unlock()
+	newest, err := m.readGateways(ctx, ours.ClusterUID)
+	if err != nil {
+		return err
+	}
+	if newest != nil && newest.Fence.Compare(read) > 0 {
+		return &DeposedError{Ours: ours, Newer: newest.Fence, Unread: true}
+	}
+	m.log.Warn("a gateway holds a newer State that cannot be read", "fence", newer)
+	m.mu.Lock()
+	m.read = newer
 	m.mu.Unlock()
 	return nil
 }

@@ -116,7 +116,7 @@ func (g *fakeGateway) Status(ctx context.Context) (*wire.Status, error) {
 	return &wire.Status{Drain: g.drain, Held: g.held(), InSync: len(g.drift) == 0, Drift: g.drift, Warnings: g.warnings, Differences: g.differences}, nil
 }
 
-func (g *fakeGateway) Apply(ctx context.Context, signed desired.Signed) (*wire.Result, error) {
+func (g *fakeGateway) ApplyAfter(ctx context.Context, signed desired.Signed, read desired.Fence) (*wire.Result, error) {
 	done, err := g.call(ctx, g.session)
 	if err != nil {
 		return nil, err
@@ -133,7 +133,7 @@ func (g *fakeGateway) Apply(ctx context.Context, signed desired.Signed) (*wire.R
 	g.transaction <- struct{}{}
 	time.Sleep(g.took)
 	g.mu.Lock()
-	result, err := g.transact(signed)
+	result, err := g.transact(signed, read)
 	g.mu.Unlock()
 	<-g.transaction
 	if ctx.Err() != nil {
@@ -145,7 +145,7 @@ func (g *fakeGateway) Apply(ctx context.Context, signed desired.Signed) (*wire.R
 	return result, nil
 }
 
-func (g *fakeGateway) transact(signed desired.Signed) (*wire.Result, error) {
+func (g *fakeGateway) transact(signed desired.Signed, read desired.Fence) (*wire.Result, error) {
 	state, err := desired.Decode(signed.State)
 	if err != nil || !bytes.Equal(signed.Signature, []byte("signed "+signed.Signer)) {
 		return nil, &wire.Refusal{Code: wire.CodeMalformed, Message: fmt.Sprint(err)}
@@ -153,6 +153,10 @@ func (g *fakeGateway) transact(signed desired.Signed) (*wire.Result, error) {
 	g.applies = append(g.applies, state.Fence)
 	if refusal := g.fence(state.Fence); refusal != nil {
 		return nil, refusal
+	}
+	if g.state != nil && g.state.Fence.Instance != state.Fence.Instance && g.state.Fence.Compare(read) > 0 {
+		g.refused++
+		return nil, &wire.Refusal{Code: wire.CodeUnread, Message: "holds " + g.state.Fence.String(), Fence: &g.state.Fence}
 	}
 	if err := state.Validate(); err != nil {
 		g.site.t.Errorf("gateway %s got an invalid State: %v", g.name, err)

@@ -45,8 +45,9 @@ func (m *Manager) Load(ctx context.Context) error {
 	m.mu.Lock()
 	m.fence = desired.Fence{ClusterUID: uid, Epoch: epoch, Instance: m.instance}
 	m.adoptPlaces(newest)
+	m.read = desired.Fence{ClusterUID: uid}
 	if m.good = newest; newest != nil {
-		m.goodBy = byKey(newest)
+		m.read, m.goodBy = newest.Fence, byKey(newest)
 	}
 	services := len(m.goodBy)
 	m.mu.Unlock()
@@ -135,7 +136,7 @@ func (m *Manager) readAgain(ctx context.Context) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.adoptPlaces(newest)
-	m.good, m.goodBy = newest, byKey(newest)
+	m.read, m.good, m.goodBy = newest.Fence, newest, byKey(newest)
 }
 
 // notice is something to tell a Service's owner.

@@ -74,6 +74,8 @@ type Manager struct {
 	// target is what gateways are to confirm; nil before the first round.
 	target *target
 	fence  desired.Fence
+	// read is the newest State of another controller that was read, or ours once a gateway has confirmed one: see ApplyAfter.
+	read desired.Fence
 	// stopped is a change of settings that was stopped; nil: none.
 	stopped *stoppedRollout
 	// revision counts changes of what is wanted; made is the one that the newest successful round began with.

@@ -48,7 +48,7 @@ func judge(g *member, t *target, result *wire.Result, err error) reply {
 		switch refusal.Code {
 		case wire.CodeInvalid, wire.CodeLimits:
 			r.verdict = faulty
-		case wire.CodeEpoch, wire.CodeSequence:
+		case wire.CodeEpoch, wire.CodeSequence, wire.CodeUnread:
 			r.verdict = fenced
 		default:
 			r.verdict = unfit
@@ -193,8 +193,9 @@ func (m *Manager) apply(ctx context.Context, t *target, g *member) reply {
 	defer cancel()
 	m.mu.Lock()
 	g.offered = t.fence()
+	read := m.read
 	m.mu.Unlock()
-	result, err := g.Apply(timed, t.signed)
+	result, err := g.ApplyAfter(timed, t.signed, read)
 	if err == nil && result == nil {
 		err = fmt.Errorf("gateway %s answered nothing", g.name)
 	}
@@ -209,6 +210,7 @@ func (m *Manager) apply(ctx context.Context, t *target, g *member) reply {
 	switch r.verdict {
 	case confirmed:
 		g.confirmed, g.pause = t.fence(), 0
+		m.read = t.fence() // it is the newest now, whatever a gateway holds that was away
 	case silent:
 		g.until = time.Now().Add(g.pause)
 		g.pause = min(max(2*g.pause, revisitPause), revisitPauseMax)

@@ -84,11 +84,11 @@ func (a *Agent) replyToState(ctx context.Context, log *slog.Logger, request *wir
 	if request.Apply == nil {
 		return &wire.Reply{Refusal: &wire.Refusal{Code: wire.CodeMalformed, Message: fmt.Sprintf("%s carries no State", request.Verb)}}
 	}
-	act := a.apply
+	act := func() (*wire.Result, *wire.Refusal) { return a.applyAfter(ctx, request.Apply.Signed, request.Apply.Read) }
 	if request.Verb == wire.VerbPlan {
-		act = a.plan
+		act = func() (*wire.Result, *wire.Refusal) { return a.plan(ctx, request.Apply.Signed) }
 	}
-	result, refusal := act(ctx, request.Apply.Signed)
+	result, refusal := act()
 	if refusal != nil {
 		log.Warn("refused", "verb", request.Verb, "code", refusal.Code, "message", refusal.Message)
 		return &wire.Reply{Refusal: refusal}
