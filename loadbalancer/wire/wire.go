@@ -133,6 +133,8 @@ type Hello struct {
 	Fence      *desired.Fence `json:"fence,omitempty"` // of the State it holds
 	// Links are the networks that the gateway is on, sorted by Interface; loopback is left out.
 	Links []Link `json:"links,omitempty"`
+	// Held are the VIPs that this gateway holds now. Told to peers alone, who tell it on in PeerStatus.
+	Held []netip.Addr `json:"held,omitempty"`
 	// Heir says whether this gateway could take VIPs over from another one now; nil: its agent is too old to tell.
 	Heir *Heir `json:"heir,omitempty"`
 	// Hop says how this gateway takes part in hand-overs; nil: its agent is too old to.
@@ -295,6 +297,8 @@ type PeerStatus struct {
 	// Fence is of the State that it said then that it holds; nil when it held none, and when it never answered. It is not
 	// signed: it is what the machine at the peer's address, known by its host key, says.
 	Fence *desired.Fence `json:"fence,omitempty"`
+	// Held are the VIPs that it said then that it holds.
+	Held []netip.Addr `json:"held,omitempty"`
 	// Problem says why it does not answer, or why its newer State could not be taken.
 	Problem string `json:"problem,omitempty"`
 }
