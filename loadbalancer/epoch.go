@@ -115,6 +115,10 @@ func (m *Manager) readLate(ctx context.Context, told desired.Fence) error {
 	if err != nil {
 		return err
 	}
+	untold, err := m.untold(ctx, newest)
+	if err != nil {
+		return err
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if newest == nil || newest.Fence.Compare(m.read) <= 0 {
@@ -123,6 +127,6 @@ func (m *Manager) readLate(ctx context.Context, told desired.Fence) error {
 		return nil
 	}
 	m.log.Info("another controller was faster, its State is read", "fence", newest.Fence, "instance", newest.Fence.Instance)
-	m.learn(newest)
+	m.learn(newest, untold)
 	return nil
 }

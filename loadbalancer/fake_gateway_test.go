@@ -48,6 +48,8 @@ type fakeGateway struct {
 	claims      []netip.Addr
 	// drain is told by status.
 	drain *wire.DrainStatus
+	// peers are told by status; nil: none.
+	peers func(mine desired.Fence) []wire.PeerStatus
 	// links are told by hello.
 	links []wire.Link
 	// deaf gateways refuse to probe, blind ones find no network where they could; looks is how long a probe lasts.
@@ -113,7 +115,11 @@ func (g *fakeGateway) Status(ctx context.Context) (*wire.Status, error) {
 	defer done()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return &wire.Status{Drain: g.drain, Held: g.held(), InSync: len(g.drift) == 0, Drift: g.drift, Warnings: g.warnings, Differences: g.differences}, nil
+	var peers []wire.PeerStatus
+	if g.peers != nil {
+		peers = g.peers(g.state.Fence)
+	}
+	return &wire.Status{Peers: peers, Drain: g.drain, Held: g.held(), InSync: len(g.drift) == 0, Drift: g.drift, Warnings: g.warnings, Differences: g.differences}, nil
 }
 
 func (g *fakeGateway) ApplyAfter(ctx context.Context, signed desired.Signed, read desired.Fence) (*wire.Result, error) {

@@ -169,8 +169,9 @@ func (m *Manager) adoptGiven(found map[hold]extent) {
 	m.ledger.given = found
 }
 
-// learn takes over a State of another controller that was committed after takeOver. It is called with mu held.
-func (m *Manager) learn(newest *desired.State) {
+// learn takes over a State of another controller that was committed after takeOver, with the Services of it that nobody told us
+// of and that exist. It is called with mu held.
+func (m *Manager) learn(newest *desired.State, untold []Replay) {
 	if !slices.ContainsFunc(m.members, func(g *member) bool { return g.confirmed.Instance == m.instance }) {
 		// No State of ours stands anywhere as far as anybody knows: it is as if we had read this one in the beginning.
 		if !slices.ContainsFunc(m.members, func(g *member) bool { return g.away != nil && g.offered.Instance == m.instance }) {
@@ -178,6 +179,12 @@ func (m *Manager) learn(newest *desired.State) {
 		}
 		m.adoptPlaces(newest)
 		m.good, m.goodBy = newest, byKey(newest)
+	}
+	for _, replay := range untold {
+		if m.services[replay.Key] == nil {
+			m.enlist(replay)
+			m.keepPublished(replay.Key, replay.Published, replay.Sharing)
+		}
 	}
 	m.claimServed(newest, m.servedTerms(), nil)
 	m.claimReleasing(newest.Releasing)

@@ -143,22 +143,11 @@ func (m *Manager) readAgain(ctx context.Context) {
 // them: who has lost only a watch must not lose its connections. Without an answer no round begins, and what runs stays.
 func (m *Manager) confirmGone(ctx context.Context) error {
 	m.mu.Lock()
-	var untold []desired.Key
-	for key := range m.goodBy {
-		if m.services[key] == nil && !slices.ContainsFunc(m.replays, func(r Replay) bool { return r.Key == key }) && !m.dropped[key] {
-			untold = append(untold, key)
-		}
-	}
+	state := m.good
 	m.mu.Unlock()
-	if len(untold) == 0 || m.settings.Existing == nil {
-		return nil
-	}
-	slices.SortFunc(untold, desired.Key.Compare)
-	timed, cancel := context.WithTimeout(ctx, m.settings.AskTimeout)
-	defer cancel()
-	found, err := m.settings.Existing(timed, untold)
+	found, err := m.untold(ctx, state)
 	if err != nil {
-		return fmt.Errorf("ask the API server whether %d Services are gone that the gateways serve: %w", len(untold), err)
+		return err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -169,6 +158,31 @@ func (m *Manager) confirmGone(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// untold gives the Services of a State that exist and that nobody told us of.
+func (m *Manager) untold(ctx context.Context, state *desired.State) ([]Replay, error) {
+	if state == nil || m.settings.Existing == nil {
+		return nil, nil
+	}
+	m.mu.Lock()
+	var keys []desired.Key
+	for _, lb := range state.LoadBalancers {
+		if m.services[lb.Key] == nil && !slices.ContainsFunc(m.replays, func(r Replay) bool { return r.Key == lb.Key }) && !m.dropped[lb.Key] {
+			keys = append(keys, lb.Key)
+		}
+	}
+	m.mu.Unlock()
+	if len(keys) == 0 {
+		return nil, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, m.settings.AskTimeout)
+	defer cancel()
+	found, err := m.settings.Existing(ctx, keys)
+	if err != nil {
+		return nil, fmt.Errorf("ask the API server whether %d Services are gone that the gateways serve: %w", len(keys), err)
+	}
+	return found, nil
 }
 
 // notice is something to tell a Service's owner.
@@ -193,10 +207,7 @@ func (m *Manager) takeOver() bool {
 	var refused []Replay
 	terms, disowned := m.servedTerms(), m.disown()
 	for _, replay := range m.replays {
-		if replay.Service != nil && m.services[replay.Key] == nil {
-			m.want(*replay.Service)
-		} else if m.services[replay.Key] == nil {
-			m.services[replay.Key] = &service{request: ipam.Request{Sharing: replay.Sharing}}
+		if m.services[replay.Key] == nil && !m.enlist(replay) {
 			refused = append(refused, replay)
 		}
 		notices = append(notices, m.claimPublished(replay, terms)...)
@@ -218,6 +229,16 @@ func (m *Manager) takeOver() bool {
 	m.mu.Unlock()
 	m.tellNotices(notices)
 	return true
+}
+
+// enlist notes a Service that nobody ensured yet, and says whether its form is known.
+func (m *Manager) enlist(replay Replay) (wanted bool) {
+	if replay.Service != nil {
+		m.want(*replay.Service)
+		return true
+	}
+	m.services[replay.Key] = &service{request: ipam.Request{Sharing: replay.Sharing}}
+	return false
 }
 
 // disown drops the last good forms that are those of former objects: a Service that was made anew and does not translate would be

@@ -1,12 +1,10 @@
 package simulation
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"time"
 
-	"cloud-provider-haproxy/loadbalancer"
 	"cloud-provider-haproxy/loadbalancer/desired"
 	"cloud-provider-haproxy/test/simulation/machine"
 )
@@ -83,8 +81,6 @@ func (w *world) problems(without *gateway, degraded bool) (problems []string) {
 			add("%s has no agent", g.name)
 		case held == nil:
 			add("%s has no State", g.name)
-		case degraded && state != nil && held.Fence.Epoch == state.Fence.Epoch && held.Fence.Instance != state.Fence.Instance:
-			return nil // the epoch object was deleted, and whoever would claim a newer one does not reach the gateway
 		case state != nil && held.Fence != state.Fence:
 			add("%s has %s and not %s", g.name, held.Fence, state.Fence)
 		case !g.machine.Ready():
@@ -146,12 +142,10 @@ func (w *world) vipProblems(state *desired.State) (problems []string) {
 func (w *world) serviceProblems(leader *controller, state *desired.State, degraded bool) (problems []string) {
 	add := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
 	for _, lb := range state.LoadBalancers {
-		// A bad one that was made anew has the last good form of its name: Manager.Replay knows no UID of what does not translate.
-		if o := w.cluster.object(lb.Key); !o.wanted() || o.uid != lb.UID && !o.spec.bad() {
+		if o := w.cluster.object(lb.Key); !o.wanted() || o.uid != lb.UID {
 			add("%s (%s) is served and not wanted", lb.Key, lb.UID)
 		}
 	}
-	var notHeld *loadbalancer.NotHeldError
 	for _, o := range w.cluster.all() {
 		switch err := leader.lastError(o.key); {
 		case !o.wanted():
@@ -159,9 +153,7 @@ func (w *world) serviceProblems(leader *controller, state *desired.State, degrad
 				add("%s is not cleaned up: %v", o.key, err)
 			}
 		case o.spec.bad(), addressless(err):
-		case degraded && errors.As(err, &notHeld):
-			// A gateway that no controller reaches has got it from a peer and serves it. Manager cannot know.
-		case err != nil && !degraded:
+		case err != nil:
 			add("%s: %v", o.key, err)
 		case !holdsForm(state, o):
 			add("%s (%+v) at %v is not served as its object says", o.key, o.spec, o.status)
