@@ -75,6 +75,15 @@ func judge(g *member, t *target, result *wire.Result, err error) reply {
 	return r
 }
 
+// declined says that the gateway answered, and that what it holds is what it held.
+func (r reply) declined() bool {
+	switch r.verdict {
+	case unfit, faulty, fenced:
+		return r.outcome == "" || r.outcome == wire.RolledBack || r.outcome == wire.Refused
+	}
+	return false
+}
+
 func outcomeError(g *member, result *wire.Result) error {
 	text := "gateway " + g.name + ": " + string(result.Outcome)
 	if result.Outcome == wire.Stuck {
@@ -192,8 +201,8 @@ func (m *Manager) apply(ctx context.Context, t *target, g *member) reply {
 	timed, cancel := context.WithTimeoutCause(ctx, m.settings.ApplyTimeout, &noAnswerError{m.settings.ApplyTimeout})
 	defer cancel()
 	m.mu.Lock()
+	before, read := g.offered, m.read
 	g.offered = t.fence()
-	read := m.read
 	m.mu.Unlock()
 	result, err := g.ApplyAfter(timed, t.signed, read)
 	if err == nil && result == nil {
@@ -206,6 +215,9 @@ func (m *Manager) apply(ctx context.Context, t *target, g *member) reply {
 	m.mu.Lock()
 	if result != nil {
 		g.hear(result.Held, result.Warnings)
+	}
+	if r.declined() {
+		g.offered = before // it says itself that it has not got it: a new VIP of its instances goes elsewhere (place.go)
 	}
 	switch r.verdict {
 	case confirmed:

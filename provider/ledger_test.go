@@ -85,6 +85,9 @@ quarantined:
 - address: 192.0.2.71
   by: "52:54:00:12:34:56"
   until: "2026-11-23T14:00:00Z"
+given:
+- address: 192.0.2.73
+  service: default/new
 releasing:
 - address: 192.0.2.72
   service: default/old

@@ -208,34 +208,23 @@ func (c *checks) owners() {
 		if r == nil {
 			continue
 		}
-		uids := map[desired.Key]string{}
 		for _, lb := range r.state.LoadBalancers {
-			uids[lb.Key] = lb.UID
 			for _, a := range lb.Addresses {
 				for _, f := range lb.Frontends {
-					claim(door(a, f.Port), owner{lb.Key, lb.UID, a, "held by " + g.name, r.state.Fence.Instance})
+					claim(door(a, f.Port), owner{lb.Key, "held by " + g.name})
 				}
 			}
 		}
 		for _, route := range g.machine.Routes() {
-			key, to := keyOf(route.Owner), netip.MustParseAddrPort(route.To)
-			one := owner{key, uids[key], to.Addr(), "run by " + g.name, r.state.Fence.Instance}
-			if one.uid == "" {
-				one.instance = "" // a transaction is under way, and nobody says whose
-			}
-			claim(route.To, one)
+			claim(route.To, owner{keyOf(route.Owner), "run by " + g.name})
 		}
 	}
 }
 
 // owner is who has a port of an address, and where.
 type owner struct {
-	key  desired.Key
-	uid  string
-	addr netip.Addr
-	at   string
-	// instance is the controller that made the State.
-	instance string
+	key desired.Key
+	at  string
 }
 
 // reloaded judges a reload of HAProxy: what Services, nodes and slots need is done at run time (invariant 11).
@@ -314,6 +303,9 @@ func (c *checks) heard(l *line, verb wire.Verb, reply *wire.Reply) {
 		}
 		if r.Outcome == wire.RolledBack {
 			c.true(g, r)
+		}
+		if r.Outcome == wire.Stuck && len(r.Changes) == 0 && g.machine.Full() {
+			c.w.fail(3, "%s is stuck although nothing was to be changed but the fence: %v", g.name, r.Faults)
 		}
 	}
 	if reply.Refusal != nil {
