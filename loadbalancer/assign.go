@@ -93,10 +93,13 @@ func (m *Manager) assign(withheld map[desired.Key]bool) {
 			continue
 		}
 		addresses, err := m.addresses.Allocate(ipam.Owner(key), ofThesePools(entry.request, pools))
-		entry.unassigned, entry.unproven = m.advise(err), false
+		entry.unassigned, entry.unproven, entry.ungiven = m.advise(err), false, false
 		if err == nil {
 			entry.want.Addresses = addresses
-			entry.unproven = slices.ContainsFunc(addresses, m.unproven)
+			entry.unproven, entry.ungiven = slices.ContainsFunc(addresses, m.unproven), m.ungiven(key, addresses)
+		}
+		if entry.ungiven {
+			signal(m.noted)
 		}
 		if entry.unproven {
 			signal(m.prove)

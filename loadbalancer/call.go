@@ -118,6 +118,7 @@ func (m *Manager) keepPublished(key desired.Key, published []netip.Addr, sharing
 		}
 		if m.addresses.Claim(ipam.Owner(key), address, sharing) == nil { // else it is taken, and the Service gets another one
 			m.proven[address] = true // whoever answers for it did so for this Service
+			m.vouchPublished(key, published, sharing)
 		}
 	}
 }
@@ -125,6 +126,9 @@ func (m *Manager) keepPublished(key desired.Key, published []netip.Addr, sharing
 // drop makes a Service unwanted. It is called with mu held.
 func (m *Manager) drop(key desired.Key) {
 	m.replays = slices.DeleteFunc(m.replays, func(r Replay) bool { return r.Key == key })
+	if !m.replayed {
+		m.dropped[key] = true
+	}
 	if _, ok := m.services[key]; !ok {
 		return
 	}
@@ -149,12 +153,27 @@ func (m *Manager) ensured(key desired.Key, addresses []netip.Addr) *Ensured {
 	return e
 }
 
-// holds says whether each address is held by a gateway that confirms. It is called with mu held.
+// holds says whether each address is held by a gateway that confirms, or by one of which such a gateway says so. It is called
+// with mu held.
 func (m *Manager) holds(addresses []netip.Addr) bool {
 	for _, address := range addresses {
-		if !slices.ContainsFunc(m.members, func(g *member) bool { return g.away == nil && g.held[address] }) {
+		if !slices.ContainsFunc(m.members, func(g *member) bool {
+			return g.away == nil && (g.held[address] || m.relays(g, address))
+		}) {
 			return false
 		}
 	}
 	return true
+}
+
+// relays says whether a gateway knows a peer that we do not reach, that holds the address, and that has got the newest good State
+// from its peers (invariant 5). It is called with mu held.
+func (m *Manager) relays(g *member, address netip.Addr) bool {
+	if m.good == nil || m.good.Fence.Instance != m.instance {
+		return false
+	}
+	return slices.ContainsFunc(g.peers, func(p wire.PeerStatus) bool {
+		return p.Answers && p.Fence != nil && p.Fence.Instance == m.instance && p.Fence.Compare(m.good.Fence) >= 0 &&
+			slices.Contains(p.Held, address) && slices.ContainsFunc(m.members, func(g *member) bool { return g.name == p.Gateway && g.away != nil })
+	})
 }

@@ -18,7 +18,8 @@ type Gateway interface {
 	Hello(ctx context.Context) (*wire.Hello, error)
 	// State gives nil when the gateway never got one.
 	State(ctx context.Context) (*desired.Signed, error)
-	Apply(ctx context.Context, signed desired.Signed) (*wire.Result, error)
+	// ApplyAfter makes the State true unless the gateway holds another controller's that is newer than read.
+	ApplyAfter(ctx context.Context, signed desired.Signed, read desired.Fence) (*wire.Result, error)
 	Status(ctx context.Context) (*wire.Status, error)
 	// Probe asks at most wire.MaxProbeTargets.
 	Probe(ctx context.Context, targets []wire.ProbeTarget) (*wire.Probed, error)
@@ -56,6 +57,8 @@ type Ledger struct {
 	Kept []ipam.Reservation
 	// Quarantined are addresses that a stranger answered for. Who removes an entry lets it be tried at once.
 	Quarantined []Quarantine
+	// Given are addresses that are about to be served, until every gateway or the Service's status tells of them.
+	Given []Given
 	// Releasing repeats what State says, for the case that every gateway is made anew.
 	Releasing []desired.Releasing
 }
@@ -109,6 +112,9 @@ type Settings struct {
 	PoolSettings
 	// ClusterUID gives the UID of namespace kube-system. It is asked in Load.
 	ClusterUID func(context.Context) (string, error)
+	// Existing asks the API server itself, not a cache, about Services that gateways serve and that Replay did not name: the first
+	// list of an informer may be an old one. It gives those that exist and are ours. Nil: Replay is believed.
+	Existing func(context.Context, []desired.Key) ([]Replay, error)
 	// Gateways are described in State; each needs a Gateway of the same name.
 	Gateways []desired.Gateway
 	VRRP     desired.VRRP
@@ -153,6 +159,8 @@ type Service struct {
 // Replay is one Service that exists while Manager starts.
 type Replay struct {
 	Key desired.Key
+	// UID is the object's. What the gateways serve of another object of this name is no form of this one. Empty: not known.
+	UID string
 	// Created is the Service's creation time: of two that publish one address the elder keeps it.
 	Created time.Time
 	// Published are the addresses in the Service's status.

@@ -157,6 +157,7 @@ func (m *Manager) depart(key desired.Key) {
 	owner := ipam.Owner(key)
 	for _, address := range m.addresses.Addresses(owner) {
 		if m.unproven(address) {
+			delete(m.vouched, hold{address, key})
 			m.addresses.Withdraw(owner, address) // no gateway was told of it, so none has to confirm
 		}
 	}
@@ -188,6 +189,9 @@ func (m *Manager) free() (freed []netip.Addr) {
 			continue
 		}
 		m.addresses.Free(r.Address, r.Owner)
+		if !m.addresses.Has(r.Owner, r.Address) {
+			delete(m.vouched, h)
+		}
 		if len(m.addresses.Holders(r.Address)) == 0 {
 			delete(m.proven, r.Address)
 			delete(m.contested, r.Address)

@@ -266,7 +266,7 @@ func (e *ProxyARPError) Error() string {
 type LedgerError struct{ Err error }
 
 func (e *LedgerError) Error() string {
-	return fmt.Sprintf("kept and quarantined addresses would not survive a restart now: %v", e.Err)
+	return fmt.Sprintf("addresses that are kept, quarantined or new would not survive a restart now: %v", e.Err)
 }
 
 func (e *LedgerError) Unwrap() error { return e.Err }

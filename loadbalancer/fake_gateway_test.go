@@ -48,6 +48,8 @@ type fakeGateway struct {
 	claims      []netip.Addr
 	// drain is told by status.
 	drain *wire.DrainStatus
+	// peers are told by status; nil: none.
+	peers func(mine desired.Fence) []wire.PeerStatus
 	// links are told by hello.
 	links []wire.Link
 	// deaf gateways refuse to probe, blind ones find no network where they could; looks is how long a probe lasts.
@@ -113,10 +115,14 @@ func (g *fakeGateway) Status(ctx context.Context) (*wire.Status, error) {
 	defer done()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return &wire.Status{Drain: g.drain, Held: g.held(), InSync: len(g.drift) == 0, Drift: g.drift, Warnings: g.warnings, Differences: g.differences}, nil
+	var peers []wire.PeerStatus
+	if g.peers != nil {
+		peers = g.peers(g.state.Fence)
+	}
+	return &wire.Status{Peers: peers, Drain: g.drain, Held: g.held(), InSync: len(g.drift) == 0, Drift: g.drift, Warnings: g.warnings, Differences: g.differences}, nil
 }
 
-func (g *fakeGateway) Apply(ctx context.Context, signed desired.Signed) (*wire.Result, error) {
+func (g *fakeGateway) ApplyAfter(ctx context.Context, signed desired.Signed, read desired.Fence) (*wire.Result, error) {
 	done, err := g.call(ctx, g.session)
 	if err != nil {
 		return nil, err
@@ -133,7 +139,7 @@ func (g *fakeGateway) Apply(ctx context.Context, signed desired.Signed) (*wire.R
 	g.transaction <- struct{}{}
 	time.Sleep(g.took)
 	g.mu.Lock()
-	result, err := g.transact(signed)
+	result, err := g.transact(signed, read)
 	g.mu.Unlock()
 	<-g.transaction
 	if ctx.Err() != nil {
@@ -145,7 +151,7 @@ func (g *fakeGateway) Apply(ctx context.Context, signed desired.Signed) (*wire.R
 	return result, nil
 }
 
-func (g *fakeGateway) transact(signed desired.Signed) (*wire.Result, error) {
+func (g *fakeGateway) transact(signed desired.Signed, read desired.Fence) (*wire.Result, error) {
 	state, err := desired.Decode(signed.State)
 	if err != nil || !bytes.Equal(signed.Signature, []byte("signed "+signed.Signer)) {
 		return nil, &wire.Refusal{Code: wire.CodeMalformed, Message: fmt.Sprint(err)}
@@ -153,6 +159,10 @@ func (g *fakeGateway) transact(signed desired.Signed) (*wire.Result, error) {
 	g.applies = append(g.applies, state.Fence)
 	if refusal := g.fence(state.Fence); refusal != nil {
 		return nil, refusal
+	}
+	if g.state != nil && g.state.Fence.Instance != state.Fence.Instance && g.state.Fence.Compare(read) > 0 {
+		g.refused++
+		return nil, &wire.Refusal{Code: wire.CodeUnread, Message: "holds " + g.state.Fence.String(), Fence: &g.state.Fence}
 	}
 	if err := state.Validate(); err != nil {
 		g.site.t.Errorf("gateway %s got an invalid State: %v", g.name, err)

@@ -19,10 +19,10 @@ type pausing struct {
 	before func(gateway string)
 }
 
-func (p pausing) Apply(ctx context.Context, signed desired.Signed) (*wire.Result, error) {
+func (p pausing) ApplyAfter(ctx context.Context, signed desired.Signed, read desired.Fence) (*wire.Result, error) {
 	p.before(p.name)
 	// The deadlines of a stopped process pass while it stands still, but what it does first when it goes on is what it was about to do.
-	return p.fakeGateway.Apply(context.WithoutCancel(ctx), signed)
+	return p.fakeGateway.ApplyAfter(context.WithoutCancel(ctx), signed, read)
 }
 
 // startPausing starts a controller that calls before each time before it sends a State.

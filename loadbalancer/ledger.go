@@ -25,6 +25,8 @@ type ledgerObject struct {
 	// Manager.mu.
 	recalled []desired.Releasing
 	missing  bool
+	// given is what the object says of holds. Guarded by Manager.mu.
+	given map[hold]extent
 	// failed is set while the object cannot be written, so that it is told once. Guarded by turn.
 	failed bool
 }
@@ -61,7 +63,7 @@ func (m *Manager) openLedger(ctx context.Context) error {
 	for _, q := range ledger.Quarantined {
 		m.quarantined[q.Address] = q
 	}
-	m.ledger.recalled = ledger.Releasing
+	m.ledger.recalled, m.ledger.given = ledger.Releasing, extentsOf(ledger.Given)
 	m.reserve()
 	return nil
 }
@@ -74,6 +76,7 @@ func (m *Manager) toRemember() (l Ledger) {
 	for _, address := range sortedAddresses(m.quarantined) {
 		l.Quarantined = append(l.Quarantined, m.quarantined[address])
 	}
+	l.Given = m.given()
 	if m.target == nil || m.good != m.target.state {
 		l.Releasing = m.ledger.saved.Releasing // a round runs or is tried again: most of what it releases is free at its end
 		return l
@@ -104,6 +107,10 @@ func (l Ledger) Validate() error {
 		}
 		seen[r] = true
 	}
+	for i, g := range l.Given {
+		judge(fmt.Sprintf("given[%d].address", i), desired.AddressProblem(g.Address))
+		judge(fmt.Sprintf("given[%d].service", i), desired.KeyProblem(g.Owner))
+	}
 	for i, r := range l.Releasing {
 		judge(fmt.Sprintf("releasing[%d].service", i), desired.KeyProblem(r.Owner))
 	}
@@ -126,6 +133,9 @@ func (l Ledger) Validate() error {
 
 func sameLedger(a, b Ledger) bool {
 	return slices.Equal(a.Kept, b.Kept) &&
+		slices.EqualFunc(a.Given, b.Given, func(a, b Given) bool {
+			return a.Address == b.Address && a.Owner == b.Owner && slices.Equal(a.Ports, b.Ports)
+		}) &&
 		slices.EqualFunc(a.Quarantined, b.Quarantined, sameQuarantine) &&
 		slices.EqualFunc(a.Releasing, b.Releasing, func(a, b desired.Releasing) bool {
 			return a.Address == b.Address && a.Owner == b.Owner && a.SinceEpoch == b.SinceEpoch && a.SinceSequence == b.SinceSequence &&
@@ -145,12 +155,31 @@ func (m *Manager) keepLedger(ctx context.Context) {
 			return
 		case <-m.noted:
 		}
-		for pause := retryMin; m.writeLedger(ctx) != nil; pause = min(2*pause, retryMax) {
+		for pause := retryMin; ; pause = min(2*pause, retryMax) {
+			err := m.writeLedger(ctx)
+			if err == nil {
+				break
+			}
+			m.failUngiven(err)
 			if !sleep(ctx, pause) {
 				return
 			}
 		}
 	}
+}
+
+// failUngiven answers those whose Services wait until the ledger tells of their addresses. They get them when it does, asked or not.
+func (m *Manager) failUngiven(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.joined = slices.DeleteFunc(m.joined, func(c *call) bool {
+		entry := m.services[c.key]
+		waits := c.ensure && entry != nil && entry.ungiven
+		if waits {
+			c.answer(nil, fmt.Errorf("%s: %w", c, &LedgerError{err}))
+		}
+		return waits
+	})
 }
 
 // writeLedger makes the object say what is so now, and leaves what others removed from it removed.
@@ -201,7 +230,7 @@ func (m *Manager) withLedger(ctx context.Context, do func(context.Context) (aske
 // write writes what is so now, unless the object says that already. It is called with the turn held.
 func (m *Manager) write(ctx context.Context) (asked bool, err error) {
 	m.mu.Lock()
-	ledger, known, unwritten := m.toRemember(), m.target != nil, slices.Collect(maps.Keys(m.unwritten))
+	ledger, known, unwritten := m.toRemember(), m.replayed, slices.Collect(maps.Keys(m.unwritten))
 	m.mu.Unlock()
 	if !known {
 		return false, nil // before the first round nobody knows what is on its way back
@@ -218,6 +247,9 @@ func (m *Manager) write(ctx context.Context) (asked bool, err error) {
 	for _, key := range unwritten {
 		delete(m.unwritten, key)
 	}
+	if asked {
+		m.settleGiven(extentsOf(ledger.Given))
+	}
 	return asked, nil
 }
 
@@ -232,12 +264,18 @@ func (m *Manager) adoptEdits(ctx context.Context) error {
 	before := m.ledger.saved
 	if found == nil {
 		m.ledger.saved = Ledger{}
+		m.mu.Lock()
+		m.ledger.given = nil
+		m.mu.Unlock()
 		return nil
 	}
 	if err := found.Validate(); err != nil {
 		return err
 	}
 	m.ledger.saved = *found
+	m.mu.Lock()
+	m.adoptGiven(extentsOf(found.Given))
+	m.mu.Unlock()
 	if sameLedger(*found, before) {
 		return nil
 	}

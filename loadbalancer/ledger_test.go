@@ -130,7 +130,8 @@ func TestKeepIsTakenBack(t *testing.T) {
 	})
 }
 
-// TestDeletingWritesNothing when every gateway confirms at once: the object is for what lasts.
+// TestDeletingWritesNothing when every gateway confirms at once: the object is for what lasts. A new address is
+// written before it is served, and taken out again.
 func TestDeletingWritesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t, "10.0.0.1-10.0.0.9", "gw1", "gw2")
@@ -143,8 +144,8 @@ func TestDeletingWritesNothing(t *testing.T) {
 			}
 		}
 		time.Sleep(time.Second)
-		if s.ledger.writes != 0 {
-			t.Errorf("%d writes of a ledger that says nothing", s.ledger.writes)
+		if s.ledger.writes > 10 {
+			t.Errorf("%d writes of a ledger for 5 new addresses, which are confirmed and gone", s.ledger.writes)
 		}
 	})
 }

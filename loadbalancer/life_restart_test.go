@@ -80,10 +80,11 @@ func (l *life) bringBack() {
 		address := was.published[0]
 		waits := slices.Contains(kept, ipam.Reservation{Address: address, Owner: ipam.Owner(l.key(name))})
 		asked := was.service.Request
-		for _, other := range l.services {
+		for otherName, other := range l.services {
 			mine := asked.Sharing
 			theirs := other.service.Request.Sharing
-			has := slices.Contains(other.published, address)
+			got, _ := l.c.Has(l.key(otherName)) // its Ensure may have failed for want of gateways
+			has := slices.Contains(other.published, address) || slices.Contains(got, address)
 			fits := mine.Key != "" && mine.Key == theirs.Key && mine.Ports[0] != theirs.Ports[0]
 			waits = waits && (!has || fits && !other.refused && !other.going)
 		}

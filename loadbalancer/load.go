@@ -45,8 +45,9 @@ func (m *Manager) Load(ctx context.Context) error {
 	m.mu.Lock()
 	m.fence = desired.Fence{ClusterUID: uid, Epoch: epoch, Instance: m.instance}
 	m.adoptPlaces(newest)
+	m.read = desired.Fence{ClusterUID: uid}
 	if m.good = newest; newest != nil {
-		m.goodBy = byKey(newest)
+		m.read, m.goodBy = newest.Fence, byKey(newest)
 	}
 	services := len(m.goodBy)
 	m.mu.Unlock()
@@ -135,7 +136,53 @@ func (m *Manager) readAgain(ctx context.Context) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.adoptPlaces(newest)
-	m.good, m.goodBy = newest, byKey(newest)
+	m.read, m.good, m.goodBy = newest.Fence, newest, byKey(newest)
+}
+
+// confirmGone asks the API server about the Services that the gateways serve and that nobody told of, before takeOver deletes
+// them: who has lost only a watch must not lose its connections. Without an answer no round begins, and what runs stays.
+func (m *Manager) confirmGone(ctx context.Context) error {
+	m.mu.Lock()
+	state := m.good
+	m.mu.Unlock()
+	found, err := m.untold(ctx, state)
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, replay := range found {
+		if !m.dropped[replay.Key] && m.services[replay.Key] == nil {
+			m.log.Info("Service is there although the first list was without it", "service", replay.Key)
+			m.replays = append(m.replays, replay)
+		}
+	}
+	return nil
+}
+
+// untold gives the Services of a State that exist and that nobody told us of.
+func (m *Manager) untold(ctx context.Context, state *desired.State) ([]Replay, error) {
+	if state == nil || m.settings.Existing == nil {
+		return nil, nil
+	}
+	m.mu.Lock()
+	var keys []desired.Key
+	for _, lb := range state.LoadBalancers {
+		if m.services[lb.Key] == nil && !slices.ContainsFunc(m.replays, func(r Replay) bool { return r.Key == lb.Key }) && !m.dropped[lb.Key] {
+			keys = append(keys, lb.Key)
+		}
+	}
+	m.mu.Unlock()
+	if len(keys) == 0 {
+		return nil, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, m.settings.AskTimeout)
+	defer cancel()
+	found, err := m.settings.Existing(ctx, keys)
+	if err != nil {
+		return nil, fmt.Errorf("ask the API server whether %d Services are gone that the gateways serve: %w", len(keys), err)
+	}
+	return found, nil
 }
 
 // notice is something to tell a Service's owner.
@@ -158,17 +205,15 @@ func (m *Manager) takeOver() bool {
 	})
 	var notices []notice
 	var refused []Replay
-	terms := m.servedTerms()
+	terms, disowned := m.servedTerms(), m.disown()
 	for _, replay := range m.replays {
-		if replay.Service != nil && m.services[replay.Key] == nil {
-			m.want(*replay.Service)
-		} else if m.services[replay.Key] == nil {
-			m.services[replay.Key] = &service{request: ipam.Request{Sharing: replay.Sharing}}
+		if m.services[replay.Key] == nil && !m.enlist(replay) {
 			refused = append(refused, replay)
 		}
 		notices = append(notices, m.claimPublished(replay, terms)...)
 	}
-	m.claimServed(terms)
+	m.claimServed(m.good, terms, disowned)
+	m.claimReleasing(m.recalled())
 	m.recallKept()
 	for _, replay := range refused {
 		m.restrict(replay.Key, replay.Sources)
@@ -179,10 +224,35 @@ func (m *Manager) takeOver() bool {
 	clear(m.keeping)
 	m.reserve()
 	m.replays, m.replayed = nil, true
+	clear(m.dropped)
 	m.revision++
 	m.mu.Unlock()
 	m.tellNotices(notices)
 	return true
+}
+
+// enlist notes a Service that nobody ensured yet, and says whether its form is known.
+func (m *Manager) enlist(replay Replay) (wanted bool) {
+	if replay.Service != nil {
+		m.want(*replay.Service)
+		return true
+	}
+	m.services[replay.Key] = &service{request: ipam.Request{Sharing: replay.Sharing}}
+	return false
+}
+
+// disown drops the last good forms that are those of former objects: a Service that was made anew and does not translate would be
+// served at the NodePorts of the one before, which are another's by now. Its address waits for it. It is called with mu held.
+func (m *Manager) disown() (disowned map[desired.Key]bool) {
+	disowned = map[desired.Key]bool{}
+	for _, replay := range m.replays {
+		lb := m.goodBy[replay.Key]
+		if replay.Service == nil && lb != nil && replay.UID != "" && lb.UID != "" && replay.UID != lb.UID {
+			delete(m.goodBy, replay.Key)
+			disowned[replay.Key] = true
+		}
+	}
+	return disowned
 }
 
 // tellNotices logs them and tells the owners of the Services.
@@ -199,6 +269,9 @@ func (m *Manager) tellNotices(notices []notice) {
 func (m *Manager) servedTerms() map[hold]ipam.Sharing {
 	asked := map[desired.Key]string{}
 	terms, keys := map[hold]ipam.Sharing{}, map[netip.Addr][]string{}
+	for key, entry := range m.services {
+		asked[key] = entry.request.Sharing.Key
+	}
 	for _, replay := range m.replays {
 		asked[replay.Key] = replay.Sharing.Key
 	}
@@ -293,6 +366,7 @@ func (m *Manager) claimPublished(replay Replay, terms map[hold]ipam.Sharing) (no
 		}
 		if err == nil {
 			m.proven[address] = true
+			m.vouchPublished(replay.Key, replay.Published, replay.Sharing)
 			continue
 		}
 		notices = append(notices, notice{replay.Key, err})
@@ -300,14 +374,14 @@ func (m *Manager) claimPublished(replay Replay, terms map[hold]ipam.Sharing) (no
 	return notices
 }
 
-// claimServed claims the addresses that the gateways serve. Errors mean that a published address, claimed before, won.
-func (m *Manager) claimServed(terms map[hold]ipam.Sharing) {
-	defer func() { m.claimReleasing(m.recalled()) }()
-	if m.good == nil {
+// claimServed claims the addresses that gateways serve by a State, and for whom is gone, or disowned, has them on their way back.
+// Errors mean that a published address, claimed before, won.
+func (m *Manager) claimServed(state *desired.State, terms map[hold]ipam.Sharing, disowned map[desired.Key]bool) {
+	if state == nil {
 		return
 	}
 	sharers := map[netip.Addr]int{}
-	for _, lb := range m.good.LoadBalancers {
+	for _, lb := range state.LoadBalancers {
 		for _, address := range lb.Addresses {
 			sharers[address]++
 			m.proven[address] = true
@@ -318,13 +392,14 @@ func (m *Manager) claimServed(terms map[hold]ipam.Sharing) {
 			sharers[r.Address]++
 		}
 	}
-	for _, lb := range m.good.LoadBalancers {
+	for _, lb := range state.LoadBalancers {
 		owner, entry := ipam.Owner(lb.Key), m.services[lb.Key]
-		if entry == nil {
+		gone := entry == nil || disowned[lb.Key]
+		if gone {
 			m.leaving[lb.Key] = departure{addresses: lb.Addresses}
 		}
 		for _, address := range lb.Addresses {
-			if entry != nil && m.addresses.Claim(owner, address, terms[hold{address, lb.Key}]) == nil {
+			if !gone && m.addresses.Claim(owner, address, terms[hold{address, lb.Key}]) == nil {
 				continue
 			}
 			if sharers[address] > 1 || m.addresses.ClaimReleasing(owner, address, nil) != nil {
@@ -337,10 +412,11 @@ func (m *Manager) claimServed(terms map[hold]ipam.Sharing) {
 
 // recalled are what was on its way back by the State and by the ledger.
 func (m *Manager) recalled() []desired.Releasing {
+	recalled := slices.Concat(m.ledger.recalled, m.recalledGiven())
 	if m.good == nil {
-		return m.ledger.recalled
+		return recalled
 	}
-	return slices.Concat(m.good.Releasing, m.ledger.recalled)
+	return slices.Concat(m.good.Releasing, recalled)
 }
 
 func frontendPorts(frontends []desired.Frontend) (ports []ipam.Port) {

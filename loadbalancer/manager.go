@@ -66,6 +66,8 @@ type Manager struct {
 	kept               map[hold]bool
 	quarantined        map[netip.Addr]Quarantine
 	keeping, unwritten map[desired.Key]bool
+	// vouched are the holds of which every later controller learns without the ledger; see given.go.
+	vouched map[hold]extent
 	// places are the instances of the target's VIPs.
 	places map[netip.Addr]place
 	// wishes are those of Services that prefer a gateway; see prefer.go.
@@ -76,12 +78,18 @@ type Manager struct {
 	// target is what gateways are to confirm; nil before the first round.
 	target *target
 	fence  desired.Fence
+	// rival is the State of another controller, as new as ours or newer, that a gateway holds which only a peer can ask; nil: none.
+	rival *rival
+	// read is the newest State of another controller that was read, or ours once a gateway has confirmed one: see ApplyAfter.
+	read desired.Fence
 	// stopped is a change of settings that was stopped; nil: none.
 	stopped *stoppedRollout
 	// revision counts changes of what is wanted; made is the one that the newest successful round began with.
 	revision, made uint64
 	joined         []*call
 	awaiting       []*call
+	// dropped are Services that were deleted before the first round.
+	dropped map[desired.Key]bool
 	// replays is what Replay told; replayed is set when it was taken over, which needs the gateways' State.
 	replays            []Replay
 	toReplay, replayed bool
@@ -101,6 +109,8 @@ type service struct {
 	// on the network yet.
 	unassigned error
 	unproven   bool
+	// ungiven says that the ledger does not tell yet that the Service may have want's addresses.
+	ungiven bool
 	// refused is why want is not served in this form; it is tried again when Ensure is called. banned says that the last
 	// good form is refused as well.
 	refused error
@@ -111,7 +121,7 @@ type service struct {
 
 // servable says that the wanted form can stand in a State.
 func (s *service) servable() bool {
-	return s.want != nil && len(s.want.Addresses) > 0 && s.unassigned == nil && !s.unproven && s.refused == nil
+	return s.want != nil && len(s.want.Addresses) > 0 && s.unassigned == nil && !s.unproven && !s.ungiven && s.refused == nil
 }
 
 // New prepares a Manager; it asks nobody. Faults of the settings are reported.
@@ -159,9 +169,11 @@ func New(settings Settings, gateways []Gateway, signer Signer, epochs EpochStore
 		quarantined: map[netip.Addr]Quarantine{},
 		keeping:     map[desired.Key]bool{},
 		unwritten:   map[desired.Key]bool{},
+		vouched:     map[hold]extent{},
 		places:      map[netip.Addr]place{},
 		wishes:      map[desired.Key]wish{},
 		goodBy:      map[desired.Key]*desired.LoadBalancer{},
+		dropped:     map[desired.Key]bool{},
 		revision:    1,
 	}
 	m.reserve()
@@ -193,6 +205,7 @@ func (m *Manager) Ensure(ctx context.Context, s Service) (*Ensured, error) {
 	key := s.LoadBalancer.Key
 	m.mu.Lock()
 	changed := m.want(s)
+	m.vouchPublished(key, s.Published, s.Request.Sharing)
 	if entry := m.services[key]; !changed && entry.settled && m.revision == m.made && m.holds(m.goodBy[key].Addresses) {
 		defer m.mu.Unlock()
 		return m.ensured(key, m.goodBy[key].Addresses), nil

@@ -34,6 +34,8 @@ type member struct {
 	// offered is the fence of the newest State that it may have heard of, whether it answered or not.
 	offered desired.Fence
 	held    map[netip.Addr]bool
+	// peers are what it knows of the others, which it may reach and we do not.
+	peers []wire.PeerStatus
 	// inspected is the last of the VIPs that the newest patrol looked at.
 	inspected netip.Addr
 	links     []wire.Link

@@ -136,7 +136,7 @@ func (m *Manager) reservations() []ipam.Reservation {
 	return all
 }
 
-func sortedHolds(holds map[hold]bool) []hold {
+func sortedHolds[V any](holds map[hold]V) []hold {
 	return slices.SortedFunc(maps.Keys(holds), func(a, b hold) int {
 		return cmp.Or(a.address.Compare(b.address), a.owner.Compare(b.owner))
 	})

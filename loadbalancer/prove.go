@@ -145,6 +145,7 @@ func (m *Manager) quarantine(c *ConflictError) {
 // whether the Service asked for the address by name.
 func (m *Manager) withdraw(key desired.Key, address netip.Addr) (requested bool) {
 	m.addresses.Withdraw(ipam.Owner(key), address)
+	delete(m.vouched, hold{address, key})
 	entry := m.services[key]
 	if entry == nil || entry.want == nil {
 		return false

@@ -48,7 +48,7 @@ func judge(g *member, t *target, result *wire.Result, err error) reply {
 		switch refusal.Code {
 		case wire.CodeInvalid, wire.CodeLimits:
 			r.verdict = faulty
-		case wire.CodeEpoch, wire.CodeSequence:
+		case wire.CodeEpoch, wire.CodeSequence, wire.CodeUnread:
 			r.verdict = fenced
 		default:
 			r.verdict = unfit
@@ -73,6 +73,15 @@ func judge(g *member, t *target, result *wire.Result, err error) reply {
 		r.verdict, r.err = unfit, outcomeError(g, result)
 	}
 	return r
+}
+
+// declined says that the gateway answered, and that what it holds is what it held.
+func (r reply) declined() bool {
+	switch r.verdict {
+	case unfit, faulty, fenced:
+		return r.outcome == "" || r.outcome == wire.RolledBack || r.outcome == wire.Refused
+	}
+	return false
 }
 
 func outcomeError(g *member, result *wire.Result) error {
@@ -192,9 +201,10 @@ func (m *Manager) apply(ctx context.Context, t *target, g *member) reply {
 	timed, cancel := context.WithTimeoutCause(ctx, m.settings.ApplyTimeout, &noAnswerError{m.settings.ApplyTimeout})
 	defer cancel()
 	m.mu.Lock()
+	before, read := g.offered, m.read
 	g.offered = t.fence()
 	m.mu.Unlock()
-	result, err := g.Apply(timed, t.signed)
+	result, err := g.ApplyAfter(timed, t.signed, read)
 	if err == nil && result == nil {
 		err = fmt.Errorf("gateway %s answered nothing", g.name)
 	}
@@ -206,9 +216,13 @@ func (m *Manager) apply(ctx context.Context, t *target, g *member) reply {
 	if result != nil {
 		g.hear(result.Held, result.Warnings)
 	}
+	if r.declined() {
+		g.offered = before // it says itself that it has not got it: a new VIP of its instances goes elsewhere (place.go)
+	}
 	switch r.verdict {
 	case confirmed:
 		g.confirmed, g.pause = t.fence(), 0
+		m.read = t.fence() // it is the newest now, whatever a gateway holds that was away
 	case silent:
 		g.until = time.Now().Add(g.pause)
 		g.pause = min(max(2*g.pause, revisitPause), revisitPauseMax)

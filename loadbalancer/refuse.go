@@ -59,7 +59,7 @@ func (m *Manager) restrict(key desired.Key, sources *Sources) (changed bool) {
 		return false
 	case sources == nil:
 		if good == nil {
-			entry.want, entry.unassigned, entry.unproven, entry.refused = nil, nil, false, nil
+			entry.want, entry.unassigned, entry.unproven, entry.ungiven, entry.refused = nil, nil, false, false, nil
 		}
 		return false
 	}

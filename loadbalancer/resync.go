@@ -86,9 +86,16 @@ func (m *Manager) turn(ctx context.Context, reason string, again bool) error {
 	}
 	if m.takesOver() {
 		m.readAgain(ctx)
+		if err := m.confirmGone(ctx); err != nil {
+			m.failJoined(err)
+			return err
+		}
 	}
 	if !m.takeOver() {
 		return nil // Replay and SetNodes wake us
+	}
+	if err := m.faceRival(ctx); err != nil {
+		return err
 	}
 	m.mu.Lock()
 	change := m.revision != m.made || len(m.joined) > 0
@@ -172,7 +179,11 @@ func (m *Manager) readStatus(ctx context.Context, g *member) *wire.Status {
 	g.inSync, g.drift = status.InSync, status.Drift
 	told := g.status()
 	findings := append(g.findings(status), g.drainNews(status.Drain)...)
+	rivaled := m.hearPeers(g, status.Peers)
 	m.mu.Unlock()
+	if rivaled {
+		signal(m.wake)
+	}
 	m.answerHeld()
 	if news {
 		m.log.Warn("gateway in sync", "gateway", g.name, "inSync", status.InSync, "drift", status.Drift)

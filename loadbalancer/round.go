@@ -181,6 +181,7 @@ func (r *round) succeed() {
 		entry.request.Moves = entry.request.Moves && !entry.settled // it has moved, and no later edit of the pools moves it again
 	}
 	m.forget()
+	m.vouchConfirmed(r.target)
 	freed := append(m.free(), m.claimKept()...)
 	m.mu.Unlock()
 	signal(m.noted)
@@ -242,8 +243,8 @@ func (r *round) settle(c *call, err error) {
 		c.answer(nil, err)
 	case c.ensure && r.withheld[c.key]:
 		c.answer(nil, &WithheldError{Key: c.key})
-	case c.ensure && entry.unproven:
-		m.joined = append(m.joined, c) // who proves its addresses starts a round
+	case c.ensure && (entry.unproven || entry.ungiven):
+		m.joined = append(m.joined, c) // who proves its addresses, or writes them down, starts a round
 	case c.ensure && m.goodBy[c.key] == nil:
 		// A new form came while the round ran and this one was assigned nothing: the next round has it.
 		m.joined = append(m.joined, c)

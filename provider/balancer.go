@@ -242,7 +242,7 @@ func (b *balancer) EnsureLoadBalancerDeleted(ctx context.Context, _ string, svc 
 
 // replay gives what Manager has to know of a Service that exists while it starts.
 func (b *balancer) replay(svc *v1.Service) loadbalancer.Replay {
-	r := loadbalancer.Replay{Key: keyOf(svc), Created: svc.CreationTimestamp.Time, Published: published(svc),
+	r := loadbalancer.Replay{Key: keyOf(svc), UID: string(svc.UID), Created: svc.CreationTimestamp.Time, Published: published(svc),
 		Sharing: b.policy.Load().sharing(svc)}
 	t, err := b.translator.translate(svc, b.around(svc))
 	if err != nil {
@@ -256,7 +256,7 @@ func (b *balancer) replay(svc *v1.Service) loadbalancer.Replay {
 // replayGoing is replay for a Service whose load balancer is about to be deleted: it is served as it was until then.
 func (b *balancer) replayGoing(svc *v1.Service) loadbalancer.Replay {
 	return loadbalancer.Replay{
-		Key: keyOf(svc), Created: svc.CreationTimestamp.Time, Published: published(svc),
+		Key: keyOf(svc), UID: string(svc.UID), Created: svc.CreationTimestamp.Time, Published: published(svc),
 		Sharing: b.policy.Load().sharing(svc),
 	}
 }

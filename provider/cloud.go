@@ -124,7 +124,9 @@ func New(o Options) (*Cloud, error) {
 			c.recorder.Event(c.subject.reference(), v1.EventTypeWarning, "AddressLedger", text)
 		},
 	}
-	manager, err := o.NewManager(settings(o), epochStore{o.Client, c.subject}, ledger, observer)
+	told := settings(o)
+	told.Existing = c.existing
+	manager, err := o.NewManager(told, epochStore{o.Client, c.subject}, ledger, observer)
 	if err != nil {
 		return nil, err
 	}

@@ -36,6 +36,7 @@ const (
 	ledgerManual = `What the controller remembers of addresses. Edit it with kubectl edit; it is read again at each resync.
 kept: addresses of deleted Services with the annotation cloud-provider-haproxy/keep-ip. Delete an entry to release its address.
 quarantined: addresses that a machine answered for that is no gateway, until when. Delete an entry to free its address before.
+given: addresses that Services are about to have. The controller deletes these entries; leave them.
 releasing: addresses that a gateway which is away may still hold. The controller deletes these entries; leave them.
 `
 )

@@ -18,8 +18,8 @@ var ledgerFaults = map[string]struct {
 	"two":       {"kept: []\n---\nkept: []\n", []string{"file: holds more than one YAML document; one is allowed"}},
 	"an anchor": {"kept: &k []\n", []string{"kept: line 1: uses a YAML anchor or alias; write the value out"}},
 	"unknown sections": {"keep: []\nquarantine: []\n", []string{
-		"keep: line 1: unknown field; here are allowed: kept, quarantined, releasing",
-		"quarantine: line 2: unknown field; here are allowed: kept, quarantined, releasing"}},
+		"keep: line 1: unknown field; here are allowed: given, kept, quarantined, releasing",
+		"quarantine: line 2: unknown field; here are allowed: given, kept, quarantined, releasing"}},
 	"a section twice": {"kept: []\nkept: []\n", []string{"kept: line 2: is written twice, first in line 1; once is " +
 		"allowed"}},
 	"as in the configuration": {"kept: {192.0.2.70: default/web}\n", []string{

@@ -68,6 +68,7 @@ func aLedger() loadbalancer.Ledger {
 			Owner: ipam.Owner{Namespace: "default", Name: "web"}}},
 		Quarantined: []loadbalancer.Quarantine{{Address: addr("192.0.2.71"), By: "52:54:00:12:34:56",
 			Until: time.Date(2026, 11, 23, 14, 0, 0, 0, time.UTC)}},
+		Given: []loadbalancer.Given{{Address: addr("192.0.2.73"), Owner: key("new")}},
 		Releasing: []desired.Releasing{
 			{Address: addr("192.0.2.72"), Owner: key("old"), SinceEpoch: 4, SinceSequence: 17},
 			{Address: addr("2001:db8::72"), Owner: key("shared"),
@@ -84,6 +85,9 @@ quarantined:
 - address: 192.0.2.71
   by: "52:54:00:12:34:56"
   until: "2026-11-23T14:00:00Z"
+given:
+- address: 192.0.2.73
+  service: default/new
 releasing:
 - address: 192.0.2.72
   service: default/old

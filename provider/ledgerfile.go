@@ -23,6 +23,7 @@ import (
 type ledgerFile struct {
 	Kept        []keptEntry        `yaml:"kept,omitempty"`
 	Quarantined []quarantinedEntry `yaml:"quarantined,omitempty"`
+	Given       []givenEntry       `yaml:"given,omitempty"`
 	Releasing   []releasingEntry   `yaml:"releasing,omitempty"`
 }
 
@@ -35,6 +36,12 @@ type quarantinedEntry struct {
 	Address netip.Addr `yaml:"address"`
 	By      string     `yaml:"by"`
 	Until   until      `yaml:"until"`
+}
+
+type givenEntry struct {
+	Address netip.Addr  `yaml:"address"`
+	Service string      `yaml:"service" like:"default/web"`
+	Ports   []portEntry `yaml:"ports,omitempty"`
 }
 
 type releasingEntry struct {
@@ -53,13 +60,14 @@ func renderLedger(l loadbalancer.Ledger) ([]byte, error) {
 	for _, q := range l.Quarantined {
 		f.Quarantined = append(f.Quarantined, quarantinedEntry{q.Address, q.By, until{q.Until}})
 	}
+	for _, g := range l.Given {
+		f.Given = append(f.Given, givenEntry{g.Address, g.Owner.String(), portEntries(g.Ports)})
+	}
 	for _, r := range l.Releasing {
 		entry := releasingEntry{
 			Address: r.Address, Service: r.Owner.String(), SinceEpoch: r.SinceEpoch, SinceSequence: r.SinceSequence,
 		}
-		for _, p := range r.Ports {
-			entry.Ports = append(entry.Ports, portEntry(p))
-		}
+		entry.Ports = portEntries(r.Ports)
 		f.Releasing = append(f.Releasing, entry)
 	}
 	var out bytes.Buffer
@@ -102,6 +110,10 @@ func parseLedger(b []byte) (loadbalancer.Ledger, error) {
 		}
 		l.Quarantined = append(l.Quarantined, entry)
 	}
+	for i, e := range f.Given {
+		at := strict.Index("given", i)
+		l.Given = append(l.Given, loadbalancer.Given{Address: r.address(at, e.Address), Owner: r.service(at, e.Service), Ports: portsOf(e.Ports)})
+	}
 	for i, e := range f.Releasing {
 		at := strict.Index("releasing", i)
 		l.Releasing = append(l.Releasing, desired.Releasing{
@@ -121,6 +133,9 @@ func sortLedger(l *loadbalancer.Ledger) {
 		return cmp.Or(a.Address.Compare(b.Address), a.Owner.Compare(b.Owner))
 	})
 	slices.SortFunc(l.Quarantined, func(a, b loadbalancer.Quarantine) int { return a.Address.Compare(b.Address) })
+	slices.SortFunc(l.Given, func(a, b loadbalancer.Given) int {
+		return cmp.Or(a.Address.Compare(b.Address), a.Owner.Compare(b.Owner))
+	})
 	slices.SortFunc(l.Releasing, func(a, b desired.Releasing) int {
 		return cmp.Or(a.Address.Compare(b.Address), a.Owner.Compare(b.Owner))
 	})
@@ -202,4 +217,11 @@ func portsOf(entries []portEntry) []desired.Port {
 		return cmp.Or(cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Port, b.Port))
 	})
 	return ports
+}
+
+func portEntries(ports []desired.Port) (entries []portEntry) {
+	for _, p := range ports {
+		entries = append(entries, portEntry(p))
+	}
+	return entries
 }

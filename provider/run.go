@@ -2,11 +2,13 @@ package provider
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
@@ -169,18 +171,45 @@ func (c *Cloud) followsEndpoints(key desired.Key) bool {
 func (c *Cloud) replay() {
 	var all []loadbalancer.Replay
 	c.eachService(func(svc *v1.Service) {
-		switch {
-		case c.services.ours(svc) && svc.DeletionTimestamp == nil:
-			all = append(all, c.balancer.replay(svc))
-		case c.goesKeepingItsAddress(svc):
-			// It stays until the service controller deletes it and says that the address is to be kept. Without this
-			// its address could be free before.
-			all = append(all, c.balancer.replayGoing(svc))
+		if r, ok := c.replayOf(svc); ok {
+			all = append(all, r)
 		}
 	})
 	slices.SortFunc(all, func(a, b loadbalancer.Replay) int { return a.Key.Compare(b.Key) })
 	c.manager.Replay(all)
 	c.replayed.Store(true)
+}
+
+// replayOf gives what Manager has to know of a Service that it serves, or not yet any more.
+func (c *Cloud) replayOf(svc *v1.Service) (r loadbalancer.Replay, ok bool) {
+	switch {
+	case c.services.ours(svc) && svc.DeletionTimestamp == nil:
+		return c.balancer.replay(svc), true
+	case c.goesKeepingItsAddress(svc):
+		// It stays until the service controller deletes it and says that the address is to be kept. Without this
+		// its address could be free before.
+		return c.balancer.replayGoing(svc), true
+	}
+	return r, false
+}
+
+// existing is loadbalancer.Settings.Existing: one list, of what etcd has now (no resourceVersion: "most recent" in the API's
+// concepts). Informers list with resourceVersion 0, and an API server that lags behind answers with what it has.
+func (c *Cloud) existing(ctx context.Context, keys []desired.Key) (found []loadbalancer.Replay, err error) {
+	services, err := c.options.Client.CoreV1().Services(metav1.NamespaceAll).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("listing Services: %w", err)
+	}
+	for i := range services.Items {
+		svc := &services.Items[i]
+		if !slices.Contains(keys, keyOf(svc)) {
+			continue
+		}
+		if r, ok := c.replayOf(svc); ok {
+			found = append(found, r)
+		}
+	}
+	return found, nil
 }
 
 // goesKeepingItsAddress says that the service controller is going to delete the load balancer of a Service with

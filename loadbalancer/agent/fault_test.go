@@ -337,3 +337,31 @@ func (f faults) expect(t *testing.T, m *machine, want moment, when string) {
 			f.k, f.operation, when, diff, strings.Join(m.log, "\n  "))
 	}
 }
+
+// A State that changes nothing but its fence, as a new controller's first one, meets a full disk: what runs and what is held stays,
+// and nobody has to come for that.
+func TestFullDiskUnderAFence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		held := sample(1, service("web", "192.0.2.10", 51))
+		m := holding(t, held)
+		a := started(t, m)
+		old := m.moment()
+		m.strike = func(_ int, operation string) strike {
+			if strings.HasPrefix(operation, "write ") && !strings.Contains(operation, " /run/") {
+				return failsBefore
+			}
+			return passes
+		}
+		next := sample(2, service("web", "192.0.2.10", 51))
+		if got := run(t, a, next); got.outcome != wire.RolledBack {
+			t.Errorf("told %+v", got)
+		}
+		if fresh := m.moment(); !cmp.Equal(old, fresh) {
+			t.Errorf("what is true changed: %s", cmp.Diff(old, fresh))
+		}
+		m.strike = at(0, passes)
+		if got := run(t, a, next); got.outcome != wire.Unchanged {
+			t.Errorf("on an empty disk: %+v", got)
+		}
+	})
+}

@@ -44,6 +44,20 @@ func checkFence(held, offered *revision) *wire.Refusal {
 	return nil
 }
 
+// checkRead compares before it swaps: a controller whose State was made without having read what another one has had committed
+// here would take back what that one told people. read is the newest State that it knew of; nil: the sender does not say.
+func checkRead(held, offered *revision, read *desired.Fence) *wire.Refusal {
+	if held == nil || read == nil {
+		return nil
+	}
+	have := held.state.Fence
+	if have.Instance == offered.state.Fence.Instance || have.Compare(*read) <= 0 {
+		return nil
+	}
+	return fenced(wire.CodeUnread, have, fmt.Sprintf("this gateway holds a State of controller instance %q (%s) that the sender has not read; "+
+		"the newest that it has read is %s", have.Instance, have, *read), "the controller has to read the gateways again")
+}
+
 func refuseCluster(have, got desired.Fence) *wire.Refusal {
 	message := fmt.Sprintf("this gateway belongs to the cluster %s, and the State comes from the cluster %s", have.ClusterUID, got.ClusterUID)
 	if got.ClusterUID == "" {

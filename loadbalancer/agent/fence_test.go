@@ -73,3 +73,36 @@ func TestFence(t *testing.T) {
 func fencedRevision(f desired.Fence, content string) *revision {
 	return &revision{state: &desired.State{Fence: f}, signed: desired.Signed{State: []byte(f.String() + f.Instance + content)}}
 }
+
+func TestUnreadState(t *testing.T) {
+	fence := func(epoch uint64, instance string, sequence uint64) *desired.Fence {
+		return &desired.Fence{ClusterUID: "uid", Epoch: epoch, Instance: instance, Sequence: sequence}
+	}
+	for name, test := range map[string]struct {
+		held, read *desired.Fence
+		refused    bool
+	}{
+		"nothing is held":                       {read: fence(2, "former", 5)},
+		"nobody says what was read":             {held: fence(2, "former", 7)},
+		"all was read":                          {held: fence(2, "former", 5), read: fence(2, "former", 5)},
+		"an older one than was read elsewhere":  {held: fence(1, "old", 9), read: fence(2, "former", 5)},
+		"the former leader went on":             {held: fence(2, "former", 6), read: fence(2, "former", 5), refused: true},
+		"a third one led meanwhile":             {held: fence(3, "third", 1), read: fence(2, "former", 5), refused: true},
+		"our own, whose answer was lost":        {held: fence(4, "ours", 1), read: fence(2, "former", 5)},
+		"we had read that there was nothing":    {held: fence(1, "former", 1), read: fence(0, "", 0), refused: true},
+		"made before the cluster, and not read": {held: fence(0, "", 7), read: fence(0, "", 0), refused: true},
+		"one of ours was confirmed by another":  {held: fence(2, "former", 6), read: fence(4, "ours", 1)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			offered := &revision{state: &desired.State{Fence: *fence(4, "ours", 2)}}
+			var held *revision
+			if test.held != nil {
+				held = &revision{state: &desired.State{Fence: *test.held}}
+			}
+			refusal := checkRead(held, offered, test.read)
+			if (refusal != nil) != test.refused || refusal != nil && (refusal.Code != wire.CodeUnread || *refusal.Fence != *test.held) {
+				t.Errorf("got %v", refusal)
+			}
+		})
+	}
+}

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"time"
 
 	"cloud-provider-haproxy/loadbalancer/desired"
@@ -42,6 +43,7 @@ type peer struct {
 	answered bool
 	heard    time.Time
 	fence    *desired.Fence // nil: it holds no State
+	held     []netip.Addr   // the VIPs that it holds
 	heir     *wire.Heir     // whether it could take our VIPs over; nil: it cannot tell
 	hop      *wire.Hop      // how it takes part in hand-overs; nil: it cannot
 	// failure is why the last question was not answered, askAt and pause when the next one is due.
@@ -71,7 +73,7 @@ func (p *peer) ask(ctx context.Context, dial func(PeerAddress) (Peer, error), in
 		return
 	}
 	p.returned = p.returned || !p.answered
-	p.answered, p.fence, p.heir, p.hop, p.heard, p.failure, p.pause = true, hello.Fence, hello.Heir, hello.Hop, now, nil, 0
+	p.answered, p.fence, p.held, p.heir, p.hop, p.heard, p.failure, p.pause = true, hello.Fence, hello.Held, hello.Heir, hello.Hop, now, nil, 0
 }
 
 func (p *peer) hello(ctx context.Context, dial func(PeerAddress) (Peer, error)) (*wire.Hello, error) {

@@ -13,7 +13,7 @@ func (p *peers) status() []wire.PeerStatus {
 	defer p.mu.Unlock()
 	var all []wire.PeerStatus
 	for _, one := range p.all {
-		s := wire.PeerStatus{Gateway: one.address.Name, Answers: one.answered, Heard: one.heard, Fence: one.fence}
+		s := wire.PeerStatus{Gateway: one.address.Name, Answers: one.answered, Heard: one.heard, Fence: one.fence, Held: one.held}
 		switch {
 		case one.failure != nil:
 			s.Problem = one.failure.Error()

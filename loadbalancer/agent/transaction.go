@@ -14,7 +14,15 @@ import (
 
 // apply makes a State true on this machine, wholly or not at all. A refusal changed nothing.
 func (a *Agent) apply(ctx context.Context, signed desired.Signed) (*wire.Result, *wire.Refusal) {
+	return a.applyAfter(ctx, signed, nil)
+}
+
+// applyAfter is apply for a sender who says what it knew: see checkRead.
+func (a *Agent) applyAfter(ctx context.Context, signed desired.Signed, read *desired.Fence) (*wire.Result, *wire.Refusal) {
 	return a.transact(ctx, signed, func(ctx context.Context, t *transaction) (*wire.Result, *wire.Refusal) {
+		if refusal := checkRead(a.fencing(t.held, t.offered.state.Fence), t.offered, read); refusal != nil {
+			return nil, refusal
+		}
 		result, refusal := t.run(ctx)
 		if refusal != nil {
 			return nil, refusal
@@ -226,15 +234,13 @@ func (t *transaction) back(ctx context.Context, result *wire.Result, cause error
 	t.describe(result, t.held, seen)
 }
 
-// uncommit makes the State that was held the committed one again.
+// uncommit makes the State that was held the committed one again. On a full disk the commit had no effect, and a way back that
+// wrote the same bytes once more would be stuck for the same reason.
 func (t *transaction) uncommit() error {
 	if !t.committing {
 		return nil
 	}
-	if t.held != nil {
-		return t.agent.commit(t.held)
-	}
-	return t.agent.host.Remove(t.agent.config.Paths.stateFile())
+	return t.agent.recommit(t.held)
 }
 
 // timed does one stage and notes how long it took.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"slices"
 
 	"cloud-provider-haproxy/loadbalancer/desired"
@@ -84,11 +85,13 @@ func (a *Agent) replyToState(ctx context.Context, log *slog.Logger, request *wir
 	if request.Apply == nil {
 		return &wire.Reply{Refusal: &wire.Refusal{Code: wire.CodeMalformed, Message: fmt.Sprintf("%s carries no State", request.Verb)}}
 	}
-	act := a.apply
-	if request.Verb == wire.VerbPlan {
-		act = a.plan
+	act := func() (*wire.Result, *wire.Refusal) {
+		return a.applyAfter(ctx, request.Apply.Signed, request.Apply.Read)
 	}
-	result, refusal := act(ctx, request.Apply.Signed)
+	if request.Verb == wire.VerbPlan {
+		act = func() (*wire.Result, *wire.Refusal) { return a.plan(ctx, request.Apply.Signed) }
+	}
+	result, refusal := act()
 	if refusal != nil {
 		log.Warn("refused", "verb", request.Verb, "code", refusal.Code, "message", refusal.Message)
 		return &wire.Reply{Refusal: refusal}
@@ -123,12 +126,29 @@ func (a *Agent) hello(ctx context.Context, role wire.Role) *wire.Hello {
 		}
 		hello.Links = links
 	}
+	if role == wire.RolePeer {
+		hello.Held = a.helloHeld(ctx)
+	}
 	hello.Heir, hello.Hop = a.heir(), a.hop.tell(a.drainMark())
 	if held := a.held(); held != nil && (role == wire.RolePeer || !a.orphan()) {
 		fence := held.state.Fence
 		hello.Fence = &fence
 	}
 	return hello
+}
+
+// helloHeld are the VIPs that are held, for a controller that reaches this gateway through its peer only (invariant 5).
+func (a *Agent) helloHeld(ctx context.Context) []netip.Addr {
+	held := a.held()
+	if held == nil {
+		return nil
+	}
+	addresses, err := a.readAddresses(ctx)
+	if err != nil {
+		a.log.Warn("telling a peer which VIPs are held", "error", err)
+		return nil
+	}
+	return a.heldVIPs(addresses, held.state)
 }
 
 func (a *Agent) helloLinks(ctx context.Context) ([]wire.Link, error) {

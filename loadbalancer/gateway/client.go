@@ -111,16 +111,22 @@ func (c *Client) State(ctx context.Context) (*desired.Signed, error) {
 // Apply makes the State true on the gateway. Applying a State that the gateway holds already changes nothing, so a call
 // whose end is unknown may be repeated.
 func (c *Client) Apply(ctx context.Context, signed desired.Signed) (*wire.Result, error) {
-	return c.result(ctx, wire.VerbApply, signed)
+	return c.result(ctx, wire.VerbApply, wire.Apply{Signed: signed})
+}
+
+// ApplyAfter is Apply unless the gateway holds a State of another controller that is newer than read, the newest that the caller
+// has read: then it is refused with wire.CodeUnread.
+func (c *Client) ApplyAfter(ctx context.Context, signed desired.Signed, read desired.Fence) (*wire.Result, error) {
+	return c.result(ctx, wire.VerbApply, wire.Apply{Signed: signed, Read: &read})
 }
 
 // Plan tells what Apply would do.
 func (c *Client) Plan(ctx context.Context, signed desired.Signed) (*wire.Result, error) {
-	return c.result(ctx, wire.VerbPlan, signed)
+	return c.result(ctx, wire.VerbPlan, wire.Apply{Signed: signed})
 }
 
-func (c *Client) result(ctx context.Context, verb wire.Verb, signed desired.Signed) (*wire.Result, error) {
-	reply, err := c.call(ctx, wire.Request{Verb: verb, Apply: &wire.Apply{Signed: signed}})
+func (c *Client) result(ctx context.Context, verb wire.Verb, apply wire.Apply) (*wire.Result, error) {
+	reply, err := c.call(ctx, wire.Request{Verb: verb, Apply: &apply})
 	if err != nil {
 		return nil, err
 	}

@@ -55,6 +55,9 @@ type Request struct {
 // Apply hands over a State.
 type Apply struct {
 	Signed desired.Signed `json:"signed"`
+	// Read is the newest State that the sender knew of when it made this one. A gateway that holds a newer one of another
+	// instance refuses with CodeUnread. Nil: there is no such condition.
+	Read *desired.Fence `json:"read,omitempty"`
 }
 
 // Reply is the answer: Refusal, or the field named like the verb.
@@ -92,6 +95,7 @@ const (
 	CodeCluster   Code = "cluster"   // the gateway belongs to another cluster
 	CodeEpoch     Code = "epoch"     // older epoch, or the same epoch from another instance
 	CodeSequence  Code = "sequence"  // same epoch and instance, older sequence
+	CodeUnread    Code = "unread"    // the gateway holds a State that the sender has not read
 	CodeInvalid   Code = "invalid"   // Validate found faults (Faults are told)
 	CodeLimits    Code = "limits"    // outside /etc/gatewayctl/limits.yaml
 	CodeNoHeir    Code = "heir"      // drain: no other gateway can take the VIPs, or none did
@@ -106,7 +110,7 @@ type Refusal struct {
 	Remedy  string `json:"remedy,omitempty"`
 	// Faults are the single faults of CodeInvalid and CodeLimits.
 	Faults []Fault `json:"faults,omitempty"`
-	// Fence is what the gateway holds, for CodeCluster, CodeEpoch and CodeSequence.
+	// Fence is what the gateway holds, for CodeCluster, CodeEpoch, CodeSequence and CodeUnread.
 	Fence *desired.Fence `json:"fence,omitempty"`
 }
 
@@ -129,6 +133,8 @@ type Hello struct {
 	Fence      *desired.Fence `json:"fence,omitempty"` // of the State it holds
 	// Links are the networks that the gateway is on, sorted by Interface; loopback is left out.
 	Links []Link `json:"links,omitempty"`
+	// Held are the VIPs that this gateway holds now. Told to peers alone, who tell it on in PeerStatus.
+	Held []netip.Addr `json:"held,omitempty"`
 	// Heir says whether this gateway could take VIPs over from another one now; nil: its agent is too old to tell.
 	Heir *Heir `json:"heir,omitempty"`
 	// Hop says how this gateway takes part in hand-overs; nil: its agent is too old to.
@@ -302,6 +308,8 @@ type PeerStatus struct {
 	// Fence is of the State that it said then that it holds; nil when it held none, and when it never answered. It is not
 	// signed: it is what the machine at the peer's address, known by its host key, says.
 	Fence *desired.Fence `json:"fence,omitempty"`
+	// Held are the VIPs that it said then that it holds.
+	Held []netip.Addr `json:"held,omitempty"`
 	// Problem says why it does not answer, or why its newer State could not be taken.
 	Problem string `json:"problem,omitempty"`
 }

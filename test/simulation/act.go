@@ -24,6 +24,7 @@ func (w *world) act(o Operation) {
 	w.mu.Lock()
 	w.moved = time.Now()
 	w.mu.Unlock()
+	w.cluster.save()
 	switch o.Kind {
 	case Create:
 		w.cluster.create(serviceKey(o.Which), specOf(o.How))
@@ -46,10 +47,8 @@ func (w *world) act(o Operation) {
 	case APILate:
 		w.cluster.setLate(time.Duration(o.How%15) * time.Second)
 		w.lasts(o.For, func() { w.cluster.setLate(0) })
-	case Backup:
-		w.cluster.save()
 	case Restore:
-		w.cluster.restore()
+		w.cluster.restore(1 + int(o.How%6))
 	case Forget:
 		w.cluster.epochForgotten()
 	default:

@@ -23,14 +23,11 @@ type checks struct {
 	states   map[string]*revision
 	fences   map[desired.Fence]string
 	gateways map[string]*seen
-	applies  map[string]int // that run, by controller
-	// knows is the newest State that a controller has read, by its name; names are controllers by instance.
-	knows     map[string]desired.Fence
-	names     map[string]string
-	overtaken bool
-	sessions  []*session
-	dialed    int
-	settled   map[desired.Key]stable
+	applies  map[string]int    // that run, by controller
+	names    map[string]string // of controllers, by instance
+	sessions []*session
+	dialed   int
+	settled  map[desired.Key]stable
 }
 
 type revision struct {
@@ -49,7 +46,7 @@ type seen struct {
 
 func newChecks(w *world) *checks {
 	c := &checks{w: w, states: map[string]*revision{}, fences: map[desired.Fence]string{}, gateways: map[string]*seen{},
-		applies: map[string]int{}, knows: map[string]desired.Fence{}, names: map[string]string{}, settled: map[desired.Key]stable{}}
+		applies: map[string]int{}, names: map[string]string{}, settled: map[desired.Key]stable{}}
 	for _, g := range w.gateways {
 		c.gateways[g.name] = &seen{caught: map[string]bool{}, unheard: map[string]bool{}}
 	}
@@ -135,10 +132,6 @@ func (c *checks) committed(g *gateway, r *revision) {
 	if before == nil {
 		return
 	}
-	if was := before.state.Fence; was.Instance != f.Instance && was.Compare(c.knows[c.names[f.Instance]]) > 0 {
-		c.w.note("%s knew no State newer than %s", c.names[f.Instance], c.knows[c.names[f.Instance]])
-		c.overtaken = true
-	}
 	if c.excused() || f.Compare(before.state.Fence) < 0 { // the way back from a commit that failed, told to nobody
 		return
 	}
@@ -194,9 +187,8 @@ func (c *checks) claimed(by *controller, instance string) {
 }
 
 // excused says that what was given to whom may contradict itself from now on, as far as the design knows: etcd was restored, and
-// says again what was so once; or a controller took over a State that it had not read, since another one led in the same
-// milliseconds (loadbalancer/doc.go, known limits).
-func (c *checks) excused() bool { return c.overtaken || c.w.cluster.wasRestored() }
+// says again what was so once.
+func (c *checks) excused() bool { return c.w.cluster.wasRestored() }
 
 // owners says that no port of an address has two owners on all the disks, also of machines without power, and in all that runs
 // (invariant 8).
@@ -206,7 +198,7 @@ func (c *checks) owners() {
 	}
 	owners := map[string]owner{}
 	claim := func(to string, by owner) {
-		if other, taken := owners[to]; taken && other.key != by.key && (other.instance == by.instance || !c.neverTold(other) && !c.neverTold(by)) {
+		if other, taken := owners[to]; taken && other.key != by.key {
 			c.w.fail(8, "%s is of %s (%s) and of %s (%s)", to, other.key, other.at, by.key, by.at)
 		}
 		owners[to] = by
@@ -216,40 +208,23 @@ func (c *checks) owners() {
 		if r == nil {
 			continue
 		}
-		uids := map[desired.Key]string{}
 		for _, lb := range r.state.LoadBalancers {
-			uids[lb.Key] = lb.UID
 			for _, a := range lb.Addresses {
 				for _, f := range lb.Frontends {
-					claim(door(a, f.Port), owner{lb.Key, lb.UID, a, "held by " + g.name, r.state.Fence.Instance})
+					claim(door(a, f.Port), owner{lb.Key, "held by " + g.name})
 				}
 			}
 		}
 		for _, route := range g.machine.Routes() {
-			key, to := keyOf(route.Owner), netip.MustParseAddrPort(route.To)
-			one := owner{key, uids[key], to.Addr(), "run by " + g.name, r.state.Fence.Instance}
-			if one.uid == "" {
-				one.instance = "" // a transaction is under way, and nobody says whose
-			}
-			claim(route.To, one)
+			claim(route.To, owner{keyOf(route.Owner), "run by " + g.name})
 		}
 	}
 }
 
 // owner is who has a port of an address, and where.
 type owner struct {
-	key  desired.Key
-	uid  string
-	addr netip.Addr
-	at   string
-	// instance is the controller that made the State.
-	instance string
-}
-
-// neverTold is Manager's known limit (loadbalancer/doc.go): a gateway that is away while a controller loads, and has the only
-// State with an address that was never published. There is no other trace of it.
-func (c *checks) neverTold(o owner) bool {
-	return !c.w.cluster.wasPublished(o.uid, o.addr)
+	key desired.Key
+	at  string
 }
 
 // reloaded judges a reload of HAProxy: what Services, nodes and slots need is done at run time (invariant 11).
@@ -320,11 +295,6 @@ func (c *checks) heard(l *line, verb wire.Verb, reply *wire.Reply) {
 	if reply.Hello != nil && reply.Hello.Fence != nil {
 		confirm(*reply.Hello.Fence)
 	}
-	if held := c.gateways[g.name].held; verb == wire.VerbState && reply.State != nil && held != nil {
-		if f := held.state.Fence; f.Compare(c.knows[l.from]) > 0 {
-			c.knows[l.from] = f
-		}
-	}
 	if r := reply.Result; r != nil {
 		c.w.note("%s answers %s: %s %s %v %v", g.name, verb, r.Outcome, r.Fence, r.Changes, r.Faults)
 		if slices.Contains([]wire.Outcome{wire.Unchanged, wire.Runtime, wire.Reloaded}, r.Outcome) {
@@ -333,6 +303,9 @@ func (c *checks) heard(l *line, verb wire.Verb, reply *wire.Reply) {
 		}
 		if r.Outcome == wire.RolledBack {
 			c.true(g, r)
+		}
+		if r.Outcome == wire.Stuck && len(r.Changes) == 0 && g.machine.Full() {
+			c.w.fail(3, "%s is stuck although nothing was to be changed but the fence: %v", g.name, r.Faults)
 		}
 	}
 	if reply.Refusal != nil {

@@ -54,11 +54,11 @@ type claim struct {
 type cluster struct {
 	mu sync.Mutex
 	stored
-	backup *stored
-	events []event
-	nodes  []desired.Node
-	down   bool          // nobody is answered
-	late   time.Duration // watches are so much behind
+	backups []stored // one before each operation
+	events  []event
+	nodes   []desired.Node
+	down    bool          // nobody is answered
+	late    time.Duration // watches are so much behind
 
 	// What is true whatever etcd says. pods is whose pods answer at a NodePort, unwanted since when an object was not wanted;
 	// valid are objects whose status was written while all was well: an etcd that was restored says what was once so.
@@ -68,18 +68,16 @@ type cluster struct {
 	valid    map[string]claim
 	moved    map[string]bool // objects that at some time asked for another address, or with whom to share
 	names    map[string]desired.Key
-	// published are the addresses that statuses named, by uid.
-	published map[string]bool
-	restored  bool
-	created   int
-	sick      map[string]bool
+	restored bool
+	created  int
+	sick     map[string]bool
 }
 
 func newCluster() *cluster {
 	c := &cluster{
 		stored: stored{objects: map[desired.Key]*object{}},
 		pods:   map[uint16]string{}, ports: map[string]uint16{}, unwanted: map[string]time.Time{}, valid: map[string]claim{},
-		moved: map[string]bool{}, names: map[string]desired.Key{}, published: map[string]bool{},
+		moved: map[string]bool{}, names: map[string]desired.Key{},
 		sick: map[string]bool{},
 	}
 	for i := range 2 {
@@ -102,9 +100,6 @@ func (c *cluster) put(key desired.Key, o *object) {
 		delete(c.objects, key)
 	} else {
 		c.names[o.uid] = key
-		for _, a := range o.status {
-			c.published[o.uid+" "+a.String()] = true
-		}
 		c.moved[o.uid] = c.moved[o.uid] || o.spec.request.IsValid() || o.spec.share != ""
 		c.objects[key] = o
 	}
@@ -186,7 +181,7 @@ func (c *cluster) save() {
 	defer c.mu.Unlock()
 	s := c.stored
 	s.objects = maps.Clone(c.objects)
-	c.backup = &s
+	c.backups = append(c.backups, s)
 }
 
 func (c *cluster) setDown(down bool) {
@@ -202,15 +197,12 @@ func (c *cluster) setLate(late time.Duration) {
 }
 
 // restore is what an administrator does to etcd: everything is as it was, and watches list anew.
-func (c *cluster) restore() {
+func (c *cluster) restore(ago int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.backup == nil {
-		return
-	}
 	before := c.objects
-	c.stored = *c.backup
-	c.objects = maps.Clone(c.backup.objects)
+	c.stored = c.backups[max(0, len(c.backups)-1-ago)]
+	c.objects = maps.Clone(c.objects)
 	c.restored = true
 	clear(c.valid)
 	for _, o := range before {
@@ -239,6 +231,17 @@ func (c *cluster) toggleNode(i int) {
 	if len(without) > 0 {
 		c.nodes = without
 	}
+}
+
+// nodeNames are sorted.
+func (c *cluster) nodeNames() (names []string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, n := range c.nodes {
+		names = append(names, n.Name)
+	}
+	slices.Sort(names)
+	return names
 }
 
 func (c *cluster) toggleSick(i int) (undo func()) {

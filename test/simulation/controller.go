@@ -72,14 +72,23 @@ func (w *world) settings(c *controller) loadbalancer.Settings {
 			err = w.cluster.ask(ctx, c, func() error { uid = "cluster-1"; return nil })
 			return uid, err
 		},
+		Existing: c.existing,
 		Gateways: w.described, VRRP: desired.VRRP{AdvertIntervalMillis: int(advert / time.Millisecond)}, FirstRouterID: 51,
 		NodeCheck: desired.Check{Kind: desired.CheckNone},
-		Resync:    20 * time.Second,
+		Resync:    w.resync(),
 		PoolSettings: loadbalancer.PoolSettings{
 			Pools:    ipamPools(pool),
 			Unprobed: map[string]bool{"pool": true}, // prove.go has tests of its own; half a second for each Service says no more here
 		},
 	}
+}
+
+// resync is long for the seeds that look whether failed rounds are tried again before it (settle).
+func (w *world) resync() time.Duration {
+	if w.seed%4 == 3 {
+		return 5 * time.Minute
+	}
+	return 20 * time.Second
 }
 
 // live is what provider's run does.
@@ -100,8 +109,8 @@ func (c *controller) live() {
 		return
 	case <-c.manager.Loaded():
 	}
-	c.list()
 	c.replay()
+	c.begin()
 	patrol := time.Now()
 	for {
 		select {
@@ -212,18 +221,28 @@ func (c *controller) look() bool {
 	return true
 }
 
-// list is the informers' first one. It says what is so now: when it is an old one, what it lacks counts as deleted, and Manager
-// has no way to know better.
-func (c *controller) list() {
-	api := c.world.cluster
-	api.mu.Lock()
-	defer api.mu.Unlock()
+// begin has the service controller look at what the informers listed: load balancers, and what has its finalizer. That list is as
+// old as the watches are late.
+func (c *controller) begin() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.view, c.cursor = maps.Clone(api.objects), len(api.events)
-	for key := range c.view {
-		c.dirty[key] = true
+	for key, o := range c.view {
+		c.dirty[key] = o.wanted() || o.finalizer
 	}
+}
+
+// existing is loadbalancer.Settings.Existing: what etcd has.
+func (c *controller) existing(ctx context.Context, keys []desired.Key) (found []loadbalancer.Replay, err error) {
+	api := c.world.cluster
+	err = api.ask(ctx, c, func() error {
+		for _, key := range keys {
+			if o := api.objects[key]; o.wanted() || o != nil && o.spec.keep && o.finalizer {
+				found = append(found, c.replayOf(o))
+			}
+		}
+		return nil
+	})
+	return found, err
 }
 
 // replay tells what there is.
@@ -237,17 +256,23 @@ func (c *controller) replay() {
 		if !o.wanted() && !(o.spec.keep && o.finalizer) {
 			continue
 		}
-		r := loadbalancer.Replay{Key: key, Created: o.created, Published: o.status, Sharing: o.sharing()}
-		if o.wanted() {
-			if s, sources, err := api.translate(o, c.nodes); err == nil {
-				r.Service = &s
-			} else {
-				r.Sources = sources
-			}
-		}
-		all = append(all, r)
+		all = append(all, c.replayOf(o))
 	}
 	c.manager.Replay(all)
+}
+
+// replayOf is called with the cluster's mu held.
+func (c *controller) replayOf(o *object) loadbalancer.Replay {
+	r := loadbalancer.Replay{Key: o.key, UID: o.uid, Created: o.created, Published: o.status, Sharing: o.sharing()}
+	if !o.wanted() {
+		return r
+	}
+	if s, sources, err := c.world.cluster.translate(o, c.nodes); err == nil {
+		r.Service = &s
+	} else {
+		r.Sources = sources
+	}
+	return r
 }
 
 // work begins what is to be done and is not being done.

@@ -37,9 +37,8 @@ const (
 	Second  Kind = "second-controller" // another one believes that it leads
 	Pause   Kind = "pause-controller"
 	APIDown Kind = "api-down"
-	APILate Kind = "api-late" // watches are behind
-	Backup  Kind = "backup-etcd"
-	Restore Kind = "restore-etcd"
+	APILate Kind = "api-late"     // watches are behind
+	Restore Kind = "restore-etcd" // as it was some operations before
 	Forget  Kind = "delete-epoch"
 )
 
@@ -73,7 +72,7 @@ var weights = []struct {
 	{Strike, 8, false}, {Full, 2, true}, {Lag, 2, true}, {Forge, 1, false},
 	{CutSSH, 5, true}, {CutPeers, 2, true}, {CutVRRP, 2, true},
 	{Crash, 5, false}, {Second, 2, false}, {Pause, 2, true}, {APIDown, 2, true}, {APILate, 2, true},
-	{Backup, 1, false}, {Restore, 1, false}, {Forget, 1, false},
+	{Restore, 1, false}, {Forget, 2, false},
 }
 
 // History is what a seed says.

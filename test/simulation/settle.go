@@ -1,12 +1,11 @@
 package simulation
 
 import (
-	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
-	"cloud-provider-haproxy/loadbalancer"
 	"cloud-provider-haproxy/loadbalancer/desired"
 	"cloud-provider-haproxy/test/simulation/machine"
 )
@@ -19,8 +18,12 @@ const settleTime = 15 * time.Minute
 // 160 s (Manager's revisitPauseMax), a gateway helps itself after up to a minute and its pauses.
 const degradedTime = 12 * time.Minute
 
-// settle ends all faults and waits until everything is as wanted (invariants 2, 4, 7). Two seeds of four have something
-// missing for a while before: what is left has to do (invariant 5).
+// retryTimeMost is Manager's longest pause before a failed round is tried again, and what a round may take with three gateways.
+const retryTimeMost = 80 * time.Second
+
+// settle ends all faults and waits until everything is as wanted (invariants 2, 4, 7). Three seeds of four have something
+// missing for a while before: what is left has to do (invariant 5). In the fourth everything fails for a while, and nobody but
+// Manager tries again (2).
 func (w *world) settle() {
 	w.heal()
 	last := w.gateways[len(w.gateways)-1]
@@ -35,6 +38,14 @@ func (w *world) settle() {
 		w.cutFor(time.Hour, "controllers>"+last.name)
 		w.degraded(nil)
 		w.heal()
+	case 2:
+		last.machine.SetFull(true)
+		w.degraded(last)
+		last.machine.SetFull(false)
+		w.disturb()
+	case 3:
+		w.await(settleTime, 2, func() []string { return w.problems(nil, false) })
+		w.unwritable()
 	}
 	w.await(settleTime, 2, func() []string { return w.problems(nil, false) })
 }
@@ -46,6 +57,31 @@ func (w *world) degraded(without *gateway) {
 	plain := spec{balanced: true, ports: []uint16{8080}}
 	w.cluster.create(desired.Key{Namespace: "default", Name: "late"}, plain)
 	w.await(degradedTime, 5, func() []string { return w.problems(without, true) })
+}
+
+// unwritable fills all disks while a node comes or goes. Of that no Service tells Manager again, and the next resync is far.
+func (w *world) unwritable() {
+	w.note("all disks are full")
+	w.disturb()
+	for _, g := range w.gateways {
+		g.machine.SetFull(true)
+	}
+	w.cluster.toggleNode(2)
+	_ = w.wait(w.ctx, 12*time.Second)
+	for _, g := range w.gateways {
+		g.machine.SetFull(false)
+	}
+	w.note("the disks are empty again")
+	w.disturb()
+	w.await(retryTimeMost, 2, func() (problems []string) {
+		nodes := w.cluster.nodeNames()
+		for _, g := range w.gateways {
+			if _, held := g.held(); held != nil && slices.EqualFunc(held.Nodes, nodes, func(n desired.Node, name string) bool { return n.Name == name }) {
+				return nil
+			}
+		}
+		return []string{fmt.Sprintf("no gateway has the nodes %v", nodes)}
+	})
 }
 
 // await waits until there are no problems.
@@ -83,8 +119,6 @@ func (w *world) problems(without *gateway, degraded bool) (problems []string) {
 			add("%s has no agent", g.name)
 		case held == nil:
 			add("%s has no State", g.name)
-		case degraded && state != nil && held.Fence.Epoch == state.Fence.Epoch && held.Fence.Instance != state.Fence.Instance:
-			return nil // the epoch object was deleted, and whoever would claim a newer one does not reach the gateway
 		case state != nil && held.Fence != state.Fence:
 			add("%s has %s and not %s", g.name, held.Fence, state.Fence)
 		case !g.machine.Ready():
@@ -102,7 +136,11 @@ func (w *world) problems(without *gateway, degraded bool) (problems []string) {
 		add("still releasing %v", state.Releasing)
 	}
 	problems = append(problems, w.vipProblems(state)...)
-	return append(problems, w.serviceProblems(leader, state, degraded)...)
+	var stale []netip.Addr
+	if without != nil {
+		stale = without.machine.Held() // where it is alive and can take no State, its VIPs are served in their former forms
+	}
+	return append(problems, w.serviceProblems(leader, state, degraded, stale)...)
 }
 
 // leader is the controller that claimed last.
@@ -143,25 +181,21 @@ func (w *world) vipProblems(state *desired.State) (problems []string) {
 }
 
 // serviceProblems compares what users want with the State, and with what clients get.
-func (w *world) serviceProblems(leader *controller, state *desired.State, degraded bool) (problems []string) {
+func (w *world) serviceProblems(leader *controller, state *desired.State, degraded bool, stale []netip.Addr) (problems []string) {
 	add := func(format string, args ...any) { problems = append(problems, fmt.Sprintf(format, args...)) }
 	for _, lb := range state.LoadBalancers {
-		// A bad one that was made anew has the last good form of its name: Manager.Replay knows no UID of what does not translate.
-		if o := w.cluster.object(lb.Key); !o.wanted() || o.uid != lb.UID && !o.spec.bad() {
+		if o := w.cluster.object(lb.Key); !o.wanted() || o.uid != lb.UID {
 			add("%s (%s) is served and not wanted", lb.Key, lb.UID)
 		}
 	}
-	var notHeld *loadbalancer.NotHeldError
 	for _, o := range w.cluster.all() {
 		switch err := leader.lastError(o.key); {
 		case !o.wanted():
 			if o.deleting || o.finalizer {
 				add("%s is not cleaned up: %v", o.key, err)
 			}
-		case o.spec.bad(), addressless(err):
-		case degraded && errors.As(err, &notHeld):
-			// A gateway that no controller reaches has got it from a peer and serves it. Manager cannot know.
-		case err != nil && !degraded:
+		case o.spec.bad(), addressless(err), slices.Contains(stale, address(o.status)):
+		case err != nil:
 			add("%s: %v", o.key, err)
 		case !holdsForm(state, o):
 			add("%s (%+v) at %v is not served as its object says", o.key, o.spec, o.status)

@@ -65,7 +65,7 @@ func (l *ledger) Write(ctx context.Context, written loadbalancer.Ledger) error {
 }
 
 func cloneLedger(l loadbalancer.Ledger) *loadbalancer.Ledger {
-	return &loadbalancer.Ledger{Kept: slices.Clone(l.Kept), Quarantined: slices.Clone(l.Quarantined), Releasing: slices.Clone(l.Releasing)}
+	return &loadbalancer.Ledger{Kept: slices.Clone(l.Kept), Quarantined: slices.Clone(l.Quarantined), Given: slices.Clone(l.Given), Releasing: slices.Clone(l.Releasing)}
 }
 
 // epochForgotten deletes the epoch object.

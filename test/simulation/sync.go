@@ -131,10 +131,10 @@ func (c client) State(ctx context.Context) (*desired.Signed, error) {
 	return reply.State, nil
 }
 
-// Apply makes a State true.
-func (c client) Apply(ctx context.Context, signed desired.Signed) (*wire.Result, error) {
+// ApplyAfter makes a State true.
+func (c client) ApplyAfter(ctx context.Context, signed desired.Signed, read desired.Fence) (*wire.Result, error) {
 	defer c.to.world.applying(c.line)()
-	reply, err := c.ask(ctx, wire.VerbApply, wire.Request{Apply: &wire.Apply{Signed: signed}})
+	reply, err := c.ask(ctx, wire.VerbApply, wire.Request{Apply: &wire.Apply{Signed: signed, Read: &read}})
 	if err != nil {
 		return nil, err
 	}

@@ -41,7 +41,7 @@ func (c *checks) ensured(by *controller, o *object, addresses []netip.Addr) {
 	api.valid[o.uid] = claim{addresses, o.spec.ports, tellers}
 	now := api.objects[o.key]
 	if now != nil && now.uid == o.uid && len(now.status) > 0 && !slices.Equal(now.status, addresses) &&
-		!c.overtaken && !api.restored && !api.moved[o.uid] {
+		!api.restored && !api.moved[o.uid] {
 		c.w.fail(8, "%s had %v and gets %v, although it did not ask for another address", o.key, now.status, addresses)
 	}
 }

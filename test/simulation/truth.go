@@ -128,13 +128,6 @@ func (c *cluster) missed(uid, controller string) bool {
 	return c.valid[uid].by[controller] && !unwanted
 }
 
-// wasPublished says that a status named the address at some time.
-func (c *cluster) wasPublished(uid string, a netip.Addr) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.published[uid+" "+a.String()]
-}
-
 func (c *cluster) wasRestored() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -159,6 +159,13 @@ func (m *Machine) SetFull(full bool) {
 	m.full = full
 }
 
+// Full says whether the disk is.
+func (m *Machine) Full() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.full
+}
+
 // SetLag makes programs that change something take that long.
 func (m *Machine) SetLag(lag time.Duration) {
 	m.mu.Lock()

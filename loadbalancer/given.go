@@ -1,0 +1,205 @@
+package loadbalancer
+
+import (
+	"net/netip"
+	"slices"
+
+	"cloud-provider-haproxy/ipam"
+	"cloud-provider-haproxy/loadbalancer/desired"
+)
+
+// An address that was never published stands only in the States of the gateways that have got it so far. When all of those are
+// away the next time that a controller loads, it would be given to somebody else. So a new hold is written into the ledger before
+// a State has it. The ledger is swapped by comparing, so that also two controllers at once give no address twice.
+
+// Given is an address that a Service may have on a gateway, of which neither the Service's status nor every gateway tells yet.
+type Given struct {
+	Address netip.Addr
+	Owner   desired.Key
+	// Ports are those of a shared address; none: all of it.
+	Ports []desired.Port
+}
+
+// extent is how much of an address somebody has: all of it, or ports.
+type extent struct {
+	whole bool
+	ports []desired.Port
+}
+
+func extentOf(ports []desired.Port) extent { return extent{len(ports) == 0, ports} }
+
+func (e extent) covers(other extent) bool {
+	return e.whole || !other.whole && !slices.ContainsFunc(other.ports, func(p desired.Port) bool { return !slices.Contains(e.ports, p) })
+}
+
+func (e extent) with(other extent) extent {
+	if e.whole || other.whole {
+		return extent{whole: true}
+	}
+	ports := slices.Concat(e.ports, other.ports)
+	slices.SortFunc(ports, desired.Port.Compare)
+	return extent{ports: slices.Compact(ports)}
+}
+
+// asked is how much of an address a Service wants.
+func (entry *service) asked() extent {
+	if entry.request.Sharing.Key == "" {
+		return extent{whole: true}
+	}
+	return extentOf(portsOf(entry.request.Sharing.Ports))
+}
+
+// ungiven says whether a controller that loaded now could miss that a Service has these addresses. A single gateway tells
+// everything, and without it nobody loads. It is called with mu held.
+func (m *Manager) ungiven(key desired.Key, addresses []netip.Addr) bool {
+	if len(m.members) == 1 {
+		return false
+	}
+	asked := m.services[key].asked()
+	return slices.ContainsFunc(addresses, func(address netip.Addr) bool {
+		h := hold{address, key}
+		return !m.vouched[h].covers(asked) && !m.ledger.given[h].covers(asked)
+	})
+}
+
+// vouchPublished notes that a Service's status tells of its addresses. It does not tell the ports of a shared one. It is called
+// with mu held.
+func (m *Manager) vouchPublished(key desired.Key, published []netip.Addr, sharing ipam.Sharing) {
+	for _, address := range published {
+		if sharing.Key == "" && slices.Contains(m.addresses.Addresses(ipam.Owner(key)), address) {
+			m.vouched[hold{address, key}] = extent{whole: true}
+		}
+	}
+}
+
+// vouchConfirmed notes that every configured gateway tells of what the target has. It is called with mu held.
+func (m *Manager) vouchConfirmed(t *target) {
+	if slices.ContainsFunc(m.members, func(g *member) bool { return g.confirmed != t.fence() }) {
+		return
+	}
+	for _, lb := range t.state.LoadBalancers {
+		entry := m.services[lb.Key]
+		for _, address := range lb.Addresses {
+			if h := (hold{address, lb.Key}); entry != nil && entry.request.Sharing.Key == "" {
+				m.vouched[h] = extent{whole: true}
+			} else {
+				m.vouched[h] = extentOf(portsOf(frontendPorts(lb.Frontends)))
+			}
+		}
+	}
+}
+
+// given are the holds that the ledger has to tell of, sorted. What is on its way back stays there until it is free. It is called
+// with mu held.
+func (m *Manager) given() (all []Given) {
+	if len(m.members) == 1 {
+		return nil
+	}
+	holds := map[hold]extent{}
+	for key, entry := range m.services {
+		for _, address := range m.addresses.Addresses(ipam.Owner(key)) {
+			if h, asked := (hold{address, key}), entry.asked(); !m.vouched[h].covers(asked) {
+				holds[h] = asked
+				if before, told := m.ledger.given[h]; told {
+					holds[h] = before.with(asked)
+				}
+			}
+		}
+	}
+	for _, r := range m.addresses.Releasing() {
+		h := hold{r.Address, desired.Key(r.Owner)}
+		if before, told := m.ledger.given[h]; told && !m.vouched[h].covers(before) {
+			holds[h] = before.with(holds[h])
+		}
+	}
+	for _, h := range sortedHolds(holds) {
+		all = append(all, Given{Address: h.address, Owner: h.owner, Ports: holds[h].ports})
+	}
+	return all
+}
+
+// settleGiven notes what the ledger tells of now, and has a round for the Services that waited for it. It is called with mu held.
+func (m *Manager) settleGiven(now map[hold]extent) {
+	var waited []desired.Key
+	for key, entry := range m.services {
+		if entry.ungiven && entry.want != nil && m.ungiven(key, entry.want.Addresses) {
+			waited = append(waited, key)
+		}
+	}
+	m.ledger.given = now
+	for _, key := range waited {
+		if !m.ungiven(key, m.services[key].want.Addresses) {
+			m.revision++
+			signal(m.wake)
+		}
+	}
+}
+
+func extentsOf(given []Given) map[hold]extent {
+	all := make(map[hold]extent, len(given))
+	for _, g := range given {
+		all[hold{g.Address, g.Owner}] = extentOf(g.Ports)
+	}
+	return all
+}
+
+// recalledGiven are the holds of which the ledger told at the start, as ones on their way back: their owners take them again, and
+// from whom is gone every gateway has to confirm a State of ours without them.
+func (m *Manager) recalledGiven() (all []desired.Releasing) {
+	for _, h := range sortedHolds(m.ledger.given) {
+		all = append(all, desired.Releasing{Address: h.address, Owner: h.owner, Ports: m.ledger.given[h].ports, SinceEpoch: m.fence.Epoch})
+	}
+	return all
+}
+
+// adoptGiven takes over what another controller has given since we read the ledger. What we were going to give to somebody else is
+// taken back: no State has it, as it is not written down. It is called with mu held.
+func (m *Manager) adoptGiven(found map[hold]extent) {
+	for _, h := range sortedHolds(found) {
+		if m.ledger.given[h].covers(found[h]) {
+			continue
+		}
+		for _, holder := range m.addresses.Holders(h.address) {
+			if key := desired.Key(holder.Owner); key != h.owner && !holder.Releasing && m.services[key] != nil && m.ungiven(key, []netip.Addr{h.address}) {
+				m.withdraw(key, h.address)
+			}
+		}
+		m.claimReleasing([]desired.Releasing{{Address: h.address, Owner: h.owner, Ports: found[h].ports, SinceEpoch: m.fence.Epoch}})
+	}
+	m.ledger.given = found
+}
+
+// learn takes over a State of another controller that was committed after takeOver, with the Services of it that nobody told us
+// of and that exist. It is called with mu held.
+func (m *Manager) learn(newest *desired.State, untold []Replay) {
+	if !slices.ContainsFunc(m.members, func(g *member) bool { return g.confirmed.Instance == m.instance }) {
+		// No State of ours stands anywhere as far as anybody knows: it is as if we had read this one in the beginning.
+		if !slices.ContainsFunc(m.members, func(g *member) bool { return g.away != nil && g.offered.Instance == m.instance }) {
+			m.withdrawUntold()
+		}
+		m.adoptPlaces(newest)
+		m.good, m.goodBy = newest, byKey(newest)
+	}
+	for _, replay := range untold {
+		if m.services[replay.Key] == nil {
+			m.enlist(replay)
+			m.keepPublished(replay.Key, replay.Published, replay.Sharing)
+		}
+	}
+	m.claimServed(newest, m.servedTerms(), nil)
+	m.claimReleasing(newest.Releasing)
+	m.read = newest.Fence
+	m.revision++
+}
+
+// withdrawUntold takes back what Services were assigned and nobody was told of.
+func (m *Manager) withdrawUntold() {
+	for _, key := range m.keys() {
+		for _, address := range m.addresses.Addresses(ipam.Owner(key)) {
+			good := m.goodBy[key]
+			if _, told := m.vouched[hold{address, key}]; !told && (good == nil || !slices.Contains(good.Addresses, address)) {
+				m.withdraw(key, address)
+			}
+		}
+	}
+}
