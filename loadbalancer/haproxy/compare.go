@@ -120,7 +120,7 @@ func (d *Diff) removal(id string, has RunningServer) {
 	case has.maint && has.Sessions > 0:
 		d.Deferred = append(d.Deferred, id)
 	case has.maint:
-		d.remove = append(d.remove, command{line: "del server " + id, patient: true})
+		d.remove = append(d.remove, command{line: "del server " + id, patient: true, finishes: true})
 		d.finish(fmt.Sprintf("server %s removed", id))
 	default:
 		d.remove = append(d.remove, command{line: fmt.Sprintf("set server %s state maint;del server %s", id, id), patient: true})
@@ -200,6 +200,8 @@ func (d *Diff) replace(id string, has RunningServer, want Server, tested bool) {
 		line:    fmt.Sprintf("set server %s state maint;del server %s", id, id),
 		patient: true,
 		then:    addServer(backend, want, tested),
+
+		finishes: has.maint,
 	})
 	change := fmt.Sprintf("server %s made anew: %s", id, want)
 	if has.maint {
