@@ -58,8 +58,8 @@ func (e *HoldersError) Error() string {
 	}
 	if len(e.Gateways) == 0 {
 		return fmt.Sprintf("no gateway holds %s, so nobody is served there; look at `gatewayctl status` and at keepalived's log on the "+
-			"gateways: is keepalived in state FAULT, or an interface missing?", named)
+			"gateways: either one of them is stuck or has another State, or keepalived is in state FAULT, or an interface is missing", named)
 	}
-	return fmt.Sprintf("gateways %s all hold %s, so connections are cut; they do not hear each other's VRRP adverts (IP protocol 112): look at "+
-		"firewalls and switches between them", strings.Join(e.Gateways, " and "), named)
+	return fmt.Sprintf("gateways %s all hold %s, so connections are cut; either they do not hear each other's VRRP adverts (IP protocol 112): look at "+
+		"firewalls and switches between them; or one has another State, or an address that it could not take off: see `gatewayctl status`", strings.Join(e.Gateways, " and "), named)
 }

@@ -104,7 +104,7 @@ func (a *Agent) checkKeepalived(ctx context.Context, want *rendering) ([]wire.Fa
 	for _, m := range keepalived.ParseCheck(output) {
 		fault := wire.Fault{Field: fmt.Sprintf("%s:%d", name, m.Line), Message: m.Text}
 		vip, _ := keepalived.Behind(want.content(a.config.Paths.Keepalived), m.Line)
-		faults = append(faults, ofAll(owners(want.revision.state, vip, 0), fault)...)
+		faults = append(faults, ofAll(owners(want.revision.state, vip, desired.Port{}), fault)...)
 	}
 	if refused && len(faults) == 0 {
 		faults = append(faults, wire.Fault{Field: name, Message: "keepalived refuses the file and does not say why"})
@@ -127,10 +127,12 @@ func nftablesFaults(output []byte, want *rendering) []wire.Fault {
 	return faults
 }
 
-// owners are the load balancers that have an address, and this port of it unless that is 0.
-func owners(s *desired.State, address netip.Addr, port uint16) (keys []desired.Key) {
+// owners are the load balancers that have an address, and this port of it unless that is the zero Port.
+func owners(s *desired.State, address netip.Addr, port desired.Port) (keys []desired.Key) {
 	for _, lb := range s.LoadBalancers {
-		open := func(f desired.Frontend) bool { return port == 0 || f.Port == port }
+		open := func(f desired.Frontend) bool {
+			return port.Port == 0 || f.Protocol == port.Protocol && f.Port == port.Port
+		}
 		if slices.Contains(lb.Addresses, address) && slices.ContainsFunc(lb.Frontends, open) {
 			keys = append(keys, lb.Key)
 		}
@@ -173,7 +175,7 @@ func (a *Agent) checkAddresses(seen *observation, s *desired.State) ([]wire.Faul
 			continue
 		}
 		n := slices.IndexFunc(s.VIPs, func(v desired.VIP) bool { return v.Address == p.Address })
-		faults = append(faults, ofAll(owners(s, p.Address, 0), wire.Fault{Field: fmt.Sprintf("vips[%d].address", n),
+		faults = append(faults, ofAll(owners(s, p.Address, desired.Port{}), wire.Fault{Field: fmt.Sprintf("vips[%d].address", n),
 			Message: fmt.Sprintf("the gateway %s has %s itself, on %s; exclude the address from the pool, or take it off there (`ip address delete %s/%d dev %s`) "+
 				"and remove it from the network configuration", a.config.Gateway, p.Address, p.Interface, p.Address, p.Bits, p.Interface)})...)
 	}
@@ -198,7 +200,7 @@ func (a *Agent) checkInterfaces(seen *observation, s *desired.State) ([]wire.Fau
 	for _, name := range holding.Missing {
 		for n, v := range s.VIPs {
 			if v.Interface == name {
-				faults = append(faults, ofAll(owners(s, v.Address, 0), wire.Fault{Field: fmt.Sprintf("vips[%d].interface", n),
+				faults = append(faults, ofAll(owners(s, v.Address, desired.Port{}), wire.Fault{Field: fmt.Sprintf("vips[%d].interface", n),
 					Message: fmt.Sprintf("the gateway %s has no interface %q", a.config.Gateway, name)})...)
 			}
 		}

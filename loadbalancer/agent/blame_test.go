@@ -36,7 +36,10 @@ func shares(name, address string, port uint16) func(*desired.State) {
 // What keepalived and nft say of a line is told as the fault of the load balancers behind it.
 func TestDaemonsBlameLoadBalancers(t *testing.T) {
 	web := service("web", "192.0.2.10", 51)
-	next := sample(2, web, service("db", "192.0.2.11", 51), shares("cache", "192.0.2.11", 6379))
+	next := sample(2, web, service("db", "192.0.2.11", 51), shares("cache", "192.0.2.11", 6379), func(s *desired.State) {
+		s.LoadBalancers = append(s.LoadBalancers, desired.LoadBalancer{Key: desired.Key{Namespace: "default", Name: "flood"}, UID: "uid-flood",
+			Addresses: []netip.Addr{addr("192.0.2.11")}, Frontends: []desired.Frontend{{Protocol: desired.UDP, Port: 6379, NodePort: 30379}}})
+	})
 	line := func(t *testing.T, a *Agent, m *machine, path, text string) int {
 		r, err := a.render(t.Context(), decoded(t, next), m.haproxy.running())
 		if err != nil {
@@ -51,7 +54,7 @@ func TestDaemonsBlameLoadBalancers(t *testing.T) {
 	}{
 		{"keepalived, of a shared VIP", "/usr/sbin/keepalived", func(t *testing.T, a *Agent, m *machine) string {
 			return fmt.Sprintf("(/etc/keepalived/keepalived.conf.staged: Line %d) bad\n", line(t, a, m, a.config.Paths.Keepalived, "192.0.2.11/32"))
-		}, []string{"default/cache keepalived.conf:LINE: bad", "default/db keepalived.conf:LINE: bad"}},
+		}, []string{"default/cache keepalived.conf:LINE: bad", "default/db keepalived.conf:LINE: bad", "default/flood keepalived.conf:LINE: bad"}},
 		{"keepalived, of an anchor", "/usr/sbin/keepalived", func(t *testing.T, a *Agent, m *machine) string {
 			return fmt.Sprintf("(/etc/keepalived/keepalived.conf.staged: Line %d) bad\n", line(t, a, m, a.config.Paths.Keepalived, "169.254.51.1"))
 		}, []string{"nobody keepalived.conf:LINE: bad"}},
@@ -59,6 +62,9 @@ func TestDaemonsBlameLoadBalancers(t *testing.T) {
 			return fmt.Sprintf("/dev/stdin:%d:4-37: Error: Could not process rule: File exists\n\t\t\t192.0.2.11\n",
 				line(t, a, m, a.config.Paths.frontFile(), "192.0.2.11 . tcp . 6379"))
 		}, []string{"default/cache front.nft:LINE: Could not process rule: File exists"}},
+		{"nft, of an element of a map", "nft --check", func(t *testing.T, a *Agent, m *machine) string {
+			return fmt.Sprintf("/dev/stdin:%d:4-37: Error: bad\n", line(t, a, m, a.config.Paths.frontFile(), "192.0.2.11 . udp . 6379 : 30379"))
+		}, []string{"default/flood front.nft:LINE: bad"}},
 		{"nft, of a VIP", "nft --check", func(t *testing.T, a *Agent, m *machine) string {
 			return fmt.Sprintf("/dev/stdin:%d:4-37: Error: bad\n", line(t, a, m, a.config.Paths.frontFile(), "192.0.2.10,"))
 		}, []string{"default/web front.nft:LINE: bad"}},

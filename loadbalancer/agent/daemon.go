@@ -25,7 +25,7 @@ const (
 	startLimit = 3 * time.Second
 	// settleLimit is how long keepalived may take to add and remove addresses; 60 ms were measured with 1000.
 	settleLimit = 10 * time.Second
-	// transitionLimit is how long a VRRP transition that we happen to see half-way may last.
+	// transitionLimit is the least time that a VRRP transition has which we happen to see half-way (transitionTime).
 	transitionLimit = time.Second
 	// pollEvery is how often something that is about to happen is looked for.
 	pollEvery = 10 * time.Millisecond
@@ -193,7 +193,7 @@ func (a *Agent) loadTable(ctx context.Context, script []byte) error {
 func (a *Agent) turnKeepalived(ctx context.Context, w *work, want *rendering, before *desired.State) error {
 	told := w.keepalived
 	if told == nothing && len(w.vips) > 0 {
-		if err := a.settleStrays(ctx, transitionLimit, w, want, before); err == nil {
+		if err := a.settleStrays(ctx, transitionTime(want.revision.state), w, want, before); err == nil {
 			return nil
 		}
 		told = reload
@@ -229,9 +229,15 @@ func (a *Agent) turnKeepalived(ctx context.Context, w *work, want *rendering, be
 	return a.settleStrays(ctx, settleLimit, w, want, before)
 }
 
+// transitionTime is how long a VRRP transition may last before VIPs count as being where they should not: an instance that is new
+// waits for three adverts and its skew before it is MASTER (RFC 9568 section 6.1, Active_Down_Interval).
+func transitionTime(s *desired.State) time.Duration {
+	return min(settleLimit, max(transitionLimit, 4*time.Duration(s.VRRP.AdvertIntervalMillis)*time.Millisecond))
+}
+
 // settleStrays waits until the VIPs are where they have to be, and helps those that keepalived leaves where they are.
 func (a *Agent) settleStrays(ctx context.Context, limit time.Duration, w *work, want *rendering, before *desired.State) error {
-	if err := a.settle(ctx, transitionLimit, want, before); err == nil {
+	if err := a.settle(ctx, transitionTime(want.revision.state), want, before); err == nil {
 		return nil
 	}
 	if err := a.removeStrays(ctx, w, want.revision.state, before); err != nil {

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -31,8 +32,9 @@ func (m *machine) endDeparted(d haproxy.Diff) bool {
 	for _, change := range d.Changes {
 		if id, _, ok := strings.Cut(strings.TrimPrefix(change, "server "), ": "); ok && strings.HasSuffix(change, "connections ended") {
 			asked = true
-			if !m.immortal {
-				delete(m.departed, id)
+			if server, ok := m.departed[id]; ok && !m.immortal {
+				server.Sessions = 0
+				m.departed[id] = server
 			}
 		}
 	}
@@ -46,16 +48,38 @@ func (m *machine) leaves(id, address string) {
 		if m.departed == nil {
 			m.departed = map[string]haproxy.RunningServer{}
 		}
-		_, name, _ := strings.Cut(id, "/")
-		m.departed[id] = haproxy.RunningServer{Name: name, Addr: addr(address), State: "MAINT", Sessions: 3}
+		backend, name, _ := strings.Cut(id, "/")
+		said := fmt.Sprintf("%s1 %s 1 %s %s 0 1 1 0 0 - 0\n", serversHead, backend, name, address)
+		backends, err := haproxy.ParseServers([]byte(said))
+		if err != nil {
+			panic(err)
+		}
+		server := backends[backend].Servers[name]
+		server.Sessions = 3
+		m.departed[id] = server
 	})
+}
+
+// removeDeparted is `del server`.
+func (m *machine) removeDeparted(d haproxy.Diff) {
+	for _, change := range d.Changes {
+		if id, ok := strings.CutSuffix(strings.TrimPrefix(change, "server "), " removed"); ok && m.departed[id].Sessions == 0 {
+			delete(m.departed, id)
+		}
+	}
 }
 
 func expectDeparted(t *testing.T, m *machine, when string, want ...string) {
 	t.Helper()
 	synctest.Wait()
 	var got []string
-	m.meanwhile(func() { got = slices.Sorted(maps.Keys(m.departed)) })
+	m.meanwhile(func() {
+		for _, id := range slices.Sorted(maps.Keys(m.departed)) {
+			if m.departed[id].Sessions > 0 {
+				got = append(got, id)
+			}
+		}
+	})
 	if !slices.Equal(got, want) {
 		t.Errorf("%s: servers with connections are %q, want %q", when, got, want)
 	}
@@ -204,5 +228,38 @@ func TestDepartedThatCannotBeEnded(t *testing.T) {
 		a.release()
 		time.Sleep(5 * time.Second)
 		expectDeparted(t, m, "afterwards")
+	})
+}
+
+// Where differences are only reported, connections end and servers go all the same: neither is a difference. What somebody did
+// stays as it is.
+func TestDepartedEndWhereDriftIsReported(t *testing.T) {
+	const services, entry = "/etc/haproxy/services.map", "192.0.2.10:80"
+	synctest.Test(t, func(t *testing.T) {
+		m := holding(t, sample(1, service("web", "192.0.2.10", 51), draining(60)))
+		a := started(t, m)
+		a.config.Drift = driftReport
+		watching(t, a.watchDaemons)
+		watching(t, a.watchDrift)
+		watching(t, a.endDeparted)
+		synctest.Wait()
+		m.meanwhile(func() { delete(m.haproxy.maps[services], entry) })
+		m.leaves("nodes/worker-9", "10.0.2.9")
+		a.setLeftover()
+		time.Sleep(50 * time.Second)
+		expectDeparted(t, m, "before the drain time is over", "nodes/worker-9")
+		time.Sleep(30 * time.Second)
+		expectDeparted(t, m, "after it")
+		m.meanwhile(func() {
+			if len(m.departed) > 0 {
+				t.Errorf("%v waits although its last connection has ended", m.departed)
+			}
+			if m.haproxy.maps[services][entry] != "" {
+				t.Error("the entry that somebody deleted is back")
+			}
+		})
+		if a.hasLeftover() {
+			t.Error("HAProxy is looked at although nobody waits")
+		}
 	})
 }

@@ -91,12 +91,31 @@ func (a *Agent) suspect(w *work, seen *observation, installed *rendering) {
 	}
 }
 
-// leave takes everything off the list of work: somebody wants to look at the difference first.
+// leave takes everything off the list of work: somebody wants to look at the difference first. What is not the difference stays:
+// servers whose last connection has ended. Nor does a table stay away that is all that is between clients and the machine's daemons.
 func (t *transaction) leave(ctx context.Context) {
 	a, w := t.agent, t.work
-	w.astray = len(w.vips) > 0 && a.settle(ctx, transitionLimit, t.want, nil) != nil
+	w.astray = len(w.vips) > 0 && a.settle(ctx, transitionTime(t.want.revision.state), t.want, nil) != nil
+	t.leaves = &work{diff: w.diff.Finishing()}
+	if !t.seen.table.Present() {
+		t.leaves.table, w.table = w.table, nil
+	}
 	t.unasked, t.work = w.unasked(t.seen), &work{}
 	a.noteDifference(wire.Difference{Changes: t.unasked, Left: true})
+}
+
+// finishLeft does what is to be done although differences are left. What fails is found by the next comparison.
+func (t *transaction) finishLeft(ctx context.Context) {
+	a, w := t.agent, t.leaves
+	if w == nil || w.runs() {
+		return
+	}
+	if err := a.haproxy.Apply(ctx, w.diff); err != nil {
+		a.log.Warn("removing servers whose last connection has ended", "error", err)
+	}
+	if len(w.table) > 0 {
+		a.replaceTable(ctx, w.table, t.want)
+	}
 }
 
 // unasked are the changes that a machine needs which should need none. A VRRP transition that was seen half-way is no

@@ -79,6 +79,8 @@ type deviation struct {
 	says string       // one of the changes that undo it
 }
 
+const tableFlushed = "table flushed"
+
 func deviations() []deviation {
 	const services, config, vrrp = "/etc/haproxy/services.map", "/etc/haproxy/haproxy.cfg", "/etc/keepalived/keepalived.conf"
 	load := func(t *testing.T, err error) {
@@ -87,7 +89,7 @@ func deviations() []deviation {
 		}
 	}
 	return []deviation{
-		{"table flushed", func(_ *testing.T, m *machine) { m.script = "" }, wire.Runtime, "nftables: table inet cloud_provider_haproxy is absent"},
+		{tableFlushed, func(_ *testing.T, m *machine) { m.script = "" }, wire.Runtime, "nftables: table inet cloud_provider_haproxy is absent"},
 		{"set element gone", func(_ *testing.T, m *machine) {
 			m.script = strings.Replace(m.script, "\t\t\t192.0.2.10 . tcp . 80,\n", "", 1)
 		}, wire.Runtime,
@@ -198,6 +200,9 @@ func TestDriftIsFoundWithoutAController(t *testing.T) {
 // Where differences are only reported, the agent keeps its hands off until it gets another State.
 func TestDriftIsOnlyReported(t *testing.T) {
 	for _, d := range deviations() {
+		if d.name == tableFlushed {
+			continue // TestFlushedTableIsRestoredWhereDriftIsReported
+		}
 		t.Run(d.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := holding(t, deviating())

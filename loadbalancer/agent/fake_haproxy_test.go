@@ -179,6 +179,7 @@ func (m *machine) Apply(ctx context.Context, d haproxy.Diff) error {
 		if m.haproxy == nil {
 			return errors.New("connection refused")
 		}
+		m.removeDeparted(d)
 		want := parseConfig(m.files["/etc/haproxy/haproxy.cfg"])
 		for _, file := range []string{"/etc/haproxy/services.map", "/etc/haproxy/checks.map"} {
 			merge(m.haproxy.maps[file], parseMap(m.files[file]), grows, shrinks)

@@ -282,6 +282,9 @@ func (m *machine) Run(ctx context.Context, argv []string, stdin []byte) (output 
 				m.routes = append(m.routes, command)
 				return nil
 			}
+			if slices.ContainsFunc(nftables.HopRouteRemovalArgvs(), func(a []string) bool { return slices.Equal(a, argv) }) {
+				return m.removeRoute(argv)
+			}
 			if m.setSysctls(argv, &output) || m.changesKernel(argv) || m.endConnections(argv, &output) || m.trackFlows(argv, &output) {
 				return nil
 			}

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"cloud-provider-haproxy/loadbalancer/nftables"
+	"cloud-provider-haproxy/loadbalancer/wire"
 )
 
 const (
@@ -123,11 +124,13 @@ func (a *Agent) guard(ctx context.Context) {
 	}
 }
 
-// restoreTable leads the machine back to the State that is held when our table is not what that needs. The caller holds the
-// right to change the machine, so no transaction of ours is half-way.
+// restoreTable loads our table when it is not what the State that is held needs, and then looks at the rest: a machine that
+// forwards for UDP is an open router without it, however long it takes to start an HAProxy that was stopped in the same breath.
+// The caller holds the right to change the machine, so no transaction of ours is half-way.
 func (a *Agent) restoreTable(ctx context.Context) {
 	want := a.rendered()
 	if want == nil {
+		a.guard(ctx) // the State that is held cannot be rendered here; what it was before a boot may be there
 		return
 	}
 	table, err := a.readTable(ctx)
@@ -135,8 +138,26 @@ func (a *Agent) restoreTable(ctx context.Context) {
 		a.log.Warn("looking at our nftables table", "error", err)
 		return
 	}
-	if changed := table.Diff(want.table); len(changed) > 0 {
-		a.log.Warn("somebody changed our nftables table, restoring it", "changes", changed)
-		a.recover(ctx)
+	changed := table.Diff(want.table)
+	if len(changed) == 0 {
+		return
+	}
+	if a.config.Drift != driftReport || !table.Present() {
+		a.replaceTable(ctx, changed, want)
+	}
+	a.recover(ctx)
+}
+
+// replaceTable loads our table, whose bytes were checked when they were committed, and notes what had changed.
+func (a *Agent) replaceTable(ctx context.Context, changed []string, want *rendering) {
+	ctx, cancel := detached(ctx)
+	defer cancel()
+	undone := wire.Difference{Changes: few(changed)}
+	err := a.loadTable(ctx, want.script())
+	if err != nil {
+		undone.Problem = err.Error() // the comparison that follows tries again, and tells why it cannot
+	}
+	if len(a.faults()) == 0 {
+		a.noteDifference(undone)
 	}
 }

@@ -42,6 +42,72 @@ func TestFlushedTableIsRestoredAtOnce(t *testing.T) {
 	})
 }
 
+// Between a flush and the table's return a machine that forwards is an open router: nothing that HAProxy does or does not do comes
+// first. It is told once.
+func TestFlushedTableIsRestoredWithoutHAProxy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := holding(t, sample(1, service("web", "192.0.2.10", 51)))
+		want := m.script
+		a := started(t, m)
+		events := told(a)
+		watching(t, a.watchFirewall)
+		m.hangs = func(command string) bool { return command == "/haproxy start" }
+		m.meanwhile(func() {
+			m.script = ""
+			m.stop("/run/haproxy.pid", m.haproxy.pid)
+			m.haproxy = nil
+		})
+		events <- struct{}{}
+		time.Sleep(firewallQuiet)
+		synctest.Wait()
+		if m.script != want {
+			t.Errorf("while HAProxy does not start the table is %q", m.script)
+		}
+		if told := a.foundDifferences(); len(told) != 1 || told[0].Left || len(told[0].Changes) != 1 {
+			t.Errorf("told %+v", told)
+		}
+	})
+}
+
+// Nobody wants to look at a gateway without its table; what is changed in it stays where differences are only reported. So it is
+// when nothing tells that the table changed.
+func TestFlushedTableIsRestoredWhereDriftIsReported(t *testing.T) {
+	for name, watch := range map[string]func(*Agent) func(context.Context){
+		"by an event":   func(a *Agent) func(context.Context) { return a.watchFirewall },
+		"by comparison": func(a *Agent) func(context.Context) { return a.watchDrift },
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			m := holding(t, sample(1, service("web", "192.0.2.10", 51)))
+			want := m.script
+			a := started(t, m)
+			a.config.Drift = driftReport
+			events := told(a)
+			watching(t, watch(a))
+			happens := func(change func()) {
+				m.meanwhile(change)
+				select {
+				case events <- struct{}{}:
+				case <-time.After(driftEvery):
+				}
+				time.Sleep(firewallQuiet)
+				synctest.Wait()
+			}
+			happens(func() { m.script = "" })
+			if m.script != want {
+				t.Errorf("%s: after a flush the table is %q", name, m.script)
+			}
+			edited := strings.Replace(want, "\t\t\t192.0.2.10 . tcp . 80,\n", "", 1)
+			happens(func() { m.script = edited })
+			if m.script != edited {
+				t.Errorf("%s: what somebody edited is undone", name)
+			}
+			if told := a.foundDifferences(); len(told) != 2 || told[0].Left || !told[1].Left {
+				t.Errorf("%s: told %+v, want one that was undone and one that is left", name, told)
+			}
+		})
+	}
+}
+
 // A program that changes its own table all the time does not keep ours away.
 func TestFlushedTableIsRestoredWithoutQuiet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -14,13 +14,14 @@ import (
 	"cloud-provider-haproxy/loadbalancer/desired"
 )
 
+const serversHead = "1\n# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight srv_check_state srv_port srv_fqdn srv_check_port\n"
+
 // serversState is what HAProxy tells of its servers, version 1.
 func (m *machine) serversState() []byte {
-	const head = "1\n# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight srv_check_state srv_port srv_fqdn srv_check_port\n"
 	var out strings.Builder
-	out.WriteString(head)
+	out.WriteString(serversHead)
 	if m.haproxy == nil {
-		return []byte(head)
+		return []byte(serversHead)
 	}
 	for _, backend := range slices.Sorted(maps.Keys(m.haproxy.config.backends)) {
 		servers := m.haproxy.config.backends[backend]

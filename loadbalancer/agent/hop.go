@@ -21,6 +21,8 @@ const (
 	hopLinger = 5 * time.Second
 	// hopAgain is the time between two tries of what stands already: others flush rulesets and rules.
 	hopAgain = time.Minute
+	// mostHopRules bounds how many rules of agents before this one are looked for.
+	mostHopRules = 8
 	// hopAsk is how often a drain asks whether its peers have followed.
 	hopAsk = 100 * time.Millisecond
 	// hopGrace is how long connections may live on that a drain of unknown grace has left to others.
@@ -31,8 +33,11 @@ const (
 type hop struct {
 	// hurry asks the loop that follows the peers not to wait for its turn.
 	hurry chan struct{}
-	// arranging is held while the kernel is told.
+	// arranging is held while the kernel is told. It guards device, for which the kernel lets in what peers hand on, and shut: it is
+	// known to let in nothing.
 	arranging sync.Mutex
+	device    string
+	shut      bool
 
 	mu sync.Mutex
 	// announced says that a drain is about to be, which no mark tells yet.
@@ -222,18 +227,59 @@ func (a *Agent) loadHop(ctx context.Context, script []byte, s *desired.State, mo
 	a.hop.addresses = addresses
 	a.hop.mu.Unlock()
 	if moving {
-		for _, argv := range nftables.HopRouteArgvs(device) {
-			_, err := a.host.Run(ctx, argv, nil)
-			if failed := (*CommandError)(nil); errors.As(err, &failed) && nftables.HopRouteThere(failed.Output.Stderr) {
-				continue
-			}
-			if err != nil {
-				a.log.Warn("letting in what peers hand on", "error", err) // one family may be absent
+		a.letHopIn(ctx, device)
+	}
+	if _, err = a.host.Run(ctx, nftables.LoadArgv(), script); err == nil && !moving {
+		a.shutHopOut(ctx)
+	}
+	return err
+}
+
+// letHopIn lets marked packets in whose destination is not here.
+func (a *Agent) letHopIn(ctx context.Context, device string) {
+	if a.hop.device != "" && a.hop.device != device {
+		a.shutHopOut(ctx)
+	}
+	a.hop.device, a.hop.shut = device, false
+	for _, argv := range nftables.HopRouteArgvs(device) {
+		_, err := a.host.Run(ctx, argv, nil)
+		if failed := (*CommandError)(nil); errors.As(err, &failed) && nftables.HopRouteThere(failed.Output.Stderr) {
+			continue
+		}
+		if err != nil {
+			a.log.Warn("letting in what peers hand on", "error", err) // one family may be absent
+		}
+	}
+}
+
+// shutHopOut undoes letHopIn, also of an agent before this one: the mark's bit may mean something else to the site's own rules.
+func (a *Agent) shutHopOut(ctx context.Context) {
+	if a.hop.shut {
+		return
+	}
+	for _, argv := range nftables.HopRouteRemovalArgvs() {
+		for range mostHopRules {
+			if _, err := a.host.Run(ctx, argv, nil); err != nil {
+				break // none is left, or one family is absent
 			}
 		}
 	}
-	_, err = a.host.Run(ctx, nftables.LoadArgv(), script)
-	return err
+	a.hop.shut = ctx.Err() == nil
+}
+
+// dropHop removes what is left of the second hop on a gateway that has ceased to ask its peers.
+func (a *Agent) dropHop(ctx context.Context) {
+	a.hop.arranging.Lock()
+	defer a.hop.arranging.Unlock()
+	script, err := nftables.RenderHop(nftables.Hop{})
+	if err == nil {
+		_, err = a.host.Run(ctx, nftables.LoadArgv(), script)
+	}
+	if err != nil {
+		a.log.Warn("removing the tables of the second hop", "error", err)
+		return
+	}
+	a.shutHopOut(ctx)
 }
 
 // awaitHop announces a drain and waits until every peer that can take over is ready to hand our connections on to us. A peer

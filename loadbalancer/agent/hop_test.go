@@ -24,6 +24,62 @@ func (m *machine) hops() (up bool, before []string) {
 	return strings.Contains(m.hop, "meta mark set"), before
 }
 
+// removeRoute is `ip rule delete` and `ip route delete`.
+func (m *machine) removeRoute(argv []string) error {
+	prefix := strings.Join(argv[:3], " ") // ip -4 rule
+	i := slices.IndexFunc(m.routes, func(command string) bool { return strings.HasPrefix(command, prefix) })
+	if i < 0 {
+		return &CommandError{Argv: argv, Code: 2, Err: errStruck}
+	}
+	m.routes = slices.Delete(slices.Clone(m.routes), i, i+1)
+	return nil
+}
+
+// When no VIP moves any more nothing lets packets in by a mark: neither what this agent made nor what one before it left, for
+// another interface, and not on a gateway that asks its peers no more.
+func TestHopLeavesNothingBehind(t *testing.T) {
+	const foreign = "ip -4 rule add iif bond0 fwmark 0x2000000/0x2000000 lookup 7480 pref 7480"
+	synctest.Test(t, func(t *testing.T) {
+		west := &fakePeer{}
+		a, m := hopping(t, sample(5, web, db), west)
+		left := func() (routes []string) {
+			m.meanwhile(func() { routes = slices.Clone(m.routes) })
+			return routes
+		}
+		m.meanwhile(func() { m.routes = []string{foreign} })
+		west.says(wire.Hop{Addresses: westAt})
+		a.hopRound(t)
+		if got := left(); len(got) != 0 {
+			t.Errorf("of the agent before there is %q", got)
+		}
+		west.says(wire.Hop{Addresses: westAt, Leaving: true, Moving: true})
+		a.hopRound(t)
+		if got := left(); len(got) != 4 {
+			t.Errorf("while VIPs move there is %q", got)
+		}
+		west.says(wire.Hop{Addresses: westAt})
+		time.Sleep(2 * hopLinger)
+		a.hopRound(t)
+		if got := left(); len(got) != 0 {
+			t.Errorf("afterwards there is %q", got)
+		}
+		before := m.counted()
+		time.Sleep(2 * hopAgain)
+		a.hopRound(t)
+		if n := m.counted() - before; n != 0 {
+			t.Errorf("%d programs were run although nothing changed", n)
+		}
+
+		alone := holding(t, sample(5, web, db))
+		alone.hop, alone.routes = "meta mark set", []string{foreign}
+		watching(t, started(t, alone).followPeers)
+		synctest.Wait()
+		if up, _ := alone.hops(); up || len(alone.routes) != 0 {
+			t.Errorf("without peers the tables are up %t, and %q is there", up, alone.routes)
+		}
+	})
+}
+
 // round is what the loop that follows the peers does each time.
 func (a *Agent) hopRound(t *testing.T) {
 	t.Helper()

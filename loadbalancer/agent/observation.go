@@ -217,6 +217,10 @@ func (a *Agent) unsettled(addresses []byte, want, before *desired.State) ([]stri
 
 // strays are the VIPs that are here and should not be: of instances whose MASTER this gateway is not, and of none any more.
 func (a *Agent) strays(addresses []byte, want, before *desired.State) (strays []keepalived.Place, err error) {
+	now, err := keepalived.Held(addresses, want, a.keepalivedLocal())
+	if err != nil {
+		return nil, fmt.Errorf("reading which VIPs are held: %w", err)
+	}
 	for _, s := range []*desired.State{want, before} {
 		if s == nil {
 			continue
@@ -227,7 +231,7 @@ func (a *Agent) strays(addresses []byte, want, before *desired.State) (strays []
 		}
 		for _, p := range holding.Places {
 			at := slices.IndexFunc(want.VIPs, func(v desired.VIP) bool { return v.Address == p.Address })
-			master := at >= 0 && slices.Contains(holding.RouterIDs, want.VIPs[at].RouterID)
+			master := at >= 0 && slices.Contains(now.RouterIDs, want.VIPs[at].RouterID)
 			if !master && !slices.Contains(strays, p) {
 				strays = append(strays, p)
 			}

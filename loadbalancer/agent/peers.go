@@ -39,6 +39,7 @@ type peers struct {
 // followPeers asks the other gateways which State they hold, takes a newer one, and confirms ours when nobody has one.
 func (a *Agent) followPeers(ctx context.Context) {
 	if a.peers.dial == nil {
+		a.dropHop(ctx)
 		return
 	}
 	defer a.peers.meet(nil)

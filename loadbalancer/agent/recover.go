@@ -88,6 +88,7 @@ func (t *transaction) establish(ctx context.Context) (*wire.Result, error) {
 		return nil, fmt.Errorf("a daemon refuses its configuration: %s", faultList(result.Faults))
 	}
 	if t.work.none() {
+		t.finishLeft(ctx)
 		return result, nil
 	}
 	_, err := a.makeTrue(ctx, t.work, t.want, t.before(), t.timed)

@@ -85,6 +85,8 @@ type transaction struct {
 	seen *observation
 	want *rendering
 	work *work
+	// leaves is what is done of a difference that is otherwise only reported; nil when it is not.
+	leaves *work
 	// unasked are the changes that undo what nobody asked for; nil when the machine was not known to be sound.
 	unasked []string
 }
@@ -102,7 +104,9 @@ func (t *transaction) run(ctx context.Context) (*wire.Result, *wire.Refusal) {
 		}
 	}
 	seen, err, sound := t.seen, error(nil), len(a.faults()) == 0
-	if !t.work.none() {
+	if t.work.none() {
+		t.finishLeft(ctx)
+	} else {
 		seen, err = a.makeTrue(ctx, t.work, t.want, t.before(), t.timed)
 	}
 	if sound {
@@ -133,11 +137,12 @@ func (t *transaction) prepare(ctx context.Context) (*wire.Result, *wire.Refusal)
 	if t.work, err = a.compare(t.seen, t.want, t.before()); err != nil {
 		return nil, internal(err)
 	}
+	compared := t.work
 	t.findUnasked(ctx)
 	result := &wire.Result{Outcome: t.work.outcome(), Reasons: t.work.reasons, Changes: t.work.told()}
 	t.describe(result, t.held, t.seen)
 	if t.work.none() {
-		a.noteLeftover(t.work)
+		a.noteLeftover(compared)
 		return result, nil
 	}
 	var faults []wire.Fault

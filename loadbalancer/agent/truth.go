@@ -67,7 +67,7 @@ func (a *Agent) verify(ctx context.Context, want *rendering, before *desired.Sta
 			return seen, nil
 		}
 		// A VRRP transition may have begun after the VIPs were seen in their places; it is not our doing and ends by itself.
-		if len(left.vips) > 0 && try < verifyTries && a.settle(ctx, transitionLimit, want, before) == nil {
+		if len(left.vips) > 0 && try < verifyTries && a.settle(ctx, transitionTime(want.revision.state), want, before) == nil {
 			continue
 		}
 		if left.haproxy == reload && try < verifyTries && a.waitForOldWorker(ctx) == nil {

@@ -80,11 +80,12 @@ func (a *Agent) longestWait() time.Duration {
 	return retryLast
 }
 
-// noteLeftover remembers, from a comparison that found no other work, whether removed servers are still to be deleted.
+// noteLeftover remembers, from a comparison that found no other work, or work that is left, whether removed servers are still to
+// be deleted.
 func (a *Agent) noteLeftover(w *work) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.leftover = len(w.diff.Deferred) > 0
+	a.leftover = len(w.diff.Deferred) > 0 || !w.diff.Finishing().Empty()
 }
 
 func (a *Agent) hasLeftover() bool {

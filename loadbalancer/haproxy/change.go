@@ -98,6 +98,8 @@ func (d *Diff) replace(id string, has RunningServer, want Server, tested bool) {
 		line:    fmt.Sprintf("set server %s state maint;del server %s", id, id),
 		patient: true,
 		then:    addServer(backend, want, tested),
+
+		finishes: has.maint,
 	})
 	change := fmt.Sprintf("server %s made anew: %s", id, want)
 	if has.maint {

@@ -29,9 +29,18 @@ func (d Diff) Unasked() []string {
 	return slices.DeleteFunc(slices.Clone(d.Changes), func(c string) bool { return slices.Contains(d.finishing, c) })
 }
 
+// Finishing is the part that ends what earlier changes began, and undoes nothing that somebody else did.
+func (d Diff) Finishing() Diff {
+	asked := func(c command) bool { return !c.finishes }
+	return Diff{Changes: d.finishing, Deferred: d.Deferred, finishing: d.finishing,
+		add: slices.DeleteFunc(slices.Clone(d.add), asked), remove: slices.DeleteFunc(slices.Clone(d.remove), asked)}
+}
+
 // command is one line for the stats socket.
 type command struct {
 	line string
+	// finishes is set for the commands of finishing.
+	finishes bool
 	// patient commands may be refused because connections remain; a later Compare tries again. then follows when they
 	// were not refused.
 	patient bool

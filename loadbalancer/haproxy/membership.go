@@ -99,6 +99,7 @@ func (d *Diff) removal(id string, has RunningServer, gone bool) {
 		d.Deferred = append(d.Deferred, id)
 		return
 	case has.maint && has.Sessions == 0:
+		remove.finishes = true
 		d.finish(fmt.Sprintf("server %s removed", id))
 	case gone:
 		d.remove = append(d.remove, command{line: fmt.Sprintf("set server %s state maint;shutdown sessions server %s", id, id)})

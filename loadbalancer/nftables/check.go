@@ -5,6 +5,8 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+
+	"cloud-provider-haproxy/loadbalancer/desired"
 )
 
 // CheckArgv reads a script on stdin and checks it without loading it.
@@ -30,24 +32,25 @@ func ParseCheck(output []byte) []Message {
 	return messages
 }
 
-// Behind gives the address whose element stands in a line of a rendered script, the first being 1, and the port when the
-// element has one. The zero Addr: no single element is behind the line.
-func Behind(script []byte, line int) (vip netip.Addr, port uint16) {
+// Behind gives the address whose element stands in a line of a rendered script, the first being 1, and the protocol and port
+// when the element has them. The zero Addr: no single element is behind the line.
+func Behind(script []byte, line int) (vip netip.Addr, port desired.Port) {
 	number := 0
 	for text := range strings.Lines(string(script)) {
 		if number++; number < line {
 			continue
 		}
-		words := strings.Split(strings.TrimSuffix(strings.TrimSpace(text), ","), " . ")
+		key, _, _ := strings.Cut(strings.TrimSuffix(strings.TrimSpace(text), ","), " : ") // of a map: 192.0.2.10 . udp . 53 : 30053
+		words := strings.Split(key, " . ")
 		vip, err := netip.ParseAddr(words[0])
 		if err != nil {
 			break
 		}
 		if len(words) > 2 {
 			number, _ := strconv.ParseUint(words[2], 10, 16)
-			port = uint16(number)
+			port = desired.Port{Protocol: desired.Protocol(strings.ToUpper(words[1])), Port: uint16(number)}
 		}
 		return vip, port
 	}
-	return netip.Addr{}, 0
+	return netip.Addr{}, desired.Port{}
 }

@@ -88,5 +88,16 @@ func HopRouteArgvs(device string) [][]string {
 	return all
 }
 
+// HopRouteRemovalArgvs are the programs that undo those of HopRouteArgvs, for whatever interfaces they were run. Each takes off one
+// rule, or what is in the table, and fails when there is none: it is to be run until it does.
+func HopRouteRemovalArgvs() [][]string {
+	table := strconv.Itoa(hopRoute)
+	var all [][]string
+	for _, family := range []string{"-4", "-6"} {
+		all = append(all, []string{"ip", family, "rule", "delete", "pref", table}, []string{"ip", family, "route", "delete", "local", "default", "table", table})
+	}
+	return all
+}
+
 // HopRouteThere says whether a program of HopRouteArgvs failed because its work is done already.
 func HopRouteThere(stderr []byte) bool { return bytes.Contains(stderr, []byte("File exists")) }

@@ -63,3 +63,25 @@ func TestHopRoute(t *testing.T) {
 		}
 	}
 }
+
+// Its rules go with it, for whatever interfaces they were made, and a second removal finds nothing.
+func TestHopRouteRemoval(t *testing.T) {
+	need(t, "ip", "unshare")
+	steps := "ip link set lo up"
+	for _, device := range []string{"eth0", "bond0"} {
+		for _, argv := range HopRouteArgvs(device) {
+			steps += "; " + strings.Join(argv, " ")
+		}
+	}
+	for _, argv := range HopRouteRemovalArgvs() {
+		steps += "; while " + strings.Join(argv, " ") + " 2>/dev/null; do :; done"
+	}
+	steps += "; ip -4 rule; ip -6 rule; ip -4 route show table all type local; ip -6 route show table all type local"
+	out, err := exec.CommandContext(t.Context(), "unshare", "--net", "--", "sh", "-c", steps).CombinedOutput()
+	if err != nil {
+		t.Fatal(err, string(out))
+	}
+	if strings.Contains(string(out), "7480") || !strings.Contains(string(out), "lookup main") {
+		t.Errorf("left:\n%s", out)
+	}
+}

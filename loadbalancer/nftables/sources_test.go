@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"cloud-provider-haproxy/loadbalancer/desired"
 )
 
 // from says who answers a connection from one of the client machine's addresses.
@@ -184,10 +186,26 @@ func TestRefusedElementIsFound(t *testing.T) {
 			}
 		})
 	}
-	if vip, port := Behind(good, at+1); vip.String() != vip4 || port != 80 {
-		t.Errorf("behind %q is %s port %d", lines[at], vip, port)
+	if vip, port := Behind(good, at+1); vip.String() != vip4 || port != (desired.Port{Protocol: desired.TCP, Port: 80}) {
+		t.Errorf("behind %q is %s port %v", lines[at], vip, port)
 	}
-	if vip, port := Behind(good, 1); vip.IsValid() || port != 0 {
-		t.Errorf("behind a comment is %s port %d", vip, port)
+	if vip, port := Behind(good, 1); vip.IsValid() || port != (desired.Port{}) {
+		t.Errorf("behind a comment is %s port %v", vip, port)
+	}
+}
+
+// What stands behind a map's value is not part of the element, and protocols are told apart.
+func TestBehindElementOfAMap(t *testing.T) {
+	for line, want := range map[string]desired.Port{
+		"\t\t\t192.0.2.10 . udp . 53 : 30053,":           {Protocol: desired.UDP, Port: 53},
+		"\t\t\t192.0.2.10 . tcp . 53,":                   {Protocol: desired.TCP, Port: 53},
+		"\t\t\t192.0.2.10 . udp . 53 . 7 : 10.0.2.1,":    {Protocol: desired.UDP, Port: 53},
+		"\t\t\t192.0.2.10 . sctp . 9 : jump idle30,":     {Protocol: desired.SCTP, Port: 9},
+		"\t\t\t192.0.2.10 . tcp . 80 . 198.51.100.0/24,": {Protocol: desired.TCP, Port: 80},
+		"\t\t\t192.0.2.10,":                              {},
+	} {
+		if vip, port := Behind([]byte("table {\n"+line+"\n}\n"), 2); vip.String() != "192.0.2.10" || port != want {
+			t.Errorf("%q is read as %v, %+v", line, vip, port)
+		}
 	}
 }

@@ -24,6 +24,9 @@ type Table struct {
 // Sorted. A table that was just replaced has forgotten them; who goes on sending is noted again.
 func (t *Table) Strangers() []netip.Addr { return t.strangers }
 
+// Present says whether there is a table at all.
+func (t *Table) Present() bool { return t.present }
+
 // object is a set, map or chain. A kind of object that we never make is kept too, so that Diff tells it.
 type object struct {
 	definition string   // compact JSON, without handle, elements and rules

@@ -14,7 +14,7 @@ const wrongKeyFile = "/root/.ssh/wrong_ed25519"
 
 // TestBootstrapWrong: what a stranger gets wrong is told so that it can be mended, and the same command goes on from there.
 func TestBootstrapWrong(t *testing.T) {
-	b := newBare(t, netip.MustParseAddr("192.0.2.21"), netip.MustParseAddr("192.0.2.250"))
+	b := newBare(t, lab.Options{}, netip.MustParseAddr("192.0.2.250"))
 	b.argv = append(b.argv, "--accept-new-host-keys")
 	g := b.Gateways[1]
 	before := disk(t, g)
