@@ -5,7 +5,6 @@ import (
 	_ "embed"
 	"errors"
 	"flag"
-	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -61,13 +60,6 @@ func web(address ...string) desired.LoadBalancer {
 		Key: desired.Key{Namespace: "default", Name: "web"}, UID: "1", Addresses: addrs(address...),
 		Frontends: []desired.Frontend{tcpPort(80, 32689)},
 	}
-}
-
-// knobbed asks for everything that a map entry says.
-func knobbed(affinity int) desired.LoadBalancer {
-	lb := web("192.0.2.10")
-	lb.AffinitySeconds, lb.ConnectionLimit, lb.SourceRate, lb.Log = affinity, 5, 6, true
-	return lb
 }
 
 func localPolicy(name, address string, check desired.Check, servers ...desired.Server) desired.LoadBalancer {
@@ -331,11 +323,6 @@ func TestGenerationChangesOnlyForReloads(t *testing.T) {
 		"slot taken": func(s *desired.State, _ *Local) {
 			s.LoadBalancers = []desired.LoadBalancer{localPolicy("a", "192.0.2.1", kubeProxyCheck(), desired.Server{Name: "x", Address: netip.MustParseAddr("10.0.0.1"), Weight: 1})}
 		},
-		"usual affinity": func(s *desired.State, _ *Local) { s.LoadBalancers = []desired.LoadBalancer{knobbed(usualAffinity)} },
-		"affinity of UDP": func(s *desired.State, _ *Local) {
-			s.LoadBalancers = []desired.LoadBalancer{knobbed(600)}
-			s.LoadBalancers[0].Frontends[0].Protocol = desired.UDP
-		},
 		"more slots": func(_ *desired.State, l *Local) { l.SlotsPerKind = 4 },
 		"sequence":   func(s *desired.State, _ *Local) { s.Fence.Sequence++ },
 	} {
@@ -346,10 +333,6 @@ func TestGenerationChangesOnlyForReloads(t *testing.T) {
 	for name, change := range map[string]func(*desired.State, *Local){
 		"node check's interval": func(s *desired.State, _ *Local) { s.NodeCheck.IntervalMillis++ },
 		"node check's path":     func(s *desired.State, _ *Local) { s.NodeCheck.Path = "/livez" },
-		"new affinity":          func(s *desired.State, _ *Local) { s.LoadBalancers = []desired.LoadBalancer{knobbed(600)} },
-		"gateway removed":       func(s *desired.State, _ *Local) { s.Gateways = s.Gateways[:1] },
-		"gateway's address":     func(s *desired.State, _ *Local) { s.Gateways[1].VRRPAddress = netip.MustParseAddr("10.0.0.9") },
-		"port for peers":        func(_ *desired.State, l *Local) { l.PeersPort++ },
 		"maxconn":               func(_ *desired.State, l *Local) { l.MaxConn = 1000 },
 		"port":                  func(_ *desired.State, l *Local) { l.ServicesPort++ },
 		"control plane": func(s *desired.State, _ *Local) {
@@ -391,18 +374,6 @@ func TestRenderRefuses(t *testing.T) {
 			s.LoadBalancers = append(s.LoadBalancers, twin)
 			slots[twin.Key] = slots[s.LoadBalancers[1].Key]
 		}, want: "slot-http-roundrobin-1 was given to both edge/a and edge/b"},
-		"too many affinities": {change: func(s *desired.State, _ *Local, _ Slots) {
-			s.LoadBalancers[1].AffinitySeconds = 1 // edge/a, after all of default
-			for i := range maxAffinities {
-				lb := knobbed(100 + i)
-				lb.Name = fmt.Sprintf("web-%03d", i)
-				s.LoadBalancers = append(s.LoadBalancers, lb)
-			}
-			s.LoadBalancers[2].AffinitySeconds = usualAffinity
-		}, want: "loadBalancers[edge/a].affinitySeconds: is 1", owner: ingress},
-		"another gateway":    {change: func(_ *desired.State, l *Local, _ Slots) { l.Gateway = "gw9" }, want: `no gateway "gw9" in State`},
-		"no port for peers":  {change: func(_ *desired.State, l *Local, _ Slots) { l.PeersPort = 0 }, want: "port for its peers: 0"},
-		"a gateway's name":   {change: func(s *desired.State, _ *Local, _ Slots) { s.Gateways[1].Name = "gw2\n" }, want: "gateways[1].name"},
 		"no slots":           {change: func(_ *desired.State, l *Local, _ Slots) { l.SlotsPerKind = 0 }, want: "slots of each kind"},
 		"a path with blank":  {change: func(_ *desired.State, l *Local, _ Slots) { l.ServicesMap = "/etc/a b" }, want: "map of Services"},
 		"a log of two lines": {change: func(_ *desired.State, l *Local, _ Slots) { l.Log = "/dev/log local0\n  user root" }, want: "log target"},
