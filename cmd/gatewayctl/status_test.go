@@ -43,6 +43,7 @@ func well(name string, change func(*wire.Status)) toldStatus {
 		Rounds:      map[wire.Outcome]uint64{wire.Runtime: 112, wire.Unchanged: 40, wire.Reloaded: 3},
 		Nodes:       []wire.NodeStatus{{Name: "w1", State: "UP", Sessions: 100}, {Name: "w2", State: "NOCHECK", Sessions: 99}},
 		Connections: 57, OldWorkers: 1,
+		Limited: []wire.Limited{{Service: desired.Key{Namespace: "shop", Name: "db"}, Port: 5432, Lately: 17, Total: 2017}},
 	}
 	if change != nil {
 		change(status)

@@ -139,29 +139,41 @@ func TestAddressOfTheMachine(t *testing.T) {
 	}
 }
 
+func nothingMore(*desired.State) {}
+
 // A port that somebody else has is told before anything is touched, with who has it.
 func TestPortIsTaken(t *testing.T) {
-	for _, test := range []struct{ name, said, want string }{
-		{"known", `LISTEN 0 511 127.0.0.1:7481 0.0.0.0:* users:(("nginx",pid=36,fd=6),("nginx",pid=35,fd=6))` + "\n",
-			"stop nginx (process 35) and nginx (process 36), or give another controlPlanePort in agent.yaml"},
-		{"not told", "LISTEN 0 511 127.0.0.1:7481 0.0.0.0:*\n", "`ss -ltnp sport = :7481`, as root, tells which program that is"},
+	alone := func(s *desired.State) {
+		s.Gateways, s.Instances = s.Gateways[:1], []desired.Instance{{RouterID: 51, Gateways: []string{"east"}}}
+	}
+	for _, test := range []struct {
+		name, said string
+		held, next func(*desired.State)
+		bind       string
+		field      string
+		want       string
+	}{
+		{"known", `LISTEN 0 511 127.0.0.1:7481 0.0.0.0:* users:(("nginx",pid=36,fd=6),("nginx",pid=35,fd=6))` + "\n", nothingMore, controlPlane,
+			"127.0.0.1:7481", "controlPlanePort", "stop nginx (process 35) and nginx (process 36), or give another controlPlanePort in agent.yaml"},
+		{"not told", "LISTEN 0 511 127.0.0.1:7481 0.0.0.0:*\n", nothingMore, controlPlane, "127.0.0.1:7481", "controlPlanePort", "`ss -ltnp sport = :7481`, as root, tells which program that is"},
+		{"for peers", "", alone, nothingMore, "10.0.0.2:7482", "peersPort", "or give another peersPort in agent.yaml"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			m := holding(t, sample(1, service("web", "192.0.2.10", 51)))
+			m := holding(t, sample(1, service("web", "192.0.2.10", 51), test.held))
 			m.listening = test.said
 			a := started(t, m)
 			before := m.moment()
 			m.strike = func(_ int, operation string) strike {
-				if operation == "bind 127.0.0.1:7481" {
+				if operation == "bind "+test.bind {
 					return failsBefore
 				}
 				return passes
 			}
-			result, refusal := a.apply(t.Context(), sign(t, sample(2, service("web", "192.0.2.10", 51), controlPlane)))
+			result, refusal := a.apply(t.Context(), sign(t, sample(2, service("web", "192.0.2.10", 51), test.next)))
 			if refusal != nil || result.Outcome != wire.Refused || len(result.Faults) != 1 {
 				t.Fatalf("got %+v, %v", result, refusal)
 			}
-			if f := result.Faults[0]; f.Field != "controlPlanePort" || !strings.Contains(f.Message, test.want) {
+			if f := result.Faults[0]; f.Field != test.field || !strings.Contains(f.Message, test.want) {
 				t.Errorf("told %+v, want %q", f, test.want)
 			}
 			if diff := cmp.Diff(before, m.moment()); diff != "" {

@@ -28,6 +28,7 @@ func TestDecodeConfig(t *testing.T) {
 func TestDecodeConfigTellsEveryFault(t *testing.T) {
 	_, err := DecodeConfig([]byte(`
 servicesPort: 7481
+peersPort: 7481
 maxConn: -1
 paths: {socket: agent.sock}
 keepalived: {start: []}
@@ -40,7 +41,7 @@ peers:
 	if err == nil {
 		t.Fatal("accepted")
 	}
-	for _, says := range []string{"gateway: is missing", "controlPlanePort: must differ", "maxConn: -1 is negative",
+	for _, says := range []string{"gateway: is missing", "controlPlanePort: must differ", "peersPort: must differ", "maxConn: -1 is negative",
 		`paths.socket: "agent.sock" is no absolute path`, `keepalived.start[0]: ""`,
 		"peers.user: is empty", "peers.interval: 2h0m0s is not from", `peers.knownHostsFile: "known_hosts" is no absolute path`,
 		`peers.gateways[1].name: "west" is empty or listed twice`, `peers.gateways[1].sshAddress: "" is no host:port`,

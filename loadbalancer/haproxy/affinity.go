@@ -22,16 +22,47 @@ type affinity struct{ Seconds int }
 // Table is the backend that holds it.
 func (a affinity) Table() string { return fmt.Sprintf("%s%d", affinityPrefix, a.Seconds) }
 
-// affinities are all times that the State's TCP ports ask for, and the usual one, sorted. Those of UDP are nftables' own.
-func affinities(s *desired.State) []affinity {
+// maxAffinities bounds how many tables there are. Each costs a reload, 0.17 MB of HAProxy for every hundred slots, and 36 bytes of
+// a Generation, which has to fit into an answer of 16 KB.
+const maxAffinities = 100
+
+// affinities are all times that the State's TCP ports ask for, and the usual one, sorted. Those of UDP are nftables' own. When
+// there are too many, some load balancers are left over.
+func affinities(s *desired.State) (all []affinity, left []*desired.LoadBalancer) {
 	times := map[affinity]bool{{usualAffinity}: true}
-	for _, lb := range s.LoadBalancers {
+	for _, lb := range sortedByKey(s.LoadBalancers) {
 		tcp := slices.ContainsFunc(lb.Frontends, func(f desired.Frontend) bool { return f.Protocol == desired.TCP })
-		if tcp && lb.AffinitySeconds > 0 {
-			times[affinity{lb.AffinitySeconds}] = true
+		a := affinity{lb.AffinitySeconds}
+		switch {
+		case !tcp || a.Seconds == 0 || times[a]:
+		case len(times) == maxAffinities:
+			left = append(left, lb)
+		default:
+			times[a] = true
 		}
 	}
-	return slices.SortedFunc(maps.Keys(times), func(a, b affinity) int { return a.Seconds - b.Seconds })
+	return slices.SortedFunc(maps.Keys(times), func(a, b affinity) int { return a.Seconds - b.Seconds }), left
+}
+
+func sortedByKey(all []desired.LoadBalancer) []*desired.LoadBalancer {
+	sorted := make([]*desired.LoadBalancer, len(all))
+	for i := range all {
+		sorted[i] = &all[i]
+	}
+	slices.SortFunc(sorted, func(a, b *desired.LoadBalancer) int { return a.Key.Compare(b.Key) })
+	return sorted
+}
+
+// affinities refuses those that are left over.
+func (in *input) affinities(s *desired.State) {
+	_, left := affinities(s)
+	for _, lb := range left {
+		owner := lb.Key
+		in.owner = &owner
+		in.fault("affinitySeconds", fmt.Sprintf("is %d; the gateways have tables for %d different times, which other Services have: take %d, or one of theirs",
+			lb.AffinitySeconds, maxAffinities, usualAffinity))
+		in.owner = nil
+	}
 }
 
 // tableOf gives the table of the line "  stick on KEY table NAME if ...".

@@ -290,3 +290,38 @@ func BenchmarkCompare(b *testing.B) {
 		}
 	}
 }
+
+// A table that nobody uses any more may stay; one that is new may not wait. Sticks of one slot more or less are no reason.
+func TestCompareTablesOfAffinity(t *testing.T) {
+	generation := func(seconds ...int) string {
+		s := baseState()
+		for i, n := range seconds {
+			lb := knobbed(n)
+			lb.Name = fmt.Sprintf("web-%d", i)
+			s.LoadBalancers = append(s.LoadBalancers, lb)
+		}
+		c, err := Render(s, testLocal(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c.Generation
+	}
+	for name, test := range map[string]struct {
+		running, want []int
+		reload        []string
+	}{
+		"the usual":       {nil, []int{usualAffinity, usualAffinity}, nil},
+		"a new one":       {nil, []int{600}, []string{"affinity of 600 s is new"}},
+		"two new ones":    {[]int{60}, []int{60, 600, 601}, []string{"affinity of 600 s is new", "affinity of 601 s is new"}},
+		"one gone":        {[]int{60, 600}, []int{600}, nil},
+		"one for another": {[]int{60}, []int{600}, []string{"affinity of 600 s is new"}},
+		"the same":        {[]int{60, 600}, []int{600, 60}, nil},
+		"all gone":        {[]int{60, 600}, nil, nil},
+	} {
+		var d Diff
+		d.reload(&Running{Generation: generation(test.running...)}, &Config{Generation: generation(test.want...)})
+		if !slices.Equal(d.Reload, test.reload) {
+			t.Errorf("%s: the reasons are %q, want %q", name, d.Reload, test.reload)
+		}
+	}
+}

@@ -36,6 +36,7 @@ func checkInput(s *desired.State, l Local, slots Slots) error {
 	for i := range s.LoadBalancers {
 		in.loadBalancer(&s.LoadBalancers[i])
 	}
+	in.affinities(s)
 	if in.faults != nil {
 		return in.faults
 	}

@@ -4,10 +4,13 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"cloud-provider-haproxy/loadbalancer/desired"
 )
@@ -20,8 +23,10 @@ func logged(t testing.TB, d *daemon) (next func() string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Chmod(path, 0o777); err != nil {
-		t.Fatal(err)
+	for path, mode := range map[string]os.FileMode{d.local.Chroot: 0o755, path: 0o777} { // the worker is nobody special
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
 	}
 	t.Cleanup(func() { socket.Close() })
 	lines := make(chan string, 100000)
@@ -46,6 +51,145 @@ func logged(t testing.TB, d *daemon) (next func() string) {
 }
 
 func withLog(l *Local) { l.Log = "/log local0" }
+
+// until reads lines until one has all of these words.
+func until(t *testing.T, next func() string, words ...string) {
+	t.Helper()
+	var seen []string
+	for {
+		line := next()
+		if line == "" {
+			t.Fatalf("no line of the log has %q; it has:\n%s", words, strings.Join(seen, "\n"))
+		}
+		if !slices.ContainsFunc(words, func(word string) bool { return !strings.Contains(line, word) }) {
+			return
+		}
+		seen = append(seen, line)
+	}
+}
+
+// startKnobs runs twoNodes with IPv4 and IPv6, and a way to change its Service while it runs, without a reload.
+func startKnobs(t *testing.T) (d *daemon, change func(func(*desired.LoadBalancer)), log func() string) {
+	t.Helper()
+	state := twoNodes()
+	d = startDaemon(t, state, slices.Concat(nodes(), clients(3)), vips(), withLog)
+	log = logged(t, d)
+	d.nodePorts(node1+":30080", node1+":10256", node2+":30080", node2+":10256")
+	d.up("nodes", "worker1", "worker2")
+	d.apply(state)
+	return d, func(set func(*desired.LoadBalancer)) {
+		t.Helper()
+		set(&state.LoadBalancers[0])
+		d.apply(state)
+	}, log
+}
+
+func TestConnectionLimit(t *testing.T) {
+	d, change, log := startKnobs(t)
+	change(func(lb *desired.LoadBalancer) { lb.ConnectionLimit = 2 })
+	d.ask("open a " + vip4 + ":80")
+	d.ask("open b [" + vip6 + "]:80") // the other address of the same frontend
+	d.wantRefused(vip4 + ":80")
+	d.wantRefused("[" + vip6 + "]:80")
+	until(t, log, "default/web", "over-limit")
+	want := []Limited{{Service: desired.Key{Namespace: "default", Name: "web"}, Port: 80, Lately: 2, Total: 2}}
+	if diff := cmp.Diff(want, d.read().Limited); diff != "" {
+		t.Errorf("Limited (-want +got):\n%s", diff)
+	}
+	for _, id := range []string{"a", "b"} {
+		if got := d.ask("say " + id); got != "still here" {
+			t.Errorf("connection %s says %q", id, got)
+		}
+	}
+	d.ask("close a")
+	d.eventually("room", func() bool { return !strings.HasPrefix(d.reach(vip4+":80"), "error") })
+	change(func(lb *desired.LoadBalancer) { lb.ConnectionLimit = 3 })
+	d.wantReach(vip4+":80", node1+":30080", node2+":30080")
+	change(func(lb *desired.LoadBalancer) { lb.ConnectionLimit = 1 }) // b stays
+	d.wantRefused(vip4 + ":80")
+	change(func(lb *desired.LoadBalancer) { lb.ConnectionLimit = 0 })
+	for range 5 {
+		d.wantReach(vip4+":80", node1+":30080", node2+":30080")
+	}
+}
+
+func TestSourceRate(t *testing.T) {
+	d, change, log := startKnobs(t)
+	change(func(lb *desired.LoadBalancer) { lb.SourceRate = 2 })
+	opened := func(source string, tries int) (n int) {
+		for range tries {
+			if !strings.HasPrefix(d.from(source, vip4+":80"), "error") {
+				n++
+			}
+		}
+		return n
+	}
+	// Twenty in ten seconds; those that were refused do not count.
+	if n := opened(client(1), 40); n < 20 || n > 22 {
+		t.Errorf("a client opened %d connections of 40 within ten seconds, want 20", n)
+	}
+	until(t, log, client(1), "default/web", "over-rate")
+	sources, err := d.runtime.ask(t.Context(), "show table sources")
+	if err != nil || !strings.Contains(sources, "gpc0_rate(10000)=20\n") {
+		t.Errorf("refused connections count as if they had been opened: %v\n%s", err, sources)
+	}
+	if n := opened(client(2), 10); n != 10 {
+		t.Errorf("another client opened %d connections of 10", n)
+	}
+	if limited := d.read().Limited; len(limited) != 1 || limited[0].Total < 18 {
+		t.Errorf("Limited is %+v, want the 20 that were refused", limited)
+	}
+	change(func(lb *desired.LoadBalancer) { lb.SourceRate = 0 })
+	if n := opened(client(1), 5); n != 5 {
+		t.Errorf("without the rate a client opened %d connections of 5", n)
+	}
+}
+
+// A flood beyond the limit is named a hundred times, and counted.
+func TestFloodIsNotLogged(t *testing.T) {
+	d, change, log := startKnobs(t)
+	change(func(lb *desired.LoadBalancer) { lb.ConnectionLimit = 1 })
+	d.ask("open a " + vip4 + ":80")
+	if greeted := d.ask("flood 300 " + vip4 + ":80"); greeted != "0" {
+		t.Errorf("%s connections were greeted", greeted)
+	}
+	named := 0
+	for line := log(); line != ""; line = log() {
+		if strings.Contains(line, "over-limit") {
+			named++
+		}
+	}
+	if named < 90 || named > 110 {
+		t.Errorf("%d of 300 refused connections are in the log, want 100", named)
+	}
+	if limited := d.read().Limited; len(limited) != 1 || limited[0].Total != 300 {
+		t.Errorf("Limited is %+v, want 300", limited)
+	}
+}
+
+func TestLog(t *testing.T) {
+	d, change, log := startKnobs(t)
+	d.wantReach(vip4+":80", node1+":30080", node2+":30080")
+	change(func(lb *desired.LoadBalancer) { lb.Log = true })
+	home := "nodes/worker1"
+	if d.reach("["+vip6+"]:80") == node2+":30080" {
+		home = "nodes/worker2"
+	}
+	until(t, log, "<133>", vip6+":80 default/web "+home) // local0.notice
+	change(func(lb *desired.LoadBalancer) { lb.Log = false })
+	d.wantReach(vip4+":80", node1+":30080", node2+":30080")
+	change(func(lb *desired.LoadBalancer) { lb.Frontends[0].NodePort = 1 })
+	d.wantRefused(vip4 + ":80")
+	var lines []string
+	for line := log(); line != ""; line = log() {
+		if strings.Contains(line, "default/web") {
+			lines = append(lines, line)
+		}
+	}
+	if len(lines) != 1 || !strings.Contains(lines[0], "<131>") || !strings.Contains(lines[0], " SC ") { // local0.err
+		t.Errorf("without log these connections are told, want the one that failed alone:\n%s", strings.Join(lines, "\n"))
+	}
+}
 
 // BenchmarkConnection tells what one connection costs HAProxy's worker, in nanoseconds of a processor.
 func BenchmarkConnection(b *testing.B) {
@@ -76,20 +220,17 @@ func BenchmarkConnection(b *testing.B) {
 	}
 }
 
-// processor is how long the worker ran.
+// processor is how long the worker's threads ran.
 func (d *daemon) processor() time.Duration {
 	d.t.Helper()
-	text, err := os.ReadFile("/proc/" + strconv.Itoa(d.read().PID) + "/schedstat")
+	threads, err := filepath.Glob("/proc/" + strconv.Itoa(d.read().PID) + "/task/*/schedstat")
 	if err != nil {
 		d.t.Fatal(err)
 	}
 	var sum time.Duration
-	tasks, err := filepath.Glob("/proc/" + strconv.Itoa(d.read().PID) + "/task/*/schedstat")
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	for _, task := range tasks {
-		if text, err = os.ReadFile(task); err != nil {
+	for _, thread := range threads {
+		text, err := os.ReadFile(thread)
+		if err != nil {
 			d.t.Fatal(err)
 		}
 		nanoseconds, err := strconv.ParseInt(strings.Fields(string(text))[0], 10, 64)

@@ -73,7 +73,8 @@ func Render(s *desired.State, l Local, slots Slots) (*Config, error) {
 	if l.MaxConn > 0 {
 		v.ServicesMaxConn = l.servicesMaxConn(l.MaxConn)
 	}
-	v.Peers, v.Affinities = peers(s, l), affinities(s)
+	v.Peers = peers(s, l)
+	v.Affinities, _ = affinities(s)
 	c.nodes(s, &v)
 	c.controlPlane(s, &v)
 	c.slots(s, slots, &v)

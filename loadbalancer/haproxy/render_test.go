@@ -186,6 +186,18 @@ func scenarios() []scenario {
 			s.Releasing = []desired.Releasing{{Address: netip.MustParseAddr("192.0.2.10"), Owner: desired.Key{Namespace: "default", Name: "gone"},
 				Ports: []desired.Port{{Protocol: desired.TCP, Port: 22}}, SinceEpoch: 3, SinceSequence: 1}}
 		}),
+		// One Service asks for each of the last four fields, another one for an affinity of its own. That of UDP is not HAProxy's.
+		make("knobs", func(s *desired.State, l *Local) {
+			db, dns := web("192.0.2.11"), web("192.0.2.12")
+			db.Name, db.AffinitySeconds, dns.Name, dns.AffinitySeconds = "db", 600, "dns", 60
+			dns.Frontends[0].Protocol = desired.UDP
+			all := localPolicy("all", "192.0.2.20", kubeProxyCheck(), desired.Server{Name: "worker1", Address: netip.MustParseAddr("10.0.0.11"), Weight: 1})
+			all.AffinitySeconds, all.ConnectionLimit, all.SourceRate, all.Log = usualAffinity, 1000, 5, true
+			s.LoadBalancers = []desired.LoadBalancer{web("192.0.2.10"), db, dns, all}
+			s.Gateways = append(s.Gateways, desired.Gateway{Name: "gw0", SSHAddress: "10.0.0.1:22", VRRPAddress: netip.MustParseAddr("fd00::1"), Interface: "eth0"})
+			l.PeersPort = 9999
+		}),
+		make("single", func(s *desired.State, _ *Local) { s.Gateways = s.Gateways[:1] }),
 		make("control-plane-https", func(s *desired.State, _ *Local) {
 			s.ControlPlane = controlPlane(apiCheck)
 			s.ControlPlane.CA = ca
@@ -321,6 +333,7 @@ func TestRenderIsDeterministic(t *testing.T) {
 		first := s.render(t)
 		slices.Reverse(s.state.Nodes)
 		slices.Reverse(s.state.LoadBalancers)
+		slices.Reverse(s.state.Gateways)
 		second := s.render(t)
 		if !bytes.Equal(first.File, second.File) || !bytes.Equal(first.ServicesMap, second.ServicesMap) || !bytes.Equal(first.ChecksMap, second.ChecksMap) {
 			t.Errorf("%s: another order of the lists gave other bytes", s.name)

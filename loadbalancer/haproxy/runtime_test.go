@@ -84,7 +84,7 @@ func TestReadTakesEverythingFromOneWorker(t *testing.T) {
 				if strings.HasSuffix(line, ";show map") {
 					return info + "# id (file) description\n\n"
 				}
-				return info + "1\n# be_id\n\n" + "# pxname,svname,qcur,scur,slim,stot\n\n"
+				return info + "1\n# be_id\n\n" + "# pxname,svname,qcur,scur,slim,stot\n\n" + "No such table\n\n"
 			})
 			running, err := r.Read(t.Context())
 			if test.want == 0 {

@@ -25,6 +25,7 @@ func TestPair(t *testing.T) {
 	}{
 		{"served", testServed},
 		{"services", testServices},
+		{"affinity", testAffinity},
 		{"shared", testShared},
 		{"nodes", testNodes},
 		{"pool", testPool},
