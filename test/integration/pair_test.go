@@ -29,6 +29,7 @@ func TestPair(t *testing.T) {
 		{"shared", testShared},
 		{"nodes", testNodes},
 		{"pool", testPool},
+		{"slots", testSlots},
 		{"control-plane", testControlPlane},
 		{"unhealthy", testAllUnhealthy},
 		{"refused", testRefused},
