@@ -30,6 +30,7 @@ func TestPair(t *testing.T) {
 		{"nodes", testNodes},
 		{"pool", testPool},
 		{"slots", testSlots},
+		{"proxy-protocol", testProxyProtocol},
 		{"control-plane", testControlPlane},
 		{"unhealthy", testAllUnhealthy},
 		{"refused", testRefused},
