@@ -22,8 +22,8 @@ type affinity struct{ Seconds int }
 // Table is the backend that holds it.
 func (a affinity) Table() string { return fmt.Sprintf("%s%d", affinityPrefix, a.Seconds) }
 
-// maxAffinities bounds how many tables there are. Each costs a reload, half a megabyte of HAProxy with fifty slots of each kind,
-// and 36 bytes of a Generation, which has to fit into 16 KB with all of them.
+// maxAffinities bounds how many tables there are. Each costs a reload, 0.17 MB of HAProxy for every hundred slots, and 36 bytes of
+// a Generation, which has to fit into an answer of 16 KB.
 const maxAffinities = 100
 
 // affinities are all times that the State's TCP ports ask for, and the usual one, sorted. Those of UDP are nftables' own. When

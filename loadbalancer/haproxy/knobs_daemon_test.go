@@ -129,6 +129,10 @@ func TestSourceRate(t *testing.T) {
 		t.Errorf("a client opened %d connections of 40 within ten seconds, want 20", n)
 	}
 	until(t, log, client(1), "default/web", "over-rate")
+	sources, err := d.runtime.ask(t.Context(), "show table sources")
+	if err != nil || !strings.Contains(sources, "gpc0_rate(10000)=20\n") {
+		t.Errorf("refused connections count as if they had been opened: %v\n%s", err, sources)
+	}
 	if n := opened(client(2), 10); n != 10 {
 		t.Errorf("another client opened %d connections of 10", n)
 	}
@@ -216,20 +220,17 @@ func BenchmarkConnection(b *testing.B) {
 	}
 }
 
-// processor is how long the worker ran.
+// processor is how long the worker's threads ran.
 func (d *daemon) processor() time.Duration {
 	d.t.Helper()
-	text, err := os.ReadFile("/proc/" + strconv.Itoa(d.read().PID) + "/schedstat")
+	threads, err := filepath.Glob("/proc/" + strconv.Itoa(d.read().PID) + "/task/*/schedstat")
 	if err != nil {
 		d.t.Fatal(err)
 	}
 	var sum time.Duration
-	tasks, err := filepath.Glob("/proc/" + strconv.Itoa(d.read().PID) + "/task/*/schedstat")
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	for _, task := range tasks {
-		if text, err = os.ReadFile(task); err != nil {
+	for _, thread := range threads {
+		text, err := os.ReadFile(thread)
+		if err != nil {
 			d.t.Fatal(err)
 		}
 		nanoseconds, err := strconv.ParseInt(strings.Fields(string(text))[0], 10, 64)

@@ -62,13 +62,6 @@ func web(address ...string) desired.LoadBalancer {
 	}
 }
 
-// knobbed asks for everything that a map entry says.
-func knobbed(affinity int) desired.LoadBalancer {
-	lb := web("192.0.2.10")
-	lb.AffinitySeconds, lb.ConnectionLimit, lb.SourceRate, lb.Log = affinity, 5, 6, true
-	return lb
-}
-
 func localPolicy(name, address string, check desired.Check, servers ...desired.Server) desired.LoadBalancer {
 	return desired.LoadBalancer{
 		Key: desired.Key{Namespace: "edge", Name: name}, UID: name, Addresses: addrs(address),
@@ -386,10 +379,6 @@ func TestGenerationChangesOnlyForReloads(t *testing.T) {
 	for name, change := range map[string]func(*desired.State, *Local){
 		"node check's interval": func(s *desired.State, _ *Local) { s.NodeCheck.IntervalMillis++ },
 		"node check's path":     func(s *desired.State, _ *Local) { s.NodeCheck.Path = "/livez" },
-		"new affinity":          func(s *desired.State, _ *Local) { s.LoadBalancers = []desired.LoadBalancer{knobbed(600)} },
-		"gateway removed":       func(s *desired.State, _ *Local) { s.Gateways = s.Gateways[:1] },
-		"gateway's address":     func(s *desired.State, _ *Local) { s.Gateways[1].VRRPAddress = netip.MustParseAddr("10.0.0.9") },
-		"port for peers":        func(_ *desired.State, l *Local) { l.PeersPort++ },
 		"maxconn":               func(_ *desired.State, l *Local) { l.MaxConn = 1000 },
 		"port":                  func(_ *desired.State, l *Local) { l.ServicesPort++ },
 		"control plane": func(s *desired.State, _ *Local) {

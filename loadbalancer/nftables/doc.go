@@ -22,6 +22,8 @@
 //   - Who may connect is asked before the packet has a socket: deny sets first, then the ports that are open to everybody, then pairs
 //     of port and range. A port is in one of the two latter. Ranges of one port must not overlap (desired.MergePrefixes), or nft
 //     refuses the whole table; a client that is left goes on to the guard, which refuses it as it does an unknown port.
+//   - HAProxy's port for its peers is bound transparent too. Who may connect is asked before the rule that lets such sockets in: the
+//     other gateways' VRRP addresses, and loopback, where a worker tells the next one. A gateway without others listens on loopback.
 //   - VRRP of anybody but a peer is dropped, and its source noted by the rules themselves in a set that ends by itself (Strangers).
 //     That set is part of no comparison. A counter would say that there is a stranger, not who.
 //   - Rules do not depend on the State, but for whether it has UDP or SCTP at all (Flows), nor elements on anything else but which

@@ -29,6 +29,8 @@ func TestPair(t *testing.T) {
 		{"shared", testShared},
 		{"nodes", testNodes},
 		{"pool", testPool},
+		{"slots", testSlots},
+		{"proxy-protocol", testProxyProtocol},
 		{"control-plane", testControlPlane},
 		{"unhealthy", testAllUnhealthy},
 		{"refused", testRefused},

@@ -10,8 +10,10 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
+	proxyproto "github.com/pires/go-proxyproto"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -25,15 +27,16 @@ func (a *addresses) Set(value string) error {
 }
 
 func main() {
-	var listen addresses
+	var listen, proxied addresses
 	name := flag.String("name", "", "what this backend calls itself")
 	health := flag.String("health", "", "address and port that answers /healthz")
 	unhealthy := flag.String("unhealthy", "/run/unhealthy", "while this file exists /healthz says 503")
 	flag.Var(&listen, "listen", "address and port of the service; may be repeated")
+	flag.Var(&proxied, "proxied", "address and port of the service whose TCP connections begin with a PROXY protocol's header; may be repeated")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := serve(ctx, *name, listen, *health, *unhealthy); err != nil {
+	if err := serve(ctx, *name, listen, proxied, *health, *unhealthy); err != nil {
 		fmt.Fprintln(os.Stderr, "backend:", err)
 		stop()
 		os.Exit(1)
@@ -41,12 +44,15 @@ func main() {
 }
 
 // serve listens everywhere before it says "ready", so that whoever waits for the line can connect.
-func serve(ctx context.Context, name string, listen addresses, health, unhealthy string) error {
+func serve(ctx context.Context, name string, listen, proxied addresses, health, unhealthy string) error {
 	group, ctx := errgroup.WithContext(ctx)
 	open := func(address string, handler http.Handler) error {
 		listener, err := net.Listen("tcp", address)
 		if err != nil {
 			return err
+		}
+		if slices.Contains(proxied, address) {
+			listener = &proxyproto.Listener{Listener: listener, ConnPolicy: mustHaveHeader}
 		}
 		server := &http.Server{Handler: handler}
 		context.AfterFunc(ctx, func() { _ = server.Close() })
@@ -67,6 +73,11 @@ func serve(ctx context.Context, name string, listen addresses, health, unhealthy
 			return err
 		}
 	}
+	for _, address := range proxied {
+		if err := open(address, service); err != nil {
+			return err
+		}
+	}
 	if health != "" {
 		if err := open(health, healthMux(unhealthy)); err != nil {
 			return err
@@ -74,6 +85,11 @@ func serve(ctx context.Context, name string, listen addresses, health, unhealthy
 	}
 	fmt.Println("ready")
 	return group.Wait()
+}
+
+// mustHaveHeader takes who connects and where to for what the header says, and refuses connections without one.
+func mustHaveHeader(proxyproto.ConnPolicyOptions) (proxyproto.Policy, error) {
+	return proxyproto.REQUIRE, nil
 }
 
 func serviceMux(name string) http.Handler {
