@@ -72,6 +72,10 @@
 // Measured with 5000 Services and 100 nodes on two busy cores: Render 42 ms, Compare 1 to 4 ms, Read 6 ms, Apply of everything
 // at once 31 ms, one port more 0.2 ms; 150 single changes cost as much as replacing the map (8 and 9 ms), so bulk is 200.
 //
+// A connection costs the worker 80 microseconds of a processor, 2 to 3 % more than without affinity, limits and logs in the file
+// (BenchmarkConnection, medians of 15 runs on a busy machine, which differ by 10 %). To use affinity or a limit costs nothing that could
+// be measured, a rate 3 %, a log 10 %.
+//
 // Memory, at most: 338 bytes for each client that sticks, 524288 of a table (177 MB), then the oldest is forgotten; 336 for each client
 // of a Service with a rate, 102400 (34 MB). Each time of affinity costs 0.17 MB with a hundred slots.
 //
