@@ -194,7 +194,7 @@ func (w *world) serviceProblems(leader *controller, state *desired.State, degrad
 			if o.deleting || o.finalizer {
 				add("%s is not cleaned up: %v", o.key, err)
 			}
-		case o.spec.bad(), addressless(err), slices.Contains(stale, address(o.status)):
+		case o.spec.bad(), addressless(err), isAt(state, o.key, stale):
 		case err != nil:
 			add("%s: %v", o.key, err)
 		case !holdsForm(state, o):
@@ -206,6 +206,13 @@ func (w *world) serviceProblems(leader *controller, state *desired.State, degrad
 		}
 	}
 	return problems
+}
+
+// isAt says whether a load balancer of a State has one of these addresses.
+func isAt(state *desired.State, key desired.Key, addresses []netip.Addr) bool {
+	return slices.ContainsFunc(state.LoadBalancers, func(lb desired.LoadBalancer) bool {
+		return lb.Key == key && slices.ContainsFunc(lb.Addresses, func(a netip.Addr) bool { return slices.Contains(addresses, a) })
+	})
 }
 
 // reached says whether clients get to a Service at all of its ports.
