@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -304,8 +305,10 @@ func (c *checks) heard(l *line, verb wire.Verb, reply *wire.Reply) {
 		if r.Outcome == wire.RolledBack {
 			c.true(g, r)
 		}
-		if r.Outcome == wire.Stuck && len(r.Changes) == 0 && g.machine.Full() {
-			c.w.fail(3, "%s is stuck although nothing was to be changed but the fence: %v", g.name, r.Faults)
+		if r.Outcome == wire.Stuck && g.machine.Full() && slices.ContainsFunc(r.Faults, func(f wire.Fault) bool {
+			return strings.HasPrefix(f.Message, "rolling back: committing")
+		}) {
+			c.w.fail(3, "%s is stuck over a fence that it could not commit: %v", g.name, r.Faults)
 		}
 	}
 	if reply.Refusal != nil {

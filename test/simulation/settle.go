@@ -22,7 +22,7 @@ const degradedTime = 12 * time.Minute
 const retryTimeMost = 80 * time.Second
 
 // settle ends all faults and waits until everything is as wanted (invariants 2, 4, 7). Three seeds of four have something
-// missing for a while before: what is left has to do (invariant 5). In the fourth everything fails for a while, and nobody but
+// missing for a while before: what is left has to do (invariant 5). In some of the rest everything fails for a while, and nobody but
 // Manager tries again (2).
 func (w *world) settle() {
 	w.heal()
@@ -43,7 +43,8 @@ func (w *world) settle() {
 		w.degraded(last)
 		last.machine.SetFull(false)
 		w.disturb()
-	case 3:
+	}
+	if w.retriesOnly() {
 		w.await(settleTime, 2, func() []string { return w.problems(nil, false) })
 		w.unwritable()
 	}
