@@ -220,10 +220,7 @@ func (m *Manager) apply(ctx context.Context, t *target, g *member) reply {
 		g.hear(result.Held, result.Warnings)
 	}
 	if r.declined() { // it says itself what it has instead: a new VIP of its instances goes elsewhere (place.go)
-		g.offered = desired.Fence{}
-		if r.fence.Instance == m.instance {
-			g.offered = *r.fence
-		}
+		g.offered = *r.fence
 	}
 	switch r.verdict {
 	case confirmed:
