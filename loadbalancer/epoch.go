@@ -62,6 +62,24 @@ func (m *Manager) claimAbove(ctx context.Context, gateway string, newer desired.
 	return nil
 }
 
+// confirmLead ends this Manager when it does not hold the epoch object any more and some gateway is away: that one may have a newer
+// leader's State, and the others would not refuse ours. It would tell people what is taken back as soon as the gateways meet. An API
+// server that does not answer stops nobody.
+func (m *Manager) confirmLead(ctx context.Context) error {
+	if len(m.membersWhere(func(g *member) bool { return g.away != nil })) == 0 {
+		return nil
+	}
+	asking, cancel := context.WithTimeout(ctx, m.settings.AskTimeout)
+	defer cancel()
+	held, err := m.epochs.Held(asking, m.instance)
+	if err != nil || held {
+		return ctx.Err()
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return &DeposedError{Ours: m.fence}
+}
+
 // rival is what a gateway that only its peers reach says that it holds.
 type rival struct {
 	gateway string

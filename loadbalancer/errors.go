@@ -291,11 +291,14 @@ func (e *ClusterError) Error() string {
 
 // DeposedError ends Run: another controller has claimed the gateways.
 type DeposedError struct {
-	// Ours is the fence of our newest State, Newer the one that a gateway holds.
+	// Ours is the fence of our newest State, Newer the one that a gateway holds; it has no Instance when the epoch object alone told.
 	Ours, Newer desired.Fence
 }
 
 func (e *DeposedError) Error() string {
+	if e.Newer.Instance == "" {
+		return fmt.Sprintf("the epoch object is not held by this controller (instance %s, %s) any more, so that it ends", e.Ours.Instance, e.Ours)
+	}
 	return fmt.Sprintf("another controller (instance %s, %s) leads, this one (instance %s, %s) ends", e.Newer.Instance,
 		e.Newer, e.Ours.Instance, e.Ours)
 }

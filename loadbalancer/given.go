@@ -192,6 +192,26 @@ func (m *Manager) learn(newest *desired.State, untold []Replay) {
 	m.revision++
 }
 
+// untoldOf are the addresses that Services wait for, to be looked for on the network or written down. It is called with mu held.
+func (m *Manager) untoldOf() []netip.Addr {
+	waited := map[netip.Addr]bool{}
+	for _, address := range m.toProve() {
+		waited[address] = true
+	}
+	for key, entry := range m.services {
+		if !entry.ungiven || entry.want == nil {
+			continue
+		}
+		for _, address := range entry.want.Addresses {
+			others := slices.ContainsFunc(m.addresses.Holders(address), func(h ipam.Holder) bool { return desired.Key(h.Owner) != key })
+			if m.ungiven(key, []netip.Addr{address}) && !m.proven[address] && !others {
+				waited[address] = true
+			}
+		}
+	}
+	return sortedAddresses(waited)
+}
+
 // withdrawUntold takes back what Services were assigned and nobody was told of.
 func (m *Manager) withdrawUntold() {
 	for _, key := range m.keys() {

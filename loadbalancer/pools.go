@@ -150,7 +150,7 @@ func sortedAddresses[V any](byAddress map[netip.Addr]V) []netip.Addr {
 // not counted, so that looking for them on the network makes no State of its own.
 func (m *Manager) summarize(s *desired.State) {
 	unproven := map[poolFamily]uint64{}
-	for _, address := range m.toProve() {
+	for _, address := range m.untoldOf() {
 		unproven[m.poolFamily(address)]++
 	}
 	for _, c := range m.addresses.Counts() {

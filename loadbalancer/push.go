@@ -22,7 +22,7 @@ type reply struct {
 	outcome wire.Outcome
 	// err says why it did not confirm.
 	err error
-	// faults are set for faulty, fence for fenced.
+	// faults are set for faulty. fence is what the gateway says that it holds.
 	faults []wire.Fault
 	fence  *desired.Fence
 	// code tells the fenced ones apart.
@@ -59,7 +59,7 @@ func judge(g *member, t *target, result *wire.Result, err error) reply {
 		r.verdict = silent
 		return r
 	}
-	r.outcome, r.faults = result.Outcome, result.Faults
+	r.outcome, r.faults, r.fence = result.Outcome, result.Faults, &result.Fence
 	switch result.Outcome {
 	case wire.Unchanged, wire.Runtime, wire.Reloaded:
 		if result.Digest != t.digest || result.Fence != t.fence() {
@@ -75,8 +75,11 @@ func judge(g *member, t *target, result *wire.Result, err error) reply {
 	return r
 }
 
-// declined says that the gateway answered, and that what it holds is what it held.
+// declined says that the gateway answered, that what it holds is what it held, and what that is.
 func (r reply) declined() bool {
+	if r.fence == nil {
+		return false
+	}
 	switch r.verdict {
 	case unfit, faulty, fenced:
 		return r.outcome == "" || r.outcome == wire.RolledBack || r.outcome == wire.Refused
@@ -201,7 +204,7 @@ func (m *Manager) apply(ctx context.Context, t *target, g *member) reply {
 	timed, cancel := context.WithTimeoutCause(ctx, m.settings.ApplyTimeout, &noAnswerError{m.settings.ApplyTimeout})
 	defer cancel()
 	m.mu.Lock()
-	before, read := g.offered, m.read
+	read := m.read
 	g.offered = t.fence()
 	m.mu.Unlock()
 	result, err := g.ApplyAfter(timed, t.signed, read)
@@ -216,8 +219,8 @@ func (m *Manager) apply(ctx context.Context, t *target, g *member) reply {
 	if result != nil {
 		g.hear(result.Held, result.Warnings)
 	}
-	if r.declined() {
-		g.offered = before // it says itself that it has not got it: a new VIP of its instances goes elsewhere (place.go)
+	if r.declined() { // it says itself what it has instead: a new VIP of its instances goes elsewhere (place.go)
+		g.offered = *r.fence
 	}
 	switch r.verdict {
 	case confirmed:

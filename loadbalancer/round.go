@@ -69,6 +69,9 @@ func (r *round) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		if err := r.m.confirmLead(ctx); err != nil {
+			return err
+		}
 		again := r.again && r.attempts == 1
 		replies := r.m.push(ctx, r.target, gateways, again)
 		if ctx.Err() != nil {

@@ -66,7 +66,12 @@ func (a *Agent) transact(ctx context.Context, signed desired.Signed,
 	if refusal := a.acceptable(held, offered); refusal != nil {
 		return nil, refusal
 	}
-	return act(ctx, &transaction{agent: a, held: held, offered: offered})
+	result, refusal := act(ctx, &transaction{agent: a, held: held, offered: offered})
+	if refusal != nil && refusal.Fence == nil && held != nil {
+		fence := held.state.Fence
+		refusal.Fence = &fence
+	}
+	return result, refusal
 }
 
 func internal(err error) *wire.Refusal {

@@ -110,7 +110,7 @@ type Refusal struct {
 	Remedy  string `json:"remedy,omitempty"`
 	// Faults are the single faults of CodeInvalid and CodeLimits.
 	Faults []Fault `json:"faults,omitempty"`
-	// Fence is what the gateway holds, for CodeCluster, CodeEpoch, CodeSequence and CodeUnread.
+	// Fence is what the gateway holds, for CodeCluster, CodeEpoch, CodeSequence and CodeUnread, and whenever a State was looked into.
 	Fence *desired.Fence `json:"fence,omitempty"`
 }
 

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -23,8 +24,9 @@ type checks struct {
 	states   map[string]*revision
 	fences   map[desired.Fence]string
 	gateways map[string]*seen
-	applies  map[string]int    // that run, by controller
-	names    map[string]string // of controllers, by instance
+	applies  map[string]int           // that run, by controller
+	names    map[string]string        // of controllers, by instance
+	knows    map[string]desired.Fence // the newest State that a controller has read, by its name
 	sessions []*session
 	dialed   int
 	settled  map[desired.Key]stable
@@ -46,7 +48,7 @@ type seen struct {
 
 func newChecks(w *world) *checks {
 	c := &checks{w: w, states: map[string]*revision{}, fences: map[desired.Fence]string{}, gateways: map[string]*seen{},
-		applies: map[string]int{}, names: map[string]string{}, settled: map[desired.Key]stable{}}
+		applies: map[string]int{}, knows: map[string]desired.Fence{}, names: map[string]string{}, settled: map[desired.Key]stable{}}
 	for _, g := range w.gateways {
 		c.gateways[g.name] = &seen{caught: map[string]bool{}, unheard: map[string]bool{}}
 	}
@@ -139,7 +141,12 @@ func (c *checks) committed(g *gateway, r *revision) {
 	for _, lb := range r.state.LoadBalancers {
 		has[lb.Key] = true
 	}
+	was := before.state.Fence
+	unread := was.Instance != f.Instance && was.Compare(c.knows[c.names[f.Instance]]) > 0
 	for _, lb := range before.state.LoadBalancers {
+		if o := c.w.cluster.object(lb.Key); unread && o != nil && o.spec.bad() {
+			continue // its last good form was on gateways alone that were away
+		}
 		if !has[lb.Key] && c.w.cluster.missed(lb.UID, c.names[before.state.Fence.Instance]) {
 			c.w.fail(1, "%s holds %s without %s, which was served and which nobody deleted", g.name, f, lb.Key)
 		}
@@ -295,6 +302,11 @@ func (c *checks) heard(l *line, verb wire.Verb, reply *wire.Reply) {
 	if reply.Hello != nil && reply.Hello.Fence != nil {
 		confirm(*reply.Hello.Fence)
 	}
+	if held := c.gateways[g.name].held; verb == wire.VerbState && reply.State != nil && held != nil {
+		if f := held.state.Fence; f.Compare(c.knows[l.from]) > 0 {
+			c.knows[l.from] = f
+		}
+	}
 	if r := reply.Result; r != nil {
 		c.w.note("%s answers %s: %s %s %v %v", g.name, verb, r.Outcome, r.Fence, r.Changes, r.Faults)
 		if slices.Contains([]wire.Outcome{wire.Unchanged, wire.Runtime, wire.Reloaded}, r.Outcome) {
@@ -304,8 +316,10 @@ func (c *checks) heard(l *line, verb wire.Verb, reply *wire.Reply) {
 		if r.Outcome == wire.RolledBack {
 			c.true(g, r)
 		}
-		if r.Outcome == wire.Stuck && len(r.Changes) == 0 && g.machine.Full() {
-			c.w.fail(3, "%s is stuck although nothing was to be changed but the fence: %v", g.name, r.Faults)
+		if r.Outcome == wire.Stuck && g.machine.Full() && slices.ContainsFunc(r.Faults, func(f wire.Fault) bool {
+			return strings.HasPrefix(f.Message, "rolling back: committing")
+		}) {
+			c.w.fail(3, "%s is stuck over a fence that it could not commit: %v", g.name, r.Faults)
 		}
 	}
 	if reply.Refusal != nil {

@@ -85,11 +85,13 @@ func (w *world) settings(c *controller) loadbalancer.Settings {
 
 // resync is long for the seeds that look whether failed rounds are tried again before it (settle).
 func (w *world) resync() time.Duration {
-	if w.seed%4 == 3 {
+	if w.retriesOnly() {
 		return 5 * time.Minute
 	}
 	return 20 * time.Second
 }
+
+func (w *world) retriesOnly() bool { return w.seed%16 == 3 }
 
 // live is what provider's run does.
 func (c *controller) live() {

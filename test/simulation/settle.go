@@ -22,7 +22,7 @@ const degradedTime = 12 * time.Minute
 const retryTimeMost = 80 * time.Second
 
 // settle ends all faults and waits until everything is as wanted (invariants 2, 4, 7). Three seeds of four have something
-// missing for a while before: what is left has to do (invariant 5). In the fourth everything fails for a while, and nobody but
+// missing for a while before: what is left has to do (invariant 5). In some of the rest everything fails for a while, and nobody but
 // Manager tries again (2).
 func (w *world) settle() {
 	w.heal()
@@ -43,7 +43,8 @@ func (w *world) settle() {
 		w.degraded(last)
 		last.machine.SetFull(false)
 		w.disturb()
-	case 3:
+	}
+	if w.retriesOnly() {
 		w.await(settleTime, 2, func() []string { return w.problems(nil, false) })
 		w.unwritable()
 	}
@@ -194,7 +195,7 @@ func (w *world) serviceProblems(leader *controller, state *desired.State, degrad
 			if o.deleting || o.finalizer {
 				add("%s is not cleaned up: %v", o.key, err)
 			}
-		case o.spec.bad(), addressless(err), slices.Contains(stale, address(o.status)):
+		case o.spec.bad(), addressless(err), isAt(state, o.key, stale):
 		case err != nil:
 			add("%s: %v", o.key, err)
 		case !holdsForm(state, o):
@@ -206,6 +207,13 @@ func (w *world) serviceProblems(leader *controller, state *desired.State, degrad
 		}
 	}
 	return problems
+}
+
+// isAt says whether a load balancer of a State has one of these addresses.
+func isAt(state *desired.State, key desired.Key, addresses []netip.Addr) bool {
+	return slices.ContainsFunc(state.LoadBalancers, func(lb desired.LoadBalancer) bool {
+		return lb.Key == key && slices.ContainsFunc(lb.Addresses, func(a netip.Addr) bool { return slices.Contains(addresses, a) })
+	})
 }
 
 // reached says whether clients get to a Service at all of its ports.
