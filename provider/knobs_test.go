@@ -192,11 +192,11 @@ func fields() []knob {
 		}},
 		{name: "externalTrafficPolicy", steps: []step{
 			lb(local, func(lb *desired.LoadBalancer) {
-				lb.Pool = &desired.Pool{Algorithm: desired.RoundRobin, Check: desired.Check{Kind: desired.CheckHTTP, Port: 32000,
+				lb.Pool = &desired.Pool{Algorithm: desired.RoundRobin, Local: true, Check: desired.Check{Kind: desired.CheckHTTP, Port: 32000,
 					Path: "/healthz", IntervalMillis: 2000, DownIntervalMillis: 250, Rise: 1, Fall: 3}}
 			}),
 			lb(annotate(string(HealthCheckInterval), "200ms"), func(lb *desired.LoadBalancer) { // never more often when it is up
-				lb.Pool = &desired.Pool{Algorithm: desired.RoundRobin, Check: desired.Check{Kind: desired.CheckHTTP, Port: 32000,
+				lb.Pool = &desired.Pool{Algorithm: desired.RoundRobin, Local: true, Check: desired.Check{Kind: desired.CheckHTTP, Port: 32000,
 					Path: "/healthz", IntervalMillis: 200, Rise: 1, Fall: 3}}
 			}),
 			lb(func(s *v1.Service) {

@@ -37,7 +37,7 @@ func (d *draft) pool(svc *v1.Service, around circumstances, t translator) {
 				"endpoint cannot be told from others; the API server sets it for type LoadBalancer: remove the policy " +
 				"and set it again")
 		}
-		pool.Check = t.localCheck(uint16(port))
+		pool.Check, pool.Local = t.localCheck(uint16(port)), true
 	}
 	nodes, err := around.chosen(svc)
 	if err != nil {

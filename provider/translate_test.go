@@ -127,7 +127,7 @@ func TestTranslate(t *testing.T) {
 		{"local", web(func(s *v1.Service) {
 			s.Spec.ExternalTrafficPolicy, s.Spec.HealthCheckNodePort = v1.ServiceExternalTrafficPolicyLocal, 32000
 		}), func(lb *desired.LoadBalancer) {
-			lb.Pool = &desired.Pool{Algorithm: desired.RoundRobin,
+			lb.Pool = &desired.Pool{Algorithm: desired.RoundRobin, Local: true,
 				Check: desired.Check{Kind: desired.CheckHTTP, Port: 32000, Path: "/healthz", IntervalMillis: 2000,
 					Rise: 2, Fall: 3},
 				Servers: []desired.Server{{Name: "a", Address: addr("192.0.2.21"), Weight: 1},
@@ -136,7 +136,7 @@ func TestTranslate(t *testing.T) {
 		{"local, IPv6 only", web(onlyIn(v1.IPv6Protocol), func(s *v1.Service) {
 			s.Spec.ExternalTrafficPolicy, s.Spec.HealthCheckNodePort = v1.ServiceExternalTrafficPolicyLocal, 32000
 		}), func(lb *desired.LoadBalancer) {
-			lb.Pool = &desired.Pool{Algorithm: desired.RoundRobin,
+			lb.Pool = &desired.Pool{Algorithm: desired.RoundRobin, Local: true,
 				Check: desired.Check{Kind: desired.CheckHTTP, Port: 32000, Path: "/healthz", IntervalMillis: 2000,
 					Rise: 2, Fall: 3},
 				Servers: []desired.Server{{Name: "a", Address: addr("2001:db8::21"), Weight: 1}}}

@@ -116,7 +116,8 @@ func (j flowJudge) ofTarget(f flow, d doorman) flowVerdict {
 }
 
 // ofOwn is about a server of the port's own. Those that drain, and backups, keep what they have. A pod that is not among them is
-// gone, and the next one with its address may be another Service's; a node that is not still has the NodePort.
+// gone, and the next one with its address may be another Service's; a node that is not still has the NodePort, which leads nowhere
+// when it has no endpoint of a Local one.
 func (j flowJudge) ofOwn(f flow, d doorman, pool *desired.Pool) flowVerdict {
 	name, known := j.nodes[f.node.Addr()]
 	key := d.lb.Key
@@ -134,10 +135,10 @@ func (j flowJudge) ofOwn(f flow, d doorman, pool *desired.Pool) flowVerdict {
 		}
 		return stays
 	}
-	if f.node.Port() == d.frontend.NodePort {
-		return departs
+	if f.node.Port() != d.frontend.NodePort || pool.Local && known {
+		return lost
 	}
-	return lost
+	return departs
 }
 
 // ofShared is about a node of the shared pool, which fails open.

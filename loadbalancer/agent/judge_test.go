@@ -27,6 +27,9 @@ func TestFlowJudge(t *testing.T) {
 	own := func(servers ...desired.Server) func(*desired.LoadBalancer) {
 		return func(lb *desired.LoadBalancer) { lb.Pool = &desired.Pool{Servers: servers} }
 	}
+	localTo := func(servers ...desired.Server) func(*desired.LoadBalancer) {
+		return func(lb *desired.LoadBalancer) { lb.Pool = &desired.Pool{Servers: servers, Local: true} }
+	}
 	pods := func(servers ...desired.Server) func(*desired.LoadBalancer) {
 		return func(lb *desired.LoadBalancer) {
 			f := &lb.Frontends[len(lb.Frontends)-1]
@@ -49,6 +52,8 @@ func TestFlowJudge(t *testing.T) {
 		{"one that drains and is still there", own(node("1", drains), node("2", nil)), health{"slot": {"worker-1": "DOWN", "worker-2": "UP"}}, "10.0.2.1:30053", false, stays},
 		{"a backup", own(node("1", backup), node("2", nil)), health{"slot": {"worker-1_backup": "NOCHECK", "worker-2": "UP"}}, "10.0.2.1:30053", false, stays},
 		{"one that is no server", own(node("2", nil)), up, "10.0.2.1:30053", false, departs},
+		{"one without an endpoint, of a Local one", localTo(node("2", nil)), up, "10.0.2.1:30053", false, lost},
+		{"one that was excluded, of a Local one", localTo(node("2", nil)), up, "10.0.2.99:30053", false, departs},
 		{"a NodePort of yesterday", own(node("1", nil)), up, "10.0.2.1:30054", false, lost},
 		{"a pod", pods(pod("10.1.0.1", 5353), pod("10.1.0.2", 5454)), nil, "10.1.0.1:5353", false, stays},
 		{"a pod that HAProxy does not know", pods(pod("10.1.0.1", 5353)), up, "10.1.0.1:5353", false, stays},

@@ -72,8 +72,8 @@ func valid() *desired.State {
 				},
 				DrainSeconds: 60, ClientSource: true, Timeouts: &desired.Timeouts{ConnectMillis: 500, IdleSeconds: 7200, CheckMillis: 1000},
 				Pool: &desired.Pool{
-					Algorithm: desired.RoundRobin,
-					Check:     desired.Check{Kind: desired.CheckHTTP, Port: 32000, Path: "/", IntervalMillis: 1000, Rise: 1, Fall: 1, DownIntervalMillis: 250},
+					Algorithm: desired.RoundRobin, Local: true,
+					Check: desired.Check{Kind: desired.CheckHTTP, Port: 32000, Path: "/", IntervalMillis: 1000, Rise: 1, Fall: 1, DownIntervalMillis: 250},
 					Servers: []desired.Server{
 						{Name: "worker-1", Address: addr("10.0.2.1"), Weight: 1},
 						{Name: "worker-2.example.net", Address: addr("10.0.2.2"), Weight: 256},

@@ -235,6 +235,8 @@ const (
 type Pool struct {
 	Algorithm Algorithm `json:"algorithm"`
 	Check     Check     `json:"check"`
+	// Local: a node that is no server of the pool cannot answer, its NodePort leads nowhere (externalTrafficPolicy: Local).
+	Local bool `json:"local,omitempty"`
 	// Servers are sorted by Name.
 	Servers []Server `json:"servers,omitempty"`
 }

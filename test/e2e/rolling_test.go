@@ -126,15 +126,14 @@ func testRollingUpdate(t *testing.T, s *site) {
 
 // testServerCycles: a client that keeps its UDP port is served by the next Pod when its Pod is gone, on another node and on the same
 // one. ("should be able to preserve UDP traffic when server pod cycles for a LoadBalancer service" of Kubernetes' own tests.) With
-// Local the gateways send the flow to another node, at once when its node fails the check before it is taken out, else when the drain
-// time is over: here after a second. With Cluster it is the node that does.
+// Local the gateways send the flow to another node, with Cluster it is the node that does.
 func testServerCycles(t *testing.T, s *site) {
 	const app = "cycles"
 	s.removePods(t, app)
 	first, second := s.Lab.Workers[0].Name, s.Lab.Workers[1].Name
 	s.runPod(t, app, "cycles-0", first, 0)
 	s.create(t, service("cycles", inFrontOf(app), withDNS))
-	s.create(t, service("cycles-local", inFrontOf(app), withDNS, local, annotated(prefix+"drain-timeout", "1s")))
+	s.create(t, service("cycles-local", inFrontOf(app), withDNS, local))
 	var clients []*datagrams
 	var targets []string
 	for _, name := range []string{"cycles", "cycles-local"} {
