@@ -301,3 +301,32 @@ func (d *daemon) stuck() int {
 	}
 	return strings.Count(table, "server_key=")
 }
+
+// Why servers are taken out by maintenance, and why backups are servers that clients stick to like others.
+func TestWhatSticksInHAProxy(t *testing.T) {
+	d := startDaemon(t, sticky(usualAffinity), slices.Concat(nodes(), clients(1)), vips())
+	d.nodePorts(node1+":30080", node1+":10256", node2+":30080", node2+":10256")
+	d.up("nodes", "worker1", "worker2")
+	home, server := d.from(client(1), vip4+":80"), "nodes/worker1"
+	if home == node2+":30080" {
+		server = "nodes/worker2"
+	}
+	order := func(command string) {
+		t.Helper()
+		if err := d.runtime.order(t.Context(), command); err != nil {
+			t.Fatal(err)
+		}
+	}
+	order("set server " + server + " state drain")
+	if got := d.from(client(1), vip4+":80"); got != home {
+		t.Errorf("the client of %s, which drains, got to %s", home, got)
+	}
+	order("set server " + server + " state maint")
+	if got := d.from(client(1), vip4+":80"); got == home || strings.HasPrefix(got, "error") {
+		t.Errorf("the client of %s, which is in maintenance, got to %s", home, got)
+	}
+	err := d.runtime.order(t.Context(), "add server nodes/worker9 10.9.9.9 backup non-stick")
+	if err == nil || !strings.Contains(err.Error(), "non-stick") {
+		t.Errorf("add server with non-stick: %v, want it refused", err)
+	}
+}

@@ -91,6 +91,11 @@
 // 160 empty slots (50 of each kind with roundrobin, 10 of each other) cost 2.1 MB, 36 kB of haproxy.cfg and 1 ms of Read; 50 of every
 // kind, 400, cost 5.1 MB, 95 kB and 3 ms. 500 pods added in 0.24 s, 250 replaced in 0.18 s, 500 weights changed in 0.11 s, 499 gone in
 // 0.12 s, each with Render, Compare and two Reads.
+//
+// A connection costs the worker 80 microseconds of a processor, 2 to 3 % more than without affinity, limits and logs in the file
+// (BenchmarkConnection, medians of 15 runs on a busy machine, which differ by 10 %). To use affinity or a limit costs nothing that could
+// be measured, a rate 3 %, a log 10 %.
+//
 // Memory, at most: 338 bytes for each client that sticks, 524288 of a table (177 MB), then the oldest is forgotten; 336 for each client
 // of a Service with a rate, 102400 (34 MB). Each time of affinity costs 0.17 MB with a hundred slots.
 //
@@ -110,6 +115,5 @@
 // at `tcp-request connection` alone (nothing logs it); conn_rate for the rate (it counts what is refused: who asks for more
 // than its share gets nothing); dontlog-normal with a frontend for Services that log; a backend per Service (10.5 MB and 3.6 s to check
 // with 1000, DESIGN.md section 7); two maps (a connection between their changes went to a node's own port 22); a digest of
-// the whole file as Generation (every Service reloads);
-// commands from the difference of two States (drift stays, a half-done Apply stays).
+// the whole file as Generation (every Service reloads); commands from the difference of two States (drift stays, a half-done Apply stays).
 package haproxy
