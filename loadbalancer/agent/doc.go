@@ -67,9 +67,9 @@
 // the State has such ports, and the table is replaced when somebody's fitness changed (flows.go); a transaction that runs
 // meanwhile comes first. Who is fit is remembered, and read from HAProxy at the start: nothing that a comparison finds is only news.
 // Conntrack keeps flows where they are, so those to a node that fails are deleted at once, and their next datagram goes to another
-// node; those of a removed port, whose NodePort another Service may get, end at once as well; those of a node that left the State
-// end State.DrainTime later, of a client that may not connect any more a drain time later (sweep.go). Deleting one too many does no
-// harm: the hash leads it back.
+// node; those of a removed port or pod, whose NodePort or address another Service may get, end at once as well; those of a node that
+// left the State end at its load balancer's drain time, of a client that may not connect any more a drain time later (sweep.go).
+// Deleting one too many does no harm: the hash leads it back. Backups, servers that drain and pods are not checked (judge.go).
 //
 // Forwarding is turned on by the agent and by no file of sysctl.d (forwarding.go): only where a State needs it, and never before
 // our table says for whom. Who finds the kernel forwarding without our mark has a router before it.
