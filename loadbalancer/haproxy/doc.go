@@ -115,6 +115,5 @@
 // at `tcp-request connection` alone (nothing logs it); conn_rate for the rate (it counts what is refused: who asks for more
 // than its share gets nothing); dontlog-normal with a frontend for Services that log; a backend per Service (10.5 MB and 3.6 s to check
 // with 1000, DESIGN.md section 7); two maps (a connection between their changes went to a node's own port 22); a digest of
-// the whole file as Generation (every Service reloads);
-// commands from the difference of two States (drift stays, a half-done Apply stays).
+// the whole file as Generation (every Service reloads); commands from the difference of two States (drift stays, a half-done Apply stays).
 package haproxy
