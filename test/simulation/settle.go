@@ -43,7 +43,8 @@ func (w *world) settle(h History) {
 		if w.controllers > 1 || slices.ContainsFunc(h.Operations, func(o Operation) bool { return o.Kind == Forget || o.Kind == Restore }) {
 			break
 		}
-		last.machine.SetFull(true)
+		w.await(settleTime, 2, func() []string { return w.problems(nil, false) })
+		last.machine.SetFull(true) // not in the middle of a transaction, which may be stuck then
 		w.degraded(last)
 		last.machine.SetFull(false)
 		w.disturb()
