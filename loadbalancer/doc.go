@@ -62,9 +62,15 @@
 // a second gateway that is asked when the first is late (a second lost, for fewer frames).
 //
 // What the gateways hold is read at Load and again right before the first round (readAgain): in between another controller may
-// have led, and a gateway that was away may be back. test/simulation had Services swap their addresses that way.
+// have led, and a gateway that was away may be back. test/simulation had Services swap their addresses that way. What is left of that
+// gap is closed by comparing before swapping (ApplyAfter): a gateway refuses a State whose maker had not read what it holds, which then
+// is read late (epoch.go). While a gateway is away the epoch object is asked before each push: the others would not refuse a controller
+// that leads no more (confirmLead). Of a State of our epoch or above it that only a peer can tell of, status tells (hearPeers).
 //
-// Known limits: a gateway that is away during Load and has the only State with an address that was never published. The
-// peers hand each other newer States, so this takes a pair cut in two and a controller that ends in that moment. And what
-// another controller pushes in the milliseconds between the second reading and our first push is not seen.
+// A new address is in the ledger before a State has it (given.go), and leaves it when every gateway or the status tells of it: two
+// writes for each batch of new Services when there are two gateways or more. Without the ledger nobody gets a new address; what runs
+// goes on. What nobody told of, and gateways serve, is asked for at the API server itself before it is dropped (confirmGone).
+//
+// Known limit: the last good form of a Service whose spec does not translate is only on the gateways. When those that have it are
+// away while a controller loads, it is not served until they are back or the spec is mended.
 package loadbalancer

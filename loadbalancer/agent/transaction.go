@@ -67,7 +67,7 @@ func (a *Agent) transact(ctx context.Context, signed desired.Signed,
 		return nil, refusal
 	}
 	result, refusal := act(ctx, &transaction{agent: a, held: held, offered: offered})
-	if refusal != nil && refusal.Fence == nil && held != nil {
+	if refusal != nil && refusal.Fence == nil && held != nil && len(a.faults()) == 0 { // one that is stuck runs what no fence says
 		fence := held.state.Fence
 		refusal.Fence = &fence
 	}

@@ -218,7 +218,7 @@ func (w *world) run(h History) {
 			return
 		}
 	}
-	w.settle()
+	w.settle(h)
 }
 
 // live is what goes on by itself: adverts, clients, somebody who starts controllers, and the eyes that look at all of it.

@@ -144,8 +144,8 @@ func (c *checks) committed(g *gateway, r *revision) {
 	was := before.state.Fence
 	unread := was.Instance != f.Instance && was.Compare(c.knows[c.names[f.Instance]]) > 0
 	for _, lb := range before.state.LoadBalancers {
-		if o := c.w.cluster.object(lb.Key); unread && o != nil && o.spec.bad() {
-			continue // its last good form was on gateways alone that were away
+		if o := c.w.cluster.object(lb.Key); unread && o != nil && (o.spec.bad() || o.spec.request.IsValid() || o.spec.share != "") {
+			continue // it may wait for an address or for somebody, and its last good form was on gateways alone that were away
 		}
 		if !has[lb.Key] && c.w.cluster.missed(lb.UID, c.names[before.state.Fence.Instance]) {
 			c.w.fail(1, "%s holds %s without %s, which was served and which nobody deleted", g.name, f, lb.Key)
