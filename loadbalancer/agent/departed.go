@@ -16,16 +16,25 @@ const departedEvery = time.Second
 type departures struct {
 	// since says when each, as backend/name, was found to be nobody's target any more.
 	since map[string]time.Time
+	// until says when each may be ended.
+	until map[string]time.Time
 	// owners say whom each slot served last: a slot that changes hands is empty, so a server that left one was this owner's.
-	owners map[string]desired.Key
+	owners map[string]tenant
 	// read is when HAProxy was read last.
 	read time.Time
+}
+
+// tenant is a load balancer with a slot. A Service made anew under an old name is another one.
+type tenant struct {
+	key   desired.Key
+	uid   string
+	drain time.Duration
 }
 
 // endDeparted ends connections to servers that were taken out, the State's drain time after. Nothing is remembered for the
 // next agent: that one begins to count anew.
 func (a *Agent) endDeparted(ctx context.Context) {
-	d := &departures{since: map[string]time.Time{}, owners: map[string]desired.Key{}}
+	d := &departures{since: map[string]time.Time{}, owners: map[string]tenant{}}
 	ticker := time.NewTicker(departedEvery)
 	defer ticker.Stop()
 	for {
@@ -46,10 +55,8 @@ func (a *Agent) lookAtDeparted(ctx context.Context, d *departures) {
 	if current == nil {
 		return
 	}
-	for key, slot := range current.slots {
-		d.owners[slot] = key
-	}
-	if !d.read.IsZero() && !(a.hasLeftover() && d.due(current.revision.state.DrainTime())) || !a.tryAcquire() {
+	d.know(current)
+	if !d.read.IsZero() && !(a.hasLeftover() && d.due()) || !a.tryAcquire() {
 		return
 	}
 	defer a.release()
@@ -68,11 +75,22 @@ func (a *Agent) lookAtDeparted(ctx context.Context, d *departures) {
 	a.endDue(ctx, d.overdue(departed, current.revision.state))
 }
 
+// know remembers whom the slots serve.
+func (d *departures) know(current *rendering) {
+	s := current.revision.state
+	for i := range s.LoadBalancers {
+		lb := &s.LoadBalancers[i]
+		if slot, ok := current.slots[lb.Key]; ok {
+			d.owners[slot] = tenant{lb.Key, lb.UID, drainTimeOf(s, lb)}
+		}
+	}
+}
+
 // due says whether HAProxy is to be read again: now and then, and when a server's time is over.
-func (d *departures) due(drain time.Duration) bool {
+func (d *departures) due() bool {
 	now := time.Now()
-	for _, since := range d.since {
-		if now.Sub(since) >= drain {
+	for _, until := range d.until {
+		if !now.Before(until) {
 			return true
 		}
 	}
@@ -82,7 +100,7 @@ func (d *departures) due(drain time.Duration) bool {
 // overdue gives those of departed whose connections have lived on long enough.
 func (d *departures) overdue(departed []haproxy.Departed, s *desired.State) (over []haproxy.Departed) {
 	now := time.Now()
-	since := map[string]time.Time{}
+	since, until := map[string]time.Time{}, map[string]time.Time{}
 	for _, server := range departed {
 		if d.targeted(server, s) {
 			continue
@@ -92,13 +110,30 @@ func (d *departures) overdue(departed []haproxy.Departed, s *desired.State) (ove
 		if found, known := d.since[id]; known {
 			since[id] = found
 		}
-		if now.Sub(since[id]) >= s.DrainTime() {
+		drain := d.drainTime(server, s)
+		if now.Sub(since[id]) >= drain {
 			over = append(over, server)
 			since[id] = now // what survives is ended another time
 		}
+		until[id] = since[id].Add(drain)
 	}
-	d.since = since
+	d.since, d.until = since, until
 	return over
+}
+
+// drainTime is that of the slot's load balancer, also of one that is gone. Connections to a node of the shared pool are ended here all
+// at once, so in the longest of the times that Services of this pool have; those that have less are ended one by one (outlived.go).
+func (d *departures) drainTime(server haproxy.Departed, s *desired.State) time.Duration {
+	if owner, known := d.owners[server.Backend]; known && !server.Shared() {
+		return owner.drain
+	}
+	longest := s.DrainTime()
+	for i := range s.LoadBalancers {
+		if lb := &s.LoadBalancers[i]; server.Shared() && len(lb.Pools()) == 0 {
+			longest = max(longest, drainTimeOf(s, lb))
+		}
+	}
+	return longest
 }
 
 // targeted says whether the connections of a server that left its backend have a target all the same: the server drains, its
@@ -112,7 +147,7 @@ func (d *departures) targeted(server haproxy.Departed, s *desired.State) bool {
 		return false
 	}
 	for i := range s.LoadBalancers {
-		if s.LoadBalancers[i].Key == owner {
+		if s.LoadBalancers[i].Key == owner.key && s.LoadBalancers[i].UID == owner.uid {
 			return s.Targets(&s.LoadBalancers[i], server.Addr)
 		}
 	}

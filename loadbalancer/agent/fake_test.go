@@ -98,6 +98,7 @@ func newMachine() *machine {
 			"/run/gatewayctl/track/alive":  "0\n",
 			"/run/haproxy.pid":             "100\n",
 			"/proc/100/stat":               stat(100, "haproxy"),
+			"/etc/passwd":                  "root:x:0:0:root:/root:/bin/sh\nhaproxy:x:104:106::/var/lib/haproxy:/usr/sbin/nologin\n",
 			"/var/lib/haproxy/unconcerned": "",
 		},
 		haproxy: &fakeHAProxy{pid: 100},

@@ -102,7 +102,7 @@ func server(running *haproxy.Running, backend, name string) haproxy.RunningServe
 // warnings are true now and stop nothing.
 func (a *Agent) warnings(running *haproxy.Running, s *desired.State) []wire.Warning {
 	a.mu.Lock()
-	warnings := slices.Clone(a.foreign)
+	warnings := append(slices.Clone(a.foreign), a.datagramTroubles()...)
 	a.mu.Unlock()
 	if running == nil {
 		return warnings
