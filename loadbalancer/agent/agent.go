@@ -98,6 +98,8 @@ type Agent struct {
 	hop    hop
 	// orphaned is the cluster that is gone although its State may still be held; empty: none.
 	orphaned string
+	// hanging says that HAProxy hangs and what to do; empty: it does not.
+	hanging string
 	// troubles are errors that come again and again, by what was being done.
 	troubles map[string]string
 	// former are drain times of load balancers' own, by what left the State.

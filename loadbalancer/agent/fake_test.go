@@ -240,7 +240,7 @@ func (m *machine) Run(ctx context.Context, argv []string, stdin []byte) (output 
 		switch command {
 		case "/haproxy start", "/haproxy reload":
 			return m.loadHAProxy(command == "/haproxy start")
-		case "/haproxy stop":
+		case "/haproxy stop", "/haproxy kill", "kill -KILL 101 102 103":
 			m.stop("/run/haproxy.pid", m.haproxy.pid)
 			m.haproxy = nil
 		case "/keepalived start", "/keepalived reload":
@@ -347,6 +347,7 @@ func testConfig() Config {
 		d.Start, d.Reload, d.Stop = []string{"/" + name, "start"}, []string{"/" + name, "reload"}, []string{"/" + name, "stop"}
 	}
 	drive(&c.HAProxy, "haproxy")
+	c.HAProxy.Kill = []string{"/haproxy", "kill"}
 	drive(&c.Keepalived, "keepalived")
 	return c
 }
