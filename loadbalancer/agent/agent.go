@@ -98,6 +98,9 @@ type Agent struct {
 	hop    hop
 	// orphaned is the cluster that is gone although its State may still be held; empty: none.
 	orphaned string
+	// shared is true when somebody else seemed to listen on HAProxy's ports, rivals is the warning about it.
+	shared bool
+	rivals []wire.Warning
 	// hanging says that HAProxy hangs and what to do; empty: it does not.
 	hanging string
 	// troubles are errors that come again and again, by what was being done.

@@ -43,6 +43,8 @@ type machine struct {
 	added []string
 	// listening is what ss tells of listeners.
 	listening string
+	// haproxies is what pidof tells.
+	haproxies string
 	// connections are what clients of VIPs have open: "192.0.2.10:80 198.51.100.7:40000". Of an immortal machine none can be ended.
 	connections []string
 	immortal    bool
@@ -278,6 +280,8 @@ func (m *machine) Run(ctx context.Context, argv []string, stdin []byte) (output 
 			}
 		case "ss --no-header --listening --tcp --numeric --processes sport = :7480", "ss --no-header --listening --tcp --numeric --processes sport = :7481":
 			output.Stdout = []byte(m.listening)
+		case "pidof haproxy":
+			output.Stdout = []byte(m.haproxies)
 		default:
 			if slices.ContainsFunc(nftables.HopRouteArgvs("eth0"), func(a []string) bool { return slices.Equal(a, argv) }) {
 				m.routes = append(m.routes, command)

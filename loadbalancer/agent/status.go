@@ -103,6 +103,7 @@ func server(running *haproxy.Running, backend, name string) haproxy.RunningServe
 func (a *Agent) warnings(running *haproxy.Running, s *desired.State) []wire.Warning {
 	a.mu.Lock()
 	warnings := append(slices.Clone(a.foreign), a.datagramTroubles()...)
+	warnings = append(warnings, a.rivals...)
 	if a.hanging != "" {
 		warnings = append(warnings, wire.Warning{Reason: "HAProxyHangs", Message: a.hanging})
 	}
