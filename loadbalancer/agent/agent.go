@@ -67,7 +67,7 @@ type Agent struct {
 	peers    *peers
 	// places has room for the sessions of each role.
 	places map[wire.Role]chan struct{}
-	// admission has room for one: it is full when who may connect may have changed.
+	// admission has room for one: it is full when connections may have to end that were welcome before.
 	admission chan struct{}
 	// rules are the rules of our nftables table as this machine's nft spells them; guarded by writing.
 	rules []byte
@@ -98,6 +98,15 @@ type Agent struct {
 	hop    hop
 	// orphaned is the cluster that is gone although its State may still be held; empty: none.
 	orphaned string
+	// shared is true when somebody else seemed to listen on HAProxy's ports, rivals is the warning about it.
+	shared bool
+	rivals []wire.Warning
+	// hanging says that HAProxy hangs and what to do; empty: it does not.
+	hanging string
+	// troubles are errors that come again and again, by what was being done.
+	troubles map[string]string
+	// former are drain times of load balancers' own, by what left the State.
+	former map[netip.AddrPort]formerDrain
 	// leftover is true while servers that were removed wait for their last connections.
 	leftover bool
 }
@@ -264,7 +273,10 @@ func (a *Agent) rendered() *rendering {
 // hold makes r what this gateway holds, in memory; fault is nil when it also runs.
 func (a *Agent) hold(r *rendering, fault error) {
 	a.mu.Lock()
-	same := a.current != nil && (a.committed == r.revision || sameAdmission(a.committed.state, r.revision.state))
+	same := a.current != nil && (a.committed == r.revision || sameAdmission(a.committed.state, r.revision.state) && !loses(a.committed.state, r.revision.state))
+	if a.committed != nil && a.committed != r.revision {
+		a.former = rememberDrains(a.former, a.committed.state)
+	}
 	a.current, a.committed, a.fault = r, r.revision, fault
 	a.mu.Unlock()
 	if same {

@@ -3,8 +3,6 @@ package agent
 import (
 	"bytes"
 	"context"
-	"fmt"
-	"strings"
 	"time"
 )
 
@@ -40,9 +38,11 @@ func (a *Agent) watchHAProxy(ctx context.Context) {
 		told = -1 // no value of ours: it is written
 	}
 	var left time.Time
+	var silent silence
 	for {
 		value := 0
-		switch answers := a.askForLife(ctx); {
+		answers := a.askForLife(ctx)
+		switch {
 		case ctx.Err() != nil:
 			return // silence means nothing now
 		case answers:
@@ -60,6 +60,7 @@ func (a *Agent) watchHAProxy(ctx context.Context) {
 				a.log.Info("told keepalived about HAProxy", "alive", value > 0, "leaving", value == leaveWeight)
 			}
 		}
+		a.heard(ctx, &silent, answers)
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
@@ -93,11 +94,7 @@ func (a *Agent) computes() bool {
 	if err != nil || master == nil {
 		return false
 	}
-	workers, err := a.host.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", master.PID, master.PID))
-	if err != nil {
-		return false
-	}
-	for _, pid := range strings.Fields(string(workers)) {
+	for _, pid := range a.childrenOf(master) {
 		stat, err := a.host.ReadFile("/proc/" + pid + "/stat")
 		if end := bytes.LastIndexByte(stat, ')'); err == nil && end >= 0 && bytes.HasPrefix(stat[end:], []byte(") R")) {
 			return true

@@ -75,6 +75,8 @@ type Daemon struct {
 	Start  []string `json:"start"`
 	Reload []string `json:"reload"`
 	Stop   []string `json:"stop"`
+	// Kill ends all its processes at once when HAProxy hangs; empty: kill(1), which takes an agent that is allowed to.
+	Kill []string `json:"kill"`
 	// PIDFile names the daemon's main process (HAProxy's master).
 	PIDFile string `json:"pidFile"`
 }
@@ -131,6 +133,7 @@ func systemd(unit, pidFile string) Daemon {
 		Start:   []string{"/usr/bin/systemctl", "start", unit},
 		Reload:  []string{"/usr/bin/systemctl", "reload", unit},
 		Stop:    []string{"/usr/bin/systemctl", "stop", unit},
+		Kill:    []string{"/usr/bin/systemctl", "kill", "--signal=KILL", unit},
 		PIDFile: pidFile,
 	}
 }

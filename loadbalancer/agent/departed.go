@@ -16,17 +16,25 @@ const departedEvery = time.Second
 type departures struct {
 	// since says when each, as backend/name, was found to be nobody's target any more.
 	since map[string]time.Time
+	// until says when each may be ended.
+	until map[string]time.Time
 	// owners say whom each slot served last: a slot that changes hands is empty, so a server that left one was this owner's.
-	owners map[string]desired.Key
-	// read is when HAProxy was read last, next when the first of them may be over.
-	read, next time.Time
+	owners map[string]tenant
+	// read is when HAProxy was read last.
+	read time.Time
 }
 
-// endDeparted ends connections to servers that were taken out, the drain time after: the load balancer's, or the State's for nodes
-// that all of them share. Nothing is remembered for the
+// tenant is a load balancer with a slot. A Service made anew under an old name is another one.
+type tenant struct {
+	key   desired.Key
+	uid   string
+	drain time.Duration
+}
+
+// endDeparted ends connections to servers that were taken out, the State's drain time after. Nothing is remembered for the
 // next agent: that one begins to count anew.
 func (a *Agent) endDeparted(ctx context.Context) {
-	d := &departures{since: map[string]time.Time{}, owners: map[string]desired.Key{}}
+	d := &departures{since: map[string]time.Time{}, owners: map[string]tenant{}}
 	ticker := time.NewTicker(departedEvery)
 	defer ticker.Stop()
 	for {
@@ -47,9 +55,7 @@ func (a *Agent) lookAtDeparted(ctx context.Context, d *departures) {
 	if current == nil {
 		return
 	}
-	for tenant, slot := range current.slots {
-		d.owners[slot] = tenant.Key
-	}
+	d.know(current)
 	if !d.read.IsZero() && !(a.hasLeftover() && d.due()) || !a.tryAcquire() {
 		return
 	}
@@ -69,17 +75,36 @@ func (a *Agent) lookAtDeparted(ctx context.Context, d *departures) {
 	a.endDue(ctx, d.overdue(departed, current.revision.state))
 }
 
+// know remembers whom the slots serve.
+func (d *departures) know(current *rendering) {
+	s := current.revision.state
+	owners := make(map[desired.Key]tenant, len(s.LoadBalancers))
+	for i := range s.LoadBalancers {
+		lb := &s.LoadBalancers[i]
+		owners[lb.Key] = tenant{lb.Key, lb.UID, drainTimeOf(s, lb)}
+	}
+	for t, slot := range current.slots {
+		if owner, ok := owners[t.Key]; ok {
+			d.owners[slot] = owner
+		}
+	}
+}
+
 // due says whether HAProxy is to be read again: now and then, and when a server's time is over.
 func (d *departures) due() bool {
 	now := time.Now()
-	return len(d.since) == 0 || !now.Before(d.next) || now.Sub(d.read) >= leftoverEvery
+	for _, until := range d.until {
+		if !now.Before(until) {
+			return true
+		}
+	}
+	return now.Sub(d.read) >= leftoverEvery || len(d.since) == 0
 }
 
 // overdue gives those of departed whose connections have lived on long enough.
 func (d *departures) overdue(departed []haproxy.Departed, s *desired.State) (over []haproxy.Departed) {
 	now := time.Now()
-	since := map[string]time.Time{}
-	d.next = now.Add(leftoverEvery)
+	since, until := map[string]time.Time{}, map[string]time.Time{}
 	for _, server := range departed {
 		if d.targeted(server, s) {
 			continue
@@ -89,58 +114,52 @@ func (d *departures) overdue(departed []haproxy.Departed, s *desired.State) (ove
 		if found, known := d.since[id]; known {
 			since[id] = found
 		}
-		patience := d.patience(server, s)
-		if now.Sub(since[id]) >= patience {
+		drain := d.drainTime(server, s)
+		if now.Sub(since[id]) >= drain {
 			over = append(over, server)
 			since[id] = now // what survives is ended another time
 		}
-		if end := since[id].Add(patience); end.Before(d.next) {
-			d.next = end
-		}
+		until[id] = since[id].Add(drain)
 	}
-	d.since = since
+	d.since, d.until = since, until
 	return over
 }
 
-// patience is how long connections to a server may live on. A pod that is gone has lost them when it was taken out; what
-// survived that does not wait.
-func (d *departures) patience(server haproxy.Departed, s *desired.State) time.Duration {
+// drainTime is that of the slot's load balancer, also of one that is gone. A pod that is gone has lost its connections when it was
+// taken out; what survived that does not wait. Connections to a node of the shared pool are ended here all
+// at once, so in the longest of the times that Services of this pool have; those that have less are ended one by one (outlived.go).
+func (d *departures) drainTime(server haproxy.Departed, s *desired.State) time.Duration {
 	if server.Gone {
 		return 0
 	}
-	return drainTimeOf(s, d.owner(server, s))
-}
-
-// drainTimeOf is the load balancer's own drain time, the State's when it has none.
-func drainTimeOf(s *desired.State, lb *desired.LoadBalancer) time.Duration {
-	if lb != nil && lb.DrainSeconds > 0 {
-		return time.Duration(lb.DrainSeconds) * time.Second
+	if owner, known := d.owners[server.Backend]; known && !server.Shared() {
+		return owner.drain
 	}
-	return s.DrainTime()
-}
-
-// owner is the load balancer whose slot the server left; nil when all share the backend, or nobody knows.
-func (d *departures) owner(server haproxy.Departed, s *desired.State) *desired.LoadBalancer {
-	owner, known := d.owners[server.Backend]
-	if server.Shared() || !known {
-		return nil
-	}
+	longest := s.DrainTime()
 	for i := range s.LoadBalancers {
-		if s.LoadBalancers[i].Key == owner {
-			return &s.LoadBalancers[i]
+		if lb := &s.LoadBalancers[i]; server.Shared() && len(lb.Pools()) == 0 {
+			longest = max(longest, drainTimeOf(s, lb))
 		}
 	}
-	return nil
+	return longest
 }
 
 // targeted says whether the connections of a server that left its backend have a target all the same: the server drains, its
 // load balancer went over to the shared pool, which has the node, or it was given another slot.
 func (d *departures) targeted(server haproxy.Departed, s *desired.State) bool {
 	if server.Shared() {
-		return s.Targets(&desired.LoadBalancer{}, server.Addr)
+		return s.HasNode(server.Addr)
 	}
-	owner := d.owner(server, s)
-	return owner != nil && !server.Gone && s.Targets(owner, server.Addr)
+	owner, known := d.owners[server.Backend]
+	if !known || server.Gone {
+		return false
+	}
+	for i := range s.LoadBalancers {
+		if s.LoadBalancers[i].Key == owner.key && s.LoadBalancers[i].UID == owner.uid {
+			return s.Targets(&s.LoadBalancers[i], server.Addr)
+		}
+	}
+	return false
 }
 
 func (a *Agent) endDue(ctx context.Context, over []haproxy.Departed) {

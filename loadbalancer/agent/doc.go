@@ -41,7 +41,8 @@
 // question shows: an edited haproxy.cfg or keepalived.conf that somebody let the daemon load. Both are reloaded when their file is
 // not what it was. A VIP that somebody put on a gateway which is not its MASTER is taken off; keepalived does it neither by
 // itself nor at a reload. One that somebody took off its MASTER is keepalived's: back after 0.1 s. Our table is back 0.1 s after
-// `nft flush ruleset` (90 to 115 ms in five tries), by nft's own events.
+// `nft flush ruleset` (90 to 115 ms in five tries), by nft's own events, before anything else is looked at, and also with drift: report: without it a machine that
+// forwards is an open router.
 //
 // # Whose fault it is
 //
@@ -51,15 +52,21 @@
 //
 // # Who may not connect any more
 //
-// The front door lets no new connection in. Those that are established when a client's range is taken away end a drain time
+// The front door lets no new connection in. Those that are established when a client's range is taken away end 30 seconds
 // later, by ss --kill, which closes exactly these sockets (expel.go); shutting HAProxy's sessions down would need a walk through
 // all of them at every worker, old ones too. It looks when the State changes who may connect, and until none is left.
 //
-// # Servers that left
+// # Ports and servers that left
 //
-// HAProxy gives a server that was taken out no new connection; those that it has end State.DrainTime later, by `shutdown sessions
-// server` (departed.go). Not those that have a target all the same: a pod that drains, a Service that went over to the shared
-// pool with the node. Only the worker that answers is asked: what an old one holds after a reload ends with it.
+// Connections of HAProxy's user that the State has no place for end in the same way (outlived.go), in the drain time of their load
+// balancer (LoadBalancer.DrainSeconds, else State.DrainTime): to a port that is gone, to a server or node that left. The State alone
+// says which these are, so all workers of HAProxy count, old ones too, and an agent that starts anew finds them, though it does not
+// know the drain time of a load balancer that is gone. The control plane's never end so. Not seen: a port that went to another
+// Service at once, whose old connections look like new ones.
+//
+// Where the kernel cannot (CONFIG_INET_DIAG_DESTROY) the worker that answers can: a server that was taken out has its connections
+// ended by `shutdown sessions server` (departed.go), one of the shared pool in the longest time of its Services. Not those that have a
+// target all the same: a pod that drains, a Service that went over to the shared pool with the node.
 //
 // # UDP and SCTP
 //
@@ -100,7 +107,7 @@
 // adverts. Dead is who refuses three questions in 20 ms. Hanging is who answers none of four in 0.7 s and neither runs nor waits for
 // a processor; one that does has 2 s: with 100 reloads of 1000 VIPs and a load of 30 on two processors the VIPs left again and
 // again while only one question, or two, were asked. Measured by test/chaos, 1000 VIPs, advert_int 0.1, longest time without
-// an answer: killed 0.11 to 0.26 s (outbid: 0.34), hanging 0.8 s (outbid, after 0.4 s of silence: 0.73).
+// an answer (one that hangs for 15 s is ended and started anew, hang.go): killed 0.11 to 0.26 s (outbid: 0.34), hanging 0.8 s (outbid, after 0.4 s of silence: 0.73).
 //
 // # The drain
 //

@@ -23,7 +23,12 @@ const (
 )
 
 // connection is one that this machine has with a client of a Service.
-type connection struct{ vip, client netip.AddrPort }
+type connection struct {
+	vip, client netip.AddrPort
+	// ofHAProxy is set when HAProxy's user has it. Then it may also be one to a server: vip is an address of this machine, client the
+	// server.
+	ofHAProxy bool
+}
 
 func (c connection) compare(d connection) int {
 	if order := c.vip.Compare(d.vip); order != 0 {
@@ -32,8 +37,8 @@ func (c connection) compare(d connection) int {
 	return c.client.Compare(d.client)
 }
 
-// expelUnwelcome ends connections whose client may not connect any more, a while after. The front door lets no new one in, so
-// that what it finds once grows less only. Nothing is remembered for the next agent: that one begins to count anew.
+// expelUnwelcome ends connections that the State has no place for any more, a while after: whose client may not connect, whose port
+// or server is gone. No new one is made, so that what it finds once grows less only. Nothing is remembered for the next agent: that one begins to count anew.
 func (a *Agent) expelUnwelcome(ctx context.Context) {
 	since := map[connection]time.Time{}
 	var again <-chan time.Time
@@ -56,36 +61,39 @@ func (a *Agent) expelUnwelcome(ctx context.Context) {
 }
 
 // expel looks once, and says after how long to look again; 0: when admission has changed. since says when each connection was
-// found to be unwelcome.
+// found to have to end.
 func (a *Agent) expel(ctx context.Context, since map[connection]time.Time) (again time.Duration) {
-	unwelcome, err := a.unwelcome(ctx)
+	judge, all, err := a.ending(ctx)
 	if err != nil {
-		a.log.Warn("looking for connections whose client may not connect any more", "error", err)
+		a.log.Warn("looking for connections that have to end", "error", err)
 		return drainTime
 	}
 	maps.DeleteFunc(since, func(c connection, _ time.Time) bool {
-		_, still := slices.BinarySearchFunc(unwelcome, c, connection.compare)
+		_, still := slices.BinarySearchFunc(all, c, connection.compare)
 		return !still
 	})
 	now := time.Now()
-	var due []connection
-	for _, c := range unwelcome {
-		switch found, known := since[c]; {
-		case !known:
-			since[c] = now
-		case now.Sub(found) >= drainTime:
-			due = append(due, c)
-			since[c] = now // should it survive, it is tried again
+	due := map[string][]connection{}
+	for _, c := range all {
+		patience, why := judge.patience(c)
+		found, known := since[c]
+		if !known {
+			since[c], found = now, now
+		}
+		if now.Sub(found) >= patience {
+			due[why] = append(due[why], c)
+			since[c], found = now, now // should it survive, it is tried again
+		}
+		if left := found.Add(patience).Sub(now); again == 0 || left < again {
+			again = left
 		}
 	}
-	if err := a.endAll(ctx, due, "their client may not connect any more"); err != nil {
-		a.log.Warn("ending connections whose client may not connect any more", "error", err)
+	for _, why := range []string{unwelcomeClient, outlivedState} {
+		if err := a.endAll(ctx, due[why], why); err != nil {
+			a.log.Warn("ending connections", "because", why, "error", err)
+		}
 	}
-	if len(since) == 0 {
-		return 0
-	}
-	oldest := slices.MinFunc(slices.Collect(maps.Values(since)), time.Time.Compare)
-	return oldest.Add(drainTime).Sub(now)
+	return again
 }
 
 // guests are who may connect to one port of a VIP.
@@ -124,20 +132,20 @@ func sameAdmission(a, b *desired.State) bool {
 	return maps.EqualFunc(guestsOf(a), guestsOf(b), guests.equal)
 }
 
-// unwelcome gives the connections of clients that the State does not let in, sorted.
-func (a *Agent) unwelcome(ctx context.Context) ([]connection, error) {
-	held := a.held()
+// ending gives the connections that have to end according to the State, sorted, and who knows when.
+func (a *Agent) ending(ctx context.Context) (ends, []connection, error) {
+	a.mu.Lock()
+	held, former := a.committed, a.former
+	a.mu.Unlock()
 	if held == nil {
-		return nil, nil
+		return ends{}, nil, nil
 	}
-	restricted := guestsOf(held.state)
-	if len(restricted) == 0 {
-		return nil, nil
-	}
-	return a.connections(ctx, func(c connection) bool {
-		g, known := restricted[c.vip]
-		return known && !g.welcome(c.client.Addr())
+	judge := newEnds(held.state, former)
+	all, err := a.connections(ctx, func(c connection) bool {
+		_, why := judge.patience(c)
+		return why != ""
 	})
+	return judge, all, err
 }
 
 // connections lists those of this machine that count, sorted.
@@ -146,12 +154,14 @@ func (a *Agent) connections(ctx context.Context, counts func(connection) bool) (
 	if err != nil {
 		return nil, err
 	}
+	user := a.haproxyUser()
 	var found []connection
 	for line := range strings.Lines(string(output.Stdout)) {
 		c, err := parseConnection(line)
 		if err != nil {
 			return nil, err
 		}
+		c.ofHAProxy = user != "" && slices.Contains(strings.Fields(line), user)
 		if counts(c) {
 			found = append(found, c)
 		}
@@ -162,10 +172,10 @@ func (a *Agent) connections(ctx context.Context, counts func(connection) bool) (
 
 // connectionsArgv lists the connections that a client can still use: one that has sent its last byte may go on to read.
 func connectionsArgv() []string {
-	return []string{"ss", "--no-header", "--tcp", "--numeric", "state", "established", "state", "close-wait"}
+	return []string{"ss", "--no-header", "--tcp", "--numeric", "--extended", "state", "established", "state", "close-wait"}
 }
 
-// parseConnection reads a line of ss(8): state, two queues, this machine's end, the client's end.
+// parseConnection reads a line of ss(8): state, two queues, this machine's end, the client's end, and whose it is.
 func parseConnection(line string) (connection, error) {
 	words := strings.Fields(line)
 	if len(words) < 5 {
@@ -179,7 +189,7 @@ func parseConnection(line string) (connection, error) {
 	if err != nil {
 		return connection{}, fmt.Errorf("reading what ss says: %w", err)
 	}
-	return connection{local, client}, nil
+	return connection{vip: local, client: client}, nil
 }
 
 // parseEnd drops the interface that ss adds to a link-local address, or to a socket that is bound to one.

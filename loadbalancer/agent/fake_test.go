@@ -43,6 +43,8 @@ type machine struct {
 	added []string
 	// listening is what ss tells of listeners.
 	listening string
+	// haproxies is what pidof tells.
+	haproxies string
 	// connections are what clients of VIPs have open: "192.0.2.10:80 198.51.100.7:40000". Of an immortal machine none can be ended.
 	connections []string
 	immortal    bool
@@ -98,6 +100,7 @@ func newMachine() *machine {
 			"/run/gatewayctl/track/alive":  "0\n",
 			"/run/haproxy.pid":             "100\n",
 			"/proc/100/stat":               stat(100, "haproxy"),
+			"/etc/passwd":                  "root:x:0:0:root:/root:/bin/sh\nhaproxy:x:104:106::/var/lib/haproxy:/usr/sbin/nologin\n",
 			"/var/lib/haproxy/unconcerned": "",
 		},
 		haproxy: &fakeHAProxy{pid: 100},
@@ -239,7 +242,7 @@ func (m *machine) Run(ctx context.Context, argv []string, stdin []byte) (output 
 		switch command {
 		case "/haproxy start", "/haproxy reload":
 			return m.loadHAProxy(command == "/haproxy start")
-		case "/haproxy stop":
+		case "/haproxy stop", "/haproxy kill", "kill -KILL 101 102 103":
 			m.stop("/run/haproxy.pid", m.haproxy.pid)
 			m.haproxy = nil
 		case "/keepalived start", "/keepalived reload":
@@ -277,6 +280,8 @@ func (m *machine) Run(ctx context.Context, argv []string, stdin []byte) (output 
 			}
 		case "ss --no-header --listening --tcp --numeric --processes sport = :7480", "ss --no-header --listening --tcp --numeric --processes sport = :7481":
 			output.Stdout = []byte(m.listening)
+		case "pidof haproxy":
+			output.Stdout = []byte(m.haproxies)
 		default:
 			if slices.ContainsFunc(nftables.HopRouteArgvs("eth0"), func(a []string) bool { return slices.Equal(a, argv) }) {
 				m.routes = append(m.routes, command)
@@ -346,6 +351,7 @@ func testConfig() Config {
 		d.Start, d.Reload, d.Stop = []string{"/" + name, "start"}, []string{"/" + name, "reload"}, []string{"/" + name, "stop"}
 	}
 	drive(&c.HAProxy, "haproxy")
+	c.HAProxy.Kill = []string{"/haproxy", "kill"}
 	drive(&c.Keepalived, "keepalived")
 	return c
 }

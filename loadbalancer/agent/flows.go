@@ -94,20 +94,16 @@ func (a *Agent) followFlows(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		if err := a.noticeRouting(ctx); err != nil {
-			a.log.Warn("looking whether this machine is a router", "error", err)
-		}
+		a.noteTrouble(ctx, "looking whether this machine is a router", a.noticeRouting(ctx))
 		current := a.rendered()
 		if current == nil || !servesDatagrams(current.revision.state) && !sweep.unfinished() {
+			a.forgetTroubles()
 			continue
 		}
-		if err := a.followHealth(ctx); err != nil && ctx.Err() == nil {
-			a.log.Warn("following the health of the nodes for UDP", "error", err)
-		}
-		a.forward(ctx)
-		if err := a.sweep(ctx, &sweep); err != nil && ctx.Err() == nil {
-			a.log.Warn("looking for flows whose node or client has changed", "error", err)
-		}
+		a.noteTrouble(ctx, "following the health of the nodes for UDP and SCTP", a.followHealth(ctx))
+		a.noteTrouble(ctx, "letting the kernel forward, without which UDP and SCTP are not served", a.forward(ctx))
+		a.noteTrouble(ctx, "ending flows of UDP and SCTP whose node or client is out, which takes the program conntrack (package conntrack, "+
+			"or conntrack-tools)", a.sweep(ctx, &sweep))
 	}
 }
 
@@ -145,6 +141,7 @@ func (a *Agent) refront(ctx context.Context, change func()) error {
 	defer cancel()
 	front, table, err := a.renderFront(ctx, current.revision.state, current.slots)
 	if err != nil {
+		a.setFault(err) // what was learnt is learnt: nobody would come back to it
 		return err
 	}
 	changes := current.table.Diff(table)

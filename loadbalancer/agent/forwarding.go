@@ -73,19 +73,20 @@ func (a *Agent) forwards(i int) (bool, error) {
 }
 
 // forward lets the kernel forward in the families that need it, once our table runs.
-func (a *Agent) forward(ctx context.Context) {
+func (a *Agent) forward(ctx context.Context) error {
 	current := a.rendered()
 	if current == nil || len(a.faults()) > 0 {
-		return
+		return nil
 	}
+	var faults []error
 	for i, needed := range datagramFamilies(current.revision.state) {
 		if forwards, err := a.forwards(i); !needed || forwards || err != nil {
+			faults = append(faults, err)
 			continue
 		}
-		if err := a.startForwarding(ctx, i, current.revision.state); err != nil {
-			a.log.Error("letting the kernel forward for UDP and SCTP; until it does, they are not served", "error", err)
-		}
+		faults = append(faults, a.startForwarding(ctx, i, current.revision.state))
 	}
+	return errors.Join(faults...)
 }
 
 // startForwarding notes first that it was us, so that our table never takes the machine for a router because of it.

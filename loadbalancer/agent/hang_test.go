@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"testing"
@@ -59,4 +60,76 @@ func TestProgramHangs(t *testing.T) {
 			})
 		}
 	}
+}
+
+// An HAProxy that hangs for good is ended and started anew, with the agent's right or by the program that is configured; not one that
+// computes, is silent for a while, or is somebody's to look at.
+func TestHungHAProxyIsRestarted(t *testing.T) {
+	for _, test := range []struct {
+		name     string
+		change   func(*Agent, *machine)
+		silent   time.Duration
+		restarts bool
+		warns    string
+	}{
+		{"hangs", func(*Agent, *machine) {}, 20 * time.Second, true, ""},
+		{"without a program", func(a *Agent, _ *machine) { a.config.HAProxy.Kill = nil }, 20 * time.Second, true, ""},
+		{"for a while", func(*Agent, *machine) {}, 12 * time.Second, false, ""},
+		{"computes", func(_ *Agent, m *machine) {
+			m.files["/proc/102/stat"] = strings.Replace(stat(102, "haproxy"), ") S", ") R", 1)
+		}, 20 * time.Second, false, ""},
+		{"differences are reported", func(a *Agent, _ *machine) { a.config.Drift = driftReport }, 20 * time.Second, false, "systemctl kill --signal=KILL haproxy"},
+		{"cannot be ended", func(_ *Agent, m *machine) {
+			m.hangs = func(command string) bool { return command == "/haproxy kill" }
+		}, 40 * time.Second, false, "cannot be ended"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := holding(t, sample(1, service("web", "192.0.2.10", 51)))
+				m.stop("/run/haproxy.pid", 100)
+				m.files["/run/haproxy.pid"], m.files["/proc/101/stat"] = "101\n", stat(101, "haproxy")
+				m.files["/proc/101/task/101/children"] = "102 103\n"
+				m.haproxy.pid = 101
+				a := started(t, m)
+				worker := m.haproxy
+				a.haproxy = silentWorker{m, worker}
+				test.change(a, m)
+				watching(t, a.watchHAProxy)
+				watching(t, a.watchDaemons)
+				time.Sleep(test.silent)
+				synctest.Wait()
+				restarted := false
+				m.meanwhile(func() { restarted = m.haproxy != nil && m.haproxy != worker })
+				if restarted != test.restarts {
+					t.Errorf("restarted %t, want %t", restarted, test.restarts)
+				}
+				if test.restarts && (m.file(alive) != "100\n" || len(a.faults()) > 0 || len(a.foundDifferences()) != 1) {
+					t.Errorf("afterwards alive is %q, faults %q, told %+v", m.file(alive), a.faults(), a.foundDifferences())
+				}
+				warned := ""
+				for _, w := range a.warnings(nil, nil) {
+					warned += w.Reason + " " + w.Message
+				}
+				if (warned != "") != (test.warns != "") || !strings.Contains(warned, test.warns) {
+					t.Errorf("warned %q, want %q", warned, test.warns)
+				}
+			})
+		})
+	}
+}
+
+// silentWorker is an HAProxy of which one worker does not answer.
+type silentWorker struct {
+	*machine
+	silent *fakeHAProxy
+}
+
+func (w silentWorker) Ping(ctx context.Context) error {
+	hangs := false
+	w.meanwhile(func() { hangs = w.machine.haproxy == w.silent })
+	if hangs {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return w.machine.Ping(ctx)
 }

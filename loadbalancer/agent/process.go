@@ -64,9 +64,5 @@ func parseStat(stat []byte) (name, start string, dead bool) {
 
 // children counts the processes that a daemon's main process has.
 func (a *Agent) children(p *process) int {
-	text, err := a.host.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", p.PID, p.PID))
-	if err != nil {
-		return 0
-	}
-	return len(strings.Fields(string(text)))
+	return len(a.childrenOf(p))
 }

@@ -105,7 +105,11 @@ func server(running *haproxy.Running, backend, name string) haproxy.RunningServe
 // warnings are true now and stop nothing.
 func (a *Agent) warnings(running *haproxy.Running, s *desired.State) []wire.Warning {
 	a.mu.Lock()
-	warnings := slices.Clone(a.foreign)
+	warnings := append(slices.Clone(a.foreign), a.datagramTroubles()...)
+	warnings = append(warnings, a.rivals...)
+	if a.hanging != "" {
+		warnings = append(warnings, wire.Warning{Reason: "HAProxyHangs", Message: a.hanging})
+	}
 	a.mu.Unlock()
 	if running == nil {
 		return warnings

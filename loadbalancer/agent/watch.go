@@ -33,6 +33,7 @@ func (a *Agent) watchDaemons(ctx context.Context) {
 		case now := <-ticker.C:
 			if now.After(foreignAt) {
 				a.lookAtForeign(ctx)
+				a.lookAtRivals(ctx)
 				foreignAt = now.Add(foreignEvery)
 			}
 			broken := a.broken()

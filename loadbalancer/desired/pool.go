@@ -70,5 +70,10 @@ func (s *State) Targets(lb *LoadBalancer, address netip.Addr) bool {
 		}
 	}
 	shared := slices.ContainsFunc(lb.Frontends, func(f Frontend) bool { return lb.PoolOf(f) == nil })
-	return shared && slices.ContainsFunc(s.Nodes, func(n Node) bool { return slices.Contains(n.Addresses, address) })
+	return shared && s.HasNode(address)
+}
+
+// HasNode says whether the address is one of a node's.
+func (s *State) HasNode(address netip.Addr) bool {
+	return slices.ContainsFunc(s.Nodes, func(n Node) bool { return slices.Contains(n.Addresses, address) })
 }

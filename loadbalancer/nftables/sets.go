@@ -115,7 +115,10 @@ func newSets(s *desired.State, l Local) ([]*set, error) {
 	}
 	families := []byFamily{vips, peers, sticks, control, services.deny, services.open, services.allow}
 	if Flows(s) {
+		back := newAnswers()
+		back.add(s)
 		families = append(families, datagrams.sets()...)
+		families = append(families, back.sets()...)
 	}
 	var all []*set
 	for _, b := range families {

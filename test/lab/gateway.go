@@ -123,6 +123,7 @@ func AgentSettings() string {
   start: [` + strings.Join(startHAProxy, ", ") + `]
   reload: [/usr/bin/pkill, -USR2, -F, /run/haproxy.pid]
   stop: [/usr/bin/pkill, -TERM, -F, /run/haproxy.pid]
+  kill: []
   pidFile: /run/haproxy.pid
 keepalived:
   program: /usr/sbin/keepalived

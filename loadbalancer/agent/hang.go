@@ -1,0 +1,91 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"cloud-provider-haproxy/loadbalancer/wire"
+)
+
+const (
+	// hangLimit is how long HAProxy may be silent, without a process of it that computes, until it is ended and started anew. Another
+	// gateway has the VIPs by then; one that is alone serves nobody. A reload does not help: the worker that hangs never closes its
+	// listeners, and the kernel would go on to give it a part of the connections. HAProxy's own watchdog ends one that computes.
+	hangLimit = 15 * time.Second
+	// hangAgain is the least time between two such ends.
+	hangAgain = time.Minute
+	// endLimit bounds the program that ends HAProxy.
+	endLimit = 10 * time.Second
+)
+
+// silence is how long HAProxy has not answered.
+type silence struct{ since, ended time.Time }
+
+// heard notes whether HAProxy answered, and ends one that hangs for too long. What it has served is lost either way.
+func (a *Agent) heard(ctx context.Context, s *silence, answers bool) {
+	now := time.Now()
+	switch {
+	case answers:
+		s.since = time.Time{}
+		a.setHanging("")
+		return
+	case s.since.IsZero():
+		s.since = now
+	}
+	silent := now.Sub(s.since)
+	if silent < hangLimit || now.Sub(s.ended) < hangAgain {
+		return
+	}
+	master, err := a.alive(a.config.HAProxy)
+	if err != nil || master == nil || a.computes() {
+		return // it does not run, which is told and repaired elsewhere, or is at work
+	}
+	what := fmt.Sprintf("HAProxy (process %d) runs and has not answered for %s", master.PID, silent.Round(time.Second))
+	if a.held() == nil || a.config.Drift == driftReport {
+		a.setHanging(what + "; look whether somebody stopped it (`systemctl status haproxy`), else run: systemctl kill --signal=KILL haproxy")
+		return
+	}
+	s.ended = now
+	if err := a.endHAProxy(ctx, master); err != nil {
+		a.setHanging(fmt.Sprintf("%s, and cannot be ended: %v; run: systemctl kill --signal=KILL haproxy; if it does not go, restart the machine", what, err))
+		a.log.Error("ending an HAProxy that hangs", "error", err)
+		return
+	}
+	a.noteDifference(wire.Difference{Changes: []string{"restart HAProxy: " + what}})
+	a.setFault(errors.New(what + ", and was ended"))
+}
+
+// endHAProxy ends all processes of HAProxy at once: a worker's end is that of its master, and of the others with it.
+func (a *Agent) endHAProxy(ctx context.Context, master *process) error {
+	ctx, cancel := context.WithTimeout(ctx, endLimit)
+	defer cancel()
+	argv := a.config.HAProxy.Kill
+	if len(argv) == 0 {
+		argv = slices.Concat([]string{"kill", "-KILL", strconv.Itoa(master.PID)}, a.childrenOf(master))
+	}
+	_, err := a.host.Run(ctx, argv, nil)
+	return err
+}
+
+// childrenOf are the processes that a daemon's main process has.
+func (a *Agent) childrenOf(p *process) []string {
+	text, err := a.host.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", p.PID, p.PID))
+	if err != nil {
+		return nil
+	}
+	return strings.Fields(string(text))
+}
+
+func (a *Agent) setHanging(message string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if message != "" && a.hanging == "" {
+		a.log.Warn(message)
+	}
+	a.hanging = message
+}
