@@ -1,6 +1,7 @@
 package loadbalancer
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 
@@ -222,4 +223,18 @@ func (m *Manager) withdrawUntold() {
 			}
 		}
 	}
+}
+
+// failUngiven answers those whose Services wait until the ledger tells of their addresses. They get them when it does, asked or not.
+func (m *Manager) failUngiven(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.joined = slices.DeleteFunc(m.joined, func(c *call) bool {
+		entry := m.services[c.key]
+		waits := c.ensure && entry != nil && entry.ungiven
+		if waits {
+			c.answer(nil, fmt.Errorf("%s: %w", c, &LedgerError{err}))
+		}
+		return waits
+	})
 }

@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"time"
 
 	"cloud-provider-haproxy/ipam"
 	"cloud-provider-haproxy/loadbalancer/desired"
@@ -166,20 +165,6 @@ func (m *Manager) keepLedger(ctx context.Context) {
 			}
 		}
 	}
-}
-
-// failUngiven answers those whose Services wait until the ledger tells of their addresses. They get them when it does, asked or not.
-func (m *Manager) failUngiven(err error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.joined = slices.DeleteFunc(m.joined, func(c *call) bool {
-		entry := m.services[c.key]
-		waits := c.ensure && entry != nil && entry.ungiven
-		if waits {
-			c.answer(nil, fmt.Errorf("%s: %w", c, &LedgerError{err}))
-		}
-		return waits
-	})
 }
 
 // writeLedger makes the object say what is so now, and leaves what others removed from it removed.
@@ -403,14 +388,4 @@ func (m *Manager) claimKept() (freed []netip.Addr) {
 		m.reserve()
 	}
 	return freed
-}
-
-// expired are the addresses whose quarantine is over, sorted.
-func (m *Manager) expired(now time.Time) (addresses []netip.Addr) {
-	for _, address := range sortedAddresses(m.quarantined) {
-		if !now.Before(m.quarantined[address].Until) {
-			addresses = append(addresses, address)
-		}
-	}
-	return addresses
 }

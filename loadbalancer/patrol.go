@@ -120,3 +120,13 @@ func (m *Manager) inspectHeld(ctx context.Context, g *member) {
 	m.mu.Unlock()
 	m.tellNotices(notices)
 }
+
+// expired are the addresses whose quarantine is over, sorted.
+func (m *Manager) expired(now time.Time) (addresses []netip.Addr) {
+	for _, address := range sortedAddresses(m.quarantined) {
+		if !now.Before(m.quarantined[address].Until) {
+			addresses = append(addresses, address)
+		}
+	}
+	return addresses
+}

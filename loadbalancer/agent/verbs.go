@@ -119,7 +119,7 @@ func (a *Agent) hello(ctx context.Context, role wire.Role) *wire.Hello {
 	versions := a.programs()
 	hello := &wire.Hello{Gateway: a.config.Gateway, Agent: a.version, Role: role, Schema: desired.Schema,
 		HAProxy: versions.haproxy, Keepalived: versions.keepalived, NFTables: versions.nftables}
-	if role != wire.RolePeer { // who asks every two seconds and needs the fence alone; links take three programs to find
+	if role != wire.RolePeer { // who asks every two seconds and needs no links, which take three programs to find
 		links, err := a.helloLinks(ctx)
 		if err != nil {
 			a.log.Warn("telling the networks that this gateway is on", "error", err) // the rest of hello is worth more

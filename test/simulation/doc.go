@@ -36,7 +36,8 @@
 // and one that fills in the middle of a transaction while a new Service comes.
 //
 // Broken on purpose, and the first seeds that said so: a failed round is not tried again: 3, 19, 35, 51 (invariant 2); the nftables table
-// is not loaded: 1, 2, 3, 4 (2, 5); the way back from a commit that failed commits once more: 35, 45, 50, 96 (3).
+// is not loaded: 1, 2, 3, 4 (2, 5); the way back from a commit that failed commits once more: 35, 45, 50, 96 (3); who
+// holds a VIP is not heard of through a peer: 1, 9, 21 (5); a gateway that declined a State counts as if it had it: 14, 34, 70 (5).
 // Not caught by seeds 1 to 150: every slot counts as free, the last good form is dropped, map order in services.map, a State that was
 // not read is overwritten, new addresses are not in the ledger, a rival is not heard of through a peer. Tests of the rooms catch
 // the last three (loadbalancer: TestFormerLeaderIsFasterOnce, TestUnpublishedAddressOnAnAbsentGateway, TestRivalHeardOfThroughAPeer).

@@ -78,6 +78,25 @@ func TestHistories(t *testing.T) {
 		time.Since(begun).Round(time.Second), excused.Load())
 }
 
+// TestSeedsThatFound lets the histories happen again that found something, whatever -seed says.
+func TestSeedsThatFound(t *testing.T) {
+	texts := &machine.Texts{}
+	for seed, found := range map[uint64]string{
+		14:  "a new VIP stood on a gateway that had declined the State",
+		90:  "a new VIP stood on a gateway whose first push was never answered",
+		125: "an older controller served a Service at the one gateway that it reached, and its peer took that back",
+		550: "a gateway that was stuck half-way told the fence of its former State, and a VIP was held twice",
+		794: "a VIP of the former controller was put elsewhere although a gateway that took no State held it",
+	} {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			h := Generate(seed)
+			if r := happens(t, h, texts, false); len(r.Violations) > 0 {
+				t.Error("again: "+found, report(t, h, r, texts))
+			}
+		})
+	}
+}
+
 func happens(t *testing.T, h History, texts *machine.Texts, trace bool) (r Result) {
 	synctest.Test(t, func(t *testing.T) { r = Run(t.Context(), h, texts, trace) })
 	return r
