@@ -311,3 +311,23 @@ func TestSysctlsAreSet(t *testing.T) {
 		}
 	})
 }
+
+// A VIP that has arrived with an instance which the State before did not have is no stray, as long as another one is awaited.
+func TestVIPOfANewInstanceIsNoStray(t *testing.T) {
+	before, want := sample(1, service("web", "192.0.2.10", 51)), sample(2, service("web", "192.0.2.10", 53))
+	want.Instances = append(want.Instances, desired.Instance{RouterID: 53, Gateways: []string{"east", "west"}})
+	m := holding(t, before)
+	a := started(t, m)
+	m.masters, m.added = nil, []string{"192.0.2.10", "169.254.53.1"}
+	if strays, err := a.strays(m.listAddresses(), want, before); err != nil || len(strays) != 0 {
+		t.Errorf("strays are %+v, %v", strays, err)
+	}
+	m.added = []string{"192.0.2.10"}
+	if strays, err := a.strays(m.listAddresses(), want, before); err != nil || len(strays) != 1 {
+		t.Errorf("without being MASTER strays are %+v, %v", strays, err)
+	}
+	before.VRRP.AdvertIntervalMillis = 1000
+	if got := transitionTime(before); got != 4*time.Second {
+		t.Errorf("with an advert a second a transition has %s", got)
+	}
+}

@@ -3,7 +3,6 @@ package agent
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
 	"net/netip"
 	"slices"
@@ -13,7 +12,6 @@ import (
 	"time"
 
 	"cloud-provider-haproxy/loadbalancer/desired"
-	"cloud-provider-haproxy/loadbalancer/wire"
 )
 
 const serversHead = "1\n# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight srv_check_state srv_port srv_fqdn srv_check_port\n"
@@ -344,42 +342,6 @@ func TestParseFlow(t *testing.T) {
 		if f, err := parseFlow(line, desired.UDP); err == nil {
 			t.Errorf("%q was read as %+v", line, f)
 		}
-	}
-}
-
-// A program that is missing is told to people, with its package, and to the log once; not twice a second for ever. So is a kernel
-// that cannot be let forward.
-func TestMissingProgramsAreWarnedOf(t *testing.T) {
-	for program, says := range map[string]string{"conntrack -L": "package conntrack", "sysctl": "UDP and SCTP are not served"} {
-		synctest.Test(t, func(t *testing.T) {
-			m := holding(t, sample(1, service("dns", "192.0.2.10", 51), datagrams("dns")))
-			m.files["/proc/sys/net/ipv4/ip_forward"] = "0\n"
-			var log strings.Builder
-			a := started(t, m)
-			a.log = slog.New(slog.NewTextHandler(&log, nil))
-			missing := true
-			m.verdict = func(command string) error {
-				if missing && strings.HasPrefix(command, program) {
-					return &CommandError{Argv: strings.Fields(command), Code: -1, Err: errors.New("executable file not found in $PATH")}
-				}
-				return nil
-			}
-			watching(t, a.followFlows)
-			time.Sleep(20*flowsEvery + time.Millisecond)
-			synctest.Wait()
-			if got := warning(a.status(t.Context(), wire.RoleController), "Datagrams"); !strings.Contains(got, says) || !strings.Contains(got, "not found") {
-				t.Errorf("without %s the warning is %q", program, got)
-			}
-			if n := strings.Count(log.String(), "level=WARN"); n != 1 {
-				t.Errorf("without %s the log has %d warnings:\n%s", program, n, &log)
-			}
-			m.meanwhile(func() { missing = false })
-			time.Sleep(2 * flowsEvery)
-			synctest.Wait()
-			if got := warning(a.status(t.Context(), wire.RoleController), "Datagrams"); got != "" {
-				t.Errorf("with %s there is still %q", program, got)
-			}
-		})
 	}
 }
 

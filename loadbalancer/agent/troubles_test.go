@@ -1,0 +1,48 @@
+package agent
+
+import (
+	"errors"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"cloud-provider-haproxy/loadbalancer/wire"
+)
+
+// A program that is missing is told to people, with its package, and to the log once; not twice a second for ever. So is a kernel
+// that cannot be let forward.
+func TestMissingProgramsAreWarnedOf(t *testing.T) {
+	for program, says := range map[string]string{"conntrack -L": "package conntrack", "sysctl": "UDP and SCTP are not served"} {
+		synctest.Test(t, func(t *testing.T) {
+			m := holding(t, sample(1, service("dns", "192.0.2.10", 51), datagrams("dns")))
+			m.files["/proc/sys/net/ipv4/ip_forward"] = "0\n"
+			var log strings.Builder
+			a := started(t, m)
+			a.log = slog.New(slog.NewTextHandler(&log, nil))
+			missing := true
+			m.verdict = func(command string) error {
+				if missing && strings.HasPrefix(command, program) {
+					return &CommandError{Argv: strings.Fields(command), Code: -1, Err: errors.New("executable file not found in $PATH")}
+				}
+				return nil
+			}
+			watching(t, a.followFlows)
+			time.Sleep(20*flowsEvery + time.Millisecond)
+			synctest.Wait()
+			if got := warning(a.status(t.Context(), wire.RoleController), "Datagrams"); !strings.Contains(got, says) || !strings.Contains(got, "not found") {
+				t.Errorf("without %s the warning is %q", program, got)
+			}
+			if n := strings.Count(log.String(), "level=WARN"); n != 1 {
+				t.Errorf("without %s the log has %d warnings:\n%s", program, n, &log)
+			}
+			m.meanwhile(func() { missing = false })
+			time.Sleep(2 * flowsEvery)
+			synctest.Wait()
+			if got := warning(a.status(t.Context(), wire.RoleController), "Datagrams"); got != "" {
+				t.Errorf("with %s there is still %q", program, got)
+			}
+		})
+	}
+}
