@@ -54,7 +54,8 @@ func promises() []promise {
 		{"spec.externalName", "Has no meaning for this type.", notOurs},
 		{"spec.sessionAffinity", "`ClientIP`: a client goes where it went before, also after a failover or a reload.",
 			[]string{"e2e/testAffinity"}},
-		{"spec.sessionAffinityConfig", "`clientIP.timeoutSeconds`: for so long after its last connection began.", nil},
+		{"spec.sessionAffinityConfig", "`clientIP.timeoutSeconds`: for so long after its last connection began.",
+			[]string{"integration/testAffinity"}},
 		{"spec.loadBalancerIP", "Requests this address, as annotation `load-balancer-ips` does (which knows two).",
 			[]string{"e2e/testRequested"}},
 		{"spec.loadBalancerSourceRanges", "Who may connect, enforced by the gateways for all protocols. The older annotation " +
@@ -91,6 +92,13 @@ func shownBy() map[Annotation][]string {
 		NodeSelector:     {"e2e/testNodeSelector"},
 		Hostname:         {"e2e/testHostname"},
 		PreferredGateway: {"e2e/testPreferredGateway"},
+		ProxyProtocol:    {"integration/testProxyProtocol"},
+		Algorithm:        {"integration/testSlots"},
+		TimeoutConnect:   {"integration/testSlots"},
+		TimeoutIdle:      {"integration/testSlots"},
+
+		HealthCheckProtocol:           {"integration/testSlots"},
+		HealthCheckUnhealthyThreshold: {"integration/testSlots"},
 	}
 }
 
