@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -27,12 +28,15 @@ func TestStaleFirstList(t *testing.T) {
 		if err := former.stop(); err != nil {
 			t.Fatal(err)
 		}
-		answers := errors.New("no API server")
+		var answers atomic.Bool
 		s.settings.Existing = func(_ context.Context, keys []desired.Key) ([]loadbalancer.Replay, error) {
 			if want := []desired.Key{key("b"), key("gone")}; !slices.Equal(keys, want) {
 				t.Errorf("asked for %v, want %v", keys, want)
 			}
-			return []loadbalancer.Replay{replay(web("b", 80))}, answers
+			if !answers.Load() {
+				return nil, errors.New("no API server")
+			}
+			return []loadbalancer.Replay{replay(web("b", 80))}, nil
 		}
 		later := s.start()
 		defer later.stop()
@@ -40,7 +44,7 @@ func TestStaleFirstList(t *testing.T) {
 		if s.gateway("east").serves("gone") == nil {
 			t.Error("a Service was dropped although nobody could say whether it is gone")
 		}
-		answers = nil
+		answers.Store(true)
 		time.Sleep(time.Minute)
 		if s.gateway("east").serves("gone") != nil {
 			t.Error("a Service that is gone is served")
