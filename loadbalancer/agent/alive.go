@@ -3,6 +3,9 @@ package agent
 import (
 	"bytes"
 	"context"
+	"errors"
+	"os"
+	"syscall"
 	"time"
 )
 
@@ -41,7 +44,7 @@ func (a *Agent) watchHAProxy(ctx context.Context) {
 	var silent silence
 	for {
 		value := 0
-		answers := a.askForLife(ctx)
+		answers, refuses := a.askForLife(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return // silence means nothing now
@@ -60,7 +63,7 @@ func (a *Agent) watchHAProxy(ctx context.Context) {
 				a.log.Info("told keepalived about HAProxy", "alive", value > 0, "leaving", value == leaveWeight)
 			}
 		}
-		a.heard(ctx, &silent, answers)
+		a.heard(ctx, &silent, answers || refuses)
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
@@ -69,13 +72,14 @@ func (a *Agent) watchHAProxy(ctx context.Context) {
 	}
 }
 
-// askForLife asks HAProxy for a sign of life, and asks again when there is none.
-func (a *Agent) askForLife(ctx context.Context) (answers bool) {
+// askForLife asks HAProxy for a sign of life, and asks again when there is none. One that refuses the question is not silent: its
+// socket is gone, or it is.
+func (a *Agent) askForLife(ctx context.Context) (answers, refuses bool) {
 	begun := time.Now()
 	answers, late := a.ping(ctx, silenceLimit)
 	for refused := 1; !answers && !late && refused < deadAfter; refused++ {
 		if pause(ctx, lookAgain) != nil {
-			return false
+			return false, false
 		}
 		answers, late = a.ping(ctx, silenceLimit)
 	}
@@ -85,7 +89,7 @@ func (a *Agent) askForLife(ctx context.Context) (answers bool) {
 	for late && ctx.Err() == nil && time.Since(begun) < busyLimit && a.computes() {
 		answers, late = a.ping(ctx, secondLimit)
 	}
-	return answers
+	return answers, !answers && !late
 }
 
 // computes is true when a worker of HAProxy runs or waits for a processor, and false for one that was stopped or sleeps.
@@ -103,11 +107,16 @@ func (a *Agent) computes() bool {
 	return false
 }
 
+// ping says late when nothing was heard within the limit. A queue of questions that is full (EAGAIN) is silence too, and is waited
+// for as long.
 func (a *Agent) ping(ctx context.Context, limit time.Duration) (answered, late bool) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	err := a.haproxy.Ping(ctx)
-	return err == nil, ctx.Err() != nil
+	if errors.Is(err, syscall.EAGAIN) {
+		<-ctx.Done()
+	}
+	return err == nil, err != nil && (ctx.Err() != nil || errors.Is(err, os.ErrDeadlineExceeded))
 }
 
 // hasHeir is true when a peer could take over all that we hold, as far as it said when it was asked last.

@@ -23,26 +23,30 @@ const (
 	endLimit = 10 * time.Second
 )
 
-// silence is how long HAProxy has not answered.
-type silence struct{ since, ended time.Time }
+// silence is since when HAProxy has not answered, and what its workers had computed then.
+type silence struct {
+	since, ended time.Time
+	spent        string
+}
 
-// heard notes whether HAProxy answered, and ends one that hangs for too long. What it has served is lost either way.
-func (a *Agent) heard(ctx context.Context, s *silence, answers bool) {
+// heard notes whether HAProxy was heard of, and ends one that hangs for too long: whose processes have not used a processor in
+// all that time, not even to serve. What it has served is lost either way.
+func (a *Agent) heard(ctx context.Context, s *silence, heard bool) {
 	now := time.Now()
 	switch {
-	case answers:
+	case heard:
 		s.since = time.Time{}
 		a.setHanging("")
 		return
 	case s.since.IsZero():
-		s.since = now
+		s.since, s.spent = now, a.spent()
 	}
 	silent := now.Sub(s.since)
 	if silent < hangLimit || now.Sub(s.ended) < hangAgain {
 		return
 	}
 	master, err := a.alive(a.config.HAProxy)
-	if err != nil || master == nil || a.computes() {
+	if err != nil || master == nil || a.spent() != s.spent {
 		return // it does not run, which is told and repaired elsewhere, or is at work
 	}
 	what := fmt.Sprintf("HAProxy (process %d) runs and has not answered for %s", master.PID, silent.Round(time.Second))
@@ -70,6 +74,26 @@ func (a *Agent) endHAProxy(ctx context.Context, master *process) error {
 	}
 	_, err := a.host.Run(ctx, argv, nil)
 	return err
+}
+
+// spent is the processor time of each worker with all its threads, in clock ticks: utime and stime of proc(5).
+func (a *Agent) spent() string {
+	master, err := a.alive(a.config.HAProxy)
+	if err != nil || master == nil {
+		return ""
+	}
+	var all strings.Builder
+	for _, pid := range a.childrenOf(master) {
+		stat, err := a.host.ReadFile("/proc/" + pid + "/stat")
+		if err != nil {
+			continue
+		}
+		_, after, _ := strings.Cut(string(stat), ") ")
+		if fields := strings.Fields(after); len(fields) > 12 {
+			fmt.Fprintf(&all, "%s:%s+%s ", pid, fields[11], fields[12])
+		}
+	}
+	return all.String()
 }
 
 // childrenOf are the processes that a daemon's main process has.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -76,8 +77,14 @@ func TestHungHAProxyIsRestarted(t *testing.T) {
 		{"without a program", func(a *Agent, _ *machine) { a.config.HAProxy.Kill = nil }, 20 * time.Second, true, ""},
 		{"for a while", func(*Agent, *machine) {}, 12 * time.Second, false, ""},
 		{"computes", func(_ *Agent, m *machine) {
-			m.files["/proc/102/stat"] = strings.Replace(stat(102, "haproxy"), ") S", ") R", 1)
+			time.AfterFunc(10*time.Second, func() {
+				m.meanwhile(func() {
+					m.files["/proc/103/stat"] = "103 (haproxy) S 1" + strings.Repeat(" 0", 10) + " 7 0" + strings.Repeat(" 0", 10)
+				})
+			})
 		}, 20 * time.Second, false, ""},
+		{"refuses", func(a *Agent, m *machine) { a.haproxy = refusingWorker{m} }, 20 * time.Second, false, ""},
+		{"has a queue that is full", func(a *Agent, m *machine) { a.haproxy = silentWorker{m, m.haproxy, syscall.EAGAIN} }, 20 * time.Second, true, ""},
 		{"differences are reported", func(a *Agent, _ *machine) { a.config.Drift = driftReport }, 20 * time.Second, false, "systemctl kill --signal=KILL haproxy"},
 		{"cannot be ended", func(_ *Agent, m *machine) {
 			m.hangs = func(command string) bool { return command == "/haproxy kill" }
@@ -92,7 +99,7 @@ func TestHungHAProxyIsRestarted(t *testing.T) {
 				m.haproxy.pid = 101
 				a := started(t, m)
 				worker := m.haproxy
-				a.haproxy = silentWorker{m, worker}
+				a.haproxy = silentWorker{m, worker, nil}
 				test.change(a, m)
 				watching(t, a.watchHAProxy)
 				watching(t, a.watchDaemons)
@@ -122,14 +129,23 @@ func TestHungHAProxyIsRestarted(t *testing.T) {
 type silentWorker struct {
 	*machine
 	silent *fakeHAProxy
+	at     error // nil: it takes the question
 }
 
 func (w silentWorker) Ping(ctx context.Context) error {
 	hangs := false
 	w.meanwhile(func() { hangs = w.machine.haproxy == w.silent })
-	if hangs {
-		<-ctx.Done()
-		return ctx.Err()
+	switch {
+	case !hangs:
+		return w.machine.Ping(ctx)
+	case w.at != nil:
+		return w.at
 	}
-	return w.machine.Ping(ctx)
+	<-ctx.Done()
+	return ctx.Err()
 }
+
+// refusingWorker is an HAProxy that serves and whose socket somebody has removed.
+type refusingWorker struct{ *machine }
+
+func (refusingWorker) Ping(context.Context) error { return syscall.ENOENT }
