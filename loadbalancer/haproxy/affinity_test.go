@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -91,5 +92,17 @@ func TestPeersAddress(t *testing.T) {
 	s.Gateways = s.Gateways[:1]
 	if got := PeersAddress(s, l); got != netip.MustParseAddrPort("127.0.0.1:7482") {
 		t.Errorf("of a gateway alone it is %v", got)
+	}
+}
+
+// HAProxy does not start with a link-local address, and `haproxy -c` does not see it.
+func TestLinkLocalGatewaysAreNoPeers(t *testing.T) {
+	s, l := baseState(), testLocal()
+	for i := range s.Gateways {
+		s.Gateways[i].VRRPAddress = netip.MustParseAddr(fmt.Sprintf("fe80::%d", i+1))
+	}
+	got := peers(s, l)
+	if want := []peer{{l.Gateway, netip.MustParseAddrPort("127.0.0.1:7482")}}; !slices.Equal(got, want) {
+		t.Errorf("peers %v, want %v", got, want)
 	}
 }

@@ -16,24 +16,28 @@ type peer struct {
 }
 
 // PeersAddress is where HAProxy of this gateway listens for the others, and for its own old worker. A gateway without others
-// has it on loopback.
+// has it on loopback; so has one with a link-local address, which HAProxy cannot bind to without naming an interface: there
+// clients do not stick over a failover.
 func PeersAddress(s *desired.State, l Local) netip.AddrPort {
 	address := netip.MustParseAddr("127.0.0.1")
 	for _, g := range s.Gateways {
-		if g.Name == l.Gateway && len(s.Gateways) > 1 {
+		if g.Name == l.Gateway && len(s.Gateways) > 1 && !g.VRRPAddress.IsLinkLocalUnicast() {
 			address = g.VRRPAddress
 		}
 	}
 	return netip.AddrPortFrom(address, uint16(l.PeersPort))
 }
 
-// peers are all gateways, this one too: HAProxy finds itself by its name (localpeer).
+// peers are all gateways that can be reached, this one too: HAProxy finds itself by its name (localpeer).
 func peers(s *desired.State, l Local) []peer {
 	var all []peer
 	for _, g := range s.Gateways {
 		p := peer{g.Name, netip.AddrPortFrom(g.VRRPAddress, uint16(l.PeersPort))}
-		if g.Name == l.Gateway {
+		switch {
+		case g.Name == l.Gateway:
 			p.Address = PeersAddress(s, l)
+		case g.VRRPAddress.IsLinkLocalUnicast():
+			continue
 		}
 		all = append(all, p)
 	}
