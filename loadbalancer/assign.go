@@ -194,7 +194,7 @@ func (m *Manager) form(key desired.Key, withheld bool) *desired.LoadBalancer {
 	if entry.servable() && !withheld {
 		return entry.want
 	}
-	lb := m.goodBy[key]
+	lb := m.lastForm(key)
 	if lb == nil || entry.banned {
 		return nil
 	}
@@ -202,6 +202,16 @@ func (m *Manager) form(key desired.Key, withheld bool) *desired.LoadBalancer {
 		if !m.addresses.Has(ipam.Owner(key), address) {
 			return nil // given to another since: never two owners (invariant 8)
 		}
+	}
+	return lb
+}
+
+// lastForm is a Service's last good form. What the gateways serve of another object of its name is none: the NodePorts may be
+// another's by now, and nobody would ever take it away.
+func (m *Manager) lastForm(key desired.Key) *desired.LoadBalancer {
+	lb, entry := m.goodBy[key], m.services[key]
+	if lb != nil && entry != nil && lb.UID != "" && entry.uid != "" && lb.UID != entry.uid {
+		return nil
 	}
 	return lb
 }

@@ -68,7 +68,7 @@ func (m *Manager) refuse(key desired.Key, form *desired.LoadBalancer, gateway st
 	case entry == nil:
 		return true // it was removed while the gateway looked at it
 	}
-	good := m.goodBy[key]
+	good := m.lastForm(key)
 	newForm := good == nil || !reflect.DeepEqual(*good, *form)
 	fault := &ServiceFaultError{Key: key, Gateway: gateway, Problems: problems, Kept: newForm && good != nil}
 	switch {
@@ -203,7 +203,7 @@ func (b *bisection) forms(offered []desired.Key) (forms []*desired.LoadBalancer)
 	for i := range b.refused.state.LoadBalancers {
 		lb := &b.refused.state.LoadBalancers[i]
 		if b.withheld[lb.Key] && !slices.Contains(offered, lb.Key) {
-			lb = m.goodBy[lb.Key]
+			lb = m.lastForm(lb.Key)
 		}
 		if lb != nil {
 			forms = append(forms, lb)

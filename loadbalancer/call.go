@@ -95,6 +95,9 @@ func (entry *service) moves(s Service) bool {
 // wantForm is want for a Service that is known, whose owner may have said nothing new.
 func (m *Manager) wantForm(form desired.LoadBalancer, request ipam.Request) bool {
 	lb, entry := canonical(form), m.services[form.Key]
+	if form.UID != "" {
+		entry.uid = form.UID
+	}
 	request.Families = slices.Clone(request.Families)
 	request.Addresses = slices.Clone(request.Addresses)
 	request.Pools = slices.Clone(request.Pools)

@@ -16,7 +16,7 @@
 //
 // What holds (numbers of DESIGN.md's invariants):
 //   - 1: no round before Load, SetNodes and Replay; what the gateways serve is the last good form of what does not
-//     translate.
+//     translate, or is refused, unless it is of a former object of that name (lastForm).
 //   - 2: revision counts what is wanted, made what a round confirmed: a failed round stays unmade and is tried again. Each
 //     resync offers every gateway the same bytes, which its agent makes true again.
 //   - 4: a State that is refused as old ends Run when another controller holds the epoch object, else the epoch is

@@ -164,6 +164,45 @@ func TestReplayOfAnotherObject(t *testing.T) {
 	})
 }
 
+// A Service that was made anew and that gateways refuse is not served as the one before was (seeds 6282, 6642 and 6648).
+func TestRefusedAfterAnotherObject(t *testing.T) {
+	for name, judge := range map[string]func(*desired.State) (*wire.Result, error){"named": naming, "bisected": unnamed} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newSite(t, "192.0.2.10-192.0.2.19", "east", "west")
+				former := s.start()
+				had := s.ensure(former, web("a", 80)).Addresses
+				if err := former.stop(); err != nil {
+					t.Fatal(err)
+				}
+				for _, g := range s.gateways {
+					g.change(func(g *fakeGateway) { g.judge = judge })
+				}
+				anew := web("a", badPort)
+				anew.LoadBalancer.UID = "uid-of-another"
+				told := replay(anew)
+				told.UID, told.Published = "uid-of-another", had
+				later := s.start(told)
+				defer later.stop()
+				var fault *loadbalancer.ServiceFaultError
+				if _, err := later.Ensure(t.Context(), anew); !errors.As(err, &fault) || fault.Kept {
+					t.Errorf("its form is refused: %v", err)
+				}
+				if lb := s.gateway("east").serves("a"); lb != nil {
+					t.Errorf("it is served as %+v", lb)
+				}
+				s.ensure(later, web("b", 80))
+				anew = web("a", 80)
+				anew.LoadBalancer.UID = "uid-of-another"
+				if got := s.ensure(later, anew).Addresses; !slices.Equal(got, had) {
+					t.Errorf("it has %v, its status said %v", got, had)
+				}
+				s.equalGateways()
+			})
+		})
+	}
+}
+
 // The epoch object was deleted while a gateway that only its peer reaches held a State of the epoch that was claimed next.
 func TestRivalHeardOfThroughAPeer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

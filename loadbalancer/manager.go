@@ -98,6 +98,8 @@ type Manager struct {
 
 // service is one Service of type LoadBalancer that exists.
 type service struct {
+	// uid is the object's; empty: not known.
+	uid string
 	// want is the newest form, without addresses; nil while no translation ever succeeded in this Manager's life.
 	want    *desired.LoadBalancer
 	request ipam.Request

@@ -30,7 +30,7 @@ func (m *Manager) Refuse(ctx context.Context, key desired.Key, sources *Sources)
 	_, err := m.join(ctx, &call{key: key, ensure: true})
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.goodBy[key] == nil {
+	if m.lastForm(key) == nil {
 		return nil // nobody serves it yet, and whoever does it later serves the new form
 	}
 	return err
@@ -53,7 +53,7 @@ func (r *Replay) refuse(sources *Sources) {
 // restrict makes sources those of the form that is wanted or, when there is none or it was refused, of the last good one.
 // It says whether that changes anything. It is called with mu held.
 func (m *Manager) restrict(key desired.Key, sources *Sources) (changed bool) {
-	entry, good := m.services[key], m.goodBy[key]
+	entry, good := m.services[key], m.lastForm(key)
 	switch {
 	case entry == nil:
 		return false
@@ -111,7 +111,7 @@ func (m *Manager) Refill(key desired.Key, servers []desired.Server, ofPorts ...P
 // stays gives the form that a Service keeps when its newest spec is refused, and what it asks for: the one that is wanted or,
 // when there is none or it was refused, the last good one. It is called with mu held.
 func (m *Manager) stays(key desired.Key) (*desired.LoadBalancer, ipam.Request) {
-	entry, good := m.services[key], m.goodBy[key]
+	entry, good := m.services[key], m.lastForm(key)
 	switch {
 	case entry.want != nil && entry.refused == nil:
 		return entry.want, entry.request

@@ -28,7 +28,8 @@
 // (controller.go, sync.go: Manager's contract, RetryErrors, finalizers, one UID per name). SSH
 // (a call with a latency that the seed draws; frames are not encoded), signatures (a word), VRRP's clock (ticks of an
 // advert), fsync (Host promises it: what has returned is on the disk). Not simulated: probes, dual stack, UDP, pools that change,
-// drains, the control plane, several agents' releases. NodePorts are never given twice.
+// drains, the control plane, several agents' releases, HAProxy's own connections to servers (the machine has no /etc/passwd to tell
+// them by) and who else listens on its ports (ss names nobody). NodePorts are never given twice.
 //
 // What is excused: after etcd was restored a published address, and what was given since; the last good form of a Service that does not
 // translate, when only gateways that are away have it; what a gateway that takes no State (full disk) serves in its former form.
