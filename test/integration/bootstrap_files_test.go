@@ -109,7 +109,13 @@ func (b *bare) narrower(t *testing.T) {
 	text, err := b.Controller.ReadFile(lab.CloudConfigFile)
 	must(t, err)
 	defer func() { must(t, b.Controller.WriteFile(lab.CloudConfigFile, text, 0o644)) }()
-	changed := strings.NewReplacer("192.0.2.64-192.0.2.254", "192.0.2.64-192.0.2.200", "address: 192.0.2.250", "address: 192.0.2.199").Replace(string(text))
+	changed := string(text)
+	for old, narrow := range map[string]string{"192.0.2.64-192.0.2.254": "192.0.2.64-192.0.2.200", `address: "192.0.2.250"`: `address: "192.0.2.199"`} {
+		if strings.Count(changed, old) != 1 {
+			t.Fatalf("the configuration does not say %s once:\n%s", old, changed)
+		}
+		changed = strings.Replace(changed, old, narrow, 1)
+	}
 	must(t, b.Controller.WriteFile(lab.CloudConfigFile, []byte(changed), 0o644))
 	before := disk(t, b.Gateways[0])
 	b.tells(t, nil, "gw1: in the way (limits): /etc/gatewayctl/limits.yaml would not allow what this gateway serves: 192.0.2.250 is not in vipPrefixes",

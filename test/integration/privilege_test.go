@@ -7,18 +7,36 @@ import (
 	"cloud-provider-haproxy/test/lab"
 )
 
-// testLeastPrivilege: on a gateway that serves, nothing of ours listens to the network but sshd, and nobody but root can read what
-// the agent wrote or reach the daemons' sockets. The agent's own socket is for the forced command's group.
+// testLeastPrivilege: on a gateway that serves, nothing of ours listens to the network but sshd and HAProxy for its peers, whom alone
+// the firewall lets in there; and nobody but root can read what the agent wrote or reach the daemons' sockets. The agent's own socket
+// is for the forced command's group.
 func testLeastPrivilege(t *testing.T, p *pair) {
 	p.begin(t)
 	h := p.Gateways[0]
+	peers := port(h.Addr(), 7482) // peersPort of agent.yaml, at the address of VRRP
+	listens := 0
 	for line := range strings.Lines(mustRun(t, h, "ss", "-Hltnu")) {
 		words := strings.Fields(line)
 		local := words[4]
 		if strings.HasPrefix(local, "127.0.0.1:") || strings.HasPrefix(local, "[::1]:") || strings.HasSuffix(local, ":22") {
 			continue
 		}
+		if words[0] == "tcp" && local == peers {
+			listens++
+			continue
+		}
 		t.Errorf("listens to the network: %s", line)
+	}
+	if listens == 0 {
+		t.Errorf("HAProxy does not listen for its peers at %s", peers)
+	}
+	// Refused where it listens is what the firewall does; the peer, which it lets in, shows that somebody is there.
+	must(t, p.refused(t, peers))
+	conn, err := p.Gateways[1].Dial(t.Context(), "tcp", peers)
+	if err != nil {
+		t.Errorf("the other gateway's HAProxy cannot tell this one's: %v", err)
+	} else {
+		must(t, conn.Close())
 	}
 	// The track files are one number each, for everybody to look at.
 	open := mustRun(t, h, "find", "/etc/haproxy/haproxy.cfg", "/etc/haproxy/services.map", "/etc/haproxy/checks.map",
