@@ -82,11 +82,13 @@ func TestHistories(t *testing.T) {
 func TestSeedsThatFound(t *testing.T) {
 	texts := &machine.Texts{}
 	for seed, found := range map[uint64]string{
-		14:  "a new VIP stood on a gateway that had declined the State",
-		90:  "a new VIP stood on a gateway whose first push was never answered",
-		125: "an older controller served a Service at the one gateway that it reached, and its peer took that back",
-		550: "a gateway that was stuck half-way told the fence of its former State, and a VIP was held twice",
-		794: "a VIP of the former controller was put elsewhere although a gateway that took no State held it",
+		14:   "a new VIP stood on a gateway that had declined the State",
+		90:   "a new VIP stood on a gateway whose first push was never answered",
+		125:  "an older controller served a Service at the one gateway that it reached, and its peer took that back",
+		550:  "a gateway that was stuck half-way told the fence of its former State, and a VIP was held twice",
+		794:  "a VIP of the former controller was put elsewhere although a gateway that took no State held it",
+		1920: "a State that nobody had read was overwritten, as another gateway had confirmed ours before",
+		5970: "a VIP was put elsewhere although a gateway that came back had taken it, with its State, from a peer",
 	} {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			h := Generate(seed)
