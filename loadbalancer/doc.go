@@ -64,7 +64,7 @@
 // What the gateways hold is read at Load and again right before the first round (readAgain): in between another controller may
 // have led, and a gateway that was away may be back. test/simulation had Services swap their addresses that way. What is left of that
 // gap is closed by comparing before swapping (ApplyAfter): a gateway refuses a State whose maker had not read what it holds, which then
-// is read late (epoch.go). While a gateway is away the epoch object is asked before each push: the others would not refuse a controller
+// is read late (epoch.go), also when others have taken ours in the same round. While a gateway is away the epoch object is asked before each push: the others would not refuse a controller
 // that leads no more (confirmLead). Of a State of our epoch or above it that only a peer can tell of, status tells (hearPeers).
 //
 // A new address is in the ledger before a State has it (given.go), and leaves it when every gateway or the status tells of it: two

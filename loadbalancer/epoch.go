@@ -129,7 +129,7 @@ func (m *Manager) readLate(ctx context.Context, told desired.Fence) error {
 	m.mu.Lock()
 	ours := m.fence
 	m.mu.Unlock()
-	newest, err := m.readGateways(ctx, ours.ClusterUID)
+	newest, err := m.readGateways(ctx, ours.ClusterUID, m.instance) // another gateway may have taken ours before
 	if err != nil {
 		return err
 	}

@@ -26,7 +26,7 @@ func (m *Manager) Load(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("ask the API server for the UID of namespace kube-system: %w", err)
 	}
-	newest, err := m.readGateways(ctx, uid)
+	newest, err := m.readGateways(ctx, uid, "")
 	if err != nil {
 		return err
 	}
@@ -69,8 +69,8 @@ func (m *Manager) claim(ctx context.Context, atLeast uint64) (epoch uint64, err 
 	return m.epochs.Claim(ctx, atLeast, m.instance)
 }
 
-// readGateways gives the newest State of this cluster, nil when the gateways that answer have none.
-func (m *Manager) readGateways(ctx context.Context, uid string) (*desired.State, error) {
+// readGateways gives the newest State of this cluster that is not of one instance, nil when the gateways that answer have none.
+func (m *Manager) readGateways(ctx context.Context, uid, but string) (*desired.State, error) {
 	states := make([]*desired.State, len(m.members))
 	m.ask(ctx, m.members, m.settings.AskTimeout, func(ctx context.Context, g *member) {
 		signed, err := g.State(ctx)
@@ -94,7 +94,7 @@ func (m *Manager) readGateways(ctx context.Context, uid string) (*desired.State,
 	}
 	var newest *desired.State
 	for _, state := range states {
-		if state != nil && (newest == nil || state.Fence.Compare(newest.Fence) > 0) {
+		if state != nil && (but == "" || state.Fence.Instance != but) && (newest == nil || state.Fence.Compare(newest.Fence) > 0) {
 			newest = state
 		}
 	}
@@ -128,7 +128,7 @@ func (m *Manager) readAgain(ctx context.Context) {
 	m.mu.Lock()
 	uid, known := m.fence.ClusterUID, m.good
 	m.mu.Unlock()
-	newest, err := m.readGateways(ctx, uid)
+	newest, err := m.readGateways(ctx, uid, "")
 	if err != nil || newest == nil || known != nil && newest.Fence.Compare(known.Fence) <= 0 {
 		return // who is away is told by the round
 	}

@@ -80,7 +80,7 @@ type Manager struct {
 	fence  desired.Fence
 	// rival is the State of another controller, as new as ours or newer, that a gateway holds which only a peer can ask; nil: none.
 	rival *rival
-	// read is the newest State of another controller that was read, or ours once a gateway has confirmed one: see ApplyAfter.
+	// read is the newest State of another controller that was read, or ours once a round has confirmed one: see ApplyAfter.
 	read desired.Fence
 	// stopped is a change of settings that was stopped; nil: none.
 	stopped *stoppedRollout

@@ -33,7 +33,9 @@ type member struct {
 	confirmed desired.Fence
 	// offered is the fence of the newest State that it may have heard of, whether it answered or not.
 	offered desired.Fence
-	held    map[netip.Addr]bool
+	// told is the fence of the State that it said it holds, or a peer said of it; nil when nobody has since it fell silent.
+	told *desired.Fence
+	held map[netip.Addr]bool
 	// peers are what it knows of the others, which it may reach and we do not.
 	peers []wire.PeerStatus
 	// inspected is the last of the VIPs that the newest patrol looked at.

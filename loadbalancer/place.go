@@ -13,6 +13,8 @@ type place struct {
 	routerID int
 	// since is the fence of the first State that put the VIP there; zero when that was before this Manager.
 	since desired.Fence
+	// held is set when a gateway said that it holds the VIP: who takes it from there has the State, or is known to lack it.
+	held bool
 }
 
 // placeFor says which instance moves a VIP. A VIP stays where it is, because moving it cuts its connections; a new one
@@ -46,11 +48,25 @@ func (m *Manager) placeFor(address netip.Addr) (routerID int) {
 }
 
 // stranded says that a VIP stands where nobody can hold it: its gateway is away and was never offered a State with it,
-// and no other gateway holds it.
+// and no other gateway holds it. One that an heir has held is lost to a gateway that came back: that one may have taken the State
+// from a peer while we did not hear it, so that it has to be known to hold an older one.
 func (m *Manager) stranded(address netip.Addr, p place) bool {
 	i := slices.IndexFunc(m.instances, func(i desired.Instance) bool { return i.RouterID == p.routerID })
 	holder := m.member(m.instances[i].Gateways[0])
-	return holder.away != nil && holder.offered.Compare(p.since) < 0 && !m.holds([]netip.Addr{address})
+	if holder.away == nil || holder.offered.Compare(p.since) >= 0 || m.holds([]netip.Addr{address}) {
+		return false
+	}
+	return !p.held || holder.told != nil && holder.told.Compare(p.since) < 0
+}
+
+// noteHeld notes which VIPs came to be held where they stand, by a gateway that holds the State by. It is called with mu held.
+func (m *Manager) noteHeld(held []netip.Addr, by desired.Fence) {
+	for _, address := range held {
+		if p, placed := m.places[address]; placed && by.Compare(p.since) >= 0 {
+			p.held = true
+			m.places[address] = p
+		}
+	}
 }
 
 // misplaced says that a VIP of the State would now be put elsewhere.

@@ -218,6 +218,10 @@ func (m *Manager) apply(ctx context.Context, t *target, g *member) reply {
 	m.mu.Lock()
 	if result != nil {
 		g.hear(result.Held, result.Warnings)
+		m.noteHeld(result.Held, result.Fence)
+	}
+	if r.fence != nil {
+		g.told = r.fence
 	}
 	if r.declined() { // it says itself what it has instead: a new VIP of its instances goes elsewhere (place.go)
 		g.offered = *r.fence
@@ -225,7 +229,6 @@ func (m *Manager) apply(ctx context.Context, t *target, g *member) reply {
 	switch r.verdict {
 	case confirmed:
 		g.confirmed, g.pause = t.fence(), 0
-		m.read = t.fence() // it is the newest now, whatever a gateway holds that was away
 	case silent:
 		g.until = time.Now().Add(g.pause)
 		g.pause = min(max(2*g.pause, revisitPause), revisitPauseMax)
@@ -245,6 +248,9 @@ func (m *Manager) setAside(g *member, why error, unasked bool) {
 	m.mu.Lock()
 	news := (g.away == nil) != (why == nil) || why != nil && g.away.Error() != why.Error()
 	g.away, g.silent, g.back = why, unasked, false
+	if unasked {
+		g.told = nil
+	}
 	if g.failures++; why == nil {
 		g.failures = 0
 	}

@@ -162,7 +162,7 @@ func (m *Manager) greet(ctx context.Context, g *member) (back bool) {
 	m.hearLinks(g, hello.Links)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	g.back, g.silent = g.back || g.silent, false
+	g.back, g.silent, g.told = g.back || g.silent, false, hello.Fence
 	return g.back
 }
 
@@ -175,6 +175,7 @@ func (m *Manager) readStatus(ctx context.Context, g *member) *wire.Status {
 	}
 	m.mu.Lock()
 	g.hear(status.Held, status.Warnings)
+	m.noteHeld(status.Held, status.Fence)
 	news := g.inSync != status.InSync
 	g.inSync, g.drift = status.InSync, status.Drift
 	told := g.status()

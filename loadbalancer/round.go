@@ -173,6 +173,7 @@ func (r *round) succeed() {
 	m := r.m
 	m.mu.Lock()
 	m.good, m.goodBy = r.target.state, r.target.byKey
+	m.read = r.target.fence() // all that take part hold it: it is the newest now, whatever a gateway holds that was away
 	m.settleRollout(m.good)
 	if len(r.withheld) == 0 {
 		m.made = r.revision

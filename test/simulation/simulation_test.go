@@ -90,6 +90,8 @@ func TestSeedsThatFound(t *testing.T) {
 		6282: "a Service made anew was refused by a gateway, and the form of the former object of its name was served for ever",
 		6642: "as 6282, after etcd was restored",
 		6648: "as 6282, while a gateway was missing",
+		1920: "a State that nobody had read was overwritten, as another gateway had confirmed ours before",
+		5970: "a VIP was put elsewhere although a gateway that came back had taken it, with its State, from a peer",
 	} {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			h := Generate(seed)
