@@ -59,11 +59,12 @@ func statusOf(svc *v1.Service, addresses []netip.Addr, ipMode v1.LoadBalancerIPM
 
 // portStatuses tells of every port whether it is served at any of these addresses, and why not.
 func portStatuses(svc *v1.Service, addresses []netip.Addr, around circumstances) (all []v1.PortStatus) {
+	nodes, _ := around.chosen(svc) // none when the annotation is wrong, which leaves the Service in its last good form
 	for _, port := range svc.Spec.Ports {
 		status := v1.PortStatus{Port: port.Port, Protocol: protocolOf(port)}
-		served := slices.ContainsFunc(addresses, func(a netip.Addr) bool { return around.unserved(svc, port, a) == "" })
+		served := slices.ContainsFunc(addresses, func(a netip.Addr) bool { return unserved(svc, port, a, nodes) == "" })
 		if !served {
-			problem := around.unserved(svc, port, addresses[0])
+			problem := unserved(svc, port, addresses[0], nodes)
 			status.Error = &problem
 		}
 		all = append(all, status)
@@ -74,15 +75,11 @@ func portStatuses(svc *v1.Service, addresses []netip.Addr, around circumstances)
 // unserved says why a port is not served at an address, in the form of a PortStatus' error; empty: it is. That is for what
 // one port lacks while others are served. Nodes that are away, or that there are none, are no fault of a port, and are told
 // by Events; an annotation that is wrong leaves the whole Service in its last good form.
-func (c circumstances) unserved(svc *v1.Service, port v1.ServicePort, address netip.Addr) string {
-	nodes, err := c.chosen(svc)
-	if err != nil || len(nodes) == 0 || port.NodePort == 0 {
+func unserved(svc *v1.Service, port v1.ServicePort, address netip.Addr, nodes []desired.Node) string {
+	if len(nodes) == 0 || port.NodePort == 0 {
 		return ""
 	}
-	family := v1.IPv4Protocol
-	if address.Is6() {
-		family = v1.IPv6Protocol
-	}
+	family := familyOf(address)
 	reached := func(node desired.Node) bool {
 		if protocolOf(port) == v1.ProtocolTCP { // HAProxy connects anew, to any family that kube-proxy listens on
 			_, ok := reachedAt(svc, node)
