@@ -94,14 +94,9 @@ func parseSlot(slot string) (slotKind, int) {
 	kind := slotKind{check: desired.CheckKind(words[0]), algorithm: desired.Algorithm(words[1])}
 	last := len(words) - 1
 	for _, word := range words[2:last] {
-		for _, t := range []struct {
-			form string
-			to   *int
-		}{{"connect%dms", &kind.timeouts.ConnectMillis}, {"idle%ds", &kind.timeouts.IdleSeconds}, {"check%dms", &kind.timeouts.CheckMillis}} {
-			if n := 0; strings.HasPrefix(word, t.form[:4]) {
-				if _, err := fmt.Sscanf(word, t.form, &n); err == nil {
-					*t.to = n
-				}
+		for _, t := range kind.allTimes() {
+			if amount, ok := strings.CutPrefix(word, t.word); ok {
+				*t.amount, _ = strconv.Atoi(strings.TrimSuffix(amount, t.unit)) // what this is not the name of is found below
 			}
 		}
 	}
@@ -115,19 +110,24 @@ func parseSlot(slot string) (slotKind, int) {
 // slotTime is one timeout of a kind.
 type slotTime struct {
 	word, keyword string // in a slot's name and in haproxy.cfg
-	amount        int
+	amount        *int
 	unit          string
 }
 
-func (t slotTime) value() string { return strconv.Itoa(t.amount) + t.unit }
+func (t slotTime) value() string { return strconv.Itoa(*t.amount) + t.unit }
 
-func (k slotKind) times() []slotTime {
-	return slices.DeleteFunc([]slotTime{
-		{"connect", "timeout connect", k.timeouts.ConnectMillis, "ms"},
+func (k *slotKind) allTimes() []slotTime {
+	return []slotTime{
+		{"connect", "timeout connect", &k.timeouts.ConnectMillis, "ms"},
 		// In both directions: it takes the place of the frontend's timeout client and of timeout server.
-		{"idle", "timeout tunnel", k.timeouts.IdleSeconds, "s"},
-		{"check", "timeout check", k.timeouts.CheckMillis, "ms"},
-	}, func(t slotTime) bool { return t.amount == 0 })
+		{"idle", "timeout tunnel", &k.timeouts.IdleSeconds, "s"},
+		{"check", "timeout check", &k.timeouts.CheckMillis, "ms"},
+	}
+}
+
+// times are those that a kind has of its own.
+func (k slotKind) times() []slotTime {
+	return slices.DeleteFunc(k.allTimes(), func(t slotTime) bool { return *t.amount == 0 })
 }
 
 // timeoutLines are the lines that make a backend one of this kind, which its name tells as well.
