@@ -1,10 +1,10 @@
 package agent
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"os"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -94,17 +94,7 @@ func (a *Agent) askForLife(ctx context.Context) (answers, refuses bool) {
 
 // computes is true when a worker of HAProxy runs or waits for a processor, and false for one that was stopped or sleeps.
 func (a *Agent) computes() bool {
-	master, err := a.alive(a.config.HAProxy)
-	if err != nil || master == nil {
-		return false
-	}
-	for _, pid := range a.childrenOf(master) {
-		stat, err := a.host.ReadFile("/proc/" + pid + "/stat")
-		if end := bytes.LastIndexByte(stat, ')'); err == nil && end >= 0 && bytes.HasPrefix(stat[end:], []byte(") R")) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(a.workerStats(), func(w workerStat) bool { return len(w.fields) > 0 && w.fields[0] == "R" })
 }
 
 // ping says late when nothing was heard within the limit. A queue of questions that is full (EAGAIN) is silence too, and is waited

@@ -78,31 +78,13 @@ func (a *Agent) endHAProxy(ctx context.Context, master *process) error {
 
 // spent is the processor time of each worker with all its threads, in clock ticks: utime and stime of proc(5).
 func (a *Agent) spent() string {
-	master, err := a.alive(a.config.HAProxy)
-	if err != nil || master == nil {
-		return ""
-	}
 	var all strings.Builder
-	for _, pid := range a.childrenOf(master) {
-		stat, err := a.host.ReadFile("/proc/" + pid + "/stat")
-		if err != nil {
-			continue
-		}
-		_, after, _ := strings.Cut(string(stat), ") ")
-		if fields := strings.Fields(after); len(fields) > 12 {
-			fmt.Fprintf(&all, "%s:%s+%s ", pid, fields[11], fields[12])
+	for _, w := range a.workerStats() {
+		if len(w.fields) > 12 {
+			fmt.Fprintf(&all, "%s:%s+%s ", w.pid, w.fields[11], w.fields[12])
 		}
 	}
 	return all.String()
-}
-
-// childrenOf are the processes that a daemon's main process has.
-func (a *Agent) childrenOf(p *process) []string {
-	text, err := a.host.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", p.PID, p.PID))
-	if err != nil {
-		return nil
-	}
-	return strings.Fields(string(text))
 }
 
 func (a *Agent) setHanging(message string) {

@@ -51,18 +51,48 @@ func (a *Agent) alive(d Daemon) (*process, error) {
 // parseStat reads /proc/PID/stat (proc(5)): the name stands in parentheses and may contain anything; the state is field
 // 3, the start time field 22.
 func parseStat(stat []byte) (name, start string, dead bool) {
-	open, end := bytes.IndexByte(stat, '('), bytes.LastIndexByte(stat, ')')
-	if open < 0 || end < open {
-		return "", "", true
-	}
-	fields := strings.Fields(string(stat[end+1:]))
+	name, fields := statFields(stat)
 	if len(fields) < 20 {
 		return "", "", true
 	}
-	return string(stat[open+1 : end]), fields[19], fields[0] == "Z" || fields[0] == "X"
+	return name, fields[19], fields[0] == "Z" || fields[0] == "X"
 }
 
-// children counts the processes that a daemon's main process has.
-func (a *Agent) children(p *process) int {
-	return len(a.childrenOf(p))
+// statFields gives the name and the fields from the third on; none when it is no such file.
+func statFields(stat []byte) (name string, fields []string) {
+	open, end := bytes.IndexByte(stat, '('), bytes.LastIndexByte(stat, ')')
+	if open < 0 || end < open {
+		return "", nil
+	}
+	return string(stat[open+1 : end]), strings.Fields(string(stat[end+1:]))
+}
+
+// childrenOf are the processes that a daemon's main process has.
+func (a *Agent) childrenOf(p *process) []string {
+	text, err := a.host.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", p.PID, p.PID))
+	if err != nil {
+		return nil
+	}
+	return strings.Fields(string(text))
+}
+
+// workerStat is a worker of HAProxy and its fields of /proc/PID/stat from the third on.
+type workerStat struct {
+	pid    string
+	fields []string
+}
+
+// workerStats are those of all workers that run.
+func (a *Agent) workerStats() (all []workerStat) {
+	master, err := a.alive(a.config.HAProxy)
+	if err != nil || master == nil {
+		return nil
+	}
+	for _, pid := range a.childrenOf(master) {
+		if stat, err := a.host.ReadFile("/proc/" + pid + "/stat"); err == nil {
+			_, fields := statFields(stat)
+			all = append(all, workerStat{pid, fields})
+		}
+	}
+	return all
 }

@@ -60,7 +60,7 @@ func (a *Agent) status(ctx context.Context, role wire.Role) *wire.Status {
 		}
 	}
 	if seen.haproxy != nil {
-		s.OldWorkers = max(0, a.children(seen.haproxy)-1)
+		s.OldWorkers = max(0, len(a.childrenOf(seen.haproxy))-1)
 	}
 	s.Warnings = append(s.Warnings, a.peerWarnings()...)
 	s.Warnings = append(s.Warnings, a.sysctls()...)
