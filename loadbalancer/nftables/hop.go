@@ -19,6 +19,9 @@ import (
 // milliseconds, it would go to and fro else. Conntrack tells the first ACK of a client that was answered by a SYN cookie,
 // which has no socket either, from a connection of somebody else. It is asked while VIPs move and not for every connection
 // all the time, so this is a table of its own, absent otherwise: ip and ip6, since `dup to` an address is not there for inet.
+//
+// Of IPv6 the answers of neighbours are taken in as well. The kernel makes a new address local in a queue of its own, which waits
+// for a processor, and asks for neighbours in its name before: their answers were dropped, and asked for again a second later.
 const (
 	hopMark  = 0x2000000
 	hopRoute = 7480 // routing table and preference, like HAProxy's port: nobody else's, it is hoped
