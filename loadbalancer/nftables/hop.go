@@ -20,8 +20,9 @@ import (
 // which has no socket either, from a connection of somebody else. It is asked while VIPs move and not for every connection
 // all the time, so this is a table of its own, absent otherwise: ip and ip6, since `dup to` an address is not there for inet.
 //
-// Of IPv6 the answers of neighbours are taken in as well. The kernel makes a new address local in a queue of its own, which waits
-// for a processor, and asks for neighbours in its name before: their answers were dropped, and asked for again a second later.
+// The kernel makes a new IPv6 address local in a queue of its own, which waits for a processor: neighbours have heard of it by then. So
+// what comes for a VIP that is not local is judged like the rest, for it may be the new holder that it comes to, and the answers of
+// neighbours that were asked in the name of such a VIP are taken in, for they are asked again a second later only.
 const (
 	hopMark  = 0x2000000
 	hopRoute = 7480 // routing table and preference, like HAProxy's port: nobody else's, it is hoped
