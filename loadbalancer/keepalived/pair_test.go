@@ -262,7 +262,7 @@ func TestSourceAddressStaysTheGateways(t *testing.T) {
 	}
 }
 
-// With 1000 VIPs, every processor busy and the shortest usual advert_int, a hundred reloads that each add or remove a VIP move nothing:
+// With 1000 VIPs, every processor busy and the default advert_int, a hundred reloads that each add or remove a VIP move nothing:
 // a keepalived that reads a long configuration must not be late with its adverts. Not parallel, like the test above.
 func TestPairReloadsUnderLoad(t *testing.T) {
 	const vips, reloads = 1000, 100
