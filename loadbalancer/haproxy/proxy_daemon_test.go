@@ -3,6 +3,7 @@ package haproxy
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"cloud-provider-haproxy/loadbalancer/desired"
 )
@@ -103,16 +104,15 @@ func TestCheckMovesToAPortWithAHeader(t *testing.T) {
 	passed := func() {
 		t.Helper()
 		for _, server := range []string{d.slots.At(state.LoadBalancers[0].Key, 0) + ",worker1", d.slots.At(state.LoadBalancers[0].Key, 443) + ",worker1_v2"} {
-			streak := 0 // a second, with ten checks, of which one failure is enough
+			since := time.Now() // for three checks at least, of which one failure is enough
 			d.eventually(server+" to pass its checks", func() bool {
 				stat, err := d.runtime.ask(t.Context(), "show stat")
 				_, row, _ := strings.Cut(stat, "\n"+server+",")
 				row, _, _ = strings.Cut(row, "\n")
-				streak++
 				if err != nil || !strings.Contains(row, ",UP,") || !strings.Contains(row, ",L7OK,") {
-					streak = 0
+					since = time.Now()
 				}
-				return streak == 50
+				return time.Since(since) > 400*time.Millisecond
 			})
 		}
 		if got := d.ask("say kept"); got != "still here" {
