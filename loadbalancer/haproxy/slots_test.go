@@ -2,6 +2,7 @@ package haproxy
 
 import (
 	"encoding/json"
+	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -196,5 +197,100 @@ func TestTimeoutsAreNoPartOfTheGeneration(t *testing.T) {
 	}
 	if edited := strings.Replace(string(c.File), "timeout tunnel 5s", "timeout tunnel 6s", 1); GenerationOf([]byte(edited)) == c.Generation {
 		t.Error("an edit of the timeout is not seen")
+	}
+}
+
+// An agent that lost its record finds every tenant with its check in haproxy.cfg: who serves datagrams alone, who has no server.
+func TestSlotsAreFoundInTheFile(t *testing.T) {
+	s, l := baseState(), testLocal()
+	datagrams, proxied := localPolicy("dns", "192.0.2.21", kubeProxyCheck(), serverAt("worker1", "10.0.0.11")), localPolicy("web", "192.0.2.22", kubeProxyCheck())
+	datagrams.Frontends = []desired.Frontend{{Protocol: desired.UDP, Port: 53, NodePort: 31053}}
+	proxied.Frontends[1].ProxyProtocol = desired.ProxyV2
+	s.LoadBalancers = []desired.LoadBalancer{datagrams, proxied, web("192.0.2.10")}
+	s.LoadBalancers[1].Timeouts = &desired.Timeouts{IdleSeconds: 9}
+	slots, _ := Assign(nil, s, func(string) bool { return true }, l)
+	c, err := Render(s, l, slots)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := SlotsIn(c.File); len(got) != 3 || !maps.Equal(got, slots) {
+		t.Errorf("found %v, want %v", got, slots)
+	}
+	// As agents wrote it that did not tell the check, and as somebody else wrote it.
+	old := "backend nodes # edge/a\nbackend slot-http-roundrobin-1 # edge/a\nbackend slot-tcp-random-2\n" +
+		"backend slot-tcp-random-3 # nobody\nbackend slot-x-1 # edge/b\n  backend slot-http-roundrobin-2 # edge/c"
+	want := Slots{{Key: desired.Key{Namespace: "edge", Name: "a"}}: "slot-http-roundrobin-1"}
+	if got := SlotsIn([]byte(old)); !maps.Equal(got, want) {
+		t.Errorf("found %v, want %v", got, want)
+	}
+	if got := SlotsIn(nil); len(got) != 0 {
+		t.Errorf("found %v in nothing", got)
+	}
+}
+
+// Whoever gets no slot would refuse everybody, so it is a fault, and its own.
+func TestNoSlotIsLeft(t *testing.T) {
+	s, l := baseState(), testLocal()
+	s.LoadBalancers = []desired.LoadBalancer{localPolicy("a", "192.0.2.20", kubeProxyCheck()), localPolicy("b", "192.0.2.21", kubeProxyCheck()), web("192.0.2.10")}
+	before := Slots{}
+	for _, n := range needs(s)[1:] {
+		before[n.Tenant] = "slot-http-roundrobin-1"
+	}
+	slots, short := Assign(before, s, func(string) bool { return false }, l)
+	_, err := Render(s, l, slots)
+	var faults desired.Faults
+	if !errors.As(err, &faults) || len(faults) != 1 || *faults[0].Owner != s.LoadBalancers[0].Key || len(short) != 1 {
+		t.Errorf("got %v, short are %v, want a fault of edge/a alone", err, short)
+	}
+}
+
+func TestWhichChecksHaveAHeader(t *testing.T) {
+	at := func(port uint16) desired.Check {
+		return desired.Check{Kind: desired.CheckTCP, Port: port, IntervalMillis: 100, Rise: 1, Fall: 1}
+	}
+	for name, test := range map[string]struct {
+		change func(*desired.LoadBalancer)
+		want   map[uint16]bool // by the tenant's port
+	}{
+		"kube-proxy's port": {func(lb *desired.LoadBalancer) { lb.Pool.Check = at(10256) }, map[uint16]bool{0: false, 443: false}},
+		"the first port's, both have a header": {func(lb *desired.LoadBalancer) {
+			lb.Frontends[0].ProxyProtocol, lb.Pool.Check = desired.ProxyV2, at(30080)
+		}, map[uint16]bool{80: true, 443: true}},
+		"the first port's, which has none": {func(lb *desired.LoadBalancer) { lb.Pool.Check = at(30080) }, map[uint16]bool{0: false, 443: false}},
+		"the port with a header":           {func(lb *desired.LoadBalancer) { lb.Pool.Check = at(30443) }, map[uint16]bool{0: true, 443: true}},
+		"UDP with the number of a header's port": {func(lb *desired.LoadBalancer) {
+			lb.Frontends = append(lb.Frontends, desired.Frontend{Protocol: desired.UDP, Port: 443, NodePort: 30443})
+			lb.Pool.Check = at(30443)
+		}, map[uint16]bool{0: true, 443: true}},
+		"no check": {func(lb *desired.LoadBalancer) { lb.Pool.Check = desired.Check{Kind: desired.CheckNone} }, map[uint16]bool{0: false, 443: false}},
+		"pods, each at its own": {func(lb *desired.LoadBalancer) {
+			lb.Frontends[0].Pool, lb.Frontends[1].Pool = podPool(at(0), podAt("a", "10.1.0.1", 8080)), podPool(at(0), podAt("a", "10.1.0.1", 8443))
+		}, map[uint16]bool{80: false, 443: true}},
+		"pods, both at the one with a header": {func(lb *desired.LoadBalancer) {
+			lb.Frontends[0].Pool, lb.Frontends[1].Pool = podPool(at(8443), podAt("a", "10.1.0.1", 8080)), podPool(at(8443), podAt("a", "10.1.0.1", 8443))
+		}, map[uint16]bool{80: true, 443: true}},
+		"pods, both at the one without": {func(lb *desired.LoadBalancer) {
+			lb.Frontends[0].Pool, lb.Frontends[1].Pool = podPool(at(8080), podAt("a", "10.1.0.1", 8080)), podPool(at(8080), podAt("a", "10.1.0.1", 8443))
+		}, map[uint16]bool{80: false, 443: false}},
+		"pods at a port that is a NodePort": {func(lb *desired.LoadBalancer) {
+			lb.Frontends[0].Pool = podPool(at(30443), podAt("a", "10.1.0.1", 8080))
+			lb.Pool.Check = at(10256)
+		}, map[uint16]bool{80: false, 443: false}},
+	} {
+		lb := localPolicy("a", "192.0.2.1", at(1), serverAt("worker1", "10.0.0.11"))
+		lb.Frontends[1].ProxyProtocol = desired.ProxyV2
+		test.change(&lb)
+		got := map[uint16]bool{}
+		for _, n := range needs(&desired.State{LoadBalancers: []desired.LoadBalancer{lb}}) {
+			got[n.Port] = strings.HasSuffix(n.Check, ",proxy")
+			for _, s := range n.servers() {
+				if strings.HasSuffix(s.words(), " check-send-proxy") != got[n.Port] {
+					t.Errorf("%s: %s has %q", name, n.Tenant, s.words())
+				}
+			}
+		}
+		if !maps.Equal(got, test.want) {
+			t.Errorf("%s: headers of checks are %v, want %v", name, got, test.want)
+		}
 	}
 }
