@@ -187,22 +187,29 @@ func (f file) edits(has []byte) []string {
 
 // noteDifference remembers a difference for status, and tells it to the log. One that is left is told when it is new.
 func (a *Agent) noteDifference(d wire.Difference) {
+	if a.rememberDifference(d) {
+		a.log.Warn("this machine was not what its State says", "left", d.Left, "changes", d.Changes, "problem", d.Problem)
+	}
+}
+
+// rememberDifference says whether that is news.
+func (a *Agent) rememberDifference(d wire.Difference) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if d.Left {
 		news := !slices.Equal(a.left, d.Changes)
 		a.left = d.Changes
 		if !news {
-			return
+			return false
 		}
 	}
 	if len(d.Changes) == 0 {
-		return
+		return false
 	}
 	d.Found = time.Now()
 	a.differences = append(a.differences, d)
 	a.differences = a.differences[max(0, len(a.differences)-mostDifferences):]
-	a.log.Warn("this machine was not what its State says", "left", d.Left, "changes", d.Changes, "problem", d.Problem)
+	return true
 }
 
 func (a *Agent) foundDifferences() []wire.Difference {

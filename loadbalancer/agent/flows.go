@@ -25,6 +25,13 @@ const (
 	healthLimit = 2 * time.Second
 )
 
+// What may go wrong again and again here.
+const (
+	following  = "following the health of the nodes for UDP and SCTP"
+	forwarding = "letting the kernel forward, without which UDP and SCTP are not served"
+	sweeping   = "ending flows of UDP and SCTP whose node or client is out, which takes the program conntrack (package conntrack, or conntrack-tools)"
+)
+
 // health is the state of each server by backend and name, in HAProxy's words; nil: not known.
 type health map[string]map[string]string
 
@@ -97,13 +104,12 @@ func (a *Agent) followFlows(ctx context.Context) {
 		a.noteTrouble(ctx, "looking whether this machine is a router", a.noticeRouting(ctx))
 		current := a.rendered()
 		if current == nil || !servesDatagrams(current.revision.state) && !sweep.unfinished() {
-			a.forgetTroubles()
+			a.forgetTroubles(following, forwarding, sweeping)
 			continue
 		}
-		a.noteTrouble(ctx, "following the health of the nodes for UDP and SCTP", a.followHealth(ctx))
-		a.noteTrouble(ctx, "letting the kernel forward, without which UDP and SCTP are not served", a.forward(ctx))
-		a.noteTrouble(ctx, "ending flows of UDP and SCTP whose node or client is out, which takes the program conntrack (package conntrack, "+
-			"or conntrack-tools)", a.sweep(ctx, &sweep))
+		a.noteTrouble(ctx, following, a.followHealth(ctx))
+		a.noteTrouble(ctx, forwarding, a.forward(ctx))
+		a.noteTrouble(ctx, sweeping, a.sweep(ctx, &sweep))
 	}
 }
 
