@@ -40,7 +40,7 @@ func (a *Agent) growHAProxy(ctx context.Context, w *work, want *rendering) error
 		}
 		return a.complete(ctx, want.config)
 	case reload:
-		if err := a.reloadHAProxy(ctx, loads(want.config)); err != nil {
+		if err := a.reloadHAProxy(ctx, want.config.Inherit, loads(want.config)); err != nil {
 			return err
 		}
 		return a.complete(ctx, want.config)
@@ -61,22 +61,30 @@ func (a *Agent) shrinkHAProxy(ctx context.Context, w *work) error {
 	return nil
 }
 
-// reloadHAProxy replaces the worker, and keeps what the old one knows about the servers.
-func (a *Agent) reloadHAProxy(ctx context.Context, accept acceptance) error {
+// reloadHAProxy replaces the worker, and keeps what the old one knows about the servers, as far as the new one may inherit it. What was
+// kept is for this reload alone: with a later one, of somebody else's, it would be another day's.
+func (a *Agent) reloadHAProxy(ctx context.Context, inherit func(state []byte) ([]byte, error), accept acceptance) error {
 	running, err := a.readHAProxy(ctx)
 	if err != nil {
 		return a.reloadWorker(ctx, 0, accept) // it hangs or has another socket; the files say enough
 	}
-	if err := a.saveServersState(ctx); err != nil {
+	if err := a.saveServersState(ctx, inherit); err != nil {
 		return err
 	}
-	return a.reloadWorker(ctx, running.PID, replaces(running.PID, accept))
+	err = a.reloadWorker(ctx, running.PID, replaces(running.PID, accept))
+	if unremoved := a.host.Remove(a.config.Paths.ServerState); unremoved != nil {
+		a.log.Warn("removing the servers' health, which was saved for a reload", "error", unremoved)
+	}
+	return err
 }
 
 // saveServersState keeps what is known about the servers' health; without it every server is up at first and a dead one
 // gets connections.
-func (a *Agent) saveServersState(ctx context.Context) error {
+func (a *Agent) saveServersState(ctx context.Context, inherit func(state []byte) ([]byte, error)) error {
 	health, err := a.haproxy.ServersState(ctx)
+	if err == nil {
+		health, err = inherit(health)
+	}
 	if err == nil {
 		err = a.host.WriteFile(a.config.Paths.ServerState, health, 0o640)
 	}

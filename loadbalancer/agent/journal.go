@@ -96,7 +96,8 @@ func (a *Agent) restore(ctx context.Context, j *journal) error {
 		a.host.Remove(a.config.Paths.loadedFile()),
 		a.loadTable(ctx, []byte(dropFront)),
 		a.restoreDaemon(ctx, a.config.HAProxy, j.HAProxy, func(ctx context.Context) error {
-			return a.reloadHAProxy(ctx, isForeign)
+			whole := func(state []byte) ([]byte, error) { return state, nil }
+			return a.reloadHAProxy(ctx, whole, isForeign)
 		}))
 	if err := errors.Join(faults...); err != nil {
 		return fmt.Errorf("restoring what ran before the first State: %w", err)

@@ -60,7 +60,7 @@ func (a *Agent) render(ctx context.Context, r *revision, running *haproxy.Runnin
 	if running != nil {
 		free = running.Free
 	}
-	previous, err := a.previousSlots(running)
+	previous, err := a.previousSlots()
 	if err != nil {
 		return nil, err
 	}
@@ -123,23 +123,24 @@ func (a *Agent) renderFront(ctx context.Context, s *desired.State, slots haproxy
 	return script, table, nil
 }
 
-// previousSlots is the assignment that this machine made last; the running map knows it too when the file is lost.
-func (a *Agent) previousSlots(running *haproxy.Running) (haproxy.Slots, error) {
+// previousSlots is the assignment that this machine made last. Where the file is lost, or nobody can read it, the installed haproxy.cfg
+// has it too.
+func (a *Agent) previousSlots() (haproxy.Slots, error) {
 	text, err := a.host.ReadFile(a.config.Paths.slotsFile())
-	if errors.Is(err, fs.ErrNotExist) {
-		if running == nil {
-			return nil, nil
+	if err == nil {
+		var slots haproxy.Slots
+		if err = json.Unmarshal(text, &slots); err == nil {
+			return slots, nil
 		}
-		return running.Slots(), nil
-	}
-	if err != nil {
+		a.log.Warn("reading the slots from haproxy.cfg, since their own file cannot be read", "file", a.config.Paths.slotsFile(), "error", err)
+	} else if !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("reading the slots: %w", err)
 	}
-	var slots haproxy.Slots
-	if err := json.Unmarshal(text, &slots); err != nil {
-		return nil, fmt.Errorf("decoding %s: %w (remove the file: the running HAProxy knows its slots)", a.config.Paths.slotsFile(), err)
+	file, err := a.host.ReadFile(a.config.Paths.HAProxy)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("reading the slots from haproxy.cfg: %w", err)
 	}
-	return slots, nil
+	return haproxy.SlotsIn(file), nil
 }
 
 func encodeSlots(slots haproxy.Slots) ([]byte, error) {

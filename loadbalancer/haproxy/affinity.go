@@ -1,6 +1,7 @@
 package haproxy
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -19,50 +20,41 @@ const affinityPrefix = "affinity-"
 // affinity is a time for which clients stick to a server. All Services with the same one share a table.
 type affinity struct{ Seconds int }
 
+// affinityTimes are the times that there can be tables for, rising. Each that is used costs one reload, 0.17 MB of HAProxy for every
+// hundred slots, 36 bytes of a Generation, which has to fit into an answer of 16 KB, and the memory of its clients. So there are few,
+// the same ones whatever all Services ask for: nobody's wish takes a table from another one.
+func affinityTimes() []int {
+	return []int{1, 2, 5, 10, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, usualAffinity, 21600, 43200, 86400}
+}
+
+// affinityOf is the next longer time that there can be a table for.
+func affinityOf(seconds int) affinity {
+	times := affinityTimes()
+	i, _ := slices.BinarySearch(times, seconds)
+	return affinity{times[min(i, len(times)-1)]}
+}
+
 // Table is the backend that holds it.
 func (a affinity) Table() string { return fmt.Sprintf("%s%d", affinityPrefix, a.Seconds) }
 
-// maxAffinities bounds how many tables there are. Each costs a reload, 0.17 MB of HAProxy for every hundred slots, and 36 bytes of
-// a Generation, which has to fit into an answer of 16 KB.
-const maxAffinities = 100
+// Size is for how many clients the table has room. All tables together have 1.5 million: 530 MB.
+func (a affinity) Size() string {
+	if a.Seconds == usualAffinity {
+		return "512k"
+	}
+	return "64k"
+}
 
-// affinities are all times that the State's TCP ports ask for, and the usual one, sorted. Those of UDP are nftables' own. When
-// there are too many, some load balancers are left over.
-func affinities(s *desired.State) (all []affinity, left []*desired.LoadBalancer) {
+// affinities are the tables that the State's TCP ports need, and the usual one, sorted. Those of UDP are nftables' own.
+func affinities(s *desired.State) []affinity {
 	times := map[affinity]bool{{usualAffinity}: true}
-	for _, lb := range sortedByKey(s.LoadBalancers) {
+	for _, lb := range s.LoadBalancers {
 		tcp := slices.ContainsFunc(lb.Frontends, func(f desired.Frontend) bool { return f.Protocol == desired.TCP })
-		a := affinity{lb.AffinitySeconds}
-		switch {
-		case !tcp || a.Seconds == 0 || times[a]:
-		case len(times) == maxAffinities:
-			left = append(left, lb)
-		default:
-			times[a] = true
+		if tcp && lb.AffinitySeconds != 0 {
+			times[affinityOf(lb.AffinitySeconds)] = true
 		}
 	}
-	return slices.SortedFunc(maps.Keys(times), func(a, b affinity) int { return a.Seconds - b.Seconds }), left
-}
-
-func sortedByKey(all []desired.LoadBalancer) []*desired.LoadBalancer {
-	sorted := make([]*desired.LoadBalancer, len(all))
-	for i := range all {
-		sorted[i] = &all[i]
-	}
-	slices.SortFunc(sorted, func(a, b *desired.LoadBalancer) int { return a.Key.Compare(b.Key) })
-	return sorted
-}
-
-// affinities refuses those that are left over.
-func (in *input) affinities(s *desired.State) {
-	_, left := affinities(s)
-	for _, lb := range left {
-		owner := lb.Key
-		in.owner = &owner
-		in.fault("affinitySeconds", fmt.Sprintf("is %d; the gateways have tables for %d different times, which other Services have: take %d, or one of theirs",
-			lb.AffinitySeconds, maxAffinities, usualAffinity))
-		in.owner = nil
-	}
+	return slices.SortedFunc(maps.Keys(times), func(a, b affinity) int { return cmp.Compare(a.Seconds, b.Seconds) })
 }
 
 // tableOf gives the table of the line "  stick on KEY table NAME if ...".

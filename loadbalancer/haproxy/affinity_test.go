@@ -1,7 +1,6 @@
 package haproxy
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -18,25 +17,35 @@ func knobbed(affinity int) desired.LoadBalancer {
 	return lb
 }
 
-// Of too many times the last load balancer's is one too many, and nobody else's.
-func TestTimesOfAffinityAreBounded(t *testing.T) {
+// Whatever times are asked for, the tables are a few known ones, and who asks for another time than theirs sticks for longer.
+func TestTimesOfAffinityAreFew(t *testing.T) {
+	for asked, want := range map[int]string{1: "affinity-1", 3: "affinity-5", 600: "affinity-600", 601: "affinity-900",
+		usualAffinity: "affinity-10800", usualAffinity + 1: "affinity-21600", 86400: "affinity-86400"} {
+		if got := affinityOf(asked).Table(); got != want {
+			t.Errorf("%d s have the table %s, want %s", asked, got, want)
+		}
+	}
 	s := baseState()
-	last := localPolicy("a", "192.0.2.11", kubeProxyCheck(), serverAt("worker1", "10.0.0.11"))
-	last.AffinitySeconds = 1
-	s.LoadBalancers = append(s.LoadBalancers, last) // edge/a comes after all of default
-	for i := range maxAffinities - 1 {              // and the usual one
-		lb := knobbed(100 + i)
-		lb.Name = fmt.Sprintf("web-%03d", i)
+	for i := 1; i <= 86400; i += 43 {
+		lb := knobbed(i)
+		lb.Name = fmt.Sprintf("web-%05d", i)
 		s.LoadBalancers = append(s.LoadBalancers, lb)
 	}
-	_, err := Render(s, testLocal(), nil)
-	var faults desired.Faults
-	if !errors.As(err, &faults) || len(faults) != 1 || *faults[0].Owner != last.Key || !strings.Contains(err.Error(), "loadBalancers[edge/a].affinitySeconds: is 1; ") {
-		t.Fatalf("got %v, want a fault of edge/a alone", err)
+	c, err := Render(s, testLocal(), nil)
+	if err != nil {
+		t.Fatal(err)
 	}
-	s.LoadBalancers[0].AffinitySeconds = 100 // one that is there
-	if _, err := Render(s, testLocal(), nil); err != nil {
-		t.Error(err)
+	tables := 0
+	for section := range parseGeneration(c.Generation) {
+		if stays(section) {
+			tables++
+		}
+	}
+	if tables != len(affinityTimes())-4 { // nobody asks for 2 to 30 s
+		t.Errorf("there are %d tables", tables)
+	}
+	if fields := strings.Split(c.Entries[0].Value, "|"); !strings.Contains(string(c.File), "backend affinity-"+fields[3]+"\n") {
+		t.Errorf("there is no table for the entry %s", c.Entries[0].Value)
 	}
 }
 

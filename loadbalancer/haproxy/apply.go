@@ -34,17 +34,22 @@ func (r *Runtime) Apply(ctx context.Context, d Diff) error {
 // stillConnected is what `del server` answers while connections remain (src/server.c, cli_parse_delete_server).
 const stillConnected = "Server still has connections attached to it, cannot remove it."
 
-// Connections that were shut end when their tasks run next. insistLimit is how long that may take, on a busy machine.
+// Connections that were shut end when their tasks run next. insistLimit is how long that may take, on a busy machine, for all servers of
+// an Apply together; who is left is named by the next Compare.
 const (
 	insistEvery = 5 * time.Millisecond
 	insistLimit = 500 * time.Millisecond
 )
 
 func (r *Runtime) orders(ctx context.Context, commands []command) error {
+	var until time.Time
 	for _, c := range commands {
 		err := r.order(ctx, c.line)
 		if c.insists {
-			err = r.insist(ctx, c.line, err)
+			if until.IsZero() {
+				until = time.Now().Add(insistLimit)
+			}
+			err = r.insist(ctx, c.line, err, time.Until(until))
 		}
 		if c.patient && isConnected(err) {
 			continue
@@ -68,8 +73,8 @@ func isConnected(err error) bool {
 }
 
 // insist repeats a command that was refused for connections which are about to end.
-func (r *Runtime) insist(ctx context.Context, line string, err error) error {
-	limit := time.NewTimer(insistLimit)
+func (r *Runtime) insist(ctx context.Context, line string, err error, most time.Duration) error {
+	limit := time.NewTimer(most)
 	defer limit.Stop()
 	ticker := time.NewTicker(insistEvery)
 	defer ticker.Stop()

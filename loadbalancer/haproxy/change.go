@@ -29,7 +29,7 @@ func (d *Diff) server(id string, has RunningServer, want Server, tested bool) {
 		d.replace(id, has, want, tested)
 		return
 	}
-	var commands, changes []string
+	var move, commands, changes []string
 	moved := has.Addr != want.Addr || has.Port != want.Port
 	if moved {
 		// Connections to the old address live on; new ones go to the new address when it passed a check. Deleting the
@@ -38,11 +38,11 @@ func (d *Diff) server(id string, has RunningServer, want Server, tested bool) {
 		if want.Port != 0 {
 			to += fmt.Sprintf(" port %d", want.Port)
 		}
-		commands = append(commands, "set server "+id+" state maint")
+		move = append(move, "set server "+id+" state maint")
 		if isPod(has.Name) && has.Addr != want.Addr {
-			commands = append(commands, "shutdown sessions server "+id) // that pod is gone
+			move = append(move, "shutdown sessions server "+id) // that pod is gone
 		}
-		commands = append(commands, "set server "+id+" addr "+to)
+		move = append(move, "set server "+id+" addr "+to)
 		changes = append(changes, "moved to "+want.address())
 	}
 	if want.checked() && has.CheckPort != want.Check.Port {
@@ -63,7 +63,12 @@ func (d *Diff) server(id string, has RunningServer, want Server, tested bool) {
 	if changes == nil {
 		changes = []string{"repaired: " + commands[len(commands)-1]}
 	}
-	d.add = append(d.add, command{line: strings.Join(commands, ";")})
+	c := command{line: strings.Join(commands, ";")}
+	if moved {
+		// One that could not be moved stays in maintenance: it would get connections at its old address.
+		c = command{line: strings.Join(move, ";"), then: c.line}
+	}
+	d.add = append(d.add, c)
 	d.Changes = append(d.Changes, "server "+id+" "+strings.Join(changes, ", "))
 }
 

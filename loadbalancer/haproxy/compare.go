@@ -1,7 +1,9 @@
 package haproxy
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -21,6 +23,8 @@ func Compare(running *Running, want *Config) Diff {
 			d.backend(membership{name: name, running: running.Backends[name], pods: want.pods})
 		}
 	}
+	// All connections are shut before the end of the first is waited for.
+	slices.SortStableFunc(d.remove, func(a, b command) int { return cmp.Compare(a.rank(), b.rank()) })
 	d.checks = compareMap(want.Local.ChecksMap, running.Maps[want.Local.ChecksMap], want.Checks)
 	d.services = compareMap(want.Local.ServicesMap, running.Maps[want.Local.ServicesMap], want.Entries)
 	d.Changes = append(d.Changes, d.checks.changes("check")...)

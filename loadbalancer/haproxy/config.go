@@ -44,6 +44,7 @@ type Config struct {
 
 	owners  map[int]desired.Key
 	tenants map[string]Tenant // of slots
+	former  map[string]string // by slot, what served datagrams until now
 	pods    map[pod]bool      // all that State names
 }
 

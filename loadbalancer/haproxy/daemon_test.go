@@ -61,9 +61,6 @@ func startDaemon(t testing.TB, state *desired.State, addresses, vips []string, c
 	d.tproxy(vips)
 	d.runtime = NewRuntime(d.local.StatsSocket)
 	d.write(d.render(state))
-	if err := os.WriteFile(d.local.ServerState, []byte("1\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
 	d.master = NewRuntime(dir + "/master.sock")
 	d.start("haproxy", "-W", "-S", dir+"/master.sock", "-f", d.local.ConfigFile)
 	d.eventually("haproxy to answer", func() bool {
@@ -286,11 +283,14 @@ func (d *daemon) apply(state *desired.State) Diff {
 	return left
 }
 
-// reload replaces the worker, keeping the servers' state, and waits until the new one answers with the generation.
+// reload replaces the worker, which inherits the servers' state, and waits until the new one answers with the generation.
 func (d *daemon) reload(c *Config) {
 	d.t.Helper()
 	state, err := d.runtime.ServersState(d.t.Context())
 	if err != nil {
+		d.t.Fatal(err)
+	}
+	if state, err = c.Inherit(state); err != nil {
 		d.t.Fatal(err)
 	}
 	if err := os.WriteFile(d.local.ServerState, state, 0o600); err != nil {

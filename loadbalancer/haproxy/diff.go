@@ -1,7 +1,7 @@
 package haproxy
 
 import (
-	"cmp"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -41,12 +41,20 @@ type command struct {
 	line string
 	// finishes is set for the commands of finishing.
 	finishes bool
-	// patient commands may be refused because connections remain; a later Compare tries again. then follows when they
-	// were not refused.
+	// patient commands may be refused because connections remain; a later Compare tries again. then follows a line that was not
+	// refused.
 	patient bool
 	then    string
 	// insists asks again, for a moment, before it takes connections for ones that remain: they were shut just now.
 	insists bool
+}
+
+// rank puts those that insist last.
+func (c command) rank() int {
+	if c.insists {
+		return 1
+	}
+	return 0
 }
 
 // mapChange turns a running map into the wanted one.
@@ -154,11 +162,4 @@ func (m mapChange) changes(of string) []string {
 	return lines
 }
 
-func sortedKeys[V any](m map[string]V) []string {
-	keys := make([]string, 0, len(m))
-	for key := range m {
-		keys = append(keys, key)
-	}
-	slices.SortFunc(keys, cmp.Compare[string])
-	return keys
-}
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

@@ -36,11 +36,11 @@ func checkInput(s *desired.State, l Local, slots Slots) error {
 	for i := range s.LoadBalancers {
 		in.loadBalancer(&s.LoadBalancers[i])
 	}
-	in.affinities(s)
+	in.slots(s, slots)
 	if in.faults != nil {
 		return in.faults
 	}
-	return slots.check(s)
+	return nil
 }
 
 // input gathers what is wrong with a State.
@@ -108,24 +108,31 @@ func (in *input) pool(field string, p *desired.Pool) {
 	}
 }
 
-// check finds slots that were given twice, or to a pool of another kind: no Service may get another one's servers.
-func (slots Slots) check(s *desired.State) error {
-	var faults []error
+// slots finds load balancers without a slot, which would refuse everybody, and slots that were given twice, or to a pool of another
+// kind: no Service may get another one's servers.
+func (in *input) slots(s *desired.State, slots Slots) {
 	tenants := map[string]Tenant{}
 	for _, n := range needs(s) {
+		kind, err := n.kind()
+		if err != nil {
+			continue // pool has told
+		}
+		owner := n.Key
+		in.owner = &owner
 		slot := slots.of(n.Tenant)
-		if slot == "" {
-			continue
-		}
-		if kind, err := n.kind(); err == nil && kind.number(slot) == 0 {
-			faults = append(faults, fmt.Errorf("slot %s of %s is not of the kind %s that its pool needs", slot, n.Tenant, kind))
-		}
-		if other, ok := tenants[slot]; ok {
-			faults = append(faults, fmt.Errorf("slot %s was given to both %s and %s", slot, other, n.Tenant))
+		other, taken := tenants[slot]
+		switch {
+		case slot == "":
+			in.fault("pool", fmt.Sprintf("has no slot for %s: all %d of kind %s are taken, or wait for their last connections; "+
+				"give it what most load balancers have, or remove some", n.Tenant, maxSlots, kind))
+		case kind.number(slot) == 0:
+			in.fault("pool", fmt.Sprintf("was given %s for %s, which is not of the kind %s that it needs", slot, n.Tenant, kind))
+		case taken:
+			in.fault("pool", fmt.Sprintf("was given %s for %s, which %s has", slot, n.Tenant, other))
 		}
 		tenants[slot] = n.Tenant
 	}
-	return errors.Join(faults...)
+	in.owner = nil
 }
 
 // check judges what the gateway's own configuration says.

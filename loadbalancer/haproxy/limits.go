@@ -13,14 +13,17 @@ import (
 // limitsTable counts what Services with a limit or a rate have and refuse.
 const limitsTable = "limits"
 
-// knobs are the last four fields of a map entry: AFFINITY in seconds, LIMIT of connections at a time, RATE of new ones for
+// knobs are the last four fields of a map entry: AFFINITY in the seconds of its table, LIMIT of connections at a time, RATE of new ones for
 // each client and second, LOG. All of them change with the map.
 func knobs(lb *desired.LoadBalancer) string {
-	log := 0
+	affinity, log := 0, 0
+	if lb.AffinitySeconds != 0 {
+		affinity = affinityOf(lb.AffinitySeconds).Seconds
+	}
 	if lb.Log {
 		log = 1
 	}
-	return fmt.Sprintf("%d|%d|%d|%d", lb.AffinitySeconds, lb.ConnectionLimit, lb.SourceRate, log)
+	return fmt.Sprintf("%d|%d|%d|%d", affinity, lb.ConnectionLimit, lb.SourceRate, log)
 }
 
 // Limited is a port of a Service that refused connections because of its ConnectionLimit or SourceRate.

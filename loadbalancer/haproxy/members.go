@@ -54,7 +54,8 @@ func (n need) servers() []Server {
 		if server.Drains {
 			continue
 		}
-		s := Server{Name: ServerName(server, n.Proxy), Addr: server.Address, Weight: server.Weight, Check: n.pool.Check, Proxy: n.Proxy}
+		s := Server{Name: ServerName(server, n.Proxy), Addr: server.Address, Weight: server.Weight, Check: n.pool.Check, Proxy: n.Proxy,
+			CheckProxy: n.checkProxy}
 		if n.Port != 0 {
 			s.Port = cmp.Or(server.Port, n.nodePort)
 			if s.checked() {
@@ -76,7 +77,8 @@ func (n need) servers() []Server {
 
 // number gives servers IDs that follow from their names: source and random look for a server in a ring that has each at places
 // which its ID gives. So every gateway, and a worker that read them from the file, sends a client where the others do. A server
-// that is added at run time without an ID is placed before it gets one, where all others are: one of three got no connection.
+// that is added at run time without an ID is placed before it gets one, where all others are: one of three got no connection. Of two names
+// with one ID (one pair in 2^30) the second takes another; while the first one drains, HAProxy refuses it.
 func number(servers []Server) {
 	taken := map[uint32]bool{}
 	for i := range servers {

@@ -1,39 +1,15 @@
 package haproxy
 
-import (
-	"fmt"
-	"slices"
-	"strings"
-)
+import "fmt"
 
 // membership compares the servers of one backend.
 type membership struct {
 	name    string
 	running *RunningBackend
 	want    []Server
-	// former are the backends that the map sends the connections of this one to now: a load balancer moves.
+	// former are the backends that this one's connections go to now: a load balancer moves.
 	former []*RunningBackend
 	pods   map[pod]bool // all that State names
-}
-
-// former gives, for each slot, the running backends whose connections it is going to take over.
-func (r *Running) former(want *Config) map[string][]*RunningBackend {
-	served := map[string]string{}
-	for _, e := range r.Maps[want.Local.ServicesMap] {
-		served[e.Key], _, _ = strings.Cut(e.Value, "|")
-	}
-	former := map[string][]*RunningBackend{}
-	for _, e := range want.Entries {
-		backend, _, _ := strings.Cut(e.Value, "|")
-		before, ok := served[e.Key]
-		if !ok || before == backend || !strings.HasPrefix(backend, slotPrefix) {
-			continue
-		}
-		if b := r.Backends[before]; b != nil && !slices.Contains(former[backend], b) {
-			former[backend] = append(former[backend], b)
-		}
-	}
-	return former
 }
 
 func (d *Diff) backend(m membership) {

@@ -22,6 +22,9 @@ func (d Diff) lines() []string {
 	}
 	for _, c := range slices.Concat(d.add, d.remove) {
 		lines = append(lines, c.line)
+		if c.then != "" {
+			lines = append(lines, c.then)
+		}
 	}
 	return lines
 }
@@ -50,14 +53,15 @@ func TestOneChangeIsOneCommand(t *testing.T) {
 			[]string{"set server " + pods + "/web-2_pod state maint;shutdown sessions server " + pods + "/web-2_pod", "del server " + pods + "/web-2_pod"}},
 		"a pod's weight": {func(lb *desired.LoadBalancer) { lb.Frontends[0].Pool.Servers[0].Weight = 9 }, false, []string{"set server " + pods + "/web-1_pod weight 9"}},
 		"a pod's port": {func(lb *desired.LoadBalancer) { lb.Frontends[0].Pool.Servers[0].Port = 9090 }, false,
-			[]string{"set server " + pods + "/web-1_pod state maint;set server " + pods + "/web-1_pod addr 10.1.0.1 port 9090;set server " + pods + "/web-1_pod state ready"}},
+			[]string{"set server " + pods + "/web-1_pod state maint;set server " + pods + "/web-1_pod addr 10.1.0.1 port 9090", "set server " + pods + "/web-1_pod state ready"}},
 		"a pod at another address": {func(lb *desired.LoadBalancer) {
 			lb.Frontends[0].Pool.Servers[0].Address = netip.MustParseAddr("10.1.0.9")
 		}, false,
 			[]string{"set server " + pods + "/web-1_pod state maint;shutdown sessions server " + pods + "/web-1_pod;set server " + pods +
-				"/web-1_pod addr 10.1.0.9 port 8080;set server " + pods + "/web-1_pod state ready"}},
+				"/web-1_pod addr 10.1.0.9 port 8080", "set server " + pods + "/web-1_pod state ready"}},
 		"a NodePort": {func(lb *desired.LoadBalancer) { lb.Frontends[1].NodePort = 30444 }, false,
-			[]string{"set server " + proxied + "/worker1_v1 state maint;set server " + proxied + "/worker1_v1 addr 10.0.0.11 port 30444;set server " + proxied + "/worker1_v1 state ready"}},
+			[]string{"set server " + proxied + "/worker1_v1 state maint;set server " + proxied + "/worker1_v1 addr 10.0.0.11 port 30444",
+				"set server " + proxied + "/worker1_v1 state ready"}},
 		"a node goes": {func(lb *desired.LoadBalancer) { lb.Pool.Servers = nil }, false,
 			[]string{"set server " + proxied + "/worker1_v1 state maint;del server " + proxied + "/worker1_v1"}},
 		"another header": {func(lb *desired.LoadBalancer) { lb.Frontends[1].ProxyProtocol = desired.ProxyV2 }, false, []string{

@@ -1,7 +1,6 @@
 package haproxy
 
 import (
-	"maps"
 	"strings"
 	"testing"
 
@@ -92,24 +91,5 @@ func TestHeaderIsTurnedOnAndOffAndOn(t *testing.T) {
 		if got := d.ask("say " + id); got != "still here" {
 			t.Errorf("the connection %s says %q", id, got)
 		}
-	}
-	if got := d.read().Slots(); len(got) != 1 || got.At(state.LoadBalancers[0].Key, 0) == "" {
-		t.Errorf("the running map says %v", got)
-	}
-}
-
-// An agent that lost its record finds each port's slot in the map, and its header in the servers' names.
-func TestSlotsAreReadBack(t *testing.T) {
-	state := twoNodes()
-	state.LoadBalancers = []desired.LoadBalancer{proxiedIngress(desired.ProxyV2)}
-	d := startDaemon(t, state, nodes(), vips())
-	got := d.read().Slots()
-	key := state.LoadBalancers[0].Key
-	if len(got) != 2 || got.At(key, 0) != d.slots.At(key, 0) || got[Tenant{Key: key, Port: 443, Proxy: desired.ProxyV2}] != d.slots.At(key, 443) {
-		t.Errorf("the running map says %v, want %v", got, d.slots)
-	}
-	again, short := Assign(got, state, d.read().Free, d.local)
-	if len(short) != 0 || !maps.Equal(again, d.slots) {
-		t.Errorf("slots are %v, want %v; short are %v", again, d.slots, short)
 	}
 }

@@ -149,47 +149,57 @@ const (
 	checkEnabled    = 0x04
 )
 
-// parseServers reads `show servers state`, version 1: named columns separated by blanks.
+// parseServers reads `show servers state`.
 func (r *Running) parseServers(block string) error {
+	_, err := parseServers(block, func(backend string, s RunningServer, _ string) { r.backend(backend).Servers[s.Name] = s })
+	return err
+}
+
+// parseServers reads `show servers state`, version 1: named columns separated by blanks. head is what stands above the rows.
+func parseServers(block string, each func(backend string, s RunningServer, row string)) (head string, err error) {
 	const header = "1\n# "
-	rest, ok := strings.CutPrefix(block, header)
-	if !ok {
-		return &CommandError{"show servers state", shorten(block)}
+	if !strings.HasPrefix(block, header) {
+		return "", &CommandError{"show servers state", shorten(block)}
 	}
-	head, rows, _ := strings.Cut(rest, "\n")
-	column := columns(strings.Fields(head))
+	names, rows, _ := strings.Cut(block[len(header):], "\n")
+	head, column := header+names, columns(strings.Fields(names))
 	if rows == "" {
-		return nil
+		return head, nil
 	}
 	for row := range strings.SplitSeq(rows, "\n") {
 		values := strings.Fields(row)
 		if len(values) != len(column) {
-			return fmt.Errorf("reading haproxy's servers: %d values for %d columns in %q", len(values), len(column), row)
+			return "", fmt.Errorf("reading haproxy's servers: %d values for %d columns in %q", len(values), len(column), row)
 		}
-		n := numbers{of: "show servers state"}
-		admin := n.int(values[column["srv_admin_state"]])
-		check := n.int(values[column["srv_check_state"]])
-		server := RunningServer{
-			Name:      values[column["srv_name"]],
-			Port:      uint16(n.int(values[column["srv_port"]])),
-			CheckPort: uint16(n.int(values[column["srv_check_port"]])),
-			Weight:    n.int(values[column["srv_uweight"]]),
-			stopped:   values[column["srv_op_state"]] == "0",
-			maint:     admin&adminMaint != 0,
-			drain:     admin&adminDrain != 0,
-			Checked:   check&checkConfigured != 0,
-			Checking:  check&checkEnabled != 0,
+		server, err := parseServer(func(name string) string { return values[column[name]] })
+		if err != nil {
+			return "", err
 		}
-		if n.err != nil {
-			return n.err
-		}
-		if values[column["srv_fqdn"]] == "-" {
-			server.Addr, _ = netip.ParseAddr(values[column["srv_addr"]])
-		}
-		server.State = server.state()
-		r.backend(values[column["be_name"]]).Servers[server.Name] = server
+		each(values[column["be_name"]], server, row)
 	}
-	return nil
+	return head, nil
+}
+
+func parseServer(value func(column string) string) (RunningServer, error) {
+	n := numbers{of: "show servers state"}
+	admin := n.int(value("srv_admin_state"))
+	check := n.int(value("srv_check_state"))
+	server := RunningServer{
+		Name:      value("srv_name"),
+		Port:      uint16(n.int(value("srv_port"))),
+		CheckPort: uint16(n.int(value("srv_check_port"))),
+		Weight:    n.int(value("srv_uweight")),
+		stopped:   value("srv_op_state") == "0",
+		maint:     admin&adminMaint != 0,
+		drain:     admin&adminDrain != 0,
+		Checked:   check&checkConfigured != 0,
+		Checking:  check&checkEnabled != 0,
+	}
+	if value("srv_fqdn") == "-" {
+		server.Addr, _ = netip.ParseAddr(value("srv_addr"))
+	}
+	server.State = server.state()
+	return server, n.err
 }
 
 func (s RunningServer) state() string {

@@ -59,8 +59,7 @@ type slotView struct {
 	Servers  []Server
 }
 
-// Render makes the configuration of one gateway from a valid State (desired.State.Validate). Load balancers with a Pool
-// that slots leaves out get no map entry, so that their ports refuse.
+// Render makes the configuration of one gateway from a valid State (desired.State.Validate).
 //
 // The error is desired.Faults when the State has something that this HAProxy cannot be told, with the owner of each
 // fault that one load balancer alone is behind.
@@ -74,7 +73,7 @@ func Render(s *desired.State, l Local, slots Slots) (*Config, error) {
 		v.ServicesMaxConn = l.servicesMaxConn(l.MaxConn)
 	}
 	v.Peers = peers(s, l)
-	v.Affinities, _ = affinities(s)
+	v.Affinities = affinities(s)
 	c.nodes(s, &v)
 	c.controlPlane(s, &v)
 	c.slots(s, slots, &v)
@@ -202,7 +201,7 @@ func (c *Config) slots(s *desired.State, slots Slots, v *view) {
 		for _, name := range slots.names(kind, c.Local) {
 			slot := slotView{Name: name, Balance: kind.balance(), Timeouts: kind.timeoutLines(), HTTP: kind.check == desired.CheckHTTP}
 			if n, ok := tenants[name]; ok {
-				slot.Tenant, c.tenants[name] = n.String(), n.Tenant
+				slot.Tenant, c.tenants[name] = n.text(), n.Tenant
 				slot.Servers = n.servers()
 				if slot.HTTP {
 					c.Checks = append(c.Checks, Entry{name, n.pool.Check.Path})
@@ -230,10 +229,7 @@ func (c *Config) entries(s *desired.State, slots Slots) {
 			if f.Protocol != desired.TCP {
 				continue // nftables forwards the other protocols itself
 			}
-			value, ok := route(lb, f, slots)
-			if !ok {
-				continue
-			}
+			value := route(lb, f, slots)
 			for _, address := range lb.Addresses {
 				c.Entries = append(c.Entries, Entry{mapKey(address, f.Port), value})
 			}
@@ -242,22 +238,14 @@ func (c *Config) entries(s *desired.State, slots Slots) {
 	sortEntries(c.Entries)
 }
 
-// route is the value of a frontend's entries; false when it needs a slot and has none. The port is 0 where servers have one of
-// their own: the destination stays the VIP's, and the PROXY protocol's header says so.
-func route(lb *desired.LoadBalancer, f desired.Frontend, slots Slots) (value string, ok bool) {
-	backend, port := nodesBackend, f.NodePort
-	if lb.IPv6Only() {
-		backend = nodes6Backend
+// route is the value of a frontend's entries. The port is 0 where servers have one of their own: the destination stays the VIP's,
+// and the PROXY protocol's header says so.
+func route(lb *desired.LoadBalancer, f desired.Frontend, slots Slots) string {
+	backend, port := backendOf(lb, f, slots), f.NodePort
+	if tenant, needed := TenantOf(lb, f); needed && tenant.Port != 0 {
+		port = 0
 	}
-	if tenant, needed := TenantOf(lb, f); needed {
-		if backend = slots.of(tenant); backend == "" {
-			return "", false
-		}
-		if tenant.Port != 0 {
-			port = 0
-		}
-	}
-	return fmt.Sprintf("%s|%d|%s|%s", backend, port, lb.Key, knobs(lb)), true
+	return fmt.Sprintf("%s|%d|%s|%s", backend, port, lb.Key, knobs(lb))
 }
 
 func mapKey(address netip.Addr, port uint16) string {

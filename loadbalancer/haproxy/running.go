@@ -2,11 +2,8 @@ package haproxy
 
 import (
 	"net/netip"
-	"strconv"
 	"strings"
 	"time"
-
-	"cloud-provider-haproxy/loadbalancer/desired"
 )
 
 // Running is what one worker of HAProxy says of itself, read at one moment.
@@ -69,47 +66,4 @@ func (r *Running) Free(slot string) bool {
 		}
 	}
 	return true
-}
-
-// Slots reads from the running map which slot serves whom, for an agent that lost its own record.
-func (r *Running) Slots() Slots {
-	slots := Slots{}
-	for _, entries := range r.Maps {
-		for _, e := range entries {
-			fields := strings.Split(e.Value, "|")
-			if len(fields) < 3 || !strings.HasPrefix(fields[0], slotPrefix) {
-				continue
-			}
-			namespace, name, ok := strings.Cut(fields[2], "/")
-			tenant := Tenant{Key: desired.Key{Namespace: namespace, Name: name}}
-			if fields[1] == "0" {
-				tenant.Port, tenant.Proxy = portOf(e.Key), r.proxyOf(fields[0])
-			}
-			if ok {
-				slots[tenant] = fields[0]
-			}
-		}
-	}
-	return slots
-}
-
-// portOf is the port of a map's key, "address:port".
-func portOf(key string) uint16 {
-	port, err := strconv.ParseUint(key[strings.LastIndexByte(key, ':')+1:], 10, 16)
-	if err != nil {
-		return 0
-	}
-	return uint16(port)
-}
-
-// proxyOf is the header that the servers of a slot get.
-func (r *Running) proxyOf(slot string) desired.ProxyProtocol {
-	if b := r.Backends[slot]; b != nil {
-		for _, server := range b.Servers {
-			if !server.maint {
-				return proxyOf(server.Name)
-			}
-		}
-	}
-	return desired.ProxyNone
 }

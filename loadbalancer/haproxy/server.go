@@ -23,6 +23,8 @@ type Server struct {
 	Check  desired.Check
 	// Proxy is the PROXY protocol's header that it gets before the client's first byte.
 	Proxy desired.ProxyProtocol
+	// CheckProxy: its check begins with such a header, of version 2 if Proxy is, else of version 1.
+	CheckProxy bool
 	// ID is HAProxy's number for the server, which a consistent hash places it by; 0 leaves it to HAProxy.
 	ID uint32
 	// CAFile has the certificates that a CheckHTTPS verifies with; empty: it verifies nothing.
@@ -59,13 +61,13 @@ func (s Server) words() string {
 	if !s.checked() {
 		return b.String()
 	}
-	fmt.Fprintf(&b, " check port %d inter %d rise %d fall %d", cmp.Or(s.Check.Port, s.Port), s.Check.IntervalMillis, s.Check.Rise, s.Check.Fall)
+	fmt.Fprintf(&b, " check port %d inter %d rise %d fall %d", s.checkPort(), s.Check.IntervalMillis, s.Check.Rise, s.Check.Fall)
 	if s.Check.DownIntervalMillis > 0 {
 		fmt.Fprintf(&b, " downinter %d", s.Check.DownIntervalMillis)
 	}
-	if s.Proxy != desired.ProxyNone && s.Check.Port == s.Port {
-		// A check of another port has no header (HAProxy manual section 5.2, check-send-proxy), and kube-proxy's healthz would
-		// refuse one. Who is checked where clients go expects it: of version 1 it says UNKNOWN, of version 2 LOCAL.
+	if s.CheckProxy {
+		// Beside the word port a check has no header without it (HAProxy manual section 5.2, check-send-proxy). One of version 1
+		// says UNKNOWN, one of version 2 LOCAL.
 		b.WriteString(" check-send-proxy")
 	}
 	switch {
@@ -89,10 +91,18 @@ func (s Server) sendProxy() string {
 	return "send-proxy"
 }
 
+// checkPort is where its check asks; 0: nowhere.
+func (s Server) checkPort() uint16 {
+	if !s.checked() {
+		return 0
+	}
+	return cmp.Or(s.Check.Port, s.Port)
+}
+
 func (s Server) checked() bool { return s.Check.Kind != desired.CheckNone }
 
 // unchecked is the server's twin in the backend that fails open.
 func (s Server) unchecked() Server {
-	s.Check, s.CAFile = desired.Check{Kind: desired.CheckNone}, ""
+	s.Check, s.CheckProxy, s.CAFile = desired.Check{Kind: desired.CheckNone}, false, ""
 	return s
 }

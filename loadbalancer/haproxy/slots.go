@@ -2,12 +2,26 @@ package haproxy
 
 import (
 	"slices"
+	"strings"
 
 	"cloud-provider-haproxy/loadbalancer/desired"
 )
 
-// Slots says which slot serves which tenant. It is the agent's own and persisted; when it is lost, Running.Slots knows it too.
+// Slots says which slot serves which tenant. It is the agent's own and persisted; when it is lost, SlotsIn finds it again.
 type Slots map[Tenant]string
+
+// SlotsIn reads which slot serves whom from a haproxy.cfg that Render made: each slot's name is followed by its tenant.
+func SlotsIn(file []byte) Slots {
+	slots := Slots{}
+	for line := range strings.Lines(string(file)) {
+		slot, text, ok := strings.Cut(strings.TrimSpace(strings.TrimPrefix(line, "backend ")), " # ")
+		var tenant Tenant
+		if _, n := parseSlot(slot); ok && n > 0 && tenant.UnmarshalText([]byte(text)) == nil {
+			slots[tenant] = slot
+		}
+	}
+	return slots
+}
 
 // Of gives the slot of a frontend, empty when none serves it.
 func (slots Slots) Of(lb *desired.LoadBalancer, f desired.Frontend) string {
@@ -39,9 +53,8 @@ func (slots Slots) At(key desired.Key, port uint16) string {
 
 // Assign keeps what previous says for tenants that still need a slot of that kind, and gives the free slot of the lowest number
 // to each other. free asks the running HAProxy (Running.Free). short names the tenants whose slot has to be made by a reload
-// first, because all running ones are taken or it has timeouts of its own: Compare asks for that reload. An agent that cannot
-// reload now deletes these from slots: Render then leaves their map entries out, and their ports refuse. A tenant whose pool
-// has no kind gets no slot; Render tells why.
+// first, because all running ones are taken or it has timeouts of its own: Compare asks for that reload. A tenant whose pool has no
+// kind, or for whom none of maxSlots is left, gets no slot; Render tells why.
 func Assign(previous Slots, s *desired.State, free func(slot string) bool, l Local) (slots Slots, short []Tenant) {
 	slots = Slots{}
 	taken := map[string]bool{}

@@ -2,6 +2,7 @@ package haproxy
 
 import (
 	"encoding/json"
+	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -196,5 +197,49 @@ func TestTimeoutsAreNoPartOfTheGeneration(t *testing.T) {
 	}
 	if edited := strings.Replace(string(c.File), "timeout tunnel 5s", "timeout tunnel 6s", 1); GenerationOf([]byte(edited)) == c.Generation {
 		t.Error("an edit of the timeout is not seen")
+	}
+}
+
+// An agent that lost its record finds every tenant with its check in haproxy.cfg: who serves datagrams alone, who has no server.
+func TestSlotsAreFoundInTheFile(t *testing.T) {
+	s, l := baseState(), testLocal()
+	datagrams, proxied := localPolicy("dns", "192.0.2.21", kubeProxyCheck(), serverAt("worker1", "10.0.0.11")), localPolicy("web", "192.0.2.22", kubeProxyCheck())
+	datagrams.Frontends = []desired.Frontend{{Protocol: desired.UDP, Port: 53, NodePort: 31053}}
+	proxied.Frontends[1].ProxyProtocol = desired.ProxyV2
+	s.LoadBalancers = []desired.LoadBalancer{datagrams, proxied, web("192.0.2.10")}
+	s.LoadBalancers[1].Timeouts = &desired.Timeouts{IdleSeconds: 9}
+	slots, _ := Assign(nil, s, func(string) bool { return true }, l)
+	c, err := Render(s, l, slots)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := SlotsIn(c.File); len(got) != 3 || !maps.Equal(got, slots) {
+		t.Errorf("found %v, want %v", got, slots)
+	}
+	// As agents wrote it that did not tell the check, and as somebody else wrote it.
+	old := "backend nodes # edge/a\nbackend slot-http-roundrobin-1 # edge/a\nbackend slot-tcp-random-2\n" +
+		"backend slot-tcp-random-3 # nobody\nbackend slot-x-1 # edge/b\n  backend slot-http-roundrobin-2 # edge/c"
+	want := Slots{{Key: desired.Key{Namespace: "edge", Name: "a"}}: "slot-http-roundrobin-1"}
+	if got := SlotsIn([]byte(old)); !maps.Equal(got, want) {
+		t.Errorf("found %v, want %v", got, want)
+	}
+	if got := SlotsIn(nil); len(got) != 0 {
+		t.Errorf("found %v in nothing", got)
+	}
+}
+
+// Whoever gets no slot would refuse everybody, so it is a fault, and its own.
+func TestNoSlotIsLeft(t *testing.T) {
+	s, l := baseState(), testLocal()
+	s.LoadBalancers = []desired.LoadBalancer{localPolicy("a", "192.0.2.20", kubeProxyCheck()), localPolicy("b", "192.0.2.21", kubeProxyCheck()), web("192.0.2.10")}
+	before := Slots{}
+	for _, n := range needs(s)[1:] {
+		before[n.Tenant] = "slot-http-roundrobin-1"
+	}
+	slots, short := Assign(before, s, func(string) bool { return false }, l)
+	_, err := Render(s, l, slots)
+	var faults desired.Faults
+	if !errors.As(err, &faults) || len(faults) != 1 || *faults[0].Owner != s.LoadBalancers[0].Key || len(short) != 1 {
+		t.Errorf("got %v, short are %v, want a fault of edge/a alone", err, short)
 	}
 }

@@ -27,19 +27,47 @@ type Tenant struct {
 func TenantOf(lb *desired.LoadBalancer, f desired.Frontend) (Tenant, bool) {
 	switch {
 	case f.Protocol == desired.TCP && (f.Pool != nil || f.ProxyProtocol != desired.ProxyNone) && lb.PoolOf(f) != nil:
-		return Tenant{lb.Key, f.Port, f.ProxyProtocol, fixed(lb.PoolOf(f).Check)}, true
+		return Tenant{lb.Key, f.Port, f.ProxyProtocol, fixed(lb, f)}, true
 	case f.Pool == nil && lb.Pool != nil:
-		return Tenant{Key: lb.Key, Check: fixed(lb.Pool.Check)}, true // also for datagrams: nftables asks this slot's checks
+		return Tenant{Key: lb.Key, Check: fixed(lb, f)}, true // also for datagrams: nftables asks this slot's checks
 	}
 	return Tenant{}, false
 }
 
-// fixed tells what of a check cannot be changed. Its port is the server's own, its path stands in a map.
-func fixed(c desired.Check) string {
+// fixed tells what of a frontend's check cannot be changed. Its port is the server's own, its path stands in a map.
+func fixed(lb *desired.LoadBalancer, f desired.Frontend) string {
+	c := lb.PoolOf(f).Check
 	if c.Kind == desired.CheckNone {
 		return string(c.Kind)
 	}
-	return fmt.Sprintf("%s,%d,%d,%d,%d", c.Kind, c.IntervalMillis, c.Rise, c.Fall, c.DownIntervalMillis)
+	text := fmt.Sprintf("%s,%d,%d,%d,%d", c.Kind, c.IntervalMillis, c.Rise, c.Fall, c.DownIntervalMillis)
+	if checkProxied(lb, f) {
+		text += ",proxy"
+	}
+	return text
+}
+
+// checkProxied says whether a frontend's check begins with a PROXY protocol's header: who answers at the checked port expects one when
+// it is where another frontend, or this one, sends clients with a header. It expects none anywhere else: kube-proxy's healthz
+// would refuse it.
+func checkProxied(lb *desired.LoadBalancer, f desired.Frontend) bool {
+	c := lb.PoolOf(f).Check
+	port := c.Port
+	serves := func(g desired.Frontend) bool { // at the machines that are checked
+		if f.Pool == nil {
+			return g.NodePort == port
+		}
+		return g.Pool != nil && slices.ContainsFunc(g.Pool.Servers, func(s desired.Server) bool { return s.Port == port })
+	}
+	switch {
+	case c.Kind == desired.CheckNone:
+		return false
+	case f.Pool != nil && (port == 0 || serves(f)):
+		return f.ProxyProtocol != desired.ProxyNone
+	}
+	return slices.ContainsFunc(lb.Frontends, func(g desired.Frontend) bool {
+		return g.Protocol == desired.TCP && g.ProxyProtocol != desired.ProxyNone && serves(g)
+	})
 }
 
 // String gives "namespace/name", "namespace/name:443" or "namespace/name:443=v2".
@@ -54,13 +82,16 @@ func (t Tenant) String() string {
 	return text
 }
 
-// MarshalText is String and, with a blank between, Check. So Slots are a JSON object of strings.
-func (t Tenant) MarshalText() ([]byte, error) {
+// text is String and, with a blank between, Check.
+func (t Tenant) text() string {
 	if t.Check == "" {
-		return []byte(t.String()), nil
+		return t.String()
 	}
-	return []byte(t.String() + " " + t.Check), nil
+	return t.String() + " " + t.Check
 }
+
+// MarshalText is for Slots, which are a JSON object of strings.
+func (t Tenant) MarshalText() ([]byte, error) { return []byte(t.text()), nil }
 
 // UnmarshalText is the reverse of MarshalText. What agents wrote before slots had ports is a Tenant without one.
 func (t *Tenant) UnmarshalText(text []byte) error {
@@ -91,6 +122,8 @@ type need struct {
 	timeouts *desired.Timeouts
 	// nodePort is the port of servers that have none. 0 when the map's entries have it: then no server has a port.
 	nodePort uint16
+	// checkProxy: the check of each server begins with a header.
+	checkProxy bool
 }
 
 func (n need) kind() (slotKind, error) { return kindOf(n.pool, n.timeouts) }
@@ -102,11 +135,14 @@ func needs(s *desired.State) []need {
 		lb, first := &s.LoadBalancers[i], len(all)
 		for _, f := range lb.Frontends {
 			tenant, ok := TenantOf(lb, f)
-			n := need{Tenant: tenant, pool: lb.PoolOf(f), timeouts: lb.Timeouts}
+			if !ok {
+				continue
+			}
+			n := need{Tenant: tenant, pool: lb.PoolOf(f), timeouts: lb.Timeouts, checkProxy: checkProxied(lb, f)}
 			if tenant.Port != 0 {
 				n.nodePort = f.NodePort
 			}
-			if ok && !slices.Contains(all[first:], n) {
+			if !slices.Contains(all[first:], n) {
 				all = append(all, n)
 			}
 		}
