@@ -54,6 +54,8 @@ type machine struct {
 	tracked []string
 	// lingers says whether the worker before the one with this pid answers instead of it.
 	lingers func(pid int) bool
+	// forks lets /proc tell of HAProxy's workers.
+	forks bool
 	// spelling is how this nft spells what it prints.
 	spelling string
 	pids     int
