@@ -68,7 +68,7 @@ func newFlowJudge(r *rendering, h health) flowJudge {
 
 // cull is what ends the flow: for all clients of the server, or for this one when it is the client that may not go on.
 func (j flowJudge) cull(f flow) cull {
-	c := cull{f.protocol, f.vip, f.node, netip.Addr{}}
+	c := cull{protocol: f.protocol, node: f.node.Addr(), nodePort: f.node.Port(), vip: f.vip}
 	if d, ok := j.doors[door{f.protocol, f.vip}]; ok && !d.guests.welcome(f.client.Addr()) {
 		c.client = f.client.Addr()
 	}
