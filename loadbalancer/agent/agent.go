@@ -71,6 +71,8 @@ type Agent struct {
 	admission chan struct{}
 	// rules are the rules of our nftables table as this machine's nft spells them; guarded by writing.
 	rules []byte
+	// granted bounds the reloads of HAProxy that load balancers' wishes cause; guarded by writing.
+	granted bucket
 	// rulesOfFlows tells that they are those of a State with ports of UDP and SCTP.
 	rulesOfFlows bool
 
@@ -107,6 +109,8 @@ type Agent struct {
 	troubles map[string]string
 	// former are drain times of load balancers' own, by what left the State.
 	former map[netip.AddrPort]formerDrain
+	// worker is the process of HAProxy's that was compared last; 0: none yet.
+	worker int
 	// leftover is true while servers that were removed wait for their last connections.
 	leftover bool
 }
@@ -207,6 +211,7 @@ func (a *Agent) open(ctx context.Context) error {
 	if err := a.noticeRouting(ctx); err != nil {
 		a.log.Warn("looking whether this machine is a router", "error", err)
 	}
+	a.forgetServersState()
 	a.guard(ctx)
 	a.readMark()
 	a.readOrphan()

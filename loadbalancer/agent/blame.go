@@ -47,7 +47,7 @@ func (a *Agent) checkPorts(ctx context.Context, w *work, seen *observation, want
 	// An HAProxy of ours has the ports of the State that is held.
 	if held := a.held(); held != nil && w.haproxy == reload && (seen.running == nil || seen.running.Generation != "") {
 		services, control = false, control && held.state.ControlPlane == nil
-		peers = place != haproxy.PeersAddress(held.state, a.haproxyLocal())
+		peers = !haproxy.ListensForPeers(seen.running, seen.files[a.config.Paths.HAProxy], a.haproxyLocal(), place)
 	}
 	var faults []wire.Fault
 	try := func(needed bool, field string, port int, addresses ...netip.Addr) {

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"cloud-provider-haproxy/loadbalancer/desired"
+	"cloud-provider-haproxy/loadbalancer/haproxy"
 	"cloud-provider-haproxy/loadbalancer/wire"
 )
 
@@ -146,6 +147,52 @@ func TestAddressOfTheMachine(t *testing.T) {
 }
 
 func nothingMore(*desired.State) {}
+
+// At the upgrade from an agent whose HAProxy had no peers, and after another peersPort in agent.yaml, the port is tried although State and
+// configuration are the same before and after. One that HAProxy has already is not.
+func TestPeersPortIsTriedWhereItIsNew(t *testing.T) {
+	for name, test := range map[string]struct {
+		before func(*Agent, *machine)
+		bind   string
+		want   wire.Outcome
+	}{
+		"of an agent without peers": {func(_ *Agent, m *machine) {
+			file := m.files["/etc/haproxy/haproxy.cfg"]
+			begin := strings.Index(file, "peers gateways")
+			file = file[:begin] + file[begin+strings.Index(file[begin:], "\n\n")+2:]
+			m.files["/etc/haproxy/haproxy.cfg"], m.haproxy.config.generation = file, haproxy.GenerationOf([]byte(file))
+		}, "10.0.0.2:7482", wire.Refused},
+		"another port": {func(a *Agent, _ *machine) { a.config.PeersPort = 7483 }, "10.0.0.2:7483", wire.Refused},
+		"it has it":    {func(*Agent, *machine) {}, "10.0.0.2:7482", wire.Reloaded},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := holding(t, sample(1, service("web", "192.0.2.10", 51)))
+			a := newAgent(t, m)
+			test.before(a, m)
+			if err := a.open(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			m.strike = func(_ int, operation string) strike {
+				if operation == "bind "+test.bind {
+					return failsBefore
+				}
+				return passes
+			}
+			a.recover(t.Context())
+			if faults := strings.Join(a.faults(), "\n"); test.want == wire.Refused && !strings.Contains(faults, "peersPort") {
+				t.Errorf("the start tells %q", faults)
+			}
+			m.log = nil
+			result, refusal := a.apply(t.Context(), sign(t, sample(2, service("web", "192.0.2.10", 51), controlPlane)))
+			if refusal != nil || result.Outcome != test.want {
+				t.Fatalf("got %+v, %v", result, refusal)
+			}
+			if test.want == wire.Refused && (m.did("run /haproxy reload") || result.Faults[0].Field != "peersPort") {
+				t.Errorf("reloaded, or told %+v", result.Faults)
+			}
+		})
+	}
+}
 
 // A port that somebody else has is told before anything is touched, with who has it.
 func TestPortIsTaken(t *testing.T) {

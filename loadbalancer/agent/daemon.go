@@ -72,10 +72,16 @@ func (a *Agent) reloadHAProxy(ctx context.Context, inherit func(state []byte) ([
 		return err
 	}
 	err = a.reloadWorker(ctx, running.PID, replaces(running.PID, accept))
-	if unremoved := a.host.Remove(a.config.Paths.ServerState); unremoved != nil {
-		a.log.Warn("removing the servers' health, which was saved for a reload", "error", unremoved)
-	}
+	a.forgetServersState()
 	return err
+}
+
+// forgetServersState has every start of HAProxy that is not our reload, now or at a boot, find no health of another day. A crash in a
+// reload, and the release before this one, leave some behind.
+func (a *Agent) forgetServersState() {
+	if err := a.host.Remove(a.config.Paths.ServerState); err != nil {
+		a.log.Warn("removing the servers' health, which was saved for a reload", "error", err)
+	}
 }
 
 // saveServersState keeps what is known about the servers' health; without it every server is up at first and a dead one
@@ -96,6 +102,7 @@ func (a *Agent) saveServersState(ctx context.Context, inherit func(state []byte)
 
 // startWorker starts HAProxy and waits for its worker.
 func (a *Agent) startWorker(ctx context.Context, want *haproxy.Config) error {
+	a.forgetServersState()
 	if _, err := a.host.Run(ctx, a.config.HAProxy.Start, nil); err != nil {
 		return fmt.Errorf("starting HAProxy: %w", err)
 	}

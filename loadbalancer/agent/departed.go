@@ -20,8 +20,9 @@ type departures struct {
 	until map[string]time.Time
 	// owners say whom each slot served last: a slot that changes hands is empty, so a server that left one was this owner's.
 	owners map[string]tenant
-	// read is when HAProxy was read last.
-	read time.Time
+	// read is when HAProxy was read last, found whether it had such servers then, whoever their connections are for.
+	read  time.Time
+	found bool
 }
 
 // tenant is a load balancer with a slot. A Service made anew under an old name is another one.
@@ -67,9 +68,9 @@ func (a *Agent) lookAtDeparted(ctx context.Context, d *departures) {
 	if err != nil {
 		return // who watches HAProxy tells that
 	}
-	d.read = time.Now()
 	departed := running.Departed(current.config)
-	if len(departed) > 0 {
+	d.read, d.found = time.Now(), len(departed) > 0
+	if d.found {
 		a.setLeftover() // also when an agent before us has taken them out
 	}
 	a.endDue(ctx, d.overdue(departed, current.revision.state))
@@ -98,7 +99,7 @@ func (d *departures) due() bool {
 			return true
 		}
 	}
-	return now.Sub(d.read) >= leftoverEvery || len(d.since) == 0
+	return now.Sub(d.read) >= leftoverEvery || !d.found
 }
 
 // overdue gives those of departed whose connections have lived on long enough.
@@ -145,18 +146,20 @@ func (d *departures) drainTime(server haproxy.Departed, s *desired.State) time.D
 }
 
 // targeted says whether the connections of a server that left its backend have a target all the same: the server drains, its
-// load balancer went over to the shared pool, which has the node, or it was given another slot.
+// load balancer went over to the shared pool, which has the node, or it was given another slot. Who had a slot before this agent
+// started is not known: there a server that anybody targets stays, and what is nobody's of that outlived.go finds by its port.
 func (d *departures) targeted(server haproxy.Departed, s *desired.State) bool {
 	if server.Shared() {
 		return s.HasNode(server.Addr)
 	}
-	owner, known := d.owners[server.Backend]
-	if !known || server.Gone {
+	if server.Gone {
 		return false
 	}
+	owner, known := d.owners[server.Backend]
 	for i := range s.LoadBalancers {
-		if s.LoadBalancers[i].Key == owner.key && s.LoadBalancers[i].UID == owner.uid {
-			return s.Targets(&s.LoadBalancers[i], server.Addr)
+		lb := &s.LoadBalancers[i]
+		if (!known || lb.Key == owner.key && lb.UID == owner.uid) && s.Targets(lb, server.Addr) {
+			return true
 		}
 	}
 	return false

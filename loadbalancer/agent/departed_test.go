@@ -209,6 +209,26 @@ func TestRestartedAgentEndsDeparted(t *testing.T) {
 	})
 }
 
+// A move left connections in the load balancer's former slot, and then the agent was restarted: nobody knows any more whose the slot was,
+// but their node serves still. HAProxy is not asked each second because of them.
+func TestRestartedAgentSparesTargetsOfAFormerSlot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		own := ownPool(desired.Server{Name: "worker-1", Address: addr("10.0.2.1"), Weight: 1})
+		m := holding(t, sample(1, service("web", "192.0.2.10", 51), own, draining(1)))
+		a := started(t, m)
+		m.leaves("slot-http-leastconn-1/worker-1", "10.0.2.1")
+		m.leaves("slot-http-leastconn-1/worker-9", "10.0.2.9")
+		watching(t, a.endDeparted)
+		time.Sleep(time.Minute)
+		before := m.counted()
+		time.Sleep(time.Hour)
+		expectDeparted(t, m, "an hour later", "slot-http-leastconn-1/worker-1")
+		if n, most := m.counted()-before, int(time.Hour/leftoverEvery); n > most {
+			t.Errorf("%d questions in an hour in which nothing left, want %d at most", n, most)
+		}
+	})
+}
+
 // What cannot be ended is tried again, a drain time later. A transaction that is under way is waited for.
 func TestDepartedThatCannotBeEnded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -47,9 +47,10 @@ func (a *Agent) watchDrift(ctx context.Context) {
 	}
 }
 
-// repeats is true when the State that is held is to be made true once more: whatever differs then, nobody asked for.
+// repeats is true when the State that is held is to be made true once more: whatever differs then, nobody asked for, but for wishes of it
+// that waited.
 func (t *transaction) repeats() bool {
-	return t.held != nil && bytes.Equal(t.held.signed.State, t.offered.signed.State)
+	return t.held != nil && !t.granted && bytes.Equal(t.held.signed.State, t.offered.signed.State)
 }
 
 // findUnasked looks for differences that nobody asked for before the transaction undoes them.
@@ -100,6 +101,10 @@ func (t *transaction) leave(ctx context.Context) {
 	if !t.seen.table.Present() {
 		t.leaves.table, w.table = w.table, nil
 	}
+	if t.renewed && w.haproxy == nothing {
+		// Somebody started HAProxy. What its files cannot tell it is no difference that somebody made.
+		t.leaves.diff, w.diff = w.diff, haproxy.Diff{}
+	}
 	t.unasked, t.work = w.unasked(t.seen), &work{}
 	a.noteDifference(wire.Difference{Changes: t.unasked, Left: true})
 }
@@ -107,6 +112,7 @@ func (t *transaction) leave(ctx context.Context) {
 // finishLeft does what is to be done although differences are left. What fails is found by the next comparison.
 func (t *transaction) finishLeft(ctx context.Context) {
 	a, w := t.agent, t.leaves
+	a.noteWorker(t.seen.running)
 	if w == nil || w.runs() {
 		return
 	}
@@ -187,22 +193,29 @@ func (f file) edits(has []byte) []string {
 
 // noteDifference remembers a difference for status, and tells it to the log. One that is left is told when it is new.
 func (a *Agent) noteDifference(d wire.Difference) {
+	if a.rememberDifference(d) {
+		a.log.Warn("this machine was not what its State says", "left", d.Left, "changes", d.Changes, "problem", d.Problem)
+	}
+}
+
+// rememberDifference says whether that is news.
+func (a *Agent) rememberDifference(d wire.Difference) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if d.Left {
 		news := !slices.Equal(a.left, d.Changes)
 		a.left = d.Changes
 		if !news {
-			return
+			return false
 		}
 	}
 	if len(d.Changes) == 0 {
-		return
+		return false
 	}
 	d.Found = time.Now()
 	a.differences = append(a.differences, d)
 	a.differences = a.differences[max(0, len(a.differences)-mostDifferences):]
-	a.log.Warn("this machine was not what its State says", "left", d.Left, "changes", d.Changes, "problem", d.Problem)
+	return true
 }
 
 func (a *Agent) foundDifferences() []wire.Difference {

@@ -55,6 +55,12 @@ func (m *machine) loadHAProxy(start bool) error {
 		}
 	}
 	m.haproxy = worker
+	if m.forks {
+		master := strings.TrimSpace(m.files["/run/haproxy.pid"])
+		children := "/proc/" + master + "/task/" + master + "/children"
+		m.files[children] += fmt.Sprintf("%d ", worker.pid)
+		m.files[fmt.Sprintf("/proc/%d/stat", worker.pid)] = stat(worker.pid, "haproxy")
+	}
 	return nil
 }
 

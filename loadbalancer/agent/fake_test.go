@@ -52,8 +52,12 @@ type machine struct {
 	departed map[string]haproxy.RunningServer
 	// tracked are the lines of conntrack(8): "udp 17 29 src=... dst=...".
 	tracked []string
+	// walked counts deletions of flows.
+	walked int
 	// lingers says whether the worker before the one with this pid answers instead of it.
 	lingers func(pid int) bool
+	// forks lets /proc tell of HAProxy's workers.
+	forks bool
 	// spelling is how this nft spells what it prints.
 	spelling string
 	pids     int

@@ -25,6 +25,13 @@ const (
 	healthLimit = 2 * time.Second
 )
 
+// What may go wrong again and again here.
+const (
+	following  = "following the health of the nodes for UDP and SCTP"
+	forwarding = "letting the kernel forward, without which UDP and SCTP are not served"
+	sweeping   = "ending flows of UDP and SCTP whose node or client is out, which takes the program conntrack (package conntrack, or conntrack-tools)"
+)
+
 // health is the state of each server by backend and name, in HAProxy's words; nil: not known.
 type health map[string]map[string]string
 
@@ -46,22 +53,41 @@ func (h health) equal(other health) bool {
 
 // fit says whether a server gets new flows: one that is not there yet gets none before its first check, as with TCP.
 func (h health) fit(backend, name string) bool {
-	if h == nil {
-		return true
-	}
-	state := h[backend][name]
-	return state == "UP" || state == "NOCHECK"
+	return h == nil || inService(h[backend][name])
 }
+
+func inService(state string) bool { return state == "UP" || state == "NOCHECK" }
 
 // dead says whether a server fails its check: what it served before is lost.
 func (h health) dead(backend, name string) bool { return h[backend][name] == "DOWN" }
 
+// own are a load balancer's servers of its own, in the words of the slot that checks them. While HAProxy has not told of them there,
+// because a transaction has just moved them or is about to, it is what was said where the load balancer was before.
+type own struct {
+	health
+	slots  haproxy.Slots
+	config *haproxy.Config
+}
+
+func (o own) state(key desired.Key, name string) string {
+	slot := o.slots.At(key, 0)
+	if state, told := o.health[slot][name]; told {
+		return state
+	}
+	return o.health[o.config.Former(slot)][name]
+}
+
+func (o own) fit(key desired.Key, name string) bool {
+	return o.health == nil || inService(o.state(key, name))
+}
+
 // unfit gives the servers that the table leaves out.
-func (h health) unfit(s *desired.State, slots haproxy.Slots) nftables.Unfit {
+func (h health) unfit(s *desired.State, slots haproxy.Slots, config *haproxy.Config) nftables.Unfit {
 	u := nftables.Unfit{Nodes4: map[string]bool{}, Nodes6: map[string]bool{}, Servers: map[desired.Key]map[string]bool{}}
 	for _, n := range s.Nodes {
 		u.Nodes4[n.Name], u.Nodes6[n.Name] = !h.fit(nodesBackend, n.Name), !h.fit(nodes6Backend, n.Name)
 	}
+	servers := own{h, slots, config}
 	for _, lb := range s.LoadBalancers {
 		if lb.Pool == nil || !hasDatagrams(lb) {
 			continue
@@ -69,7 +95,7 @@ func (h health) unfit(s *desired.State, slots haproxy.Slots) nftables.Unfit {
 		u.Servers[lb.Key] = map[string]bool{}
 		for _, server := range lb.Pool.Servers {
 			// HAProxy checks no backup, and knows it by another name.
-			u.Servers[lb.Key][server.Name] = !server.Backup && !h.fit(slots.At(lb.Key, 0), server.Name)
+			u.Servers[lb.Key][server.Name] = !server.Backup && !servers.fit(lb.Key, server.Name)
 		}
 	}
 	return u
@@ -97,13 +123,12 @@ func (a *Agent) followFlows(ctx context.Context) {
 		a.noteTrouble(ctx, "looking whether this machine is a router", a.noticeRouting(ctx))
 		current := a.rendered()
 		if current == nil || !servesDatagrams(current.revision.state) && !sweep.unfinished() {
-			a.forgetTroubles()
+			a.forgetTroubles(following, forwarding, sweeping)
 			continue
 		}
-		a.noteTrouble(ctx, "following the health of the nodes for UDP and SCTP", a.followHealth(ctx))
-		a.noteTrouble(ctx, "letting the kernel forward, without which UDP and SCTP are not served", a.forward(ctx))
-		a.noteTrouble(ctx, "ending flows of UDP and SCTP whose node or client is out, which takes the program conntrack (package conntrack, "+
-			"or conntrack-tools)", a.sweep(ctx, &sweep))
+		a.noteTrouble(ctx, following, a.followHealth(ctx))
+		a.noteTrouble(ctx, forwarding, a.forward(ctx))
+		a.noteTrouble(ctx, sweeping, a.sweep(ctx, &sweep))
 	}
 }
 
@@ -139,7 +164,7 @@ func (a *Agent) refront(ctx context.Context, change func()) error {
 	}
 	ctx, cancel := detached(ctx)
 	defer cancel()
-	front, table, err := a.renderFront(ctx, current.revision.state, current.slots)
+	front, table, err := a.renderFront(ctx, current.revision.state, current.slots, current.config)
 	if err != nil {
 		a.setFault(err) // what was learnt is learnt: nobody would come back to it
 		return err

@@ -91,9 +91,10 @@ func (a *Agent) spent() string {
 
 func (a *Agent) setHanging(message string) {
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	if message != "" && a.hanging == "" {
+	news := message != "" && a.hanging == ""
+	a.hanging = message
+	a.mu.Unlock()
+	if news {
 		a.log.Warn(message)
 	}
-	a.hanging = message
 }

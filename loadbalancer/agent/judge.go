@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"cloud-provider-haproxy/loadbalancer/desired"
-	"cloud-provider-haproxy/loadbalancer/haproxy"
 	"cloud-provider-haproxy/loadbalancer/nftables"
 )
 
@@ -26,7 +25,7 @@ type flowJudge struct {
 	state  *desired.State
 	doors  map[door]doorman
 	health health
-	slots  haproxy.Slots
+	own    own
 	vips   map[netip.Addr]bool
 	nodes  map[netip.Addr]string
 	unfit  nftables.Unfit
@@ -45,7 +44,7 @@ type doorman struct {
 
 func newFlowJudge(r *rendering, h health) flowJudge {
 	s := r.revision.state
-	j := flowJudge{state: s, health: h, slots: r.slots, unfit: h.unfit(s, r.slots),
+	j := flowJudge{state: s, health: h, own: own{h, r.slots, r.config}, unfit: h.unfit(s, r.slots, r.config),
 		doors: map[door]doorman{}, vips: map[netip.Addr]bool{}, nodes: map[netip.Addr]string{}}
 	for _, v := range s.VIPs {
 		j.vips[v.Address] = true
@@ -69,7 +68,7 @@ func newFlowJudge(r *rendering, h health) flowJudge {
 
 // cull is what ends the flow: for all clients of the server, or for this one when it is the client that may not go on.
 func (j flowJudge) cull(f flow) cull {
-	c := cull{f.protocol, f.vip, f.node, netip.Addr{}}
+	c := cull{protocol: f.protocol, node: f.node.Addr(), nodePort: f.node.Port(), vip: f.vip}
 	if d, ok := j.doors[door{f.protocol, f.vip}]; ok && !d.guests.welcome(f.client.Addr()) {
 		c.client = f.client.Addr()
 	}
@@ -128,7 +127,7 @@ func (j flowJudge) ofOwn(f flow, d doorman, pool *desired.Pool) flowVerdict {
 		}
 		switch {
 		case server.Drains || server.Backup || d.frontend.Pool != nil: // HAProxy checks none of them
-		case j.health.dead(j.slots.At(key, 0), server.Name):
+		case j.own.state(key, server.Name) == "DOWN":
 			return lost
 		case j.unfit.Servers[key][server.Name]:
 			return departs

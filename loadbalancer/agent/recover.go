@@ -91,6 +91,7 @@ func (t *transaction) establish(ctx context.Context) (*wire.Result, error) {
 		t.finishLeft(ctx)
 		return result, nil
 	}
+	t.spend()
 	_, err := a.makeTrue(ctx, t.work, t.want, t.before(), t.timed)
 	if err != nil && t.work.haproxy == reload {
 		err = &costlyError{err}

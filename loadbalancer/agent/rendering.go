@@ -2,8 +2,6 @@ package agent
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io/fs"
 	"slices"
@@ -17,10 +15,15 @@ import (
 // rendering is what one State means on this machine. It is never changed.
 type rendering struct {
 	revision *revision
-	slots    haproxy.Slots
-	config   *haproxy.Config
-	table    *nftables.Table
-	front    string // path of the table's script
+	// served is the State as HAProxy serves it: the revision's, without the wishes that wait.
+	served *desired.State
+	waits  wishes
+	slots  haproxy.Slots
+	// short are tenants whose slot a reload has to make first.
+	short  []haproxy.Tenant
+	config *haproxy.Config
+	table  *nftables.Table
+	front  string // path of the table's script
 	// files are all files that a transaction swaps, in the order in which it does.
 	files []file
 }
@@ -55,6 +58,11 @@ func (r *rendering) has(path string) bool {
 
 // render makes all files of a State. running is nil when HAProxy does not answer: then every slot is free.
 func (a *Agent) render(ctx context.Context, r *revision, running *haproxy.Running) (*rendering, error) {
+	return a.renderWithout(ctx, r, r.state, wishes{}, running)
+}
+
+// renderWithout is render for an HAProxy that serves served: the State without the wishes that wait.
+func (a *Agent) renderWithout(ctx context.Context, r *revision, served *desired.State, waits wishes, running *haproxy.Running) (*rendering, error) {
 	local := a.haproxyLocal()
 	free := func(string) bool { return true }
 	if running != nil {
@@ -64,18 +72,20 @@ func (a *Agent) render(ctx context.Context, r *revision, running *haproxy.Runnin
 	if err != nil {
 		return nil, err
 	}
-	// Slots that are short are made by the reload that Compare then asks for.
-	slots, _ := haproxy.Assign(previous, r.state, free, local)
-	config, err := haproxy.Render(r.state, local, slots)
+	slots, short := haproxy.Assign(previous, served, free, local)
+	config, err := haproxy.Render(served, local, slots)
 	if err != nil {
 		return nil, fmt.Errorf("rendering HAProxy's configuration: %w", err)
+	}
+	if now := a.rendered(); now != nil {
+		config.Succeed(now.served, now.slots)
 	}
 	vrrp, err := keepalived.Render(r.state, a.keepalivedLocal())
 	if err != nil {
 		return nil, fmt.Errorf("rendering keepalived's configuration: %w", err)
 	}
 	a.firstHealth(running)
-	front, table, err := a.renderFront(ctx, r.state, slots)
+	front, table, err := a.renderFront(ctx, r.state, slots, config)
 	if err != nil {
 		return nil, err
 	}
@@ -95,12 +105,13 @@ func (a *Agent) render(ctx context.Context, r *revision, running *haproxy.Runnin
 	if config.CAFile != "" {
 		files = slices.Insert(files, 0, file{config.CAFile, 0o640, config.CA}) // before the file that names it
 	}
-	return &rendering{revision: r, slots: slots, config: config, table: table, front: paths.frontFile(), files: files}, nil
+	return &rendering{revision: r, served: served, waits: waits, slots: slots, short: short, config: config,
+		table: table, front: paths.frontFile(), files: files}, nil
 }
 
-func (a *Agent) renderFront(ctx context.Context, s *desired.State, slots haproxy.Slots) ([]byte, *nftables.Table, error) {
+func (a *Agent) renderFront(ctx context.Context, s *desired.State, slots haproxy.Slots, config *haproxy.Config) ([]byte, *nftables.Table, error) {
 	local := a.nftablesLocal()
-	local.Unfit = a.healthNow().unfit(s, slots)
+	local.Unfit = a.healthNow().unfit(s, slots, config)
 	if flows := nftables.Flows(s); a.rules == nil || a.rulesOfFlows != flows {
 		script, err := nftables.RulesScript(local, flows)
 		if err != nil {
@@ -121,34 +132,6 @@ func (a *Agent) renderFront(ctx context.Context, s *desired.State, slots haproxy
 		return nil, nil, fmt.Errorf("rendering the nftables table: %w", err)
 	}
 	return script, table, nil
-}
-
-// previousSlots is the assignment that this machine made last. Where the file is lost, or nobody can read it, the installed haproxy.cfg
-// has it too.
-func (a *Agent) previousSlots() (haproxy.Slots, error) {
-	text, err := a.host.ReadFile(a.config.Paths.slotsFile())
-	if err == nil {
-		var slots haproxy.Slots
-		if err = json.Unmarshal(text, &slots); err == nil {
-			return slots, nil
-		}
-		a.log.Warn("reading the slots from haproxy.cfg, since their own file cannot be read", "file", a.config.Paths.slotsFile(), "error", err)
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("reading the slots: %w", err)
-	}
-	file, err := a.host.ReadFile(a.config.Paths.HAProxy)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("reading the slots from haproxy.cfg: %w", err)
-	}
-	return haproxy.SlotsIn(file), nil
-}
-
-func encodeSlots(slots haproxy.Slots) ([]byte, error) {
-	text, err := json.Marshal(slots) // JSON sorts the keys of a map
-	if err != nil {
-		return nil, fmt.Errorf("encoding the slots: %w", err)
-	}
-	return text, nil
 }
 
 func (a *Agent) haproxyLocal() haproxy.Local {

@@ -1,10 +1,14 @@
 package agent
 
 import (
+	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"cloud-provider-haproxy/loadbalancer/desired"
+	"cloud-provider-haproxy/loadbalancer/wire"
 )
 
 // An agent before this one knew one slot for each load balancer. It stays there, and ports get slots beside it.
@@ -32,5 +36,99 @@ func TestSlotsOfTheOlderForm(t *testing.T) {
 				t.Errorf("%s lacks %s:\n%s", file, line, m.files[file])
 			}
 		}
+	}
+}
+
+// What is saved for a reload is for that reload alone: whoever starts HAProxy otherwise finds nothing of another day.
+func TestServersStateIsForOneReload(t *testing.T) {
+	const state = "/var/lib/haproxy/server-state"
+	m := holding(t, sample(1, service("web", "192.0.2.10", 51)))
+	m.files[state] = "of the release before"
+	a := started(t, m)
+	if m.files[state] != "" {
+		t.Error("an agent that starts leaves it")
+	}
+	inherited := ""
+	m.strike = func(_ int, operation string) strike {
+		if operation == "run /haproxy reload" {
+			inherited = m.file(state)
+		}
+		return passes
+	}
+	if result, refusal := a.apply(t.Context(), sign(t, sample(2, service("web", "192.0.2.10", 51), controlPlane))); refusal != nil || result.Outcome != wire.Reloaded {
+		t.Fatal(result, refusal)
+	}
+	if !strings.Contains(inherited, " nodes ") {
+		t.Errorf("the new worker inherits %q", inherited)
+	}
+	if text, left := m.files[state]; left {
+		t.Errorf("after the reload there is %q", text)
+	}
+}
+
+// dnsOn is a Service of UDP 53 alone, whose servers the State's nodes are, in a slot of its own or in the shared pool.
+func dnsOn(change func(*desired.LoadBalancer)) func(*desired.State) {
+	return func(s *desired.State) {
+		service("dns", "192.0.2.10", 51)(s)
+		lb := &s.LoadBalancers[len(s.LoadBalancers)-1]
+		lb.Frontends = []desired.Frontend{{Protocol: desired.UDP, Port: 53, NodePort: 30053}}
+		if change == nil {
+			return
+		}
+		lb.Pool = &desired.Pool{Algorithm: desired.RoundRobin,
+			Check: desired.Check{Kind: desired.CheckHTTP, Port: 32000, Path: "/healthz", IntervalMillis: 3600_000, Rise: 2, Fall: 2}}
+		for _, n := range s.Nodes {
+			lb.Pool.Servers = append(lb.Pool.Servers, desired.Server{Name: n.Name, Address: n.Addresses[0], Weight: 1})
+		}
+		change(lb)
+	}
+}
+
+// A Service of UDP that moves to a slot, or to another one, is served all the while, and its flows stay where they are: what HAProxy said
+// of its servers before counts until it speaks of them there. One that failed there fails still.
+func TestDatagramsMoveOpen(t *testing.T) {
+	plain := func(*desired.LoadBalancer) {}
+	for name, move := range map[string]struct{ from, to func(*desired.LoadBalancer) }{
+		"to a slot":         {nil, plain},
+		"another interval":  {plain, func(lb *desired.LoadBalancer) { lb.Pool.Check.IntervalMillis = 1000 }},
+		"another algorithm": {plain, func(lb *desired.LoadBalancer) { lb.Pool.Algorithm = desired.LeastConn }},
+		"timeouts":          {plain, func(lb *desired.LoadBalancer) { lb.Timeouts = &desired.Timeouts{IdleSeconds: 60} }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := holding(t, sample(1, dnsOn(move.from)))
+				a := started(t, m)
+				on1, on2 := tracked("198.51.100.7", "192.0.2.10", "10.0.2.1", 30053), tracked("198.51.100.7", "192.0.2.10", "10.0.2.2", 30053)
+				m.tracked = []string{on1, on2}
+				from := "nodes"
+				if move.from != nil {
+					from = slot1
+				}
+				m.setServer(from, "worker-1", "DOWN")
+				watching(t, a.followFlows)
+				time.Sleep(2 * flowsEvery)
+				synctest.Wait()
+				open := func(when string) {
+					t.Helper()
+					script := m.file("/var/lib/gatewayctl/front.nft")
+					if one, two := strings.Count(script, " : 10.0.2.1"), strings.Count(script, " : 10.0.2.2"); one > 0 || two == 0 {
+						t.Errorf("%s: worker-1 has %d slots, worker-2 %d", when, one, two)
+					}
+					if got := m.flows(); !slices.Equal(got, []string{on2}) {
+						t.Errorf("%s: conntrack has %q", when, got)
+					}
+				}
+				open("before")
+				if result, refusal := a.apply(t.Context(), sign(t, sample(2, dnsOn(move.to)))); refusal != nil || len(result.Faults) > 0 {
+					t.Fatal(result, refusal)
+				}
+				open("moved")
+				to := a.rendered().slots.At(desired.Key{Namespace: "default", Name: "dns"}, 0)
+				m.setServer(to, "worker-1", "DOWN") // as Compare leaves it there: TestCompare of package haproxy
+				time.Sleep(4 * flowsEvery)
+				synctest.Wait()
+				open("afterwards")
+			})
+		})
 	}
 }

@@ -45,6 +45,7 @@ func (a *Agent) status(ctx context.Context, role wire.Role) *wire.Status {
 			s.Drift = append(s.Drift, a.drift(seen, nil)...)
 		}
 		s.Nodes = nodeStatus(seen.running, held.state)
+		s.Warnings = append(s.Warnings, a.rendered().warnings()...)
 		s.Warnings = append(s.Warnings, a.warnings(seen.running, held.state)...)
 		s.Warnings = append(s.Warnings, a.doubts(held)...)
 		s.Warnings = append(s.Warnings, a.misplaced(seen.addresses, held.state)...)

@@ -1,9 +1,12 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -35,15 +38,53 @@ func (s *sweeper) unfinished() bool {
 	return len(s.since) > 0 || s.of != nil && servesDatagrams(s.of.revision.state)
 }
 
-// cull is one deletion: every flow of the family, protocol, VIP's port and server; of one client if it is not the zero Addr.
+// cull is one deletion: every flow of the protocol to a server, whatever is its zero value aside: its port, the VIP's port it came for, the
+// client.
 type cull struct {
-	protocol  desired.Protocol
-	vip, node netip.AddrPort
-	client    netip.Addr
+	protocol desired.Protocol
+	node     netip.Addr
+	nodePort uint16
+	vip      netip.AddrPort
+	client   netip.Addr
 }
 
-// mostCulls bounds the deletions of one look: each one walks through all of conntrack's table.
-const mostCulls = 200
+// wider are the deletions that end a flow with all others to its server, and to that port of it.
+func (f flow) wider() []cull {
+	return []cull{{protocol: f.protocol, node: f.node.Addr()}, {protocol: f.protocol, node: f.node.Addr(), nodePort: f.node.Port()}}
+}
+
+// walks are the deletions that end the flows which are due, sorted. Each walks through all of conntrack's table, so a server all of whose
+// flows have to end, as those of a node that died, is one walk, however many Services had flows there.
+func walks(all []flow, due map[flow]cull) []cull {
+	there, ending := map[cull]int{}, map[cull]int{}
+	for _, f := range all {
+		_, ends := due[f]
+		for _, wide := range f.wider() {
+			there[wide]++
+			if ends {
+				ending[wide]++
+			}
+		}
+	}
+	needed := map[cull]bool{}
+	for f, c := range due {
+		for _, wide := range slices.Backward(f.wider()) {
+			if there[wide] == ending[wide] {
+				c = wide
+			}
+		}
+		needed[c] = true
+	}
+	return slices.SortedFunc(maps.Keys(needed), cull.compare)
+}
+
+func (c cull) compare(other cull) int {
+	return cmp.Or(cmp.Compare(c.protocol, other.protocol), c.node.Compare(other.node), cmp.Compare(c.nodePort, other.nodePort),
+		c.vip.Compare(other.vip), c.client.Compare(other.client))
+}
+
+// cullLimit is how long one look ends flows: who follows the nodes' health waits for it.
+const cullLimit = time.Second
 
 // sweep looks when the State or somebody's health has changed, and when a drain time is over. A dead node's flows end at once: the
 // next datagram makes a new one; so do those of a port or a pod that is gone. The others end when connections in their place would (flowJudge.patience).
@@ -61,7 +102,7 @@ func (a *Agent) sweep(ctx context.Context, s *sweeper) error {
 		return err
 	}
 	judge := newFlowJudge(current, health)
-	due, since := map[cull]bool{}, map[flow]time.Time{}
+	due, waiting, since := map[flow]cull{}, map[flow]time.Time{}, map[flow]time.Time{}
 	var again time.Time
 	for _, f := range flows {
 		verdict := judge.of(f)
@@ -74,7 +115,7 @@ func (a *Agent) sweep(ctx context.Context, s *sweeper) error {
 		}
 		end := found.Add(judge.patience(f, verdict))
 		if !now.Before(end) {
-			due[judge.cull(f)] = true
+			due[f], waiting[f] = judge.cull(f), found
 			continue
 		}
 		since[f] = found
@@ -82,49 +123,57 @@ func (a *Agent) sweep(ctx context.Context, s *sweeper) error {
 			again = end
 		}
 	}
-	if err := a.cull(ctx, due); err != nil {
+	done, err := a.cull(ctx, walks(flows, due))
+	if err != nil {
 		return err
 	}
 	s.of, s.health, s.since, s.again = current, health, since, again
-	if len(due) > mostCulls {
+	if !done {
 		s.of = nil // the rest at the next look
+		maps.Copy(since, waiting)
 	}
 	return nil
 }
 
-func (a *Agent) cull(ctx context.Context, due map[cull]bool) error {
-	done := 0
-	for c := range due {
-		if done++; done > mostCulls {
-			break
+// cull ends flows, and says whether there was time for all of them.
+func (a *Agent) cull(ctx context.Context, culls []cull) (done bool, err error) {
+	begun := time.Now()
+	for i, c := range culls {
+		if time.Since(begun) >= cullLimit {
+			a.log.Info("ended flows of UDP and SCTP whose node or client is out, not all yet", "groups", i, "left", len(culls)-i)
+			return false, nil
 		}
 		output, err := a.host.Run(ctx, c.argv(), nil)
 		// conntrack(8) fails when nothing was left to delete.
 		if err != nil && !strings.Contains(string(output.Stderr), "have been deleted") {
-			return fmt.Errorf("ending flows to %s: %w", c.node, err)
+			return false, fmt.Errorf("ending flows to %s: %w", c.node, err)
 		}
 	}
-	if done > 0 {
-		a.log.Info("ended flows of UDP and SCTP whose node or client is out", "groups", min(done, mostCulls))
+	if len(culls) > 0 {
+		a.log.Info("ended flows of UDP and SCTP whose node or client is out", "groups", len(culls))
 	}
-	return nil
+	return true, nil
 }
 
-func familyOf(vip netip.Addr) string {
-	if vip.Is4() {
+func familyOf(address netip.Addr) string {
+	if address.Is4() {
 		return "ipv4"
 	}
 	return "ipv6"
 }
 
 func (c cull) argv() []string {
-	argv := []string{"conntrack", "-D", "-f", familyOf(c.vip.Addr()), "-p", strings.ToLower(string(c.protocol)),
-		"--orig-dst", c.vip.Addr().String(), "--orig-port-dst", strconv.Itoa(int(c.vip.Port())),
-		"--reply-src", c.node.Addr().String(), "--reply-port-src", strconv.Itoa(int(c.node.Port()))}
+	argv := []string{"conntrack", "-D", "-f", familyOf(c.node), "-p", strings.ToLower(string(c.protocol)), "--reply-src", c.node.String()}
+	if c.nodePort != 0 {
+		argv = append(argv, "--reply-port-src", strconv.Itoa(int(c.nodePort)))
+	}
+	if c.vip.IsValid() {
+		argv = append(argv, "--orig-dst", c.vip.Addr().String(), "--orig-port-dst", strconv.Itoa(int(c.vip.Port())))
+	}
 	if c.client.IsValid() {
 		argv = append(argv, "--orig-src", c.client.String())
 	}
-	return argv
+	return append(argv, "-g") // not this machine's own to that server
 }
 
 // flowsArgv lists the flows that have a destination other than the one they came for.

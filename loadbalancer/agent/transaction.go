@@ -94,6 +94,10 @@ type transaction struct {
 	leaves *work
 	// unasked are the changes that undo what nobody asked for; nil when the machine was not known to be sound.
 	unasked []string
+	// wished is set when HAProxy is reloaded for wishes alone, granted when some of them waited until now.
+	wished, granted bool
+	// renewed is set when somebody else has started the worker that answers.
+	renewed bool
 }
 
 // run does all of it. Until the swap a failure is a refusal or the outcome Refused; after it the way back is taken.
@@ -112,6 +116,7 @@ func (t *transaction) run(ctx context.Context) (*wire.Result, *wire.Refusal) {
 	if t.work.none() {
 		t.finishLeft(ctx)
 	} else {
+		t.spend()
 		seen, err = a.makeTrue(ctx, t.work, t.want, t.before(), t.timed)
 	}
 	if sound {
@@ -142,10 +147,14 @@ func (t *transaction) prepare(ctx context.Context) (*wire.Result, *wire.Refusal)
 	if t.work, err = a.compare(t.seen, t.want, t.before()); err != nil {
 		return nil, internal(err)
 	}
+	if err := t.curb(ctx); err != nil {
+		return nil, unrenderable(err)
+	}
+	t.renewed = a.isRenewed(t.seen.running)
 	compared := t.work
 	t.findUnasked(ctx)
 	result := &wire.Result{Outcome: t.work.outcome(), Reasons: t.work.reasons, Changes: t.work.told()}
-	t.describe(result, t.held, t.seen)
+	t.describe(result, t.held, t.want, t.seen)
 	if t.work.none() {
 		a.noteLeftover(compared)
 		return result, nil
@@ -197,18 +206,19 @@ func (t *transaction) finish(result *wire.Result, seen *observation) {
 			a.log.Warn("forgetting what ran before the first State", "error", err)
 		}
 	}
-	t.describe(result, t.offered, seen)
+	t.describe(result, t.offered, t.want, seen)
 }
 
-// describe fills in what a gateway that holds r and was just seen so has to tell.
-func (t *transaction) describe(result *wire.Result, r *revision, seen *observation) {
+// describe fills in what a gateway that holds r and was just seen so has to tell; of wishes, those that wait in shown.
+func (t *transaction) describe(result *wire.Result, r *revision, shown *rendering, seen *observation) {
 	result.Stages = t.stages
+	result.Warnings = shown.warnings()
 	if r == nil {
 		return
 	}
 	result.Fence, result.Digest = r.state.Fence, r.digest
 	result.Held = t.agent.heldVIPs(seen.addresses, r.state)
-	result.Warnings = t.agent.warnings(seen.running, r.state)
+	result.Warnings = append(result.Warnings, t.agent.warnings(seen.running, r.state)...)
 }
 
 // back undoes: to what the State that is held says, or to what stood on the machine before its first State.
@@ -225,7 +235,7 @@ func (t *transaction) back(ctx context.Context, result *wire.Result, cause error
 		if t.held == nil {
 			return a.restoreFirst(ctx)
 		}
-		if seen, err = a.reestablish(ctx, t.held, t.offered.state); err == nil {
+		if seen, err = a.reestablish(ctx, t.held, t.want); err == nil {
 			a.discard(t.want, a.rendered())
 		}
 		return err
@@ -241,7 +251,7 @@ func (t *transaction) back(ctx context.Context, result *wire.Result, cause error
 	if seen == nil {
 		seen = t.seen
 	}
-	t.describe(result, t.held, seen)
+	t.describe(result, t.held, a.rendered(), seen)
 }
 
 // uncommit makes the State that was held the committed one again. On a full disk the commit had no effect, and a way back that

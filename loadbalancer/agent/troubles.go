@@ -14,32 +14,35 @@ func (a *Agent) noteTrouble(ctx context.Context, doing string, err error) {
 	if ctx.Err() != nil {
 		return // the agent ends
 	}
-	said := ""
-	if err != nil {
-		said = err.Error()
+	switch changed := a.setTrouble(doing, err); {
+	case changed && err != nil:
+		a.log.Warn(doing, "error", err)
+	case changed:
+		a.log.Info("that goes well again", "what", doing)
 	}
+}
+
+// setTrouble says whether that is news.
+func (a *Agent) setTrouble(doing string, err error) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	was := a.troubles[doing]
+	was, known := a.troubles[doing]
 	switch {
-	case said == was:
-		return
 	case err == nil:
 		delete(a.troubles, doing)
-		a.log.Info("that goes well again", "what", doing)
-		return
+		return known
 	case a.troubles == nil:
 		a.troubles = map[string]string{}
 	}
-	a.troubles[doing] = said
-	a.log.Warn(doing, "error", err)
+	a.troubles[doing] = err.Error()
+	return !known || was != err.Error()
 }
 
-// forgetTroubles is for when nothing is done that could go wrong.
-func (a *Agent) forgetTroubles() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	clear(a.troubles)
+// forgetTroubles is for what is not done any more, and so goes neither well nor wrong.
+func (a *Agent) forgetTroubles(doing ...string) {
+	for _, what := range doing {
+		a.setTrouble(what, nil)
+	}
 }
 
 // datagramTroubles are the warnings about them; a.mu is held.

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"strings"
@@ -46,3 +47,45 @@ func TestMissingProgramsAreWarnedOf(t *testing.T) {
 		})
 	}
 }
+
+// Where no Service has UDP, what still fails is told once too. A log that does not move holds nobody up who waits for the agent's facts.
+func TestTroublesAreToldOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := holding(t, sample(1, service("web", "192.0.2.10", 51)))
+		a := started(t, m)
+		told := 0
+		a.log = slog.New(logged{func() {
+			told++
+			if !a.mu.TryLock() {
+				t.Error("the log is written to while the agent's facts are locked")
+				return
+			}
+			a.mu.Unlock()
+		}})
+		m.strike = func(_ int, operation string) strike {
+			if operation == "read /proc/sys/net/ipv4/ip_forward" {
+				return failsBefore
+			}
+			return passes
+		}
+		watching(t, a.followFlows)
+		time.Sleep(20*flowsEvery + time.Millisecond)
+		synctest.Wait()
+		if told != 1 {
+			t.Errorf("told %d times", told)
+		}
+		a.noteDifference(wire.Difference{Changes: []string{"one"}})
+		a.setHanging("it hangs")
+		if told != 3 {
+			t.Errorf("told %d times", told)
+		}
+	})
+}
+
+// logged is a log whose writer looks around.
+type logged struct{ look func() }
+
+func (l logged) Enabled(context.Context, slog.Level) bool  { return true }
+func (l logged) Handle(context.Context, slog.Record) error { l.look(); return nil }
+func (l logged) WithAttrs([]slog.Attr) slog.Handler        { return l }
+func (l logged) WithGroup(string) slog.Handler             { return l }

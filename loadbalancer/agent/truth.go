@@ -63,6 +63,7 @@ func (a *Agent) verify(ctx context.Context, want *rendering, before *desired.Sta
 			return nil, fmt.Errorf("reading back: %w", err)
 		}
 		if left.none() {
+			a.noteWorker(seen.running)
 			a.noteLeftover(left)
 			return seen, nil
 		}
@@ -92,13 +93,17 @@ func (a *Agent) difference(ctx context.Context, want *rendering, before *desired
 	return seen, w, err
 }
 
-// reestablish makes the machine what a State that was committed before says. before is the State that may run instead.
-// Its bytes ran before, so no daemon is asked again whether it likes them.
-func (a *Agent) reestablish(ctx context.Context, r *revision, before *desired.State) (*observation, error) {
-	want := a.rendered()
-	if want == nil || want.revision != r {
+// reestablish makes the machine what a State that was committed before says. tried is what may run instead. Its bytes ran before, so
+// no daemon is asked again whether it likes them.
+func (a *Agent) reestablish(ctx context.Context, r *revision, tried *rendering) (*observation, error) {
+	current := a.rendered()
+	if current == nil || current.revision != r {
 		return nil, errors.New("the State that is held cannot be rendered on this machine")
 	}
+	back, config := *current, *current.config
+	back.config = &config
+	back.config.Succeed(tried.served, tried.slots)
+	want, before := &back, tried.revision.state
 	_, w, err := a.difference(ctx, want, before)
 	if err != nil {
 		return nil, err
