@@ -55,6 +55,10 @@ func (m *machine) loadHAProxy(start bool) error {
 		}
 	}
 	m.haproxy = worker
+	master := strings.TrimSpace(m.files["/run/haproxy.pid"])
+	m.files["/proc/"+master+"/task/"+master+"/children"] = fmt.Sprintf("%d\n", worker.pid)
+	m.files[fmt.Sprintf("/proc/%d/stat", worker.pid)] = stat(worker.pid, "haproxy")
+	m.files[fmt.Sprintf("/proc/%d/status", worker.pid)] = "Name:\thaproxy\nUid:\t104\t104\t104\t104\nGid:\t106\t106\t106\t106\n"
 	return nil
 }
 

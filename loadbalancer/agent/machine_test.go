@@ -168,7 +168,7 @@ func TestNotify(t *testing.T) {
 // An answer, not a connection, is a sign of life.
 func TestWorkerPing(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "admin.sock")
-	w := NewWorker(path)
+	w := NewWorker(path, 1) // nobody listens there
 	ask := func() error {
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		defer cancel()
@@ -200,5 +200,49 @@ func TestWorkerPing(t *testing.T) {
 	// The connections that nobody accepted are answered first.
 	if err := ask(); err != nil {
 		t.Errorf("a process that answers is dead: %v", err)
+	}
+}
+
+// An HAProxy whose stats socket is gone lives when it still closes what comes to the Services' port for no VIP; one that takes
+// connections there and does nothing is silent, not dead.
+func TestWorkerPingWithoutStatsSocket(t *testing.T) {
+	door, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket := filepath.Join(t.TempDir(), "admin.sock")
+	w := NewWorker(socket, door.Addr().(*net.TCPAddr).Port)
+	ask := func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		return w.Ping(ctx)
+	}
+	if err := ask(); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("nobody closes the connection: %v", err)
+	}
+	go func() {
+		for {
+			connection, err := door.Accept()
+			if err != nil {
+				return
+			}
+			connection.Close()
+		}
+	}()
+	if err := ask(); err != nil {
+		t.Errorf("the socket's file is gone: %v", err)
+	}
+	left, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	left.(*net.UnixListener).SetUnlinkOnClose(false)
+	left.Close()
+	if err := ask(); err != nil {
+		t.Errorf("nobody listens at the socket: %v", err)
+	}
+	door.Close()
+	if err := ask(); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("nobody is anywhere: %v", err)
 	}
 }

@@ -37,7 +37,7 @@ func (a *Agent) status(ctx context.Context, role wire.Role) *wire.Status {
 	}
 	s.Drift, s.Differences = a.faults(), a.foundDifferences()
 	held := a.held()
-	s.Current, s.Peers, s.Drain = a.isCurrent(), a.peers.status(), a.drainStatus(ctx, seen.addresses)
+	s.Current, s.Peers, s.Drain = a.isCurrent(), a.peers.status(a.heldFence()), a.drainStatus(ctx, seen.addresses)
 	if held != nil {
 		s.Fence, s.Digest = held.state.Fence, held.digest
 		s.Held = a.heldVIPs(seen.addresses, held.state)
@@ -170,6 +170,8 @@ func strangers(table *nftables.Table) []wire.Warning {
 
 // lookAtForeign finds other people's firewall chains that drop what our table lets in.
 func (a *Agent) lookAtForeign(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, lookLimit)
+	defer cancel()
 	output, err := a.host.Run(ctx, nftables.RulesetArgv(), nil)
 	if err != nil {
 		a.log.Warn("reading the firewall", "error", err)
