@@ -100,6 +100,7 @@ func newMachine() *machine {
 			"/run/gatewayctl/track/ready":  "0\n",
 			"/run/gatewayctl/track/alive":  "0\n",
 			"/run/haproxy.pid":             "100\n",
+			"/run/haproxy/admin.sock":      "",
 			"/proc/100/stat":               stat(100, "haproxy"),
 			"/var/lib/haproxy/unconcerned": "",
 		},

@@ -56,6 +56,7 @@ func (r *rendering) has(path string) bool {
 // render makes all files of a State. running is nil when HAProxy does not answer: then every slot is free.
 func (a *Agent) render(ctx context.Context, r *revision, running *haproxy.Running) (*rendering, error) {
 	local := a.haproxyLocal()
+	local.StatsSocket = a.statsSocket(running != nil)
 	free := func(string) bool { return true }
 	if running != nil {
 		free = running.Free

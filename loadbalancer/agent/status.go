@@ -50,6 +50,11 @@ func (a *Agent) status(ctx context.Context, role wire.Role) *wire.Status {
 		s.Warnings = append(s.Warnings, a.misplaced(seen.addresses, held.state)...)
 		s.Warnings = append(s.Warnings, strangers(seen.table)...)
 	}
+	if a.isUnasked(seen) {
+		s.Warnings = append(s.Warnings, wire.Warning{Reason: "HAProxyUnasked", Message: fmt.Sprintf("HAProxy runs and cannot be asked at its stats socket %s, so "+
+			"no change reaches it; if somebody removed the socket, a reload makes it anew within %s; if this stays, run on the gateway: "+
+			"gatewayctl drain --local -- systemctl restart haproxy", a.config.Paths.HAProxySocket, driftEvery)})
+	}
 	s.InSync = held != nil && len(s.Drift) == 0
 	s.KeepalivedUp = seen.keepalived != nil
 	if seen.running != nil {
@@ -65,6 +70,13 @@ func (a *Agent) status(ctx context.Context, role wire.Role) *wire.Status {
 	s.Warnings = append(s.Warnings, a.peerWarnings()...)
 	s.Warnings = append(s.Warnings, a.sysctls()...)
 	return s
+}
+
+// isUnasked says whether HAProxy lives, as far as is known, and does not answer at its stats socket.
+func (a *Agent) isUnasked(seen *observation) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return seen.haproxy != nil && seen.running == nil && a.hanging == ""
 }
 
 func (a *Agent) faults() []string {

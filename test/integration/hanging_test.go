@@ -56,23 +56,41 @@ func testHAProxyHangs(t *testing.T, p *pair) {
 	}
 }
 
-// testStatsSocketGone: who removes HAProxy's stats socket leaves an HAProxy that serves. Nobody is cut, no address moves, and status
-// says what is to be done.
+// testStatsSocketGone: who removes HAProxy's stats socket leaves an HAProxy that serves. Nobody is cut, no address moves, status says
+// what it is, and one reload makes the socket anew.
 func testStatsSocketGone(t *testing.T, p *pair) {
+	const socket = "/run/haproxy/admin.sock"
 	p.begin(t)
 	holder := p.home(t, web4)
 	hold, err := p.Client.StartHold(t.Context(), traffic.Hold{Targets: webTargets(), Count: 50, Timeout: 5 * time.Second})
 	must(t, err)
 	flow := p.flow(t)
-	mustRun(t, holder, "rm", "/run/haproxy/admin.sock")
+	reloads := p.reloads(t)
 	begun := time.Now()
-	stays(t, 75*time.Second, func() error { return p.atHome(t) })
-	s := p.status(t)[holder.Name]
-	t.Logf("%v: drift %q\nwarnings %+v\ndifferences %+v\nold workers %d reloads %v", time.Since(begun), s.Drift, s.Warnings, s.Differences, s.OldWorkers, s.Reloads)
+	mustRun(t, holder, "rm", socket)
+	eventually(t, "status says that HAProxy cannot be asked", func() error {
+		s := p.status(t)[holder.Name]
+		w, found := warning(s, "HAProxyUnasked")
+		if !found || !strings.Contains(w.Message, socket) || s.InSync {
+			return fmt.Errorf("in sync %t, it warns %v", s.InSync, s.Warnings)
+		}
+		t.Logf("status warns: %s", w.Message)
+		return p.atHome(t)
+	})
+	within(t, 90*time.Second, "the socket is back", func() error {
+		must(t, p.atHome(t))
+		_, err := holder.Run(t.Context(), "test", "-S", socket)
+		return err
+	})
+	t.Logf("the stats socket is back %v after it was removed", time.Since(begun).Round(100*time.Millisecond))
+	eventually(t, "both are in sync", func() error { return p.inSync(t) })
 	report, held := stop(t, flow), stop(t, hold)
-	t.Logf("%v; of %d held cut %v", report, held.Held, held.Cut)
+	t.Logf("the stats socket removed on the holder of %s: %v; of %d connections held, cut %d", web4, report, held.Held, len(held.Cut))
 	if report.Failed != 0 || len(held.Cut) != 0 {
-		t.Errorf("%d of %d new connections failed, of %d held %d were cut", report.Failed, report.Opened, held.Held, len(held.Cut))
+		t.Errorf("%d of %d new connections failed, of %d held these were cut: %v", report.Failed, report.Opened, held.Held, held.Cut)
 	}
-	t.Log(mustRun(t, holder, "ls", "-l", "/run/haproxy"))
+	if got := p.reloads(t) - reloads; got != 1 {
+		t.Errorf("HAProxy was reloaded %d times, want once", got)
+	}
+	must(t, p.atHome(t))
 }
