@@ -92,9 +92,11 @@ func (a *Agent) askForLife(ctx context.Context) (answers, refuses bool) {
 	return answers, !answers && !late
 }
 
-// computes is true when a worker of HAProxy runs or waits for a processor, and false for one that was stopped or sleeps.
+// computes is true when a worker of HAProxy runs, or waits for a processor or the disk, and false for one that was stopped or sleeps.
 func (a *Agent) computes() bool {
-	return slices.ContainsFunc(a.workerStats(), func(w workerStat) bool { return len(w.fields) > 0 && w.fields[0] == "R" })
+	return slices.ContainsFunc(a.workerStats(), func(w workerStat) bool {
+		return len(w.fields) > 0 && (w.fields[0] == "R" || w.fields[0] == "D")
+	})
 }
 
 // ping says late when nothing was heard within the limit. A queue of questions that is full (EAGAIN) is silence too, and is waited

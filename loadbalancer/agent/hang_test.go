@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -145,6 +146,7 @@ func TestHungHAProxyIsRestarted(t *testing.T) {
 			})
 		}, 20 * time.Second, false, ""},
 		{"refuses", func(a *Agent, m *machine) { a.haproxy = refusingWorker{m} }, 20 * time.Second, false, ""},
+		{"is asked by an agent that seldom runs", func(a *Agent, m *machine) { a.haproxy = sluggishWorker{m} }, time.Minute, false, ""},
 		{"has a queue that is full", func(a *Agent, m *machine) { a.haproxy = silentWorker{m, m.haproxy, syscall.EAGAIN} }, 20 * time.Second, true, ""},
 		{"differences are reported", func(a *Agent, _ *machine) { a.config.Drift = driftReport }, 20 * time.Second, false, "systemctl kill --signal=KILL haproxy"},
 		{"cannot be ended", func(_ *Agent, m *machine) {
@@ -204,6 +206,14 @@ func (w silentWorker) Ping(ctx context.Context) error {
 	}
 	<-ctx.Done()
 	return ctx.Err()
+}
+
+// sluggishWorker is an HAProxy whose answers come long after they were waited for.
+type sluggishWorker struct{ *machine }
+
+func (sluggishWorker) Ping(context.Context) error {
+	time.Sleep(5 * time.Second)
+	return os.ErrDeadlineExceeded
 }
 
 // refusingWorker is an HAProxy that serves and whose socket somebody has removed.

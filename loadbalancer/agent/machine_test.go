@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestMachineRun(t *testing.T) {
@@ -200,6 +202,26 @@ func TestWorkerPing(t *testing.T) {
 	// The connections that nobody accepted are answered first.
 	if err := ask(); err != nil {
 		t.Errorf("a process that answers is dead: %v", err)
+	}
+}
+
+// Whoever takes questions and does not answer is late each time, also when the queue of questions is full: 10 wait at HAProxy's.
+func TestSilentHAProxyIsLate(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "admin.sock")
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := errors.Join(unix.Bind(fd, &unix.SockaddrUnix{Name: socket}), unix.Listen(fd, 10)); err != nil {
+		t.Fatal(err)
+	}
+	a := started(t, newMachine())
+	a.haproxy = NewWorker(socket, 1)
+	for n := range 20 {
+		if answered, late := a.ping(t.Context(), 5*time.Millisecond); answered || !late {
+			t.Errorf("question %d: answered %t, late %t", n+1, answered, late)
+		}
 	}
 }
 

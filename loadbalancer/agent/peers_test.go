@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -23,6 +24,7 @@ type fakePeer struct {
 	err    error
 	heir   *wire.Heir
 	hop    *wire.Hop
+	held   []netip.Addr
 	hangs  bool // says nothing until it is given up
 
 	counts
@@ -59,7 +61,7 @@ func (p *fakePeer) Hello(ctx context.Context) (*wire.Hello, error) {
 		p.mu.Lock()
 		return nil, ctx.Err()
 	}
-	return &wire.Hello{Fence: p.tells, Heir: p.heir, Hop: p.hop}, p.err
+	return &wire.Hello{Fence: p.tells, Heir: p.heir, Hop: p.hop, Held: p.held}, p.err
 }
 
 func (p *fakePeer) State(context.Context) (*desired.Signed, error) {

@@ -119,7 +119,7 @@ func TestLeavesToAnHeir(t *testing.T) {
 
 // A silent HAProxy that waits for a processor has more time than one that hangs.
 func TestBusyIsNotHung(t *testing.T) {
-	for _, test := range []struct{ state, told string }{{"R", "100\n"}, {"S", "0\n"}, {"T", "0\n"}} {
+	for _, test := range []struct{ state, told string }{{"R", "100\n"}, {"D", "100\n"}, {"S", "0\n"}, {"T", "0\n"}} {
 		synctest.Test(t, func(t *testing.T) {
 			m := holding(t, sample(1, service("web", "192.0.2.10", 51)))
 			a := started(t, m)
