@@ -37,7 +37,7 @@ func newAgentRunCommand(logs *logFlags) *cobra.Command {
 				Config:         config,
 				Version:        version(),
 				Host:           agent.Machine{},
-				HAProxy:        agent.NewWorker(config.Paths.HAProxySocket),
+				HAProxy:        agent.NewWorker(config.Paths.HAProxySocket, config.ServicesPort),
 				TryBind:        agent.TryBind,
 				Ask:            neighbor.Ask,
 				Verifier:       signersFile(config.Paths.Signers),

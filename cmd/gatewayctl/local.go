@@ -94,13 +94,13 @@ func (l localAgent) ask(ctx context.Context, request wire.Request) (*wire.Reply,
 	}
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	reply := new(wire.Reply)
+	var reply *wire.Reply
 	err = wire.WriteFrame(conn, wire.Preamble{Role: wire.RoleOperator})
 	if err == nil {
 		err = wire.WriteFrame(conn, request)
 	}
 	if err == nil {
-		err = wire.ReadFrame(conn, reply)
+		reply, err = wire.ReadReply(conn)
 	}
 	if cause := context.Cause(ctx); cause != nil {
 		err = cause

@@ -69,6 +69,8 @@ type Agent struct {
 	places map[wire.Role]chan struct{}
 	// admission has room for one: it is full when connections may have to end that were welcome before.
 	admission chan struct{}
+	// looks is full when it is to be looked which VIPs are held.
+	looks chan struct{}
 	// rules are the rules of our nftables table as this machine's nft spells them; guarded by writing.
 	rules []byte
 	// granted bounds the reloads of HAProxy that load balancers' wishes cause; guarded by writing.
@@ -107,10 +109,12 @@ type Agent struct {
 	hanging string
 	// troubles are errors that come again and again, by what was being done.
 	troubles map[string]string
-	// former are drain times of load balancers' own, by what left the State.
-	former map[netip.AddrPort]formerDrain
 	// worker is the process of HAProxy's that was compared last; 0: none yet.
 	worker int
+	// former is what left the State and counts still.
+	former formerly
+	// seenHeld are the VIPs that were held when it was looked last.
+	seenHeld []netip.Addr
 	// leftover is true while servers that were removed wait for their last connections.
 	leftover bool
 }
@@ -123,7 +127,7 @@ func New(p Parts) (*Agent, error) {
 	return &Agent{
 		config:   p.Config,
 		version:  p.Version,
-		host:     p.Host,
+		host:     bounded{p.Host},
 		haproxy:  p.HAProxy,
 		tryBind:  p.TryBind,
 		asker:    p.Ask,
@@ -134,6 +138,7 @@ func New(p Parts) (*Agent, error) {
 		firewallEvents: p.FirewallEvents,
 		writing:        make(chan struct{}, 1),
 		admission:      make(chan struct{}, 1),
+		looks:          make(chan struct{}, 1),
 		probing:        make(chan struct{}, 1),
 		draining:       make(chan struct{}, 1),
 		drains:         make(chan struct{}, 1),
@@ -186,6 +191,7 @@ func (a *Agent) live(ctx context.Context, serve func(context.Context) error) err
 	group.Go(func() error { a.endDeparted(ctx); return nil })
 	group.Go(func() error { a.followFlows(ctx); return nil })
 	group.Go(func() error { a.followPeers(ctx); return nil })
+	group.Go(func() error { a.followHeld(ctx); return nil })
 	if err := notify(a.notify, "READY=1"); err != nil {
 		a.log.Warn("telling systemd that the agent is ready", "error", err)
 	}
@@ -275,16 +281,20 @@ func (a *Agent) rendered() *rendering {
 	return a.current
 }
 
-// hold makes r what this gateway holds, in memory; fault is nil when it also runs.
+// hold makes r what this gateway holds, in memory; fault is nil when it also runs. The caller holds the right to change the machine.
 func (a *Agent) hold(r *rendering, fault error) {
 	a.mu.Lock()
-	same := a.current != nil && (a.committed == r.revision || sameAdmission(a.committed.state, r.revision.state) && !loses(a.committed.state, r.revision.state))
-	if a.committed != nil && a.committed != r.revision {
-		a.former = rememberDrains(a.former, a.committed.state)
-	}
-	a.current, a.committed, a.fault = r, r.revision, fault
+	before, looked, former := a.committed, a.current != nil, a.former
 	a.mu.Unlock()
-	if same {
+	same := before == r.revision
+	if before != nil && !same {
+		same = sameConnections(before.state, r.revision.state)
+		former = former.and(before.state)
+	}
+	a.mu.Lock()
+	a.current, a.committed, a.fault, a.former = r, r.revision, fault, former
+	a.mu.Unlock()
+	if same && looked {
 		return
 	}
 	select {

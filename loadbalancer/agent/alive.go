@@ -98,11 +98,12 @@ func (a *Agent) askForLife(ctx context.Context) (answers, refuses bool) {
 	return answers, !answers && !late
 }
 
-// computes is true when a worker of HAProxy runs, waits for a processor, or has run since it had spent what is given, and false
-// when all were stopped or sleep.
+// computes is true when a worker of HAProxy runs, waits for a processor or the disk, or has run since it had spent what is given, and
+// false when all were stopped or sleep.
 func (a *Agent) computes(spent string) bool {
-	return a.spent() != spent ||
-		slices.ContainsFunc(a.workerStats(), func(w workerStat) bool { return len(w.fields) > 0 && w.fields[0] == "R" })
+	return a.spent() != spent || slices.ContainsFunc(a.workerStats(), func(w workerStat) bool {
+		return len(w.fields) > 0 && (w.fields[0] == "R" || w.fields[0] == "D")
+	})
 }
 
 // ping says late when nothing was heard within the limit. A queue of questions that is full (EAGAIN) is silence too, and is waited

@@ -41,8 +41,8 @@
 // question shows: an edited haproxy.cfg or keepalived.conf that somebody let the daemon load. Both are reloaded when their file is
 // not what it was. A VIP that somebody put on a gateway which is not its MASTER is taken off; keepalived does it neither by
 // itself nor at a reload. One that somebody took off its MASTER is keepalived's: back after 0.1 s. Our table is back 0.1 s after
-// `nft flush ruleset` (90 to 115 ms in five tries), by nft's own events, before anything else is looked at, and also with drift: report: without it a machine that
-// forwards is an open router.
+// `nft flush ruleset` (90 to 115 ms in five tries), by nft's own events, before anything else is looked at, and also with drift:
+// report: without it a machine that forwards is an open router. Whoever goes on taking it has it back once a second.
 //
 // # Whose fault it is
 //
@@ -61,8 +61,10 @@
 // Connections of HAProxy's user that the State has no place for end in the same way (outlived.go), in the drain time of their load
 // balancer (LoadBalancer.DrainSeconds, else State.DrainTime): to a port that is gone, to a server or node that left. The State alone
 // says which these are, so all workers of HAProxy count, old ones too, and an agent that starts anew finds them, though it does not
-// know the drain time of a load balancer that is gone. The control plane's never end so. Not seen: a port that went to another
-// Service at once, whose old connections look like new ones.
+// know the drain time of a load balancer that is gone. It looks also when something returns, which is welcome then and counts anew
+// another time. The control plane's never end so, whatever becomes of its ports. Not seen: a port that went to another Service at
+// once, whose old connections look like new ones. All processes of HAProxy's user count, so a site's own HAProxy on a gateway needs
+// another user.
 //
 // Where the kernel cannot (CONFIG_INET_DIAG_DESTROY) the worker that answers can: a server that was taken out has its connections
 // ended by `shutdown sessions server` (departed.go), one of the shared pool in the longest time of its Services. Not those that have a
@@ -107,7 +109,9 @@
 // adverts. Dead is who refuses three questions in 20 ms. Hanging is who answers none of four in 0.7 s and neither runs nor waits for
 // a processor; one that does has 2 s: with 100 reloads of 1000 VIPs and a load of 30 on two processors the VIPs left again and
 // again while only one question, or two, were asked. Measured by test/chaos, 1000 VIPs, advert_int 0.1, longest time without
-// an answer (one that hangs for 15 s is ended and started anew, hang.go): killed 0.11 to 0.26 s (outbid: 0.34), hanging 0.8 s (outbid, after 0.4 s of silence: 0.73).
+// an answer: killed 0.11 to 0.26 s (outbid: 0.34), hanging 0.8 s (outbid, after 0.4 s of silence: 0.73). One that hangs for 15 s is
+// ended and started anew (hang.go). One whose stats socket's file was removed is no dead one: it is asked where clients ask
+// (worker.go), and a reload that names the same file otherwise makes it anew (statssocket.go).
 //
 // # The drain
 //
@@ -133,7 +137,8 @@
 //
 // # The verbs beside it
 //
-// hello, state, plan and status only look. probe asks the networks of this gateway who has an address (package neighbor) and
+// hello, state, plan and status only look. hello runs no program for a peer: it tells the VIPs that were held when it was looked last
+// (holding.go). probe asks the networks of this gateway who has an address (package neighbor) and
 // gives those who answer the names that State has for them; it changes nothing, so it waits for no transaction, and it goes
 // out on no interface but those that the owner's limits name. Manager asks it before it claims an address, and for VIPs that
 // are held: whoever else answers for one is told.

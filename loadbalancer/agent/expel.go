@@ -127,11 +127,6 @@ func guestsOf(s *desired.State) map[netip.AddrPort]guests {
 	return all
 }
 
-// sameAdmission says whether whoever may connect according to one State may do so according to the other.
-func sameAdmission(a, b *desired.State) bool {
-	return maps.EqualFunc(guestsOf(a), guestsOf(b), guests.equal)
-}
-
 // ending gives the connections that have to end according to the State, sorted, and who knows when.
 func (a *Agent) ending(ctx context.Context) (ends, []connection, error) {
 	a.mu.Lock()

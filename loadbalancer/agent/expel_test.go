@@ -75,6 +75,12 @@ func (m *machine) open() (connections []string) {
 	return connections
 }
 
+// ran is how many programs were run.
+func (m *machine) ran() (programs int) {
+	m.meanwhile(func() { programs = m.programs })
+	return programs
+}
+
 func (m *machine) counted() (operations int) {
 	m.meanwhile(func() { operations = m.operations })
 	return operations
@@ -108,9 +114,9 @@ func TestNarrowedRangeEndsConnections(t *testing.T) {
 		expectOpen(t, m, "before the drain time is over", friend, stranger, enemy, elsewhere, ownSSH)
 		time.Sleep(2 * time.Second)
 		expectOpen(t, m, "after it", friend, elsewhere, ownSSH)
-		before := m.counted()
+		before := m.ran()
 		time.Sleep(24 * time.Hour)
-		if n := m.counted() - before; n > 2 {
+		if n := m.ran() - before; n > 2 {
 			t.Errorf("%d commands in a day in which nothing happened", n)
 		}
 	})
@@ -153,9 +159,9 @@ func TestConnectionsThatCannotBeEnded(t *testing.T) {
 		a, m := admission(t)
 		m.meanwhile(func() { m.immortal = true })
 		applied(t, a, 2, admitting("web", "198.51.100.0/24"))
-		before := m.counted()
+		before := m.ran()
 		time.Sleep(10 * drainTime)
-		if n := m.counted() - before; n > 3*10+3 {
+		if n := m.ran() - before; n > 3*10+3 {
 			t.Errorf("%d commands in ten drain times", n)
 		}
 		m.meanwhile(func() { m.immortal = false })

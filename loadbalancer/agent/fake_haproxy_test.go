@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"net/netip"
 	"slices"
@@ -20,6 +21,7 @@ type fakeHAProxy struct {
 	config  parsedConfig
 	maps    map[string]map[string]string // file -> key -> value
 	limited bool                         // the services' frontend has its maxconn
+	socket  string                       // its file, as the configuration names it
 }
 
 // parsedConfig is what a worker knows from its configuration file.
@@ -40,11 +42,17 @@ func (m *machine) loadHAProxy(start bool) error {
 	if start {
 		m.begin("/run/haproxy.pid", "haproxy")
 	}
+	_, socket, _ := strings.Cut(m.files["/etc/haproxy/haproxy.cfg"], "stats socket ")
+	socket, _, _ = strings.Cut(socket, " ")
+	if start || socket != m.haproxy.socket { // else it is inherited
+		m.files["/run/haproxy/admin.sock"] = ""
+	}
 	if err := m.namesFiles(cmp.Or(m.loads, m.files["/etc/haproxy/haproxy.cfg"])); err != nil {
 		return err
 	}
 	m.pids++
-	worker := &fakeHAProxy{pid: m.pids, config: parseConfig(cmp.Or(m.loads, m.files["/etc/haproxy/haproxy.cfg"])), maps: map[string]map[string]string{}}
+	worker := &fakeHAProxy{pid: m.pids, socket: socket,
+		config: parseConfig(cmp.Or(m.loads, m.files["/etc/haproxy/haproxy.cfg"])), maps: map[string]map[string]string{}}
 	if worker.config.generation != "" {
 		for _, file := range []string{"/etc/haproxy/services.map", "/etc/haproxy/checks.map"} {
 			text, ok := m.files[file]
@@ -55,12 +63,14 @@ func (m *machine) loadHAProxy(start bool) error {
 		}
 	}
 	m.haproxy = worker
-	if m.forks {
-		master := strings.TrimSpace(m.files["/run/haproxy.pid"])
-		children := "/proc/" + master + "/task/" + master + "/children"
-		m.files[children] += fmt.Sprintf("%d ", worker.pid)
-		m.files[fmt.Sprintf("/proc/%d/stat", worker.pid)] = stat(worker.pid, "haproxy")
+	master := strings.TrimSpace(m.files["/run/haproxy.pid"])
+	children := "/proc/" + master + "/task/" + master + "/children"
+	if !m.forks {
+		m.files[children] = ""
 	}
+	m.files[children] += fmt.Sprintf("%d ", worker.pid)
+	m.files[fmt.Sprintf("/proc/%d/stat", worker.pid)] = stat(worker.pid, "haproxy")
+	m.files[fmt.Sprintf("/proc/%d/status", worker.pid)] = "Name:\thaproxy\nUid:\t104\t104\t104\t104\nGid:\t106\t106\t106\t106\n"
 	return nil
 }
 
@@ -135,8 +145,8 @@ func (m *machine) Read(ctx context.Context) (running *haproxy.Running, err error
 		return nil, err
 	}
 	err = m.do("haproxy read", func() error {
-		if m.haproxy == nil {
-			return errors.New("connection refused")
+		if err := m.unasked(); err != nil {
+			return err
 		}
 		running = m.haproxy.running()
 		if m.lingers != nil && m.lingers(m.haproxy.pid) {
@@ -149,6 +159,14 @@ func (m *machine) Read(ctx context.Context) (running *haproxy.Running, err error
 		return nil, err
 	}
 	return running, nil
+}
+
+// unasked is why the stats socket cannot be asked. Ping finds HAProxy alive without it.
+func (m *machine) unasked() error {
+	if _, there := m.files["/run/haproxy/admin.sock"]; !there || m.haproxy == nil {
+		return fmt.Errorf("connect: %w", fs.ErrNotExist)
+	}
+	return nil
 }
 
 func (h *fakeHAProxy) running() *haproxy.Running {
@@ -182,8 +200,8 @@ func (m *machine) Apply(ctx context.Context, d haproxy.Diff) error {
 	}
 	grows, shrinks := !d.Grow().Empty(), !d.Shrink().Empty()
 	return m.do(fmt.Sprintf("haproxy apply grow=%t shrink=%t", grows, shrinks), func() error {
-		if m.haproxy == nil {
-			return errors.New("connection refused")
+		if err := m.unasked(); err != nil {
+			return err
 		}
 		m.removeDeparted(d)
 		want := parseConfig(m.files["/etc/haproxy/haproxy.cfg"])

@@ -64,6 +64,7 @@ type machine struct {
 
 	// operations counts every call; strike decides what happens to one.
 	operations int
+	programs   int // of these
 	strike     func(n int, operation string) strike
 	// verdict is what a check says, nil for yes.
 	verdict func(command string) error
@@ -103,8 +104,8 @@ func newMachine() *machine {
 			"/run/gatewayctl/track/ready":  "0\n",
 			"/run/gatewayctl/track/alive":  "0\n",
 			"/run/haproxy.pid":             "100\n",
+			"/run/haproxy/admin.sock":      "",
 			"/proc/100/stat":               stat(100, "haproxy"),
-			"/etc/passwd":                  "root:x:0:0:root:/root:/bin/sh\nhaproxy:x:104:106::/var/lib/haproxy:/usr/sbin/nologin\n",
 			"/var/lib/haproxy/unconcerned": "",
 		},
 		haproxy: &fakeHAProxy{pid: 100},
@@ -168,6 +169,9 @@ func (m *machine) did(operation string) bool {
 func (m *machine) do(operation string, effect func() error) error {
 	m.mu.Lock()
 	m.operations++
+	if strings.HasPrefix(operation, "run ") {
+		m.programs++
+	}
 	m.log = append(m.log, operation)
 	n, judge := m.operations, m.strike
 	m.mu.Unlock()
@@ -359,6 +363,9 @@ func testConfig() Config {
 	drive(&c.Keepalived, "keepalived")
 	return c
 }
+
+// machineOf is the machine that an agent works on.
+func machineOf(a *Agent) *machine { return a.host.(bounded).Host.(*machine) }
 
 // newAgent starts an agent on the machine, as far as Run does before it serves.
 func newAgent(t *testing.T, m *machine) *Agent {

@@ -105,6 +105,15 @@ func compareFences(held, told *desired.Fence) standing {
 // controller has to believe it; that it spreads from there by itself is what this stops.
 const maxEpochJump = 1 << 20
 
+// jumps says whether the epoch of a State that is told of lies absurdly far above that of the State that is held; nil: none is.
+func jumps(held *desired.Fence, told desired.Fence) bool {
+	epoch := uint64(0)
+	if held != nil {
+		epoch = held.Epoch
+	}
+	return told.Epoch > epoch && told.Epoch-epoch > maxEpochJump
+}
+
 // checkHandedOver refuses a State that a peer hands on although it is not newer than ours, or newer than any cluster can
 // have become meanwhile.
 func checkHandedOver(held, offered *revision) *wire.Refusal {
@@ -116,7 +125,7 @@ func checkHandedOver(held, offered *revision) *wire.Refusal {
 				"nothing, unless it stays so: then look at the peer's agent")
 		}
 	}
-	if got.Epoch > have.Epoch && got.Epoch-have.Epoch > maxEpochJump {
+	if jumps(&have, got) {
 		return fenced(wire.CodeEpoch, have, fmt.Sprintf("the State is of epoch %d and this gateway is at epoch %d: no cluster claims more than %d epochs "+
 			"while a gateway is away", got.Epoch, have.Epoch, maxEpochJump),
 			"if that epoch is real, let the controller send the State itself; if not, find out who pushed it")

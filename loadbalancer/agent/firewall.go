@@ -19,6 +19,11 @@ const (
 	// firewallQuiet is how long nothing may happen before what happened is looked at: a transaction, ours or that of a site's
 	// own file, is many events, microseconds apart. With 1000 Services it is a third of the time that a flush costs.
 	firewallQuiet = 10 * time.Millisecond
+	// Who restores its own table as we do ours, or an nft that reads ours back otherwise than it was written, must not have us load it
+	// as fast as we can: after firewallTries with less than firewallCalm between them there is one in firewallPause.
+	firewallTries = 5
+	firewallCalm  = time.Second
+	firewallPause = time.Second
 	// firewallPatience bounds the wait for quiet: another program may change its own table all the time.
 	firewallPatience = time.Second
 )
@@ -69,11 +74,20 @@ func (a *Agent) watchFirewall(ctx context.Context) {
 		a.log.Warn("a change of the firewall is noticed at the next transaction only", "error", err)
 		return
 	}
+	restored, last := 0, time.Time{}
 	for settle(ctx, events) {
+		if time.Since(last) > firewallCalm {
+			restored = 0
+		}
+		if restored >= firewallTries && pause(ctx, firewallPause) != nil {
+			return
+		}
 		if err := a.acquire(ctx); err != nil {
 			return
 		}
-		a.restoreTable(ctx)
+		if a.restoreTable(ctx) {
+			restored, last = restored+1, time.Now()
+		}
 		a.release()
 		a.lookAtForeign(ctx)
 	}
@@ -126,26 +140,27 @@ func (a *Agent) guard(ctx context.Context) {
 
 // restoreTable loads our table when it is not what the State that is held needs, and then looks at the rest: a machine that
 // forwards for UDP is an open router without it, however long it takes to start an HAProxy that was stopped in the same breath.
-// The caller holds the right to change the machine, so no transaction of ours is half-way.
-func (a *Agent) restoreTable(ctx context.Context) {
+// The caller holds the right to change the machine, so no transaction of ours is half-way. It is false when nothing had changed.
+func (a *Agent) restoreTable(ctx context.Context) bool {
 	want := a.rendered()
 	if want == nil {
 		a.guard(ctx) // the State that is held cannot be rendered here; what it was before a boot may be there
-		return
+		return false
 	}
 	table, err := a.readTable(ctx)
 	if err != nil {
 		a.log.Warn("looking at our nftables table", "error", err)
-		return
+		return false
 	}
 	changed := table.Diff(want.table)
 	if len(changed) == 0 {
-		return
+		return false
 	}
 	if a.config.Drift != driftReport || !table.Present() {
 		a.replaceTable(ctx, changed, want)
 	}
 	a.recover(ctx)
+	return true
 }
 
 // replaceTable loads our table, whose bytes were checked when they were committed, and notes what had changed.

@@ -42,6 +42,39 @@ func TestFlushedTableIsRestoredAtOnce(t *testing.T) {
 	})
 }
 
+// Another program that restores its own idea of our table as we do ours gets a second between two tries, not a processor.
+func TestFightOverTheTableHasPauses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := holding(t, sample(1, service("web", "192.0.2.10", 51)))
+		want := m.script
+		a := started(t, m)
+		events := told(a)
+		watching(t, a.watchFirewall)
+		begun, fights := time.Now(), 0
+		for time.Since(begun) < time.Minute {
+			m.meanwhile(func() { m.script = "" })
+			events <- struct{}{}
+			for back := false; !back; {
+				time.Sleep(firewallQuiet)
+				synctest.Wait()
+				m.meanwhile(func() { back = m.script == want })
+			}
+			fights++
+		}
+		if most := 60 + firewallTries; fights > most || fights < 50 {
+			t.Errorf("the table was restored %d times in a minute, want at most %d", fights, most)
+		}
+		time.Sleep(time.Minute)
+		m.meanwhile(func() { m.script = "" })
+		events <- struct{}{}
+		time.Sleep(2 * firewallQuiet)
+		synctest.Wait()
+		if m.script != want {
+			t.Error("a minute later a flush is not mended at once")
+		}
+	})
+}
+
 // Between a flush and the table's return a machine that forwards is an open router: nothing that HAProxy does or does not do comes
 // first. It is told once.
 func TestFlushedTableIsRestoredWithoutHAProxy(t *testing.T) {

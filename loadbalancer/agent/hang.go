@@ -17,16 +17,19 @@ const (
 	// gateway has the VIPs by then; one that is alone serves nobody. A reload does not help: the worker that hangs never closes its
 	// listeners, and the kernel would go on to give it a part of the connections. HAProxy's own watchdog ends one that computes.
 	hangLimit = 15 * time.Second
+	// hangQuestions is how many questions in a row it has left unanswered then: an agent that did not run itself has asked fewer.
+	hangQuestions = 10
 	// hangAgain is the least time between two such ends.
 	hangAgain = time.Minute
 	// endLimit bounds the program that ends HAProxy.
 	endLimit = 10 * time.Second
 )
 
-// silence is since when HAProxy has not answered, and what its workers had computed then.
+// silence is since when HAProxy has not answered, how often it was asked, and what its workers had computed then.
 type silence struct {
 	since, ended time.Time
 	spent        string
+	questions    int
 }
 
 // heard notes whether HAProxy was heard of, and ends one that hangs for too long: whose processes have not used a processor in
@@ -35,14 +38,15 @@ func (a *Agent) heard(ctx context.Context, s *silence, heard bool) {
 	now := time.Now()
 	switch {
 	case heard:
-		s.since = time.Time{}
+		s.since, s.questions = time.Time{}, 0
 		a.setHanging("")
 		return
 	case s.since.IsZero():
 		s.since, s.spent = now, a.spent()
 	}
+	s.questions++
 	silent := now.Sub(s.since)
-	if silent < hangLimit || now.Sub(s.ended) < hangAgain {
+	if silent < hangLimit || s.questions < hangQuestions || now.Sub(s.ended) < hangAgain {
 		return
 	}
 	master, err := a.alive(a.config.HAProxy)

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -63,6 +64,67 @@ func TestProgramHangs(t *testing.T) {
 	}
 }
 
+// No loop waits for ever for a program that hangs: when that is over, or only one of them hung, it does its work.
+func TestLoopsOutliveAProgramThatHangs(t *testing.T) {
+	for name, test := range map[string]struct {
+		hangs string
+		loop  func(*Agent) func(context.Context)
+		begin func(*testing.T, *Agent, *machine)
+		works func(*Agent, *machine) bool
+		limit time.Duration
+	}{
+		"ending connections": {"ss --no-header --tcp", func(a *Agent) func(context.Context) { return a.expelUnwelcome },
+			func(t *testing.T, a *Agent, m *machine) {
+				m.meanwhile(func() { m.connections = []string{ofWeb} })
+				follows(t, a, outlivedBy(2, without("web")))
+			},
+			func(_ *Agent, m *machine) bool { return len(m.open()) == 0 }, transactionLimit + 4*time.Minute},
+		"asking peers": {"ip -4 rule", func(a *Agent) func(context.Context) { return a.followPeers },
+			func(*testing.T, *Agent, *machine) {},
+			func(a *Agent, _ *machine) bool { return a.hop.readyFor() != nil }, time.Minute},
+		"starting HAProxy": {"pidof", func(a *Agent) func(context.Context) { return a.watchDaemons },
+			func(_ *testing.T, _ *Agent, m *machine) {
+				time.Sleep(time.Minute)
+				m.meanwhile(func() { m.stop("/run/haproxy.pid", 100); m.haproxy = nil })
+			},
+			func(_ *Agent, m *machine) (runs bool) {
+				m.meanwhile(func() { runs = m.haproxy != nil })
+				return runs
+			}, lookLimit + 5*time.Second},
+		"telling what is held": {"ip -json address", func(a *Agent) func(context.Context) { return a.followHeld },
+			func(_ *testing.T, a *Agent, _ *machine) { a.lastHeld() },
+			func(a *Agent, _ *machine) bool { return len(a.lastHeld()) == 2 }, time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				west := &fakePeer{}
+				west.says(wire.Hop{Addresses: westAt, Leaving: true, Moving: true})
+				a, m := peered(t, outlivedBy(1), west)
+				west.holds(t, outlivedBy(1))
+				m.listening = strings.Repeat("LISTEN 0 511 127.0.0.1:7480 0.0.0.0:*\n", 2)
+				hung := 0
+				m.hangs = func(command string) bool {
+					if hung > 0 || !strings.HasPrefix(command, test.hangs) {
+						return false
+					}
+					hung++
+					return true
+				}
+				watching(t, test.loop(a))
+				test.begin(t, a, m)
+				time.Sleep(test.limit)
+				synctest.Wait()
+				if hung == 0 {
+					t.Fatal("it was not run: this test would show nothing")
+				}
+				if !test.works(a, m) {
+					t.Errorf("%v after %q began to hang it does not work", test.limit, test.hangs)
+				}
+			})
+		})
+	}
+}
+
 // An HAProxy that hangs for good is ended and started anew, with the agent's right or by the program that is configured; not one that
 // computes, is silent for a while, or is somebody's to look at.
 func TestHungHAProxyIsRestarted(t *testing.T) {
@@ -84,6 +146,7 @@ func TestHungHAProxyIsRestarted(t *testing.T) {
 			})
 		}, 20 * time.Second, false, ""},
 		{"refuses", func(a *Agent, m *machine) { a.haproxy = refusingWorker{m} }, 20 * time.Second, false, ""},
+		{"is asked by an agent that seldom runs", func(a *Agent, m *machine) { a.haproxy = sluggishWorker{m} }, time.Minute, false, ""},
 		{"has a queue that is full", func(a *Agent, m *machine) { a.haproxy = silentWorker{m, m.haproxy, syscall.EAGAIN} }, 20 * time.Second, true, ""},
 		{"differences are reported", func(a *Agent, _ *machine) { a.config.Drift = driftReport }, 20 * time.Second, false, "systemctl kill --signal=KILL haproxy"},
 		{"cannot be ended", func(_ *Agent, m *machine) {
@@ -143,6 +206,14 @@ func (w silentWorker) Ping(ctx context.Context) error {
 	}
 	<-ctx.Done()
 	return ctx.Err()
+}
+
+// sluggishWorker is an HAProxy whose answers come long after they were waited for.
+type sluggishWorker struct{ *machine }
+
+func (sluggishWorker) Ping(context.Context) error {
+	time.Sleep(5 * time.Second)
+	return os.ErrDeadlineExceeded
 }
 
 // refusingWorker is an HAProxy that serves and whose socket somebody has removed.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -25,6 +26,8 @@ const (
 	mostHopRules = 8
 	// hopAsk is how often a drain asks whether its peers have followed.
 	hopAsk = 100 * time.Millisecond
+	// hopLimit bounds the programs that tell the kernel: the loop that asks the peers waits for them.
+	hopLimit = 10 * time.Second
 	// hopGrace is how long connections may live on that a drain of unknown grace has left to others.
 	hopGrace = 30 * time.Second
 )
@@ -52,6 +55,8 @@ type hop struct {
 	ready []string
 	// wanted is when a peer last asked for it, by name.
 	wanted map[string]time.Time
+	// had names the peer that was the last to tell that it holds a VIP.
+	had map[netip.Addr]string
 }
 
 // tell says what peers have to know.
@@ -74,10 +79,11 @@ func (h *hop) announce(yes bool) {
 	}
 }
 
-func (h *hop) returns() bool {
+// returns says whether VIPs return here, and who had which.
+func (h *hop) returns() (yes bool, had map[netip.Addr]string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return time.Now().Before(h.returning)
+	return time.Now().Before(h.returning), maps.Clone(h.had)
 }
 
 // arrangeHop tells the kernel what the peers, and our own drain, ask for now. What cannot be done is logged and no fault: the
@@ -102,7 +108,9 @@ func (a *Agent) arrangeHop(ctx context.Context) {
 	if a.hop.stands(script, moving) && slices.Equal(a.hop.readyFor(), ready) {
 		return
 	}
-	if err := a.loadHop(ctx, script, held.state, moving); err != nil {
+	loading, cancel := context.WithTimeout(ctx, hopLimit)
+	defer cancel()
+	if err := a.loadHop(loading, script, held.state, moving); err != nil {
 		if ctx.Err() != nil {
 			return
 		}
@@ -132,30 +140,26 @@ func (h *hop) readyFor() []string {
 }
 
 // wantHop decides which VIPs are taken in though they are not here, and whose connections are handed on: those of the gateway
-// that had the VIP before, which is the first in the order of its instance among those that it leaves, else among those
-// that had them while we were drained. moving is false when no VIP moves anywhere.
+// that had the VIP before. Of those that it leaves that is the first in the order of its instance; of those that had ours while we
+// were drained, who told so, else again the first. moving is false when no VIP moves anywhere.
 func (a *Agent) wantHop(s *desired.State, self *wire.Hop) (want nftables.Hop, ready []string, moving bool) {
 	leaving, others, moving := a.hop.peersOf(a.peers)
 	moving = moving || self.Moving
-	returning, own := a.hop.returns(), ""
-	for _, g := range s.Gateways {
-		if g.Name == a.config.Gateway {
-			own = g.Interface
-		}
-	}
+	returning, had := a.hop.returns()
+	here, _ := s.Gateway(a.config.Gateway) // checkMeaning has found it there
 	orders := make(map[int][]string, len(s.Instances))
 	for _, i := range s.Instances {
 		orders[i.RouterID] = i.Gateways
 	}
 	want.Before = map[netip.Addr]netip.Addr{}
 	for _, vip := range s.VIPs {
-		if vip.Interface != "" && vip.Interface != own {
+		if vip.Interface != "" && vip.Interface != here.Interface {
 			continue // we know no address of the peer there
 		}
 		want.VIPs = append(want.VIPs, vip.Address)
 		from := firstOf(orders[vip.RouterID], leaving, vip.Address)
 		if !from.IsValid() && returning {
-			from = firstOf(orders[vip.RouterID], others, vip.Address)
+			from = firstOf(slices.Concat([]string{had[vip.Address]}, orders[vip.RouterID]), others, vip.Address)
 		}
 		if from.IsValid() {
 			want.Before[vip.Address] = from
@@ -190,13 +194,16 @@ func (h *hop) peersOf(p *peers) (leaving, others map[string][]netip.Addr, moving
 	now := time.Now()
 	leaving, others = map[string][]netip.Addr{}, map[string][]netip.Addr{}
 	if h.wanted == nil {
-		h.wanted = map[string]time.Time{}
+		h.wanted, h.had = map[string]time.Time{}, map[netip.Addr]string{}
 	}
 	for _, one := range p.all {
 		name := one.address.Name
 		if one.hop == nil || len(one.hop.Addresses) == 0 || now.Sub(one.heard) > hopLinger {
 			delete(h.wanted, name)
 			continue
+		}
+		for _, vip := range one.held {
+			h.had[vip] = name
 		}
 		moving = moving || one.hop.Moving
 		if one.hop.Leaving {

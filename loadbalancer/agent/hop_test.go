@@ -215,6 +215,30 @@ func TestHopOfThree(t *testing.T) {
 	})
 }
 
+// What returns here is handed on to who told that it holds it, also when that one holds it no more; when nobody did, to the first
+// in order.
+func TestHopReturnsFromTheHolder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		west, far := &fakePeer{}, &fakePeer{}
+		a, m := hopping(t, sample(5, service("web", "192.0.2.10", 51), service("db", "192.0.2.11", 51), north), west, far)
+		west.says(wire.Hop{Addresses: westAt})
+		far.says(wire.Hop{Addresses: []netip.Addr{addr("10.0.0.4")}})
+		far.do(func(p *fakePeer) { p.held = []netip.Addr{addr("192.0.2.10")} })
+		a.hopRound(t)
+		a.returnHop(t.Context(), &mark{Since: time.Now().Add(-time.Second), Until: time.Now().Add(time.Minute)})
+		want := []string{"192.0.2.10 10.0.0.4", "192.0.2.11 10.0.0.3"}
+		if _, before := m.hops(); !slices.Equal(before, want) {
+			t.Errorf("at first: %q, want %q", before, want)
+		}
+		far.do(func(p *fakePeer) { p.held = nil })
+		time.Sleep(5 * time.Second)
+		a.hopRound(t)
+		if _, before := m.hops(); !slices.Equal(before, want) {
+			t.Errorf("when it is back: %q, want %q", before, want)
+		}
+	})
+}
+
 // A VIP on an interface of its own is left alone: nobody knows the peer's address there.
 func TestHopOnTheGatewaysInterfaceOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

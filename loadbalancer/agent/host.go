@@ -24,6 +24,19 @@ type Host interface {
 	Remove(path string) error
 }
 
+// bounded is a Host none of whose programs runs for ever: who gives no limit of its own has the transaction's. A loop that waits
+// for a program that hangs does none of its other work, until the agent is started anew.
+type bounded struct{ Host }
+
+func (b bounded) Run(ctx context.Context, argv []string, stdin []byte) (Output, error) {
+	if _, limited := ctx.Deadline(); !limited {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, transactionLimit)
+		defer cancel()
+	}
+	return b.Host.Run(ctx, argv, stdin)
+}
+
 // Output is what a program wrote.
 type Output struct{ Stdout, Stderr []byte }
 

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestMachineRun(t *testing.T) {
@@ -168,7 +170,7 @@ func TestNotify(t *testing.T) {
 // An answer, not a connection, is a sign of life.
 func TestWorkerPing(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "admin.sock")
-	w := NewWorker(path)
+	w := NewWorker(path, 1) // nobody listens there
 	ask := func() error {
 		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 		defer cancel()
@@ -200,5 +202,69 @@ func TestWorkerPing(t *testing.T) {
 	// The connections that nobody accepted are answered first.
 	if err := ask(); err != nil {
 		t.Errorf("a process that answers is dead: %v", err)
+	}
+}
+
+// Whoever takes questions and does not answer is late each time, also when the queue of questions is full: 10 wait at HAProxy's.
+func TestSilentHAProxyIsLate(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "admin.sock")
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := errors.Join(unix.Bind(fd, &unix.SockaddrUnix{Name: socket}), unix.Listen(fd, 10)); err != nil {
+		t.Fatal(err)
+	}
+	a := started(t, newMachine())
+	a.haproxy = NewWorker(socket, 1)
+	for n := range 20 {
+		if answered, late := a.ping(t.Context(), 5*time.Millisecond); answered || !late {
+			t.Errorf("question %d: answered %t, late %t", n+1, answered, late)
+		}
+	}
+}
+
+// An HAProxy whose stats socket is gone lives when it still closes what comes to the Services' port for no VIP; one that takes
+// connections there and does nothing is silent, not dead.
+func TestWorkerPingWithoutStatsSocket(t *testing.T) {
+	door, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket := filepath.Join(t.TempDir(), "admin.sock")
+	w := NewWorker(socket, door.Addr().(*net.TCPAddr).Port)
+	ask := func() error {
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		return w.Ping(ctx)
+	}
+	if err := ask(); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("nobody closes the connection: %v", err)
+	}
+	go func() {
+		for {
+			connection, err := door.Accept()
+			if err != nil {
+				return
+			}
+			connection.Close()
+		}
+	}()
+	if err := ask(); err != nil {
+		t.Errorf("the socket's file is gone: %v", err)
+	}
+	left, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	left.(*net.UnixListener).SetUnlinkOnClose(false)
+	left.Close()
+	if err := ask(); err != nil {
+		t.Errorf("nobody listens at the socket: %v", err)
+	}
+	door.Close()
+	if err := ask(); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("nobody is anywhere: %v", err)
 	}
 }

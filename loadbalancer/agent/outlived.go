@@ -2,14 +2,13 @@ package agent
 
 import (
 	"bytes"
+	"maps"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"cloud-provider-haproxy/loadbalancer/desired"
-	"cloud-provider-haproxy/loadbalancer/haproxy"
 )
 
 // Connections of HAProxy outlive what they were made for: a port that is gone, a Service, a node, a pod. The worker that answers can
@@ -23,15 +22,53 @@ type ends struct {
 	open     map[netip.AddrPort]bool
 	guests   map[netip.AddrPort]guests
 	targets  map[uint16][]*desired.LoadBalancer
-	control  map[uint16]bool
+	control  controlPlanes
+	checks   map[uint16]bool
 	gateways map[netip.Addr]bool
-	former   map[netip.AddrPort]formerDrain
+	former   formerly
+}
+
+// formerly is what this agent remembers of States that it held before. The next agent knows nothing of it.
+type formerly struct {
+	drains  map[netip.AddrPort]formerDrain
+	control controlPlanes
 }
 
 // formerDrain is the drain time of a load balancer that had a port of a VIP, or of its servers (then without an address).
 type formerDrain struct {
 	time time.Duration
 	left time.Time
+}
+
+// controlPlanes are what connections of the control plane are known by: its VIP, the API servers and their ports. All are kept
+// that this agent has known: watches live on while the configuration changes.
+type controlPlanes struct {
+	vips, servers map[netip.Addr]bool
+	ports         map[uint16]bool
+}
+
+// and gives these with those of one more State.
+func (c controlPlanes) and(s *desired.State) controlPlanes {
+	all := controlPlanes{map[netip.Addr]bool{}, map[netip.Addr]bool{}, map[uint16]bool{}}
+	maps.Copy(all.vips, c.vips)
+	maps.Copy(all.servers, c.servers)
+	maps.Copy(all.ports, c.ports)
+	for _, lb := range s.LoadBalancers {
+		for _, address := range lb.Addresses {
+			delete(all.vips, address) // a Service has it now
+		}
+	}
+	if s.ControlPlane == nil {
+		return all
+	}
+	all.vips[s.ControlPlane.Address] = true
+	for _, endpoint := range s.ControlPlane.Endpoints {
+		all.servers[endpoint.Addr()], all.ports[endpoint.Port()] = true, true
+	}
+	for _, extra := range s.ControlPlane.ExtraPorts {
+		all.ports[extra.EndpointPort] = true
+	}
+	return all
 }
 
 // drainTimeOf is how long connections of a load balancer live on that its State has no place for.
@@ -42,9 +79,10 @@ func drainTimeOf(s *desired.State, lb *desired.LoadBalancer) time.Duration {
 	return s.DrainTime()
 }
 
-func newEnds(s *desired.State, former map[netip.AddrPort]formerDrain) ends {
+func newEnds(s *desired.State, former formerly) ends {
 	e := ends{state: s, former: former, guests: guestsOf(s), open: map[netip.AddrPort]bool{},
-		targets: map[uint16][]*desired.LoadBalancer{}, control: map[uint16]bool{}, gateways: map[netip.Addr]bool{}}
+		targets: map[uint16][]*desired.LoadBalancer{}, control: former.control.and(s), checks: map[uint16]bool{s.NodeCheck.Port: true},
+		gateways: map[netip.Addr]bool{}}
 	for i := range s.LoadBalancers {
 		lb := &s.LoadBalancers[i]
 		for _, d := range doorsOf(lb) {
@@ -53,16 +91,12 @@ func newEnds(s *desired.State, former map[netip.AddrPort]formerDrain) ends {
 		for _, port := range targetPorts(lb) {
 			e.targets[port] = append(e.targets[port], lb)
 		}
+		for _, pool := range lb.Pools() {
+			e.checks[pool.Check.Port] = true
+		}
 	}
 	if c := s.ControlPlane; c != nil {
-		e.open[netip.AddrPortFrom(c.Address, c.Port)] = true
-		for _, endpoint := range c.Endpoints {
-			e.control[endpoint.Port()] = true
-		}
-		for _, extra := range c.ExtraPorts {
-			e.open[netip.AddrPortFrom(c.Address, extra.Port)] = true
-			e.control[extra.EndpointPort] = true
-		}
+		e.checks[c.Check.Port] = true
 	}
 	for _, g := range s.Gateways {
 		e.gateways[g.VRRPAddress] = true
@@ -104,17 +138,20 @@ func targetPorts(lb *desired.LoadBalancer) (ports []uint16) {
 	return slices.Compact(ports)
 }
 
-// patience is how long a connection may live on that is found to have to end. One of the control plane never has to: watches live for
-// hours, and its API servers are nobody's to judge here.
+// patience is how long a connection may live on that is found to have to end. One of the control plane never has to, whatever becomes
+// of its ports: watches live for hours, and its API servers are nobody's to judge here.
 func (e ends) patience(c connection) (left time.Duration, why string) {
 	peer := c.client.Addr()
 	switch g, restricted := e.guests[c.vip]; {
 	case restricted && !g.welcome(peer):
 		return drainTime, unwelcomeClient
-	case e.open[c.vip] || !c.ofHAProxy || peer.IsLoopback() || e.gateways[peer] || e.control[c.client.Port()]:
+	case e.open[c.vip] || !c.ofHAProxy || peer.IsLoopback() || e.gateways[peer] || e.control.vips[c.vip.Addr()] || e.control.ports[c.client.Port()]:
 		return 0, ""
 	}
 	owners := e.targets[c.client.Port()]
+	if len(owners) == 0 && (e.control.servers[peer] || e.checks[c.client.Port()]) {
+		return 0, "" // an API server's former port, of which an agent before this one knew; a check of HAProxy's own
+	}
 	if slices.ContainsFunc(owners, func(lb *desired.LoadBalancer) bool { return e.state.Targets(lb, peer) }) {
 		return 0, ""
 	}
@@ -122,7 +159,7 @@ func (e ends) patience(c connection) (left time.Duration, why string) {
 		left = max(left, drainTimeOf(e.state, lb))
 	}
 	for _, at := range []netip.AddrPort{c.vip, netip.AddrPortFrom(netip.Addr{}, c.client.Port())} {
-		if former, known := e.former[at]; known && left == 0 {
+		if former, known := e.former.drains[at]; known && left == 0 {
 			left = former.time
 		}
 	}
@@ -137,6 +174,12 @@ const (
 	unwelcomeClient = "their client may not connect any more"
 	outlivedState   = "their port, or their server, is not the Service's any more"
 )
+
+// sameConnections says whether what one State has a place for, the other has as well. Both ways: what returns is found to be
+// welcome, so that its time is counted anew when it leaves again.
+func sameConnections(a, b *desired.State) bool {
+	return maps.EqualFunc(guestsOf(a), guestsOf(b), guests.equal) && !loses(a, b) && !loses(b, a)
+}
 
 // loses says whether a State has no place for connections that the one before it had: ports of VIPs, servers, whole load balancers.
 func loses(before, now *desired.State) bool {
@@ -164,7 +207,14 @@ func loses(before, now *desired.State) bool {
 
 // lacks says whether something of all is not in some.
 func lacks[T comparable](some, all []T) bool {
-	return slices.ContainsFunc(all, func(one T) bool { return !slices.Contains(some, one) })
+	if slices.Equal(some, all) {
+		return false
+	}
+	has := make(map[T]bool, len(some))
+	for _, one := range some {
+		has[one] = true
+	}
+	return slices.ContainsFunc(all, func(one T) bool { return !has[one] })
 }
 
 func serversOf(lb *desired.LoadBalancer) (servers []netip.AddrPort) {
@@ -176,46 +226,55 @@ func serversOf(lb *desired.LoadBalancer) (servers []netip.AddrPort) {
 	return servers
 }
 
-// rememberDrains keeps the drain times that load balancers had of their own, for those of their ports that leave with them. The next
-// agent does not know them: there it is the State's.
-func rememberDrains(former map[netip.AddrPort]formerDrain, before *desired.State) map[netip.AddrPort]formerDrain {
+// and gives what is remembered when one more State is a former one.
+func (f formerly) and(before *desired.State) formerly {
 	now := time.Now()
-	all := map[netip.AddrPort]formerDrain{}
-	for at, f := range former {
-		if now.Sub(f.left) < 2*f.time {
-			all[at] = f
+	all := formerly{map[netip.AddrPort]formerDrain{}, f.control.and(before)}
+	for at, drain := range f.drains {
+		if now.Sub(drain.left) < 2*drain.time {
+			all.drains[at] = drain
+		}
+	}
+	// What a load balancer without a time of its own had last is no longer the former one's, unless somebody else has it too.
+	for i := range before.LoadBalancers {
+		if lb := &before.LoadBalancers[i]; lb.DrainSeconds == 0 {
+			for _, at := range placesOf(lb) {
+				delete(all.drains, at)
+			}
 		}
 	}
 	for i := range before.LoadBalancers {
-		lb := &before.LoadBalancers[i]
-		if lb.DrainSeconds == 0 {
-			continue
-		}
-		own := formerDrain{drainTimeOf(before, lb), now}
-		for _, d := range doorsOf(lb) {
-			all[d] = own
-		}
-		for _, port := range targetPorts(lb) {
-			all[netip.AddrPortFrom(netip.Addr{}, port)] = own
+		if lb := &before.LoadBalancers[i]; lb.DrainSeconds > 0 {
+			for _, at := range placesOf(lb) {
+				all.drains[at] = formerDrain{drainTimeOf(before, lb), now}
+			}
 		}
 	}
 	return all
 }
 
-// haproxyUser is the uid of HAProxy's workers, as ss shows it; "" when there is no such user, and then nothing of it is ended.
-func (a *Agent) haproxyUser() string {
-	users, err := a.host.ReadFile("/etc/passwd")
-	if err != nil {
-		a.log.Warn("looking for HAProxy's user", "error", err)
-		return ""
+// placesOf are the ports of a load balancer: of its VIPs, and of its servers (without an address).
+func placesOf(lb *desired.LoadBalancer) []netip.AddrPort {
+	places := doorsOf(lb)
+	for _, port := range targetPorts(lb) {
+		places = append(places, netip.AddrPortFrom(netip.Addr{}, port))
 	}
-	for line := range bytes.Lines(users) {
-		fields := strings.Split(string(line), ":")
-		if len(fields) < 3 || fields[0] != haproxy.DebianLocal().User {
-			continue
+	return places
+}
+
+// haproxyUser is the uid of HAProxy's workers, as ss shows it; "" when none runs, or as root, and then nothing of it is ended. The
+// worker is asked and not /etc/passwd: a site may have its users elsewhere.
+func (a *Agent) haproxyUser() string {
+	for _, worker := range a.workerStats() {
+		status, err := a.host.ReadFile("/proc/" + worker.pid + "/status")
+		if err != nil {
+			continue // it has just ended
 		}
-		if uid, err := strconv.ParseUint(fields[2], 10, 32); err == nil && uid != 0 {
-			return "uid:" + fields[2]
+		for line := range bytes.Lines(status) {
+			// Uid: real, effective, saved and of the file system (proc(5)).
+			if words := strings.Fields(string(line)); len(words) == 5 && words[0] == "Uid:" && words[1] != "0" {
+				return "uid:" + words[1]
+			}
 		}
 	}
 	return ""

@@ -4,21 +4,29 @@ import (
 	"errors"
 	"fmt"
 
+	"cloud-provider-haproxy/loadbalancer/desired"
 	"cloud-provider-haproxy/loadbalancer/wire"
 )
 
-// status tells what each peer answered last.
-func (p *peers) status() []wire.PeerStatus {
+// status tells what each peer answered last. An epoch that is absurd is not told on: a fence is not signed, and a controller would claim
+// the epoch above it.
+func (p *peers) status(held *desired.Fence) []wire.PeerStatus {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var all []wire.PeerStatus
 	for _, one := range p.all {
 		s := wire.PeerStatus{Gateway: one.address.Name, Answers: one.answered, Heard: one.heard, Fence: one.fence, Held: one.held}
+		absurd := one.fence != nil && jumps(held, *one.fence)
+		if absurd {
+			s.Fence = nil
+		}
 		switch {
 		case one.failure != nil:
 			s.Problem = one.failure.Error()
 		case one.untaken != nil:
 			s.Problem = fmt.Sprintf("its newer State (%s) cannot be taken: %v", one.fence, one.untaken)
+		case absurd:
+			s.Problem = fmt.Sprintf("it tells of a State (%s) whose epoch no cluster can have reached; look at its agent", one.fence)
 		}
 		all = append(all, s)
 	}

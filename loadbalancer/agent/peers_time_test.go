@@ -218,7 +218,7 @@ func TestStatusOfPeers(t *testing.T) {
 		west.holds(t, sample(6, north, web, db))
 		watching(t, a.followPeers)
 		for range 5000 {
-			a.peers.status()
+			a.peers.status(nil)
 			a.peerWarnings()
 			time.Sleep(time.Millisecond)
 		}

@@ -170,7 +170,7 @@ func TestProbeProblems(t *testing.T) {
 	w := &town{claims: map[string][]string{}}
 	a := inTown(t, w)
 	a.config.Paths.Limits = "/limits"
-	a.host.(*machine).files["/limits"] = strings.Replace(openLimits, "[eth0]", "[eth0, eth1, eth2, eth9, lo]", 1)
+	machineOf(a).files["/limits"] = strings.Replace(openLimits, "[eth0]", "[eth0, eth1, eth2, eth9, lo]", 1)
 	const outside = `"docker0" is not in interfaces of the gateway's limits.yaml (eth0, eth1, eth2, eth9, lo)`
 	expectShown(t, ask(t, a, targets("203.0.113.9", "203.0.113.9%eth2", "192.0.2.70%eth9", "192.0.2.70%docker0", "192.0.2.70%lo", "192.0.2.70", "198.51.100.7%eth1", "192.0.2.70%eth1")),
 		"203.0.113.9 asked=false (203.0.113.9 is in no network of interface eth0 (10.0.0.0/16, 192.0.2.0/24, 2001:db8::/64))",
@@ -217,7 +217,7 @@ func TestProbeFailures(t *testing.T) {
 	}
 	expectShown(t, ask(t, a, targets("192.0.2.70")), "192.0.2.70 asked=false (finding out who answers: the socket broke)")
 	a.config.Paths.Limits = "/limits"
-	a.host.(*machine).files["/limits"] = strings.Replace(openLimits, "[eth0]", "[eth0, eth1]", 1)
+	machineOf(a).files["/limits"] = strings.Replace(openLimits, "[eth0]", "[eth0, eth1]", 1)
 	w.fails = func(link string, _ []netip.Addr) error {
 		if link == "eth0" {
 			return broken
@@ -244,7 +244,7 @@ func TestProbeRefusals(t *testing.T) {
 			t.Errorf("%s: %+v, want a refusal with code %s", name, reply, test.want)
 		}
 	}
-	a.host.(*machine).strike = func(_ int, operation string) strike {
+	machineOf(a).strike = func(_ int, operation string) strike {
 		if strings.HasPrefix(operation, "run ip") {
 			return failsBefore
 		}
@@ -313,7 +313,7 @@ func TestHelloTellsLinks(t *testing.T) {
 	if diff := cmp.Diff(want, a.hello(t.Context(), wire.RoleController).Links, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})); diff != "" {
 		t.Errorf("links (-want +got):\n%s", diff)
 	}
-	a.host.(*machine).strike = func(_ int, operation string) strike {
+	machineOf(a).strike = func(_ int, operation string) strike {
 		if strings.HasPrefix(operation, "run ip") {
 			return failsBefore
 		}

@@ -19,9 +19,13 @@ func TestSecondHAProxyIsTold(t *testing.T) {
 		{"ours", mine, mine, "", ""},
 		{"for a moment", mine + other, mine, "", ""},
 		{"named", mine + other, mine + other, "", "run: kill 4242"},
-		{"not named", unnamed + unnamed, unnamed + unnamed, "100 101 4243\n", "run: kill 4243"},
-		{"nobody's", unnamed + unnamed, unnamed + unnamed, "", "`ss -ltnp sport = :7480`"},
+		{"ours twice, one for each thread group", mine + mine, mine + mine, "100 101\n", ""},
+		{"ours twice, and one that is not", mine + mine + other, mine + mine + other, "100 101\n", "run: kill 4242"},
+		{"not named", unnamed + unnamed, unnamed + unnamed, "100 101 4243\n", "perhaps one of the other processes called haproxy (4243) listens"},
+		{"not named, two could be", unnamed + unnamed, unnamed + unnamed, "100 4244 101 4243\n", "haproxy (4243, 4244) listens"},
+		{"not named, ours twice", unnamed + unnamed, unnamed + unnamed, "100 101\n", ""},
 		{"not named and alone", unnamed, unnamed, "100 101\n", ""},
+		{"nobody can say", unnamed + unnamed, unnamed + unnamed, "fails", "`ss -ltnp sport = :7480`"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -29,6 +33,12 @@ func TestSecondHAProxyIsTold(t *testing.T) {
 				m.files["/proc/100/task/100/children"] = "101\n"
 				m.listening, m.haproxies = test.first, test.pidof
 				a := started(t, m)
+				m.verdict = func(command string) error {
+					if command == "pidof haproxy" && test.pidof == "fails" {
+						return &CommandError{Argv: []string{"pidof", "haproxy"}, Code: -1, Err: errStruck}
+					}
+					return nil
+				}
 				watching(t, a.watchDaemons)
 				time.Sleep(foreignEvery / 2)
 				m.meanwhile(func() { m.listening = test.then })

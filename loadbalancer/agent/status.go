@@ -37,7 +37,7 @@ func (a *Agent) status(ctx context.Context, role wire.Role) *wire.Status {
 	}
 	s.Drift, s.Differences = a.faults(), a.foundDifferences()
 	held := a.held()
-	s.Current, s.Peers, s.Drain = a.isCurrent(), a.peers.status(), a.drainStatus(ctx, seen.addresses)
+	s.Current, s.Peers, s.Drain = a.isCurrent(), a.peers.status(a.heldFence()), a.drainStatus(ctx, seen.addresses)
 	if held != nil {
 		s.Fence, s.Digest = held.state.Fence, held.digest
 		s.Held = a.heldVIPs(seen.addresses, held.state)
@@ -50,6 +50,11 @@ func (a *Agent) status(ctx context.Context, role wire.Role) *wire.Status {
 		s.Warnings = append(s.Warnings, a.doubts(held)...)
 		s.Warnings = append(s.Warnings, a.misplaced(seen.addresses, held.state)...)
 		s.Warnings = append(s.Warnings, strangers(seen.table)...)
+	}
+	if a.isUnasked(seen) {
+		s.Warnings = append(s.Warnings, wire.Warning{Reason: "HAProxyUnasked", Message: fmt.Sprintf("HAProxy runs and cannot be asked at its stats socket %s, so "+
+			"no change reaches it; if somebody removed the socket, a reload makes it anew within %s; if this stays, run on the gateway: "+
+			"gatewayctl drain --local -- systemctl restart haproxy", a.config.Paths.HAProxySocket, driftEvery)})
 	}
 	s.InSync = held != nil && len(s.Drift) == 0
 	s.KeepalivedUp = seen.keepalived != nil
@@ -66,6 +71,13 @@ func (a *Agent) status(ctx context.Context, role wire.Role) *wire.Status {
 	s.Warnings = append(s.Warnings, a.peerWarnings()...)
 	s.Warnings = append(s.Warnings, a.sysctls()...)
 	return s
+}
+
+// isUnasked says whether HAProxy lives, as far as is known, and does not answer at its stats socket.
+func (a *Agent) isUnasked(seen *observation) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return seen.haproxy != nil && seen.running == nil && a.hanging == ""
 }
 
 func (a *Agent) faults() []string {
@@ -171,6 +183,8 @@ func strangers(table *nftables.Table) []wire.Warning {
 
 // lookAtForeign finds other people's firewall chains that drop what our table lets in.
 func (a *Agent) lookAtForeign(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, lookLimit)
+	defer cancel()
 	output, err := a.host.Run(ctx, nftables.RulesetArgv(), nil)
 	if err != nil {
 		a.log.Warn("reading the firewall", "error", err)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"slices"
 
 	"cloud-provider-haproxy/loadbalancer/desired"
@@ -127,7 +126,7 @@ func (a *Agent) hello(ctx context.Context, role wire.Role) *wire.Hello {
 		hello.Links = links
 	}
 	if role == wire.RolePeer {
-		hello.Held = a.helloHeld(ctx)
+		hello.Held = a.lastHeld()
 	}
 	hello.Heir, hello.Hop = a.heir(), a.hop.tell(a.drainMark())
 	if held := a.held(); held != nil && (role == wire.RolePeer || !a.orphan()) {
@@ -135,20 +134,6 @@ func (a *Agent) hello(ctx context.Context, role wire.Role) *wire.Hello {
 		hello.Fence = &fence
 	}
 	return hello
-}
-
-// helloHeld are the VIPs that are held, for a controller that reaches this gateway through its peer only (invariant 5).
-func (a *Agent) helloHeld(ctx context.Context) []netip.Addr {
-	held := a.held()
-	if held == nil {
-		return nil
-	}
-	addresses, err := a.readAddresses(ctx)
-	if err != nil {
-		a.log.Warn("telling a peer which VIPs are held", "error", err)
-		return nil
-	}
-	return a.heldVIPs(addresses, held.state)
 }
 
 func (a *Agent) helloLinks(ctx context.Context) ([]wire.Link, error) {

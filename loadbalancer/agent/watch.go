@@ -30,7 +30,7 @@ func (a *Agent) watchDaemons(ctx context.Context) {
 	var retryAt, foreignAt time.Time
 	// Once more soon after the start: a reload that an agent before us began may still be under way.
 	leftoverAt, again := time.Now().Add(leftoverEvery), true
-	wait := retryFirst
+	wait, broken := retryFirst, false
 	for {
 		select {
 		case now := <-ticker.C:
@@ -39,8 +39,9 @@ func (a *Agent) watchDaemons(ctx context.Context) {
 				a.lookAtRivals(ctx)
 				foreignAt = now.Add(foreignEvery)
 			}
-			broken, renewed := a.broken(), a.workerIsNew()
-			if !broken && !renewed {
+			was := broken
+			renewed := a.workerIsNew()
+			if broken = a.broken(); broken != was || !broken && !renewed {
 				wait, retryAt = retryFirst, time.Time{}
 			}
 			due := (broken || renewed) && now.After(retryAt) || (again || a.hasLeftover()) && now.After(leftoverAt) || a.wishDue(now)

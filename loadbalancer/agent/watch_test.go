@@ -123,7 +123,7 @@ func TestBusyIsNotHung(t *testing.T) {
 		state string
 		works bool
 		told  string
-	}{{"R", false, "100\n"}, {"S", false, "0\n"}, {"S", true, "100\n"}, {"T", false, "0\n"}} {
+	}{{"R", false, "100\n"}, {"D", false, "100\n"}, {"S", false, "0\n"}, {"S", true, "100\n"}, {"T", false, "0\n"}} {
 		synctest.Test(t, func(t *testing.T) {
 			m := holding(t, sample(1, service("web", "192.0.2.10", 51)))
 			a := started(t, m)

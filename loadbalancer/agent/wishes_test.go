@@ -144,7 +144,7 @@ func TestWhatIsHadMeanwhile(t *testing.T) {
 				for range wishBurst {
 					a.granted.take(time.Now())
 				}
-				m := a.host.(*machine)
+				m := machineOf(a)
 				s := sample(2, test.next...)
 				result, refusal := a.apply(t.Context(), sign(t, s))
 				if refusal != nil || result.Outcome != test.want {

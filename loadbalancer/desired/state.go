@@ -2,6 +2,7 @@ package desired
 
 import (
 	"cmp"
+	"fmt"
 	"net/netip"
 )
 
@@ -55,6 +56,16 @@ type Fence struct {
 	Instance string `json:"instance,omitempty"`
 	// Sequence rises by one with each State that a controller makes within its epoch.
 	Sequence uint64 `json:"sequence"`
+}
+
+// Gateway gives the gateway of that name. Whoever renders the State asks it for the machine that it renders for.
+func (s *State) Gateway(name string) (Gateway, error) {
+	for _, g := range s.Gateways {
+		if g.Name == name {
+			return g, nil
+		}
+	}
+	return Gateway{}, fmt.Errorf("no gateway %q in State: the name in agent.yaml must be one of the controller's configuration", name)
 }
 
 // Gateway is one machine with HAProxy and keepalived.

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -64,6 +65,49 @@ func TestVerbsShareOneConnection(t *testing.T) {
 }
 
 // Answers that do not fit the question are nobody's: a free address must never be read off another one's answer.
+// A gateway that was upgraded before this build tells more, at every depth; what is known of it is heard all the same.
+func TestAgentOfTheNextRelease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, config := newMachine(t)
+		m.command = func(session io.ReadWriter, _ io.Writer) int {
+			for {
+				var request wire.Request
+				if wire.ReadFrame(session, &request) != nil {
+					return 0
+				}
+				text, err := json.Marshal(answer(request))
+				var reply map[string]any
+				if err == nil {
+					err = json.Unmarshal(text, &reply)
+				}
+				tellMore(reply)
+				if err != nil || wire.WriteFrame(session, reply) != nil {
+					return 1
+				}
+			}
+		}
+		c := newClient(t, config)
+		if hello, err := c.Hello(t.Context()); err != nil || hello.Fence.Sequence != 17 {
+			t.Errorf("hello: %+v, %v", hello, err)
+		}
+		if status, err := c.Status(t.Context()); err != nil || !status.InSync {
+			t.Errorf("status: %+v, %v", status, err)
+		}
+		if result, err := c.Apply(t.Context(), desired.Signed{State: []byte("x")}); err != nil || result.Outcome != wire.Runtime {
+			t.Errorf("result: %+v, %v", result, err)
+		}
+	})
+}
+
+func tellMore(object map[string]any) {
+	for _, value := range object {
+		if inner, ok := value.(map[string]any); ok {
+			tellMore(inner)
+		}
+	}
+	object["later"] = map[string]any{"than": "this"}
+}
+
 func TestProbeAnswersMustFit(t *testing.T) {
 	targets := []wire.ProbeTarget{{Address: netip.MustParseAddr("192.0.2.70")}, {Address: netip.MustParseAddr("192.0.2.71")}}
 	for name, misfit := range map[string]func(*wire.Reply){

@@ -93,8 +93,8 @@ func (s *session) ask(ctx context.Context, request wire.Request) (*wire.Reply, e
 	if err := wire.WriteFrame(s.stdin, request); err != nil {
 		return nil, fmt.Errorf("sending the request: %w", err)
 	}
-	reply := new(wire.Reply)
-	if err := wire.ReadFrame(s.stdout, reply); err != nil {
+	reply, err := wire.ReadReply(s.stdout)
+	if err != nil {
 		return nil, fmt.Errorf("reading the reply: %w", err)
 	}
 	if reply.Version != wire.Version { // one that this build could read all the same

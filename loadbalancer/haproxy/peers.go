@@ -20,10 +20,8 @@ type peer struct {
 // clients do not stick over a failover.
 func PeersAddress(s *desired.State, l Local) netip.AddrPort {
 	address := netip.MustParseAddr("127.0.0.1")
-	for _, g := range s.Gateways {
-		if g.Name == l.Gateway && len(s.Gateways) > 1 && !g.VRRPAddress.IsLinkLocalUnicast() {
-			address = g.VRRPAddress
-		}
+	if g, err := s.Gateway(l.Gateway); err == nil && len(s.Gateways) > 1 && !g.VRRPAddress.IsLinkLocalUnicast() {
+		address = g.VRRPAddress
 	}
 	return netip.AddrPortFrom(address, uint16(l.PeersPort))
 }
@@ -50,8 +48,6 @@ func checkPeers(s *desired.State, l Local) error {
 	if l.PeersPort < 1 || l.PeersPort > 65535 {
 		return fmt.Errorf("haproxy's port for its peers: %d is no port; give 1 to 65535", l.PeersPort)
 	}
-	if !slices.ContainsFunc(s.Gateways, func(g desired.Gateway) bool { return g.Name == l.Gateway }) {
-		return fmt.Errorf("no gateway %q in State: the name in agent.yaml must be one of the controller's configuration", l.Gateway)
-	}
-	return nil
+	_, err := s.Gateway(l.Gateway)
+	return err
 }

@@ -54,11 +54,10 @@ func Held(addresses []byte, s *desired.State, l Local) (Holding, error) {
 	if err := json.Unmarshal(addresses, &links); err != nil {
 		return Holding{}, fmt.Errorf("reading the addresses that ip -json told: %w", err)
 	}
-	at := slices.IndexFunc(s.Gateways, func(g desired.Gateway) bool { return g.Name == l.Gateway })
-	if at < 0 {
-		return Holding{}, fmt.Errorf("finding held VIPs: State has no gateway %q", l.Gateway)
+	self, err := s.Gateway(l.Gateway)
+	if err != nil {
+		return Holding{}, fmt.Errorf("finding held VIPs: %w", err)
 	}
-	self := s.Gateways[at]
 	present := map[string]bool{}
 	held := map[netip.Addr][]Place{}
 	for _, i := range links {
@@ -122,11 +121,10 @@ func Own(addresses []byte, s *desired.State, l Local) (own []netip.Addr, device 
 	if err := json.Unmarshal(addresses, &links); err != nil {
 		return nil, "", fmt.Errorf("reading the addresses that ip -json told: %w", err)
 	}
-	at := slices.IndexFunc(s.Gateways, func(g desired.Gateway) bool { return g.Name == l.Gateway })
-	if at < 0 {
-		return nil, "", fmt.Errorf("finding this gateway's addresses: State has no gateway %q", l.Gateway)
+	self, err := s.Gateway(l.Gateway)
+	if err != nil {
+		return nil, "", fmt.Errorf("finding this gateway's addresses: %w", err)
 	}
-	self := s.Gateways[at]
 	own = []netip.Addr{self.VRRPAddress}
 	floats := func(a netip.Addr) bool {
 		return slices.ContainsFunc(s.VIPs, func(v desired.VIP) bool { return v.Address == a })

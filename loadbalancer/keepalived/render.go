@@ -87,13 +87,12 @@ type vip struct {
 // Render gives the keepalived.conf of gateway l.Gateway. It is an error when State does not name that gateway, or names
 // something that keepalived could not use: all of it is reported together.
 func Render(s *desired.State, l Local) ([]byte, error) {
+	if _, err := s.Gateway(l.Gateway); err != nil {
+		return nil, fmt.Errorf("rendering keepalived.conf: %w", err)
+	}
 	gateways := make(map[string]desired.Gateway, len(s.Gateways))
 	for _, g := range s.Gateways {
 		gateways[g.Name] = g
-	}
-	if _, ok := gateways[l.Gateway]; !ok {
-		return nil, fmt.Errorf("rendering keepalived.conf: State has no gateway %q: "+
-			"the name in agent.yaml must be one of the controller's configuration", l.Gateway)
 	}
 	c := config{Local: l}
 	faults := []error{quotable(l.AliveFile), quotable(l.ReadyFile)}

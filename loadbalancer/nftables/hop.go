@@ -92,13 +92,15 @@ func HopRouteArgvs(device string) [][]string {
 	return all
 }
 
-// HopRouteRemovalArgvs are the programs that undo those of HopRouteArgvs, for whatever interfaces they were run. Each takes off one
-// rule, or what is in the table, and fails when there is none: it is to be run until it does.
+// HopRouteRemovalArgvs are the programs that undo those of HopRouteArgvs, for whatever interfaces they were run, and touch no rule of
+// the site's own. Each takes off one rule, or what is in the table, and fails when there is none: it is to be run until it does.
 func HopRouteRemovalArgvs() [][]string {
-	table := strconv.Itoa(hopRoute)
+	table, mark := strconv.Itoa(hopRoute), fmt.Sprintf("0x%x/0x%x", hopMark, hopMark)
 	var all [][]string
 	for _, family := range []string{"-4", "-6"} {
-		all = append(all, []string{"ip", family, "rule", "delete", "pref", table}, []string{"ip", family, "route", "delete", "local", "default", "table", table})
+		all = append(all,
+			[]string{"ip", family, "rule", "delete", "fwmark", mark, "lookup", table, "pref", table},
+			[]string{"ip", family, "route", "delete", "local", "default", "table", table})
 	}
 	return all
 }

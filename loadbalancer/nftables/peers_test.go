@@ -1,6 +1,8 @@
 package nftables
 
 import (
+	"bytes"
+	"fmt"
 	"net"
 	"net/netip"
 	"testing"
@@ -21,6 +23,18 @@ func greetingFrom(t *testing.T, namespace, source, address string) string {
 	}
 	defer c.Close()
 	return readGreeting(c)
+}
+
+// At an address of the link alone HAProxy has no port for its peers, so nothing is let in there.
+func TestNoPeersPortAtLinkLocalAddresses(t *testing.T) {
+	s := pair()
+	for i := range s.Gateways {
+		s.Gateways[i].VRRPAddress = netip.MustParseAddr(fmt.Sprintf("fe80::%d", i+1))
+	}
+	script, err := Render(s, DebianLocal("a"))
+	if err != nil || bytes.Contains(script, []byte("tcp . 7482")) || !bytes.Contains(script, []byte("fe80::2")) {
+		t.Errorf("%v\n%s", err, script)
+	}
 }
 
 // HAProxy's port for its peers is bound transparent, as the Services' are: which is what chain guard lets in.

@@ -1,7 +1,6 @@
 package nftables
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -81,20 +80,18 @@ func newSets(s *desired.State, l Local) ([]*set, error) {
 
 	datagrams := newFlows(s, l.Unfit)
 
-	known := false
-	for _, g := range s.Gateways {
-		if g.Name == l.Gateway {
-			known = true
-			if len(s.Gateways) > 1 { // alone, HAProxy does not listen there
-				sticks.add(g.VRRPAddress, element(g.VRRPAddress, desired.TCP, uint16(l.PeersPort)))
-			}
-			continue
-		}
-		peers.add(g.VRRPAddress, g.VRRPAddress.String())
+	self, err := s.Gateway(l.Gateway)
+	if err != nil {
+		return nil, err
 	}
-	if !known {
-		return nil, fmt.Errorf("no gateway %q in State: "+
-			"the name in agent.yaml must be one of the controller's configuration", l.Gateway)
+	for _, g := range s.Gateways {
+		if g.Name != l.Gateway {
+			peers.add(g.VRRPAddress, g.VRRPAddress.String())
+		}
+	}
+	// Alone, or with an address of the link alone, HAProxy does not listen there (haproxy.PeersAddress).
+	if len(s.Gateways) > 1 && !self.VRRPAddress.IsLinkLocalUnicast() {
+		sticks.add(self.VRRPAddress, element(self.VRRPAddress, desired.TCP, uint16(l.PeersPort)))
 	}
 	for _, v := range s.VIPs {
 		vips.add(v.Address, v.Address.String())

@@ -11,8 +11,12 @@
 //   - In step: after a frame that is no message (MalformedError, VersionError) the next frame is found, so that an agent
 //     can answer why it refuses. A connection that was cut is never taken for a short message: io.EOF comes between
 //     frames only.
-//   - Strict: an unknown field is an error, because a controller that believes a gateway understood it must be right. A
-//     message of another Version that cannot be read is told as VersionError. Requests and replies have "version" as a
+//   - Requests and States are read strictly: an unknown field is an error, because a controller that believes a gateway
+//     understood it must be right. Replies are not: what the next release tells more is passed over, so that gateways of two
+//     releases hear each other while they are upgraded one after the other, and an older controller can ask newer gateways.
+//     So a release may add fields to replies, never change what one means, and asks nobody for new things before all gateways
+//     have it (gateways first, then the controller). testdata/messages.json is all that the present one writes.
+//   - A message of another Version that cannot be read is told as VersionError. Requests and replies have "version" as a
 //     field of the top level for that, and must keep it, and VerbHello must stay readable for every build.
 //   - The role is never part of a Request: the agent has it from the socket's Preamble, which sshd's forced command wrote.
 //   - The State travels as the signed bytes (desired.Signed), never as JSON inside JSON that somebody might print anew.

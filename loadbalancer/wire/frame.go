@@ -49,38 +49,61 @@ func WriteFrame(w io.Writer, v any) error {
 	return nil
 }
 
-// ReadFrame reads one frame into v strictly (unknown fields are errors); a frame of more than MaxFrame bytes before or
-// after decompression is *TooLargeError, and nothing of that size is ever allocated: memory grows with the bytes that
-// arrived, not with those announced. io.EOF only between frames.
+// ReadFrame reads one frame into v strictly: unknown fields are errors, so that who answers a request has understood all of
+// it. A frame of more than MaxFrame bytes before or after decompression is *TooLargeError, and nothing of that size is ever
+// allocated: memory grows with the bytes that arrived, not with those announced. io.EOF only between frames.
 //
 // After *MalformedError and *VersionError the frame has been read to its end: the reader may answer, and read the next.
 // After any other error the connection is of no use. v may be half filled after an error.
 func ReadFrame(r io.Reader, v any) error {
+	plain, err := readPlain(r)
+	if err != nil {
+		return err
+	}
+	return decode(plain, v, true)
+}
+
+// ReadReply reads a Reply as ReadFrame does, and passes over fields that it does not know: the next release has more to tell,
+// and while gateways are upgraded one after the other those of both releases have to hear each other.
+func ReadReply(r io.Reader) (*Reply, error) {
+	plain, err := readPlain(r)
+	if err != nil {
+		return nil, err
+	}
+	reply := new(Reply)
+	if err := decode(plain, reply, false); err != nil {
+		return nil, err
+	}
+	return reply, nil
+}
+
+// readPlain reads one frame and decompresses it.
+func readPlain(r io.Reader) ([]byte, error) {
 	var header [headerBytes]byte
 	if _, err := io.ReadFull(r, header[:]); err != nil {
 		if errors.Is(err, io.EOF) {
-			return io.EOF
+			return nil, io.EOF
 		}
-		return fmt.Errorf("receive frame: %w", err)
+		return nil, fmt.Errorf("receive frame: %w", err)
 	}
 	length := int64(binary.BigEndian.Uint32(header[:]))
 	if length > MaxFrame {
-		return &TooLargeError{Bytes: length}
+		return nil, &TooLargeError{Bytes: length}
 	}
 	body := &body{r: r, left: length}
 	plain, err := decompress(body)
 	var tooLarge *TooLargeError
 	if errors.As(err, &tooLarge) {
-		return err
+		return nil, err
 	}
 	// The rest of a broken frame is thrown away, at most MaxFrame bytes, so that the next one is found.
 	if _, drainErr := io.Copy(io.Discard, body); drainErr != nil {
-		return fmt.Errorf("receive frame: %w", drainErr)
+		return nil, fmt.Errorf("receive frame: %w", drainErr)
 	}
 	if err != nil {
-		return malformed("decompress", err)
+		return nil, malformed("decompress", err)
 	}
-	return decode(plain, v)
+	return plain, nil
 }
 
 // malformed keeps io.EOF, which means the end of the connection, out of the errors of one frame.
@@ -139,11 +162,13 @@ func decompress(frame *body) ([]byte, error) {
 	return plain, nil
 }
 
-// decode reads JSON strictly. A message of another version that this build cannot read is told as such, not as the
-// first of its unknown fields; one that it can read is left to the caller (hello is answered in every version).
-func decode(plain []byte, v any) error {
+// decode reads JSON. A message of another version that this build cannot read is told as such, not as the first of its
+// unknown fields; one that it can read is left to the caller (hello is answered in every version).
+func decode(plain []byte, v any, strict bool) error {
 	decoder := json.NewDecoder(bytes.NewReader(plain))
-	decoder.DisallowUnknownFields()
+	if strict {
+		decoder.DisallowUnknownFields()
+	}
 	err := decoder.Decode(v)
 	if err == nil {
 		if _, end := decoder.Token(); !errors.Is(end, io.EOF) {

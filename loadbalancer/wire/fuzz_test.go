@@ -58,6 +58,9 @@ func FuzzMessage(f *testing.F) {
 		if wire.ReadFrame(bytes.NewReader(frame(t, plain)), &reply) == nil {
 			resent(t, &reply)
 		}
+		if tolerated, err := wire.ReadReply(bytes.NewReader(frame(t, plain))); err == nil {
+			resent(t, tolerated)
+		}
 		var request wire.Request
 		if wire.ReadFrame(bytes.NewReader(frame(t, plain)), &request) == nil {
 			write(t, &request)

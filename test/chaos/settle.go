@@ -23,13 +23,13 @@ func ask(ctx context.Context, g *lab.Host, request wire.Request) (*wire.Reply, e
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
 	request.Version = wire.Version
-	reply := new(wire.Reply)
+	var reply *wire.Reply
 	err = wire.WriteFrame(conn, wire.Preamble{Role: wire.RoleOperator})
 	if err == nil {
 		err = wire.WriteFrame(conn, request)
 	}
 	if err == nil {
-		err = wire.ReadFrame(conn, reply)
+		reply, err = wire.ReadReply(conn)
 	}
 	switch {
 	case err != nil:

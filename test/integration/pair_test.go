@@ -52,6 +52,8 @@ func TestPair(t *testing.T) {
 		{"privilege", testLeastPrivilege},
 		{"key-rotation", testKeyRotation},
 		{"haproxy", testHAProxyDies},
+		{"haproxy-hangs", testHAProxyHangs},
+		{"stats-socket", testStatsSocketGone},
 		{"agent", testAgentRestarts},
 		{"holder", testHolderDies},
 		{"drain", testDrain},

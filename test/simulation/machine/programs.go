@@ -22,6 +22,7 @@ const (
 	aliveFile      = "/run/gatewayctl/track/alive"
 	readyFile      = "/run/gatewayctl/track/ready"
 	haproxyPID     = "/run/haproxy.pid"
+	haproxySocket  = "/run/haproxy/admin.sock"
 	keepalivedPID  = "/run/keepalived.pid"
 )
 

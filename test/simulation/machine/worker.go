@@ -148,6 +148,7 @@ func (m *Machine) loadHAProxy(start bool) error {
 	}
 	if start {
 		m.master = m.begin(haproxyPID, "haproxy")
+		m.files(haproxySocket)[haproxySocket] = nil
 	} else {
 		m.reloads = append(m.reloads, Reload{m.worker.generation, w.generation})
 	}

@@ -1,0 +1,96 @@
+package integration
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"cloud-provider-haproxy/loadbalancer/wire"
+	"cloud-provider-haproxy/test/lab/traffic"
+)
+
+// testHAProxyHangs: an HAProxy that is stopped and never goes on is ended and started anew; until then the other gateway serves.
+func testHAProxyHangs(t *testing.T, p *pair) {
+	p.begin(t)
+	holder := p.home(t, web4)
+	master := mustRun(t, holder, "cat", "/run/haproxy.pid")
+	flow := p.flowTo(t, port(web4, 80))
+	begun := time.Now()
+	mustRun(t, holder, "pkill", "-STOP", "-x", "haproxy")
+	eventually(t, "the other gateway has the address", func() error {
+		if holders := p.holders(t, web4); len(holders) != 1 || holders[0] != p.other(holder) {
+			return fmt.Errorf("%s is held by %q", web4, names(holders))
+		}
+		return nil
+	})
+	within(t, 40*time.Second, "HAProxy was started anew", func() error {
+		pid, err := holder.Run(t.Context(), "cat", "/run/haproxy.pid")
+		if err != nil || strings.TrimSpace(pid) == master {
+			return fmt.Errorf("its master is process %s, %v", pid, err)
+		}
+		return nil
+	})
+	t.Logf("an HAProxy that hangs was started anew after %v", time.Since(begun).Round(100*time.Millisecond))
+	eventually(t, "both are in sync and the addresses at home", func() error {
+		if err := p.inSync(t); err != nil {
+			return err
+		}
+		return p.atHome(t)
+	})
+	report := stop(t, flow)
+	t.Logf("HAProxy hung on the holder of %s: %v", web4, report)
+	if report.LongestGap > 3*time.Second {
+		t.Errorf("nobody answered for %v", report.LongestGap)
+	}
+	s := p.status(t)[holder.Name]
+	told := slices.ContainsFunc(s.Differences, func(d wire.Difference) bool {
+		return len(d.Changes) > 0 && strings.HasPrefix(d.Changes[0], "restart HAProxy: ") && strings.Contains(d.Changes[0], "has not answered for 15s")
+	})
+	if !told {
+		t.Errorf("status tells %+v", s.Differences)
+	}
+	if w, found := warning(s, "HAProxyHangs"); found {
+		t.Errorf("it still warns: %s", w.Message)
+	}
+}
+
+// testStatsSocketGone: who removes HAProxy's stats socket leaves an HAProxy that serves. Nobody is cut, no address moves, status says
+// what it is, and one reload makes the socket anew.
+func testStatsSocketGone(t *testing.T, p *pair) {
+	const socket = "/run/haproxy/admin.sock"
+	p.begin(t)
+	holder := p.home(t, web4)
+	hold, err := p.Client.StartHold(t.Context(), traffic.Hold{Targets: webTargets(), Count: 50, Timeout: 5 * time.Second})
+	must(t, err)
+	flow := p.flow(t)
+	reloads := p.reloads(t)
+	begun := time.Now()
+	mustRun(t, holder, "rm", socket)
+	eventually(t, "status says that HAProxy cannot be asked", func() error {
+		s := p.status(t)[holder.Name]
+		w, found := warning(s, "HAProxyUnasked")
+		if !found || !strings.Contains(w.Message, socket) || s.InSync {
+			return fmt.Errorf("in sync %t, it warns %v", s.InSync, s.Warnings)
+		}
+		t.Logf("status warns: %s", w.Message)
+		return p.atHome(t)
+	})
+	within(t, 90*time.Second, "the socket is back", func() error {
+		must(t, p.atHome(t))
+		_, err := holder.Run(t.Context(), "test", "-S", socket)
+		return err
+	})
+	t.Logf("the stats socket is back %v after it was removed", time.Since(begun).Round(100*time.Millisecond))
+	eventually(t, "both are in sync", func() error { return p.inSync(t) })
+	report, held := stop(t, flow), stop(t, hold)
+	t.Logf("the stats socket removed on the holder of %s: %v; of %d connections held, cut %d", web4, report, held.Held, len(held.Cut))
+	if report.Failed != 0 || len(held.Cut) != 0 {
+		t.Errorf("%d of %d new connections failed, of %d held these were cut: %v", report.Failed, report.Opened, held.Held, held.Cut)
+	}
+	if got := p.reloads(t) - reloads; got != 1 {
+		t.Errorf("HAProxy was reloaded %d times, want once", got)
+	}
+	must(t, p.atHome(t))
+}
