@@ -160,7 +160,7 @@ func (g *fakeGateway) transact(signed desired.Signed, read desired.Fence) (*wire
 	if refusal := g.fence(state.Fence); refusal != nil {
 		return nil, refusal
 	}
-	if g.state != nil && g.state.Fence.Instance != state.Fence.Instance && g.state.Fence.Compare(read) > 0 {
+	if g.state != nil && g.state.Fence.Instance != state.Fence.Instance && g.state.Fence.NewTo(read) {
 		g.refused++
 		return nil, &wire.Refusal{Code: wire.CodeUnread, Message: "holds " + g.state.Fence.String(), Fence: &g.state.Fence}
 	}

@@ -152,6 +152,7 @@ type fakeEpochs struct {
 	epoch  uint64
 	holder string // "": there is no object
 	err    error
+	asked  int // who holds it
 }
 
 // become makes the object another one: restored from a backup, or with no holder deleted.
@@ -177,8 +178,9 @@ func (e *fakeEpochs) Claim(_ context.Context, atLeast uint64, instance string) (
 	return e.epoch, nil
 }
 
-func (e *fakeEpochs) Held(_ context.Context, instance string) (bool, error) {
+func (e *fakeEpochs) Holder(context.Context) (string, uint64, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.holder == instance, e.err
+	e.asked++
+	return e.holder, e.epoch, e.err
 }

@@ -38,6 +38,8 @@ type member struct {
 	held map[netip.Addr]bool
 	// peers are what it knows of the others, which it may reach and we do not.
 	peers []wire.PeerStatus
+	// absurd are the epochs that nobody can have claimed, by the peer that tells of one, as told last.
+	absurd map[string]uint64
 	// inspected is the last of the VIPs that the newest patrol looked at.
 	inspected netip.Addr
 	links     []wire.Link
