@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -222,6 +223,7 @@ func (m *Manager) takeOver() bool {
 	var notices []notice
 	var refused []Replay
 	terms, disowned := m.servedTerms(), m.disown()
+	m.claimUndenied(terms)
 	for _, replay := range m.replays {
 		if m.services[replay.Key] == nil && !m.enlist(replay) {
 			refused = append(refused, replay)
@@ -276,6 +278,28 @@ func (m *Manager) tellNotices(notices []notice) {
 	for _, n := range notices {
 		m.log.Warn("address", "service", n.key, "err", n.err)
 		m.observer.tell(func(o Observer) { o.ServiceNotice(n.key, n.err) })
+	}
+}
+
+// claimUndenied claims what gateways serve of Services whose status says nothing else, before what statuses say alone: nobody is given
+// an address before every gateway confirmed a State without its former owner, so that a status that names another's is an old one. Of
+// one Service's status and State nobody knows which is the older. It is called with mu held.
+func (m *Manager) claimUndenied(terms map[hold]ipam.Sharing) {
+	published := map[desired.Key][]netip.Addr{}
+	for _, replay := range m.replays {
+		published[replay.Key] = replay.Published
+	}
+	for _, key := range slices.SortedFunc(maps.Keys(m.goodBy), desired.Key.Compare) {
+		lb := m.goodBy[key]
+		if _, exists := published[key]; !exists {
+			continue
+		}
+		for _, address := range lb.Addresses {
+			denied := slices.ContainsFunc(published[key], func(a netip.Addr) bool { return a != address && a.Is4() == address.Is4() })
+			if !denied && m.addresses.Claim(ipam.Owner(key), address, terms[hold{address, key}]) == nil {
+				m.proven[address] = true
+			}
+		}
 	}
 }
 

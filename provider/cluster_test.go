@@ -78,7 +78,7 @@ func newManager() *manager {
 	m := &manager{held: map[desired.Key]loadbalancer.Service{}, refusals: map[desired.Key][]*loadbalancer.Sources{}, refills: map[desired.Key]int{},
 		ensured: map[desired.Key]int{}, next: addr("192.0.2.64"), kept: map[desired.Key]bool{},
 		published: map[desired.Key][]netip.Addr{},
-		loaded: make(chan struct{}), ended: make(chan error, 1)}
+		loaded:    make(chan struct{}), ended: make(chan error, 1)}
 	close(m.loaded)
 	return m
 }

@@ -227,7 +227,9 @@ func (c *Cloud) existing(ctx context.Context, keys []desired.Key) (found []loadb
 	for _, key := range keys {
 		asked[key] = true
 	}
-	page := func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) { return services(metav1.NamespaceAll).List(ctx, o) }
+	page := func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+		return services(metav1.NamespaceAll).List(ctx, o)
+	}
 	all, _, err := pager.New(page).List(ctx, metav1.ListOptions{}) // 500 at a time, or all at once when the pages are too old
 	if err != nil {
 		return nil, fmt.Errorf("listing Services: %w", err)
