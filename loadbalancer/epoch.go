@@ -19,15 +19,9 @@ func newInstance() string { return rand.Text() }
 // lock every later one out. The agents have the same bound for what peers hand on.
 const maxEpochJump = 1 << 20
 
-// absurd is the error of a gateway that tells of an epoch which nobody can have claimed; by says so of it when it does not itself.
+// absurd is the error of a gateway that tells of an epoch which nobody can have claimed; by says so of it when it does not itself. It
+// is called with mu held.
 func (m *Manager) absurd(gateway, by string, told desired.Fence) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.absurdEpoch(gateway, by, told)
-}
-
-// absurdEpoch is absurd, called with mu held.
-func (m *Manager) absurdEpoch(gateway, by string, told desired.Fence) error {
 	if known := max(m.fence.Epoch, m.stored); told.Epoch > known && told.Epoch-known > maxEpochJump {
 		return &EpochError{Gateway: gateway, By: by, Told: told.Epoch, Known: known}
 	}
@@ -59,10 +53,6 @@ func (m *Manager) refence(ctx context.Context, r reply) error {
 	newer := ours
 	if r.fence != nil {
 		newer = *r.fence
-	}
-	if err := m.absurd(r.gateway.name, "", newer); err != nil {
-		m.setAside(r.gateway, err, false)
-		return nil
 	}
 	if r.code == wire.CodeSequence && newer.Epoch == ours.Epoch && newer.Instance == ours.Instance {
 		m.mu.Lock()
@@ -142,7 +132,7 @@ func (m *Manager) hearPeers(by *member, peers []wire.PeerStatus) (rivaled bool, 
 		if f == nil || !p.Answers || f.ClusterUID != m.fence.ClusterUID || f.Instance == m.instance || f.Epoch < m.fence.Epoch || by.away != nil {
 			continue
 		}
-		if err := m.absurdEpoch(p.Gateway, by.name, *f); err != nil {
+		if err := m.absurd(p.Gateway, by.name, *f); err != nil {
 			if absurd[p.Gateway] = f.Epoch; by.absurd[p.Gateway] != f.Epoch {
 				findings = append(findings, err)
 			}
@@ -182,6 +172,7 @@ func (m *Manager) faceRival(ctx context.Context) error {
 func (m *Manager) readLate(ctx context.Context, g *member, told desired.Fence) error {
 	m.mu.Lock()
 	ours := m.fence
+	g.unread = true
 	m.mu.Unlock()
 	states, err := m.readGateways(ctx, ours.ClusterUID)
 	if err != nil {

@@ -37,6 +37,8 @@ type fakeGateway struct {
 	dead, cut, hanging, frozen bool
 	// off is dead, for the other gateways to see.
 	off atomic.Bool
+	// mute is how many questions for the State are not answered.
+	mute int
 	// judge may refuse or fail a State.
 	judge func(*desired.State) (*wire.Result, error)
 	// warnings are told with every answer.
@@ -102,6 +104,14 @@ func (g *fakeGateway) State(ctx context.Context) (*desired.Signed, error) {
 		return nil, err
 	}
 	defer done()
+	g.mu.Lock()
+	muted := g.mute > 0
+	g.mute = max(0, g.mute-1)
+	g.mu.Unlock()
+	if muted {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.signed, nil

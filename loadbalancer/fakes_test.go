@@ -68,7 +68,7 @@ func (s *site) newManager() *loadbalancer.Manager {
 	for _, g := range s.gateways {
 		clients = append(clients, g)
 	}
-	m, err := loadbalancer.New(s.settings, clients, fakeSigner{}, s.epochs, s.ledger, s.observer, slog.New(slog.DiscardHandler))
+	m, err := loadbalancer.New(s.settings, clients, fakeSigner{}, s.epochs, &ledgerOf{fakeLedger: s.ledger}, s.observer, slog.New(slog.DiscardHandler))
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -160,6 +160,12 @@ func (e *fakeEpochs) become(epoch uint64, holder string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.epoch, e.holder = epoch, holder
+}
+
+func (e *fakeEpochs) fail(err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.err = err
 }
 
 func (e *fakeEpochs) now() (epoch uint64, holder string) {

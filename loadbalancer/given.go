@@ -220,6 +220,11 @@ func (m *Manager) learn(newest *desired.State, untold []Replay) {
 		m.adoptPlaces(newest)
 		m.good, m.goodBy = newest, byKey(newest)
 	}
+	for i, lb := range newest.LoadBalancers {
+		if m.goodBy[lb.Key] == nil {
+			m.goodBy[lb.Key] = &newest.LoadBalancers[i] // ours is without it, perhaps because it does not translate
+		}
+	}
 	for _, replay := range untold {
 		if m.services[replay.Key] == nil {
 			m.enlist(replay)

@@ -85,6 +85,9 @@ func (m *Manager) readGateways(ctx context.Context, uid string) (states []*desir
 			return
 		}
 		state, err := m.ofCluster(g.name, signed, uid)
+		m.mu.Lock()
+		g.unread = false
+		m.mu.Unlock()
 		if err != nil {
 			m.setAside(g, err, false)
 			return
@@ -121,10 +124,9 @@ func (m *Manager) ofCluster(gateway string, signed *desired.Signed, uid string) 
 	if got := state.Fence.ClusterUID; got != "" && got != uid {
 		return nil, &ClusterError{Gateway: gateway, Got: got, Want: uid}
 	}
-	if err := m.absurd(gateway, "", state.Fence); err != nil {
-		return nil, err
-	}
-	return state, nil
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return state, m.absurd(gateway, "", state.Fence)
 }
 
 // takesOver says that takeOver is about to begin the first round.

@@ -184,7 +184,9 @@ func (r *round) succeed() {
 	m := r.m
 	m.mu.Lock()
 	m.good, m.goodBy = r.target.state, r.target.byKey
-	m.read = r.target.fence() // all that take part hold it: it is the newest now, whatever a gateway holds that was away
+	if !slices.ContainsFunc(m.members, func(g *member) bool { return g.unread }) {
+		m.read = r.target.fence() // all that take part hold it: it is the newest now, whatever a gateway holds that was away
+	}
 	m.settleRollout(m.good)
 	if len(r.withheld) == 0 {
 		m.made = r.revision
