@@ -35,8 +35,8 @@ type EpochStore interface {
 	// Claim makes instance the holder with an epoch that is at least atLeast and above the stored one, by
 	// compare-and-swap, and returns it.
 	Claim(ctx context.Context, atLeast uint64, instance string) (epoch uint64, err error)
-	// Held says whether instance is still the holder. It is not when there is no object any more.
-	Held(ctx context.Context, instance string) (bool, error)
+	// Holder gives the present holder and the stored epoch; nobody ("", 0) when there is no object.
+	Holder(ctx context.Context) (instance string, epoch uint64, err error)
 }
 
 // LedgerStore is an object of ours in the API server that keeps what neither a Service nor the gateways can tell after a

@@ -184,8 +184,8 @@ func (m *Manager) free() (freed []netip.Addr) {
 		h, now := hold{r.Address, desired.Key(r.Owner)}, released{ports: portsOf(r.Ports)}
 		now.held = m.heldPorts(h)
 		before, ok := m.since[h]
-		// While the round ran the owner may have given up more, which the target has still.
-		if !ok || !gone(before) || !before.same(now) || m.serves(m.target.byKey[h.owner], h, now.ports) {
+		// While the round ran the owner may have given up more, which the target has still, or have come back.
+		if !ok || !gone(before) || !before.same(now) || m.serves(m.target.byKey[h.owner], h, now.ports) || m.returns(h.owner) {
 			continue
 		}
 		m.addresses.Free(r.Address, r.Owner)
@@ -200,6 +200,13 @@ func (m *Manager) free() (freed []netip.Addr) {
 	}
 	maps.DeleteFunc(m.since, func(h hold, r released) bool { return gone(r) && !m.releases(h) })
 	return freed
+}
+
+// returns says whether a Service came while the round ran, so that nobody has looked yet which address it takes: its former one, when
+// that is on its way back still.
+func (m *Manager) returns(key desired.Key) bool {
+	entry := m.services[key]
+	return entry != nil && entry.want != nil && entry.want.Addresses == nil && entry.unassigned == nil && len(m.addresses.Addresses(ipam.Owner(key))) == 0
 }
 
 // releases says whether the owner still gives up something of a hold.

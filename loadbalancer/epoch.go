@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"slices"
+	"time"
 
 	"cloud-provider-haproxy/loadbalancer/desired"
 	"cloud-provider-haproxy/loadbalancer/wire"
@@ -11,6 +13,34 @@ import (
 
 // newInstance is the random name of this Manager.
 func newInstance() string { return rand.Text() }
+
+// maxEpochJump is the farthest that an epoch may lie above the epoch object's and ours: a takeover every half minute for a year.
+// Controllers claim above the highest epoch that they hear of, so that one near the end of the numbers, by a bug or by malice, would
+// lock every later one out. The agents have the same bound for what peers hand on.
+const maxEpochJump = 1 << 20
+
+// absurd is the error of a gateway that tells of an epoch which nobody can have claimed; by says so of it when it does not itself. It
+// is called with mu held.
+func (m *Manager) absurd(gateway, by string, told desired.Fence) error {
+	if known := max(m.fence.Epoch, m.stored); told.Epoch > known && told.Epoch-known > maxEpochJump {
+		return &EpochError{Gateway: gateway, By: by, Told: told.Epoch, Known: known}
+	}
+	return nil
+}
+
+// holder asks the epoch object who leads.
+func (m *Manager) holder(ctx context.Context) (instance string, err error) {
+	asking, cancel := context.WithTimeout(ctx, m.settings.AskTimeout)
+	defer cancel()
+	instance, epoch, err := m.epochs.Holder(asking)
+	if err != nil {
+		return "", err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.stored = max(m.stored, epoch)
+	return instance, nil
+}
 
 // refence answers a gateway that knows a newer State than ours. Does another controller lead, this one ends
 // (*DeposedError), and so it does when the object is gone, for then nobody says that the other one does not. Else the epoch
@@ -31,7 +61,7 @@ func (m *Manager) refence(ctx context.Context, r reply) error {
 		return nil
 	}
 	if r.code == wire.CodeUnread {
-		return m.readLate(ctx, newer)
+		return m.readLate(ctx, r.gateway, newer)
 	}
 	return m.claimAbove(ctx, r.gateway.name, newer)
 }
@@ -41,13 +71,11 @@ func (m *Manager) claimAbove(ctx context.Context, gateway string, newer desired.
 	m.mu.Lock()
 	ours := m.fence
 	m.mu.Unlock()
-	asking, cancel := context.WithTimeout(ctx, m.settings.AskTimeout)
-	defer cancel()
-	held, err := m.epochs.Held(asking, m.instance)
+	holder, err := m.holder(ctx)
 	if err != nil {
 		return fmt.Errorf("gateway %s knows a newer State (%s): ask the API server who leads: %w", gateway, newer, err)
 	}
-	if !held {
+	if holder != m.instance {
 		return &DeposedError{Ours: ours, Newer: newer}
 	}
 	epoch, err := m.claim(ctx, max(newer.Epoch, ours.Epoch)+1)
@@ -64,21 +92,27 @@ func (m *Manager) claimAbove(ctx context.Context, gateway string, newer desired.
 
 // confirmLead ends this Manager when it does not hold the epoch object any more and some gateway is away: that one may have a newer
 // leader's State, and the others would not refuse ours. It would tell people what is taken back as soon as the gateways meet. An API
-// server that does not answer stops nobody.
+// server that does not answer stops nobody. Its answer, or that there is none, holds for leadPause.
 func (m *Manager) confirmLead(ctx context.Context) error {
-	if len(m.membersWhere(func(g *member) bool { return g.away != nil })) == 0 {
+	m.mu.Lock()
+	away := slices.ContainsFunc(m.members, func(g *member) bool { return g.away != nil })
+	asked := !m.ledAt.IsZero() && time.Since(m.ledAt) < leadPause
+	m.mu.Unlock()
+	if !away || asked {
 		return nil
 	}
-	asking, cancel := context.WithTimeout(ctx, m.settings.AskTimeout)
-	defer cancel()
-	held, err := m.epochs.Held(asking, m.instance)
-	if err != nil || held {
-		return ctx.Err()
-	}
+	holder, err := m.holder(ctx)
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.ledAt = time.Now(); err != nil || holder == m.instance {
+		return ctx.Err()
+	}
 	return &DeposedError{Ours: m.fence}
 }
+
+// leadPause is for how long an answer to who leads is believed: a round may push many States, and an API server that does not answer
+// costs an AskTimeout.
+const leadPause = time.Second
 
 // rival is what a gateway that only its peers reach says that it holds.
 type rival struct {
@@ -88,18 +122,27 @@ type rival struct {
 
 // hearPeers notes whether a gateway that we do not reach holds another controller's State of our epoch or a newer one: the epoch
 // object was deleted or is an older one (an etcd restored), and nobody could know of that State when ours was claimed. Its peers
-// do not hand it ours, as nobody can say which of two States of one epoch is the newer. It is called with mu held.
-func (m *Manager) hearPeers(by *member, peers []wire.PeerStatus) (news bool) {
+// do not hand it ours, as nobody can say which of two States of one epoch is the newer. An absurd epoch is told, once. It is called
+// with mu held.
+func (m *Manager) hearPeers(by *member, peers []wire.PeerStatus) (rivaled bool, findings []error) {
 	by.peers = peers
+	absurd := map[string]uint64{}
 	for _, p := range peers {
 		f := p.Fence
 		if f == nil || !p.Answers || f.ClusterUID != m.fence.ClusterUID || f.Instance == m.instance || f.Epoch < m.fence.Epoch || by.away != nil {
 			continue
 		}
+		if err := m.absurd(p.Gateway, by.name, *f); err != nil {
+			if absurd[p.Gateway] = f.Epoch; by.absurd[p.Gateway] != f.Epoch {
+				findings = append(findings, err)
+			}
+			continue
+		}
 		m.rival = &rival{p.Gateway, *f}
-		return true
+		rivaled = true
 	}
-	return false
+	by.absurd = absurd
+	return rivaled, findings
 }
 
 // faceRival claims the epoch above a State that was heard of through a peer.
@@ -124,27 +167,50 @@ func (m *Manager) faceRival(ctx context.Context) error {
 }
 
 // readLate answers a gateway that holds a State of another controller which was committed after we had read the gateways. What we
-// were going to push would take back what that one told people, and might give their addresses to others: it is read now.
-func (m *Manager) readLate(ctx context.Context, told desired.Fence) error {
+// were going to push would take back what that one told people, and might give their addresses to others: it is read now. A gateway
+// that does not answer in time is left out until it does.
+func (m *Manager) readLate(ctx context.Context, g *member, told desired.Fence) error {
 	m.mu.Lock()
 	ours := m.fence
+	g.unread = true
 	m.mu.Unlock()
-	newest, err := m.readGateways(ctx, ours.ClusterUID, m.instance) // another gateway may have taken ours before
-	if err != nil {
-		return err
-	}
-	untold, err := m.untold(ctx, newest)
+	states, err := m.readGateways(ctx, ours.ClusterUID)
 	if err != nil {
 		return err
 	}
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	if newest == nil || newest.Fence.Compare(m.read) <= 0 {
-		m.log.Warn("a gateway holds a newer State that cannot be read", "fence", told)
-		m.read = told // who cannot be read must not stop us for ever
-		return nil
+	state, unreadable := m.unread(states, g), g.away != nil && !g.silent
+	if state == nil && unreadable {
+		m.log.Warn("a gateway holds a newer State that cannot be read", "gateway", g.name, "fence", told, "err", g.away)
+		m.read = told // it must not stop us for ever
 	}
-	m.log.Info("another controller was faster, its State is read", "fence", newest.Fence, "instance", newest.Fence.Instance)
-	m.learn(newest, untold)
+	m.mu.Unlock()
+	if state == nil {
+		return nil // or it has taken ours meanwhile
+	}
+	untold, err := m.untold(ctx, state)
+	if err != nil {
+		return err
+	}
+	m.log.Info("another controller was faster, its State is read", "fence", state.Fence, "instance", state.Fence.Instance)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.learn(state, untold)
 	return nil
+}
+
+// unread gives the newest of the States that we have not read; the one of this gateway when two claimed the same epoch, and none of ours:
+// another gateway may have taken that before. It is called with mu held.
+func (m *Manager) unread(states []*desired.State, of *member) *desired.State {
+	others := slices.Clone(states)
+	for i, state := range others {
+		if state != nil && (state.Fence.Instance == m.instance || !state.Fence.NewTo(m.read)) {
+			others[i] = nil
+		}
+	}
+	newest := newestOf(others)
+	if own := others[slices.Index(m.members, of)]; own != nil && own.Fence.NewTo(newest.Fence) {
+		return own
+	}
+	return newest
 }

@@ -289,6 +289,25 @@ func (e *ClusterError) Error() string {
 		"them over: `gatewayctl adopt --cloud-config FILE`, or as root on each `gatewayctl adopt --local`", e.Gateway, e.Got, e.Want)
 }
 
+// EpochError says that a gateway tells of an epoch that no controller of this cluster can have claimed.
+type EpochError struct {
+	Gateway string
+	// By says so of it; empty: it does itself.
+	By string
+	// Known is the epoch of the cluster.
+	Told, Known uint64
+}
+
+func (e *EpochError) Error() string {
+	by := ""
+	if e.By != "" {
+		by = ", says gateway " + e.By + ","
+	}
+	return fmt.Sprintf("gateway %s%s holds a State of epoch %d, and the cluster is at epoch %d: no cluster claims more than %d epochs "+
+		"meanwhile, so that it is not believed; find out who pushed that State, then stop the agent of %s, remove its "+
+		"/var/lib/gatewayctl/state.json and start it: it takes the State of the others", e.Gateway, by, e.Told, e.Known, maxEpochJump, e.Gateway)
+}
+
 // DeposedError ends Run: another controller has claimed the gateways.
 type DeposedError struct {
 	// Ours is the fence of our newest State, Newer the one that a gateway holds; it has no Instance when the epoch object alone told.

@@ -37,6 +37,8 @@ type fakeGateway struct {
 	dead, cut, hanging, frozen bool
 	// off is dead, for the other gateways to see.
 	off atomic.Bool
+	// mute is how many questions for the State are not answered.
+	mute int
 	// judge may refuse or fail a State.
 	judge func(*desired.State) (*wire.Result, error)
 	// warnings are told with every answer.
@@ -103,6 +105,14 @@ func (g *fakeGateway) State(ctx context.Context) (*desired.Signed, error) {
 	}
 	defer done()
 	g.mu.Lock()
+	muted := g.mute > 0
+	g.mute = max(0, g.mute-1)
+	g.mu.Unlock()
+	if muted {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.signed, nil
 }
@@ -160,7 +170,7 @@ func (g *fakeGateway) transact(signed desired.Signed, read desired.Fence) (*wire
 	if refusal := g.fence(state.Fence); refusal != nil {
 		return nil, refusal
 	}
-	if g.state != nil && g.state.Fence.Instance != state.Fence.Instance && g.state.Fence.Compare(read) > 0 {
+	if g.state != nil && g.state.Fence.Instance != state.Fence.Instance && g.state.Fence.NewTo(read) {
 		g.refused++
 		return nil, &wire.Refusal{Code: wire.CodeUnread, Message: "holds " + g.state.Fence.String(), Fence: &g.state.Fence}
 	}

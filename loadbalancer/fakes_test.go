@@ -68,7 +68,7 @@ func (s *site) newManager() *loadbalancer.Manager {
 	for _, g := range s.gateways {
 		clients = append(clients, g)
 	}
-	m, err := loadbalancer.New(s.settings, clients, fakeSigner{}, s.epochs, s.ledger, s.observer, slog.New(slog.DiscardHandler))
+	m, err := loadbalancer.New(s.settings, clients, fakeSigner{}, s.epochs, &ledgerOf{fakeLedger: s.ledger}, s.observer, slog.New(slog.DiscardHandler))
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -152,6 +152,7 @@ type fakeEpochs struct {
 	epoch  uint64
 	holder string // "": there is no object
 	err    error
+	asked  int // who holds it
 }
 
 // become makes the object another one: restored from a backup, or with no holder deleted.
@@ -159,6 +160,12 @@ func (e *fakeEpochs) become(epoch uint64, holder string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.epoch, e.holder = epoch, holder
+}
+
+func (e *fakeEpochs) fail(err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.err = err
 }
 
 func (e *fakeEpochs) now() (epoch uint64, holder string) {
@@ -177,8 +184,9 @@ func (e *fakeEpochs) Claim(_ context.Context, atLeast uint64, instance string) (
 	return e.epoch, nil
 }
 
-func (e *fakeEpochs) Held(_ context.Context, instance string) (bool, error) {
+func (e *fakeEpochs) Holder(context.Context) (string, uint64, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.holder == instance, e.err
+	e.asked++
+	return e.holder, e.epoch, e.err
 }

@@ -1,6 +1,8 @@
 package loadbalancer
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -67,9 +69,20 @@ func (m *Manager) ungiven(key desired.Key, addresses []netip.Addr) bool {
 // with mu held.
 func (m *Manager) vouchPublished(key desired.Key, published []netip.Addr, sharing ipam.Sharing) {
 	for _, address := range published {
-		if sharing.Key == "" && slices.Contains(m.addresses.Addresses(ipam.Owner(key)), address) {
-			m.vouched[hold{address, key}] = extent{whole: true}
+		h := hold{address, key}
+		if sharing.Key == "" && !m.vouched[h].whole && slices.Contains(m.addresses.Addresses(ipam.Owner(key)), address) {
+			m.vouched[h] = extent{whole: true}
+			signal(m.noted)
 		}
+	}
+}
+
+// Published tells that a Service's status names these addresses, which the ledger then need not tell of any more.
+func (m *Manager) Published(key desired.Key, addresses []netip.Addr) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if entry := m.services[key]; entry != nil && m.replayed {
+		m.vouchPublished(key, addresses, entry.request.Sharing)
 	}
 }
 
@@ -90,8 +103,18 @@ func (m *Manager) vouchConfirmed(t *target) {
 	}
 }
 
-// given are the holds that the ledger has to tell of, sorted. What is on its way back stays there until it is free. It is called
-// with mu held.
+// givenRoom bounds what the ledger tells of holds, in bytes as it is written: an object of the API server has at most 1 MiB. Who finds no
+// room waits until gateways or statuses tell of others.
+const givenRoom = 512 << 10
+
+// size is what it takes in the ledger, at most.
+func (g Given) size() int {
+	return len("- address: \n  service: /\n  ports:\n") + len("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff") + len(g.Owner.Namespace) + len(g.Owner.Name) +
+		len(g.Ports)*len("  - 65535/SCTP\n")
+}
+
+// given are the holds that the ledger has to tell of, as far as there is room, sorted. What is on its way back stays there until it is
+// free. It is called with mu held.
 func (m *Manager) given() (all []Given) {
 	if len(m.members) == 1 {
 		return nil
@@ -113,9 +136,24 @@ func (m *Manager) given() (all []Given) {
 			holds[h] = before.with(holds[h])
 		}
 	}
-	for _, h := range sortedHolds(holds) {
-		all = append(all, Given{Address: h.address, Owner: h.owner, Ports: holds[h].ports})
+	room := givenRoom
+	m.ledger.crowded = map[desired.Key]bool{}
+	take := func(told bool) { // what it tells already stays, and comes first
+		for _, h := range sortedHolds(holds) {
+			g := Given{Address: h.address, Owner: h.owner, Ports: holds[h].ports}
+			if _, is := m.ledger.given[h]; is != told {
+				continue
+			}
+			if !told && g.size() > room {
+				m.ledger.crowded[h.owner] = true
+				continue
+			}
+			all, room = append(all, g), room-g.size()
+		}
 	}
+	take(true)
+	take(false)
+	slices.SortFunc(all, func(a, b Given) int { return cmp.Or(a.Address.Compare(b.Address), a.Owner.Compare(b.Owner)) })
 	return all
 }
 
@@ -173,13 +211,19 @@ func (m *Manager) adoptGiven(found map[hold]extent) {
 // learn takes over a State of another controller that was committed after takeOver, with the Services of it that nobody told us
 // of and that exist. It is called with mu held.
 func (m *Manager) learn(newest *desired.State, untold []Replay) {
-	if !slices.ContainsFunc(m.members, func(g *member) bool { return g.confirmed.Instance == m.instance }) {
+	newer := m.good == nil || newest.Fence.Compare(m.good.Fence) > 0
+	if newer && !slices.ContainsFunc(m.members, func(g *member) bool { return g.confirmed.Instance == m.instance }) {
 		// No State of ours stands anywhere as far as anybody knows: it is as if we had read this one in the beginning.
 		if !slices.ContainsFunc(m.members, func(g *member) bool { return g.away != nil && g.offered.Instance == m.instance }) {
 			m.withdrawUntold()
 		}
 		m.adoptPlaces(newest)
 		m.good, m.goodBy = newest, byKey(newest)
+	}
+	for i, lb := range newest.LoadBalancers {
+		if m.goodBy[lb.Key] == nil {
+			m.goodBy[lb.Key] = &newest.LoadBalancers[i] // ours is without it, perhaps because it does not translate
+		}
 	}
 	for _, replay := range untold {
 		if m.services[replay.Key] == nil {
@@ -225,13 +269,22 @@ func (m *Manager) withdrawUntold() {
 	}
 }
 
+// failCrowded answers those for whose addresses the ledger has no room, when it does not empty by itself: with a gateway away.
+func (m *Manager) failCrowded() {
+	if len(m.membersWhere(func(g *member) bool { return g.away != nil })) > 0 {
+		m.failUngiven(errCrowded, func(key desired.Key) bool { return m.ledger.crowded[key] })
+	}
+}
+
+var errCrowded = errors.New("it tells of as many as there is room for, and a gateway that has to confirm those is away; new ones wait until " +
+	"it is back, or removed from the configuration")
+
 // failUngiven answers those whose Services wait until the ledger tells of their addresses. They get them when it does, asked or not.
-func (m *Manager) failUngiven(err error) {
+func (m *Manager) failUngiven(err error, waits func(desired.Key) bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.joined = slices.DeleteFunc(m.joined, func(c *call) bool {
-		entry := m.services[c.key]
-		waits := c.ensure && entry != nil && entry.ungiven
+		waits := c.ensure && m.services[c.key] != nil && waits(c.key)
 		if waits {
 			c.answer(nil, fmt.Errorf("%s: %w", c, &LedgerError{err}))
 		}

@@ -32,7 +32,7 @@ func (s *site) startPausing(before func(gateway string), replays ...loadbalancer
 	for _, g := range s.gateways {
 		clients = append(clients, pausing{g, before})
 	}
-	m, err := loadbalancer.New(s.settings, clients, fakeSigner{}, s.epochs, s.ledger, s.observer, slog.New(slog.DiscardHandler))
+	m, err := loadbalancer.New(s.settings, clients, fakeSigner{}, s.epochs, &ledgerOf{fakeLedger: s.ledger}, s.observer, slog.New(slog.DiscardHandler))
 	if err != nil {
 		s.t.Fatal(err)
 	}

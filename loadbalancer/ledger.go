@@ -26,6 +26,8 @@ type ledgerObject struct {
 	missing  bool
 	// given is what the object says of holds. Guarded by Manager.mu.
 	given map[hold]extent
+	// crowded are the owners of holds for which it had no room at the last look. Guarded by Manager.mu.
+	crowded map[desired.Key]bool
 	// failed is set while the object cannot be written, so that it is told once. Guarded by turn.
 	failed bool
 }
@@ -157,9 +159,10 @@ func (m *Manager) keepLedger(ctx context.Context) {
 		for pause := retryMin; ; pause = min(2*pause, retryMax) {
 			err := m.writeLedger(ctx)
 			if err == nil {
+				m.failCrowded()
 				break
 			}
-			m.failUngiven(err)
+			m.failUngiven(err, func(key desired.Key) bool { return m.services[key].ungiven })
 			if !sleep(ctx, pause) {
 				return
 			}

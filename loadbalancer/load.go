@@ -4,8 +4,10 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
+	"time"
 
 	"cloud-provider-haproxy/ipam"
 	"cloud-provider-haproxy/loadbalancer/desired"
@@ -26,10 +28,14 @@ func (m *Manager) Load(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("ask the API server for the UID of namespace kube-system: %w", err)
 	}
-	newest, err := m.readGateways(ctx, uid, "")
+	if _, err := m.holder(ctx); err != nil {
+		return fmt.Errorf("ask the API server for the epoch: %w", err)
+	}
+	states, err := m.readGateways(ctx, uid)
 	if err != nil {
 		return err
 	}
+	newest := newestOf(states)
 	if err := m.openLedger(ctx); err != nil {
 		return err
 	}
@@ -69,16 +75,19 @@ func (m *Manager) claim(ctx context.Context, atLeast uint64) (epoch uint64, err 
 	return m.epochs.Claim(ctx, atLeast, m.instance)
 }
 
-// readGateways gives the newest State of this cluster that is not of one instance, nil when the gateways that answer have none.
-func (m *Manager) readGateways(ctx context.Context, uid, but string) (*desired.State, error) {
-	states := make([]*desired.State, len(m.members))
+// readGateways gives the States of this cluster that the gateways hold, in the order of members; nil: it has none, or did not answer.
+func (m *Manager) readGateways(ctx context.Context, uid string) (states []*desired.State, err error) {
+	states = make([]*desired.State, len(m.members))
 	m.ask(ctx, m.members, m.settings.AskTimeout, func(ctx context.Context, g *member) {
 		signed, err := g.State(ctx)
 		if err != nil {
 			m.setAside(g, err, true)
 			return
 		}
-		state, err := ofCluster(g.name, signed, uid)
+		state, err := m.ofCluster(g.name, signed, uid)
+		m.mu.Lock()
+		g.unread = false
+		m.mu.Unlock()
 		if err != nil {
 			m.setAside(g, err, false)
 			return
@@ -92,16 +101,19 @@ func (m *Manager) readGateways(ctx context.Context, uid, but string) (*desired.S
 	if len(m.present()) == 0 {
 		return nil, m.gatewaysError("the State of no gateway could be read")
 	}
-	var newest *desired.State
+	return states, nil
+}
+
+func newestOf(states []*desired.State) (newest *desired.State) {
 	for _, state := range states {
-		if state != nil && (but == "" || state.Fence.Instance != but) && (newest == nil || state.Fence.Compare(newest.Fence) > 0) {
+		if state != nil && (newest == nil || state.Fence.Compare(newest.Fence) > 0) {
 			newest = state
 		}
 	}
-	return newest, nil
+	return newest
 }
 
-func ofCluster(gateway string, signed *desired.Signed, uid string) (*desired.State, error) {
+func (m *Manager) ofCluster(gateway string, signed *desired.Signed, uid string) (*desired.State, error) {
 	if signed == nil {
 		return nil, nil
 	}
@@ -112,7 +124,9 @@ func ofCluster(gateway string, signed *desired.Signed, uid string) (*desired.Sta
 	if got := state.Fence.ClusterUID; got != "" && got != uid {
 		return nil, &ClusterError{Gateway: gateway, Got: got, Want: uid}
 	}
-	return state, nil
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return state, m.absurd(gateway, "", state.Fence)
 }
 
 // takesOver says that takeOver is about to begin the first round.
@@ -128,7 +142,8 @@ func (m *Manager) readAgain(ctx context.Context) {
 	m.mu.Lock()
 	uid, known := m.fence.ClusterUID, m.good
 	m.mu.Unlock()
-	newest, err := m.readGateways(ctx, uid, "")
+	states, err := m.readGateways(ctx, uid)
+	newest := newestOf(states)
 	if err != nil || newest == nil || known != nil && newest.Fence.Compare(known.Fence) <= 0 {
 		return // who is away is told by the round
 	}
@@ -160,6 +175,10 @@ func (m *Manager) confirmGone(ctx context.Context) error {
 	return nil
 }
 
+// existingTimeout bounds the question which Services exist: all of the cluster may have to be looked through, by an API server that
+// everybody asks for everything because it was away.
+const existingTimeout = time.Minute
+
 // untold gives the Services of a State that exist and that nobody told us of.
 func (m *Manager) untold(ctx context.Context, state *desired.State) ([]Replay, error) {
 	if state == nil || m.settings.Existing == nil {
@@ -176,7 +195,7 @@ func (m *Manager) untold(ctx context.Context, state *desired.State) ([]Replay, e
 	if len(keys) == 0 {
 		return nil, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, m.settings.AskTimeout)
+	ctx, cancel := context.WithTimeout(ctx, existingTimeout)
 	defer cancel()
 	found, err := m.settings.Existing(ctx, keys)
 	if err != nil {
@@ -206,6 +225,7 @@ func (m *Manager) takeOver() bool {
 	var notices []notice
 	var refused []Replay
 	terms, disowned := m.servedTerms(), m.disown()
+	m.claimUndenied(terms)
 	for _, replay := range m.replays {
 		if m.services[replay.Key] == nil && !m.enlist(replay) {
 			refused = append(refused, replay)
@@ -260,6 +280,28 @@ func (m *Manager) tellNotices(notices []notice) {
 	for _, n := range notices {
 		m.log.Warn("address", "service", n.key, "err", n.err)
 		m.observer.tell(func(o Observer) { o.ServiceNotice(n.key, n.err) })
+	}
+}
+
+// claimUndenied claims what gateways serve of Services whose status says nothing else, before what statuses say alone: nobody is given
+// an address before every gateway confirmed a State without its former owner, so that a status that names another's is an old one. Of
+// one Service's status and State nobody knows which is the older. It is called with mu held.
+func (m *Manager) claimUndenied(terms map[hold]ipam.Sharing) {
+	published := map[desired.Key][]netip.Addr{}
+	for _, replay := range m.replays {
+		published[replay.Key] = replay.Published
+	}
+	for _, key := range slices.SortedFunc(maps.Keys(m.goodBy), desired.Key.Compare) {
+		lb := m.goodBy[key]
+		if _, exists := published[key]; !exists {
+			continue
+		}
+		for _, address := range lb.Addresses {
+			denied := slices.ContainsFunc(published[key], func(a netip.Addr) bool { return a != address && a.Is4() == address.Is4() })
+			if !denied && m.addresses.Claim(ipam.Owner(key), address, terms[hold{address, key}]) == nil {
+				m.proven[address] = true
+			}
+		}
 	}
 }
 

@@ -78,6 +78,9 @@ type Manager struct {
 	// target is what gateways are to confirm; nil before the first round.
 	target *target
 	fence  desired.Fence
+	// stored is the highest epoch that the epoch object had; ledAt is when it was asked last whether we lead.
+	stored uint64
+	ledAt  time.Time
 	// rival is the State of another controller, as new as ours or newer, that a gateway holds which only a peer can ask; nil: none.
 	rival *rival
 	// read is the newest State of another controller that was read, or ours once a round has confirmed one: see ApplyAfter.

@@ -33,11 +33,15 @@ type member struct {
 	confirmed desired.Fence
 	// offered is the fence of the newest State that it may have heard of, whether it answered or not.
 	offered desired.Fence
+	// unread is set while it is known to hold a State of another controller that it has not told us yet.
+	unread bool
 	// told is the fence of the State that it said it holds, or a peer said of it; nil when nobody has since it fell silent.
 	told *desired.Fence
 	held map[netip.Addr]bool
 	// peers are what it knows of the others, which it may reach and we do not.
 	peers []wire.PeerStatus
+	// absurd are the epochs that nobody can have claimed, by the peer that tells of one, as told last.
+	absurd map[string]uint64
 	// inspected is the last of the VIPs that the newest patrol looked at.
 	inspected netip.Addr
 	links     []wire.Link

@@ -125,20 +125,35 @@ func (g *fakeGateway) reach(ctx context.Context) error {
 type fakeLedger struct {
 	mu     sync.Mutex
 	object *loadbalancer.Ledger
-	// known is what the controller read or wrote last.
-	known  *loadbalancer.Ledger
 	err    error
 	writes int
+	// limit is how many bytes it may have in a file, 0: any.
+	limit int
 }
 
-func (l *fakeLedger) Read(context.Context) (*loadbalancer.Ledger, error) {
+// size is about what the ledger takes as YAML.
+func size(ledger loadbalancer.Ledger) (n int) {
+	for _, g := range ledger.Given {
+		n += len("- address: \n  service: /\n") + len(g.Address.String()) + len(g.Owner.Namespace) + len(g.Owner.Name)
+	}
+	return n
+}
+
+// ledgerOf is the ledger as one controller reaches it.
+type ledgerOf struct {
+	*fakeLedger
+	// known is what it read or wrote last.
+	known *loadbalancer.Ledger
+}
+
+func (l *ledgerOf) Read(context.Context) (*loadbalancer.Ledger, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.known = l.object
 	return l.object, l.err
 }
 
-func (l *fakeLedger) Write(_ context.Context, ledger loadbalancer.Ledger) error {
+func (l *ledgerOf) Write(_ context.Context, ledger loadbalancer.Ledger) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.err != nil {
@@ -146,6 +161,9 @@ func (l *fakeLedger) Write(_ context.Context, ledger loadbalancer.Ledger) error 
 	}
 	if !reflect.DeepEqual(l.known, l.object) {
 		return &loadbalancer.LedgerChangedError{Err: errors.New("another resourceVersion")}
+	}
+	if n := size(ledger); l.limit > 0 && n > l.limit {
+		return fmt.Errorf("ConfigMap is invalid: %d bytes: must have at most %d bytes", n, l.limit)
 	}
 	l.object, l.known = &ledger, &ledger
 	l.writes++

@@ -216,6 +216,11 @@ func (m *Manager) apply(ctx context.Context, t *target, g *member) reply {
 		return r // we gave up, not the gateway
 	}
 	m.mu.Lock()
+	if r.fence != nil {
+		if err := m.absurd(g.name, "", *r.fence); err != nil { // whatever it holds, it is nothing of ours
+			r.verdict, r.err, r.fence = unfit, err, &desired.Fence{}
+		}
+	}
 	if result != nil {
 		g.hear(result.Held, result.Warnings)
 		m.noteHeld(result.Held, result.Fence)
@@ -228,7 +233,7 @@ func (m *Manager) apply(ctx context.Context, t *target, g *member) reply {
 	}
 	switch r.verdict {
 	case confirmed:
-		g.confirmed, g.pause = t.fence(), 0
+		g.confirmed, g.pause, g.unread = t.fence(), 0, false
 	case silent:
 		g.until = time.Now().Add(g.pause)
 		g.pause = min(max(2*g.pause, revisitPause), revisitPauseMax)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -95,6 +96,9 @@ func (m *Manager) turn(ctx context.Context, reason string, again bool) error {
 		return nil // Replay and SetNodes wake us
 	}
 	if err := m.faceRival(ctx); err != nil {
+		if ctx.Err() == nil {
+			m.failJoined(err)
+		}
 		return err
 	}
 	m.mu.Lock()
@@ -179,8 +183,8 @@ func (m *Manager) readStatus(ctx context.Context, g *member) *wire.Status {
 	news := g.inSync != status.InSync
 	g.inSync, g.drift = status.InSync, status.Drift
 	told := g.status()
-	findings := append(g.findings(status), g.drainNews(status.Drain)...)
-	rivaled := m.hearPeers(g, status.Peers)
+	rivaled, absurd := m.hearPeers(g, status.Peers)
+	findings := slices.Concat(g.findings(status), g.drainNews(status.Drain), absurd)
 	m.mu.Unlock()
 	if rivaled {
 		signal(m.wake)

@@ -23,6 +23,8 @@ type round struct {
 	attempts int
 	// asked is set when all gateways were left out and those that answer were taken back.
 	asked bool
+	// fencings counts how often a gateway refused a State as not the newest.
+	fencings map[*member]int
 	// withheld are load balancers that stay in their last good form: the fault is among them and was not found yet.
 	withheld map[desired.Key]bool
 	// blamed were refused in this round.
@@ -38,6 +40,7 @@ func (m *Manager) runRound(ctx context.Context, reason string, again bool) error
 	r := &round{
 		m: m, reason: reason, again: again, started: time.Now(), revision: m.revision, calls: m.joined,
 		withheld: map[desired.Key]bool{}, blamed: map[desired.Key]bool{}, outcomes: map[string]wire.Outcome{},
+		fencings: map[*member]int{},
 	}
 	m.joined = nil
 	m.mu.Unlock()
@@ -58,6 +61,10 @@ func (m *Manager) runRound(ctx context.Context, reason string, again bool) error
 
 // maxAttempts bounds the States of one round: a fault among 1000 changed load balancers is found in some 20.
 const maxAttempts = 64
+
+// maxFencings is how often one gateway may say in a round that it knows a newer State, after which it is at fault itself: the others
+// do not wait for it. Another controller that leads is known after one or two.
+const maxFencings = 8
 
 func (r *round) run(ctx context.Context) error {
 	for r.attempts < maxAttempts {
@@ -138,6 +145,10 @@ func (r *round) read(ctx context.Context, replies []reply) (done bool, err error
 	for _, reply := range replies {
 		switch reply.verdict {
 		case fenced:
+			if r.fencings[reply.gateway]++; r.fencings[reply.gateway] > maxFencings {
+				r.m.setAside(reply.gateway, reply.err, false)
+				return false, nil
+			}
 			return false, r.m.refence(ctx, reply)
 		case faulty:
 			return false, r.findFault(ctx, reply)
@@ -173,7 +184,9 @@ func (r *round) succeed() {
 	m := r.m
 	m.mu.Lock()
 	m.good, m.goodBy = r.target.state, r.target.byKey
-	m.read = r.target.fence() // all that take part hold it: it is the newest now, whatever a gateway holds that was away
+	if !slices.ContainsFunc(m.members, func(g *member) bool { return g.unread }) {
+		m.read = r.target.fence() // all that take part hold it: it is the newest now, whatever a gateway holds that was away
+	}
 	m.settleRollout(m.good)
 	if len(r.withheld) == 0 {
 		m.made = r.revision

@@ -245,14 +245,14 @@ func TestStuckGatewayEndsTheRound(t *testing.T) {
 	})
 }
 
-// TestLastGoodFormWithAnAddressOfAnother: somebody edited the statuses while the controller was down.
+// TestLastGoodFormWithAnAddressOfAnother: somebody edited both statuses while the controller was down.
 func TestLastGoodFormWithAnAddressOfAnother(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t, "10.0.0.0/24", "gw1")
 		c := s.start()
 		address := s.ensure(c, web("a", 80)).Addresses[0]
 		_ = c.stop()
-		untranslated := replay(web("a", 80))
+		untranslated := replay(web("a", 80), "10.0.0.9")
 		untranslated.Service = nil
 		next := s.start(untranslated, replay(web("b", 80), address.String()))
 		defer next.stop()
@@ -261,6 +261,28 @@ func TestLastGoodFormWithAnAddressOfAnother(t *testing.T) {
 		}
 		if s.gateways[0].serves("a") != nil {
 			t.Error("a is served at b's address")
+		}
+	})
+}
+
+// TestStatusWithAnAddressOfAnother: somebody gave a Service the address of one whose status tells of none, as one that publishes a host
+// name.
+func TestStatusWithAnAddressOfAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "10.0.0.0/24", "gw1")
+		c := s.start()
+		address := s.ensure(c, web("a", 80)).Addresses[0]
+		_ = c.stop()
+		next := s.start(replay(web("a", 80)), replay(web("b", 80), address.String()))
+		defer next.stop()
+		if got := s.ensure(next, web("a", 80)).Addresses[0]; got != address {
+			t.Errorf("a was served at %s and got %s", address, got)
+		}
+		if got := s.ensure(next, web("b", 80)).Addresses[0]; got == address {
+			t.Error("b has the address of a")
+		}
+		if _, _, notices := s.observer.seen(); !isA[*ipam.TakenError](notices[key("b")]) {
+			t.Errorf("b is told %v", notices[key("b")])
 		}
 	})
 }

@@ -162,11 +162,14 @@ func (b *balancer) ensure(ctx context.Context, svc *v1.Service) (*v1.LoadBalance
 	}
 }
 
-// publish tells once to which addresses a name has to lead that is about to be published.
+// publish gives a status, and tells to which addresses a name in it has to lead: the status does not, also when they change.
 func (b *balancer) publish(svc *v1.Service, status *v1.LoadBalancerStatus, addresses []netip.Addr) *v1.LoadBalancerStatus {
-	if name := svc.Annotations[string(Hostname)]; name != "" && !saysTheSame(svc.Status.LoadBalancer, *status) {
-		b.recorder.Eventf(svc, v1.EventTypeNormal, "HostnamePublished", "%s is published instead of %s, to which it has to "+
-			"resolve", name, join(addresses))
+	text := ""
+	if name := svc.Annotations[string(Hostname)]; name != "" {
+		text = fmt.Sprintf("%s is published instead of %s, to which it has to resolve", name, join(addresses))
+	}
+	if b.warnings.leads(svc, text) {
+		b.recorder.Event(svc, v1.EventTypeNormal, "HostnamePublished", text)
 	}
 	return status
 }

@@ -35,6 +35,8 @@ type Manager interface {
 	// Loaded is closed when the State of the gateways is known.
 	Loaded() <-chan struct{}
 	Replay(services []loadbalancer.Replay)
+	// Published tells which addresses a Service's status names.
+	Published(key desired.Key, addresses []netip.Addr)
 	SetNodes(nodes []desired.Node)
 	// SetEndpoints tells the API servers that Nodes name.
 	SetEndpoints(endpoints []netip.AddrPort)

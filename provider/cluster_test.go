@@ -66,6 +66,8 @@ type manager struct {
 	// pools are the settings that it was made with and those that it was told since; wrong is what SetPools says.
 	pools []loadbalancer.PoolSettings
 	wrong error
+	// published is what Published was told last.
+	published map[desired.Key][]netip.Addr
 	// kept are the Services that were deleted, and whether their addresses are to be kept.
 	kept   map[desired.Key]bool
 	loaded chan struct{}
@@ -75,7 +77,8 @@ type manager struct {
 func newManager() *manager {
 	m := &manager{held: map[desired.Key]loadbalancer.Service{}, refusals: map[desired.Key][]*loadbalancer.Sources{}, refills: map[desired.Key]int{},
 		ensured: map[desired.Key]int{}, next: addr("192.0.2.64"), kept: map[desired.Key]bool{},
-		loaded: make(chan struct{}), ended: make(chan error, 1)}
+		published: map[desired.Key][]netip.Addr{},
+		loaded:    make(chan struct{}), ended: make(chan error, 1)}
 	close(m.loaded)
 	return m
 }
@@ -174,6 +177,19 @@ func (m *manager) Has(key desired.Key) ([]netip.Addr, bool) {
 	defer m.mu.Unlock()
 	s, held := m.held[key]
 	return s.LoadBalancer.Addresses, held
+}
+
+// serve makes this what is served.
+func (m *manager) serve(s loadbalancer.Service) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.held[s.LoadBalancer.Key] = s
+}
+
+func (m *manager) Published(key desired.Key, addresses []netip.Addr) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.published[key] = addresses
 }
 
 func (m *manager) SetNodes(nodes []desired.Node) {

@@ -43,7 +43,7 @@
 //     what is about a protocol that the Service has not, is a warning: nothing is served otherwise than it says. So is a
 //     preferred-gateway that does not exist, for where an address is held is no reason not to serve.
 //   - A host name takes the place of the addresses in a status, as with other clouds (statusOf says why). Then the gateways'
-//     State alone remembers them; to the translation they are published all the same (circumstances.unnamed).
+//     State alone remembers them; to the translation they are published all the same (draft.known), to Manager they are not.
 //   - status.loadBalancer.ingress[].ports[].error (KEP-1435) is for a port that no node can serve at one address while the
 //     Service is well: UDP and SCTP without nodes of its family. It follows the nodes (misses). PROXY protocol for a UDP port
 //     is none: the annotation is wrong, the Service stays in its last good form and its ports are served as before. Nor is it

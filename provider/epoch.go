@@ -3,6 +3,7 @@ package provider
 import (
 	"context"
 	"fmt"
+	"math"
 	"strconv"
 
 	v1 "k8s.io/api/core/v1"
@@ -56,8 +57,11 @@ func (s epochStore) claim(ctx context.Context, atLeast uint64, instance string) 
 	if err != nil {
 		return 0, err
 	}
-	// What cannot be read was edited by hand. The gateways' own epochs (atLeast) keep the order then.
-	stored, _ := strconv.ParseUint(current.Data[epochKey], 10, 64)
+	stored := epochOf(current)
+	if stored == math.MaxUint64 {
+		return 0, fmt.Errorf("its epoch %d is the last number that there is; delete the object, and the epoch is counted on from what the "+
+			"gateways hold", stored)
+	}
 	epoch := max(stored+1, atLeast)
 	claimed := current.DeepCopy()
 	claimed.Data = map[string]string{epochKey: strconv.FormatUint(epoch, 10), instanceKey: instance}
@@ -66,19 +70,28 @@ func (s epochStore) claim(ctx context.Context, atLeast uint64, instance string) 
 	return epoch, err
 }
 
-// Held says whether instance is still the holder. Nobody is when the object was deleted: whoever has to ask does so because a
+// epochOf gives 0 for what cannot be read: it was edited by hand. The gateways' own epochs keep the order then.
+func epochOf(object *v1.ConfigMap) uint64 {
+	epoch, err := strconv.ParseUint(object.Data[epochKey], 10, 64)
+	if err != nil {
+		return 0
+	}
+	return epoch
+}
+
+// Holder says who holds the epoch. Nobody does when the object was deleted: whoever has to ask does so because a
 // gateway holds a newer State of another controller, and cannot know whether that one lives. It ends, and the next one,
 // which sees the cluster as it is then, makes the object anew above everything that the gateways hold.
-func (s epochStore) Held(ctx context.Context, instance string) (bool, error) {
+func (s epochStore) Holder(ctx context.Context) (instance string, epoch uint64, err error) {
 	current, err := s.client.CoreV1().ConfigMaps(metav1.NamespaceSystem).Get(ctx, EpochName, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		return false, nil
+		return "", 0, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("reading the epoch in ConfigMap %s/%s: %w", metav1.NamespaceSystem, EpochName, err)
+		return "", 0, fmt.Errorf("reading the epoch in ConfigMap %s/%s: %w", metav1.NamespaceSystem, EpochName, err)
 	}
 	s.subject.note(current, nil)
-	return current.Data[instanceKey] == instance, nil
+	return current.Data[instanceKey], epochOf(current), nil
 }
 
 // clusterUID gives the UID of namespace kube-system, which lives as long as the cluster.

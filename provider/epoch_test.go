@@ -33,11 +33,9 @@ func TestEpoch(t *testing.T) {
 		if err != nil || got != step.want {
 			t.Fatalf("%s claims at least %d: %d, %v; want %d", step.instance, step.atLeast, got, err, step.want)
 		}
-		for _, instance := range []string{"first", "second", "third", "fourth"} {
-			held, err := store.Held(t.Context(), instance)
-			if err != nil || held != (instance == step.instance) {
-				t.Errorf("after %s's claim %s holds the epoch: %v, %v", step.instance, instance, held, err)
-			}
+		holder, epoch, err := store.Holder(t.Context())
+		if err != nil || holder != step.instance || epoch != step.want {
+			t.Errorf("after %s's claim %s holds epoch %d: %v", step.instance, holder, epoch, err)
 		}
 	}
 
@@ -45,11 +43,25 @@ func TestEpoch(t *testing.T) {
 		metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if held, err := store.Held(t.Context(), "fourth"); err != nil || held {
-		t.Errorf("after the object was deleted somebody holds it: %v, %v", held, err)
+	if holder, epoch, err := store.Holder(t.Context()); err != nil || holder != "" || epoch != 0 {
+		t.Errorf("after the object was deleted %q holds %d: %v", holder, epoch, err)
 	}
 	if got, err := store.Claim(t.Context(), 12, "fourth"); err != nil || got != 12 {
 		t.Errorf("after the object was deleted: %d, %v; want 12", got, err)
+	}
+}
+
+// An object that somebody edited: nonsense is no epoch, and after the last number comes none.
+func TestEditedEpoch(t *testing.T) {
+	for text, want := range map[string]uint64{"": 7, "-3": 7, "many": 7, "99999999999999999999": 7, "6": 7, "7": 8, "18446744073709551615": 0} {
+		store := epochStore{fake.NewClientset(&v1.ConfigMap{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system", Name: EpochName},
+			Data:       map[string]string{"epoch": text, "instance": "old"},
+		}), &subject{}}
+		got, err := store.Claim(t.Context(), 7, "we")
+		if got != want || (err == nil) != (want > 0) || err != nil && !strings.Contains(err.Error(), "delete the object") {
+			t.Errorf("of %q epoch %d is claimed, %v; want %d", text, got, err, want)
+		}
 	}
 }
 
@@ -86,7 +98,7 @@ func TestEpochSaysWhichObjectFails(t *testing.T) {
 		return true, nil, errors.New("forbidden")
 	})
 	_, err := epochStore{client, &subject{}}.Claim(t.Context(), 1, "we")
-	_, heldErr := epochStore{client, &subject{}}.Held(t.Context(), "we")
+	_, _, heldErr := epochStore{client, &subject{}}.Holder(t.Context())
 	_, uidErr := clusterUID(client)(t.Context())
 	for _, err := range []error{err, heldErr, uidErr} {
 		if text := fmt.Sprint(err); !strings.Contains(text, "kube-system") || !strings.Contains(text, "forbidden") {

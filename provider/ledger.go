@@ -1,10 +1,10 @@
 package provider
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"strings"
 	"sync"
@@ -24,20 +24,22 @@ import (
 const LedgerName = "cloud-provider-haproxy-addresses"
 
 const (
-	// ledgerKey is the key of the ConfigMap with the content (ledgerfile.go), manualKey the one with what a person has
-	// to know.
+	// ledgerKey and givenKey are the keys of the ConfigMap with the content (ledgerfile.go), manualKey the one with what a person
+	// has to know. A release reads its own keys strictly and leaves others alone: what a later one has to add gets a key of its own,
+	// as givenKey was, so that an earlier one can be gone back to.
 	ledgerKey = "addresses.yaml"
+	givenKey  = "given.yaml"
 	manualKey = "README"
 
 	// For people: where it is, and how to change it.
-	ledgerPlace = "ConfigMap " + metav1.NamespaceSystem + "/" + LedgerName + ", " + ledgerKey
+	ledgerPlace = "ConfigMap " + metav1.NamespaceSystem + "/" + LedgerName + ", "
 	ledgerEdit  = "kubectl -n " + metav1.NamespaceSystem + " edit configmap " + LedgerName
 
 	ledgerManual = `What the controller remembers of addresses. Edit it with kubectl edit; it is read again at each resync.
 kept: addresses of deleted Services with the annotation cloud-provider-haproxy/keep-ip. Delete an entry to release its address.
 quarantined: addresses that a machine answered for that is no gateway, until when. Delete an entry to free its address before.
-given: addresses that Services are about to have. The controller deletes these entries; leave them.
 releasing: addresses that a gateway which is away may still hold. The controller deletes these entries; leave them.
+given (in given.yaml): addresses that Services are about to have. The controller deletes these entries; leave them.
 `
 )
 
@@ -65,7 +67,7 @@ func (s *ledgerStore) Name() string {
 	return fmt.Sprintf("ConfigMap %s/%s", metav1.NamespaceSystem, LedgerName)
 }
 
-// Read gives what is remembered; nil when there is no object, or one without our key: nobody edited that.
+// Read gives what is remembered; nil when there is no object, or one without ledgerKey: nobody edited that.
 func (s *ledgerStore) Read(ctx context.Context) (*loadbalancer.Ledger, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -85,12 +87,21 @@ func (s *ledgerStore) Read(ctx context.Context) (*loadbalancer.Ledger, error) {
 	}
 	ledger, err := parseLedger([]byte(content))
 	if err != nil {
-		return nil, fmt.Errorf("%s: %s; mend it with %s, until then nothing is written there",
-			ledgerPlace, oneLine(err), ledgerEdit)
+		return nil, faultyLedger(ledgerKey, err)
 	}
+	given, err := parseGiven([]byte(object.Data[givenKey]))
+	if err != nil {
+		return nil, faultyLedger(givenKey, err)
+	}
+	ledger.Given = append(ledger.Given, given...)
+	sortLedger(&ledger)
 	s.known, s.current = true, object
 	s.tellIdle(ledger.Kept)
 	return &ledger, nil
+}
+
+func faultyLedger(key string, err error) error {
+	return fmt.Errorf("%s%s: %s; mend it with %s, until then nothing is written there", ledgerPlace, key, oneLine(err), ledgerEdit)
 }
 
 // tellIdle tells of entries that keep an address which no Service can have, once until they change: a slip of the pen,
@@ -110,24 +121,25 @@ func (s *ledgerStore) tellIdle(kept []ipam.Reservation) {
 	if text != "" && text != s.idle {
 		klog.InfoS("Entries of the ledger keep what nobody can have", "entries", text)
 		s.notice(fmt.Sprintf("%s: what is kept here is of no use, for no Service can have it: %s; delete the entries (%s), or give "+
-			"the addresses to a pool", ledgerPlace, text, ledgerEdit))
+			"the addresses to a pool", ledgerPlace+ledgerKey, text, ledgerEdit))
 	}
 	s.idle = text
 }
 
 // Write replaces what Read or Write gave last.
 func (s *ledgerStore) Write(ctx context.Context, ledger loadbalancer.Ledger) error {
-	content, err := renderLedger(ledger)
+	data, err := renderLedger(ledger)
 	if err != nil {
 		return err
 	}
+	data[manualKey] = ledgerManual // also over that of an earlier release
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.known {
 		return &loadbalancer.LedgerChangedError{Err: fmt.Errorf("ConfigMap %s/%s: what stands there now was not read",
 			metav1.NamespaceSystem, LedgerName)}
 	}
-	written, err := s.replace(ctx, string(content))
+	written, err := s.replace(ctx, data)
 	if err == nil {
 		s.current = written
 		return nil
@@ -142,12 +154,12 @@ func (s *ledgerStore) Write(ctx context.Context, ledger loadbalancer.Ledger) err
 }
 
 // replace makes or updates the object; the resourceVersion of the current one makes it compare-and-swap.
-func (s *ledgerStore) replace(ctx context.Context, content string) (*v1.ConfigMap, error) {
+func (s *ledgerStore) replace(ctx context.Context, data map[string]string) (*v1.ConfigMap, error) {
 	objects := s.client.CoreV1().ConfigMaps(metav1.NamespaceSystem)
 	if s.current == nil {
 		return objects.Create(ctx, &v1.ConfigMap{
 			ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceSystem, Name: LedgerName},
-			Data:       map[string]string{ledgerKey: content, manualKey: ledgerManual},
+			Data:       data,
 		}, metav1.CreateOptions{})
 	}
 	next := s.current.DeepCopy() // what others put there, such as labels, stays
@@ -157,7 +169,6 @@ func (s *ledgerStore) replace(ctx context.Context, content string) (*v1.ConfigMa
 	if next.Data == nil {
 		next.Data = map[string]string{}
 	}
-	next.Data[ledgerKey] = content
-	next.Data[manualKey] = cmp.Or(next.Data[manualKey], ledgerManual)
+	maps.Copy(next.Data, data)
 	return objects.Update(ctx, next, metav1.UpdateOptions{})
 }

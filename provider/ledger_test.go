@@ -21,6 +21,7 @@ import (
 	"cloud-provider-haproxy/ipam"
 	"cloud-provider-haproxy/loadbalancer"
 	"cloud-provider-haproxy/loadbalancer/desired"
+	"cloud-provider-haproxy/provider/config/strict"
 )
 
 // swapping is a clientset that counts resourceVersions of ConfigMaps and compares them, as the API server does.
@@ -85,9 +86,6 @@ quarantined:
 - address: 192.0.2.71
   by: "52:54:00:12:34:56"
   until: "2026-11-23T14:00:00Z"
-given:
-- address: 192.0.2.73
-  service: default/new
 releasing:
 - address: 192.0.2.72
   service: default/old
@@ -100,6 +98,11 @@ releasing:
   - 53/UDP
   sinceEpoch: 4
   sinceSequence: 18
+`
+
+const aGivenFile = `given:
+- address: 192.0.2.73
+  service: default/new
 `
 
 func TestLedgerIsWrittenAndReadBack(t *testing.T) {
@@ -120,6 +123,9 @@ func TestLedgerIsWrittenAndReadBack(t *testing.T) {
 	if diff := cmp.Diff(aLedgerFile, object.Data["addresses.yaml"]); diff != "" {
 		t.Errorf("what people read (-want +got):\n%s", diff)
 	}
+	if diff := cmp.Diff(aGivenFile, object.Data["given.yaml"]); diff != "" {
+		t.Errorf("what people read of what is given (-want +got):\n%s", diff)
+	}
 	if manual := object.Data["README"]; !strings.Contains(manual, "Delete an entry to release its address") {
 		t.Errorf("nobody is told what to do with it: %q", manual)
 	}
@@ -129,6 +135,68 @@ func TestLedgerIsWrittenAndReadBack(t *testing.T) {
 	}
 	if diff := cmp.Diff(aLedger(), *got, equalAddresses); diff != "" {
 		t.Errorf("what is read back (-want +got):\n%s", diff)
+	}
+}
+
+// A release that knows nothing of addresses that are given reads what this one has written: who goes back to it must not have to
+// mend the ledger first. What it leaves in the object is read again when this one comes back, and so is what a build before wrote.
+func TestLedgerOfAnotherRelease(t *testing.T) {
+	client := swapping()
+	store := storeOf(client)
+	if _, err := store.Read(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := store.Write(t.Context(), aLedger()); err != nil {
+		t.Fatal(err)
+	}
+	object, err := client.CoreV1().ConfigMaps("kube-system").Get(t.Context(), LedgerName, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var earlier struct {
+		Kept        []keptEntry        `yaml:"kept,omitempty"`
+		Quarantined []quarantinedEntry `yaml:"quarantined,omitempty"`
+		Releasing   []releasingEntry   `yaml:"releasing,omitempty"`
+	}
+	var faults strict.Faults
+	if err := strict.Unmarshal([]byte(object.Data["addresses.yaml"]), &earlier, &faults); err != nil || faults.Err() != nil {
+		t.Errorf("an earlier release cannot read it: %v, %v", err, faults.Err())
+	}
+	if len(earlier.Kept) != 1 || len(earlier.Quarantined) != 1 || len(earlier.Releasing) != 2 {
+		t.Errorf("an earlier release reads %+v", earlier)
+	}
+	object.Data["README"] = "an earlier release's"
+	object.Data["addresses.yaml"] = "given:\n- {address: 192.0.2.74, service: default/web}\n"
+	if _, err := client.CoreV1().ConfigMaps("kube-system").Update(t.Context(), object, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	got, err := store.Read(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := append(aLedger().Given, loadbalancer.Given{Address: addr("192.0.2.74"), Owner: key("web")})
+	if diff := cmp.Diff(want, got.Given, equalAddresses); diff != "" {
+		t.Errorf("what is given (-want +got):\n%s", diff)
+	}
+	if err := store.Write(t.Context(), *got); err != nil {
+		t.Fatal(err)
+	}
+	object, err = client.CoreV1().ConfigMaps("kube-system").Get(t.Context(), LedgerName, metav1.GetOptions{})
+	if err != nil || !strings.Contains(object.Data["README"], "given.yaml") || strings.Contains(object.Data["addresses.yaml"], "given") {
+		t.Errorf("after this release wrote it: %v, %v", object.Data, err)
+	}
+}
+
+// What cannot be read of what is given stops everything, too.
+func TestLedgerWithFaultyGiven(t *testing.T) {
+	object := ledgerObject(aLedgerFile)
+	object.Data["given.yaml"] = "given:\n- {address: 192.0.2.700, service: default/web}\n"
+	_, err := storeOf(swapping(object)).Read(t.Context())
+	want := `ConfigMap kube-system/cloud-provider-haproxy-addresses, given.yaml: given[0].address: line 2: "192.0.2.700"; an IP address ` +
+		`(192.0.2.1 or 2001:db8::1) is allowed; mend it with kubectl -n kube-system edit configmap cloud-provider-haproxy-addresses, until ` +
+		"then nothing is written there"
+	if fmt.Sprint(err) != want {
+		t.Errorf("got  %v\nwant %s", err, want)
 	}
 }
 
@@ -197,9 +265,9 @@ func TestLedgerFaultsAreToldAndNothingIsOverwritten(t *testing.T) {
 func TestLedgerTellsTimeInSeconds(t *testing.T) {
 	ledger := aLedger()
 	ledger.Quarantined[0].Until = ledger.Quarantined[0].Until.Add(514778723).In(time.FixedZone("CET", 3600))
-	b, err := renderLedger(ledger)
-	if err != nil || string(b) != aLedgerFile {
-		t.Errorf("%v\n%s", err, cmp.Diff(aLedgerFile, string(b)))
+	files, err := renderLedger(ledger)
+	if diff := cmp.Diff(map[string]string{"addresses.yaml": aLedgerFile, "given.yaml": aGivenFile}, files); err != nil || diff != "" {
+		t.Errorf("%v\n%s", err, diff)
 	}
 }
 
@@ -209,13 +277,14 @@ func TestLedgerKeepsOddTexts(t *testing.T) {
 		"a: b #c", `"`, "a\nb", "2026-11-23"} {
 		ledger := aLedger()
 		ledger.Quarantined[0].By = by
-		b, err := renderLedger(ledger)
+		ledger.Given = nil
+		files, err := renderLedger(ledger)
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := parseLedger(b)
+		got, err := parseLedger([]byte(files[ledgerKey]))
 		if diff := cmp.Diff(ledger, got, equalAddresses); err != nil || diff != "" {
-			t.Errorf("%q: %v\n%s\n%s", by, err, b, diff)
+			t.Errorf("%q: %v\n%s\n%s", by, err, files[ledgerKey], diff)
 		}
 	}
 }

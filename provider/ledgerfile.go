@@ -1,7 +1,6 @@
 package provider
 
 import (
-	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -19,12 +18,18 @@ import (
 	"cloud-provider-haproxy/provider/config/strict"
 )
 
-// ledgerFile is a Ledger as it is written for people, who may edit it.
+// ledgerFile is a Ledger as it is written for people, who may edit it, but for what is given.
 type ledgerFile struct {
 	Kept        []keptEntry        `yaml:"kept,omitempty"`
 	Quarantined []quarantinedEntry `yaml:"quarantined,omitempty"`
-	Given       []givenEntry       `yaml:"given,omitempty"`
-	Releasing   []releasingEntry   `yaml:"releasing,omitempty"`
+	// Given is read here and written into a givenFile, where builds before it wrote it.
+	Given     []givenEntry     `yaml:"given,omitempty"`
+	Releasing []releasingEntry `yaml:"releasing,omitempty"`
+}
+
+// givenFile is what a Ledger says of addresses that are given. Releases that know of none read a ledgerFile all the same.
+type givenFile struct {
+	Given []givenEntry `yaml:"given,omitempty"`
 }
 
 type keptEntry struct {
@@ -52,7 +57,8 @@ type releasingEntry struct {
 	SinceSequence uint64      `yaml:"sinceSequence"`
 }
 
-func renderLedger(l loadbalancer.Ledger) ([]byte, error) {
+// renderLedger gives the content of each key of the ConfigMap.
+func renderLedger(l loadbalancer.Ledger) (map[string]string, error) {
 	var f ledgerFile
 	for _, k := range l.Kept {
 		f.Kept = append(f.Kept, keptEntry{k.Address, k.Owner.String()})
@@ -60,8 +66,9 @@ func renderLedger(l loadbalancer.Ledger) ([]byte, error) {
 	for _, q := range l.Quarantined {
 		f.Quarantined = append(f.Quarantined, quarantinedEntry{q.Address, q.By, until{q.Until}})
 	}
+	var given givenFile
 	for _, g := range l.Given {
-		f.Given = append(f.Given, givenEntry{g.Address, g.Owner.String(), portEntries(g.Ports)})
+		given.Given = append(given.Given, givenEntry{g.Address, g.Owner.String(), portEntries(g.Ports)})
 	}
 	for _, r := range l.Releasing {
 		entry := releasingEntry{
@@ -70,14 +77,18 @@ func renderLedger(l loadbalancer.Ledger) ([]byte, error) {
 		entry.Ports = portEntries(r.Ports)
 		f.Releasing = append(f.Releasing, entry)
 	}
-	var out bytes.Buffer
-	e := yaml.NewEncoder(&out)
-	e.SetIndent(2)
-	e.CompactSeqIndent()
-	if err := errors.Join(e.Encode(f), e.Close()); err != nil {
-		return nil, fmt.Errorf("writing the addresses as YAML: %w", err)
+	files := map[string]string{}
+	for key, content := range map[string]any{ledgerKey: f, givenKey: given} {
+		var out strings.Builder
+		e := yaml.NewEncoder(&out)
+		e.SetIndent(2)
+		e.CompactSeqIndent()
+		if err := errors.Join(e.Encode(content), e.Close()); err != nil {
+			return nil, fmt.Errorf("writing the addresses as YAML: %w", err)
+		}
+		files[key] = out.String()
 	}
-	return out.Bytes(), nil
+	return files, nil
 }
 
 // parseLedger is strict: whoever edits by hand hears of every slip, and nothing is forgotten for it.
@@ -110,10 +121,7 @@ func parseLedger(b []byte) (loadbalancer.Ledger, error) {
 		}
 		l.Quarantined = append(l.Quarantined, entry)
 	}
-	for i, e := range f.Given {
-		at := strict.Index("given", i)
-		l.Given = append(l.Given, loadbalancer.Given{Address: r.address(at, e.Address), Owner: r.service(at, e.Service), Ports: portsOf(e.Ports)})
-	}
+	l.Given = r.given(f.Given)
 	for i, e := range f.Releasing {
 		at := strict.Index("releasing", i)
 		l.Releasing = append(l.Releasing, desired.Releasing{
@@ -126,6 +134,19 @@ func parseLedger(b []byte) (loadbalancer.Ledger, error) {
 	}
 	sortLedger(&l)
 	return l, l.Validate()
+}
+
+// parseGiven reads a givenFile as parseLedger reads the rest.
+func parseGiven(b []byte) ([]loadbalancer.Given, error) {
+	var (
+		f      givenFile
+		faults strict.Faults
+	)
+	if strict.Unmarshal(b, &f, &faults) != nil {
+		return nil, nil // empty, or not there
+	}
+	given := ledgerReader{&faults}.given(f.Given)
+	return given, faults.Err()
 }
 
 func sortLedger(l *loadbalancer.Ledger) {
@@ -150,6 +171,14 @@ func (r ledgerReader) once(at, first, format string, args ...any) {
 	if first != "" {
 		r.faults.Add(at, "%s, as %s does; once is allowed", fmt.Sprintf(format, args...), first)
 	}
+}
+
+func (r ledgerReader) given(entries []givenEntry) (all []loadbalancer.Given) {
+	for i, e := range entries {
+		at := strict.Index("given", i)
+		all = append(all, loadbalancer.Given{Address: r.address(at, e.Address), Owner: r.service(at, e.Service), Ports: portsOf(e.Ports)})
+	}
+	return all
 }
 
 func (r ledgerReader) address(at string, a netip.Addr) netip.Addr {

@@ -112,6 +112,7 @@ func (o *observer) Notice(err error) {
 		drains   *loadbalancer.DrainNotice
 		rollout  *loadbalancer.RolloutError
 		idle     *loadbalancer.IdleEntryError
+		epoch    *loadbalancer.EpochError
 	)
 	kind, reason, gateway := v1.EventTypeWarning, "AddressNotice", ""
 	switch {
@@ -120,6 +121,8 @@ func (o *observer) Notice(err error) {
 		return
 	case errors.As(err, &rollout):
 		reason, gateway = "RolloutStopped", rollout.Gateway
+	case errors.As(err, &epoch):
+		reason, gateway = "AbsurdEpoch", epoch.Gateway
 	case errors.As(err, &proxyARP):
 		reason = "ProxyARP"
 		if proxyARP.Ended {

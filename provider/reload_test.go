@@ -267,8 +267,8 @@ func TestEventsAreFoundByUID(t *testing.T) {
 			metav1.UpdateOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		if held, err := c.epochs.Held(t.Context(), "we"); err != nil || !held {
-			t.Fatal(held, err)
+		if holder, _, err := c.epochs.Holder(t.Context()); err != nil || holder != "we" {
+			t.Fatal(holder, err)
 		}
 		c.manager.observer.Notice(&loadbalancer.ProxyARPError{Pool: "main", MAC: "52:54:00:00:00:01", Gateway: "gw1"})
 		c.settle()

@@ -93,7 +93,7 @@ func (d *draft) parse(ask asked, p *policy) []netip.Addr {
 func (d *draft) dhcp(ask asked, address netip.Addr, p *policy) {
 	const text = "%s %q: %s is no address that a Service can have (kube-vip takes it for DHCP, which is not " +
 		"supported here); "
-	if p.foreign && len(d.service.Published) > 0 {
+	if p.foreign && len(d.known) > 0 {
 		d.warn("UnsupportedDHCP", text+"the Service keeps the address that it has, which the DHCP server may give to "+
 			"another machine: exclude it there", ask.where, ask.value, address)
 		return
@@ -127,7 +127,7 @@ func (d *draft) pools(svc *v1.Service, around circumstances) {
 		request.Note = fmt.Sprintf("%s %q names no other pool", ask.where, ask.value)
 		// A Service that comes from another controller stays where that one put it.
 		request.Moves = !ask.foreign && len(d.named) > 0
-	case len(d.service.Published) > 0:
+	case len(d.known) > 0:
 		request.Note = fmt.Sprintf("%s %q: %s", ask.where, ask.value, strings.Join(refused, "; "))
 		d.warn("UnusablePool", "%s; the Service keeps the address that it has and gets no other one", request.Note)
 	default:
@@ -160,7 +160,7 @@ func (d *draft) permitted(svc *v1.Service, around circumstances) {
 	owner := ipam.Owner(keyOf(svc))
 	for _, address := range d.service.Request.Addresses {
 		pool := around.policy.poolOf(address)
-		if pool == "" || slices.Contains(d.service.Published, address) || around.policy.reserved[address] == owner {
+		if pool == "" || slices.Contains(d.known, address) || around.policy.reserved[address] == owner {
 			continue
 		}
 		if why := around.policy.refuse(pool, svc, around.namespace); why != "" {

@@ -8,9 +8,13 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/pager"
 	"k8s.io/klog/v2"
 
 	"cloud-provider-haproxy/loadbalancer"
@@ -193,23 +197,50 @@ func (c *Cloud) replayOf(svc *v1.Service) (r loadbalancer.Replay, ok bool) {
 	return r, false
 }
 
-// existing is loadbalancer.Settings.Existing: one list, of what etcd has now (no resourceVersion: "most recent" in the API's
+// getsMost is for how many Services each is asked for by name. More are looked for in a list of all Services of the cluster, of which
+// the API server gives a page at a time.
+const getsMost = 20
+
+// existing is loadbalancer.Settings.Existing. It asks for what etcd has now (no resourceVersion: "most recent" in the API's
 // concepts). Informers list with resourceVersion 0, and an API server that lags behind answers with what it has.
 func (c *Cloud) existing(ctx context.Context, keys []desired.Key) (found []loadbalancer.Replay, err error) {
-	services, err := c.options.Client.CoreV1().Services(metav1.NamespaceAll).List(ctx, metav1.ListOptions{})
-	if err != nil {
-		return nil, fmt.Errorf("listing Services: %w", err)
-	}
-	for i := range services.Items {
-		svc := &services.Items[i]
-		if !slices.Contains(keys, keyOf(svc)) {
-			continue
-		}
+	take := func(svc *v1.Service) {
 		if r, ok := c.replayOf(svc); ok {
 			found = append(found, r)
 		}
 	}
-	return found, nil
+	services := c.options.Client.CoreV1().Services
+	if len(keys) <= getsMost {
+		for _, key := range keys {
+			svc, err := services(key.Namespace).Get(ctx, key.Name, metav1.GetOptions{})
+			if apierrors.IsNotFound(err) {
+				continue
+			}
+			if err != nil {
+				return nil, fmt.Errorf("reading Service %s: %w", key, err)
+			}
+			take(svc)
+		}
+		return found, nil
+	}
+	asked := make(map[desired.Key]bool, len(keys))
+	for _, key := range keys {
+		asked[key] = true
+	}
+	page := func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+		return services(metav1.NamespaceAll).List(ctx, o)
+	}
+	all, _, err := pager.New(page).List(ctx, metav1.ListOptions{}) // 500 at a time, or all at once when the pages are too old
+	if err != nil {
+		return nil, fmt.Errorf("listing Services: %w", err)
+	}
+	err = meta.EachListItem(all, func(object runtime.Object) error {
+		if svc, ok := object.(*v1.Service); ok && asked[keyOf(svc)] {
+			take(svc)
+		}
+		return nil
+	})
+	return found, err
 }
 
 // goesKeepingItsAddress says that the service controller is going to delete the load balancer of a Service with
@@ -236,8 +267,8 @@ func (c *Cloud) awaitLoaded(ctx context.Context) {
 // k3s' servicelb, is not answered more often.
 const statusPatrol = 30 * time.Second
 
-// patrolStatus has a status written again that somebody else wiped or overwrote: the library writes it only after a
-// change of the spec (invariant 2: level, not edge).
+// patrolStatus tells Manager what statuses say, and has one written again that somebody else wiped or overwrote: the library writes
+// it only after a change of the spec (invariant 2: level, not edge).
 func (c *Cloud) patrolStatus(ctx context.Context) {
 	ticker := time.NewTicker(statusPatrol)
 	defer ticker.Stop()
@@ -247,7 +278,11 @@ func (c *Cloud) patrolStatus(ctx context.Context) {
 			return
 		case <-ticker.C:
 			c.eachService(func(svc *v1.Service) {
-				if c.services.ours(svc) && svc.DeletionTimestamp == nil && c.balancer.misses(svc) {
+				if !c.services.ours(svc) || svc.DeletionTimestamp != nil {
+					return
+				}
+				c.manager.Published(keyOf(svc), published(svc))
+				if c.balancer.misses(svc) {
 					c.services.wake(svc)
 				}
 			})

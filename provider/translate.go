@@ -45,8 +45,8 @@ type circumstances struct {
 	unnamed []netip.Addr
 }
 
-// published gives the addresses that the Service's users know, by its status or by a name in it.
-func (c circumstances) published(svc *v1.Service) []netip.Addr {
+// known gives the addresses that the Service's users know, by its status or by a name in it.
+func (c circumstances) known(svc *v1.Service) []netip.Addr {
 	return append(published(svc), c.unnamed...)
 }
 
@@ -69,6 +69,8 @@ type draft struct {
 	problems []string
 	// named are the pools that the Service names.
 	named []string
+	// known are the addresses that its users know. Only those in its status survive the gateways: Manager is told of no others.
+	known []netip.Addr
 }
 
 func (d *draft) wrong(format string, args ...any) {
@@ -82,10 +84,10 @@ func (d *draft) warn(reason, format string, args ...any) {
 // translate gives what svc means. Every problem is told at once, as *faultyServiceError; of the translation only
 // sources and warnings are of use then. The Service is not written.
 func (t translator) translate(svc *v1.Service, around circumstances) (translation, error) {
-	d := &draft{}
+	d := &draft{known: around.known(svc)}
 	d.service = loadbalancer.Service{
 		LoadBalancer: desired.LoadBalancer{Key: keyOf(svc), UID: string(svc.UID)},
-		Published:    around.published(svc),
+		Published:    published(svc),
 		Created:      svc.CreationTimestamp.Time,
 	}
 	d.frontends(svc, around, t.pods)

@@ -156,7 +156,7 @@ func (c *Cloud) wake() {
 // annotation names pools, it would like a second address, or (foreign) other annotations are read now.
 func (b *balancer) dependsOnPools(svc *v1.Service, foreign bool) bool {
 	prefersTwo := svc.Spec.IPFamilyPolicy != nil && *svc.Spec.IPFamilyPolicy == v1.IPFamilyPolicyPreferDualStack &&
-		len(b.around(svc).published(svc)) < len(svc.Spec.IPFamilies)
+		len(b.around(svc).known(svc)) < len(svc.Spec.IPFamilies)
 	return b.policy.Load().ask(svc, AddressPool).isSet || prefersTwo || foreign && asksOthers(svc)
 }
 

@@ -19,10 +19,12 @@ type warnings struct {
 
 	mu   sync.Mutex
 	told map[types.UID]map[warning]bool
+	// led is where a Service's host name has to lead, as was told last.
+	led map[types.UID]string
 }
 
 func newWarnings(recorder record.EventRecorder) *warnings {
-	return &warnings{recorder: recorder, told: map[types.UID]map[warning]bool{}}
+	return &warnings{recorder: recorder, told: map[types.UID]map[warning]bool{}, led: map[types.UID]string{}}
 }
 
 // now says that exactly these warnings are true of the Service.
@@ -60,6 +62,20 @@ func (w *warnings) news(svc *v1.Service, current []warning, reasons ...string) b
 	return old != len(current) || slices.ContainsFunc(current, func(one warning) bool { return !told[one] })
 }
 
+// leads notes where a Service's host name has to lead, in the words of an Event, and says whether those were not told yet. Empty: it
+// has none.
+func (w *warnings) leads(svc *v1.Service, where string) (news bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if where == "" {
+		delete(w.led, svc.UID)
+		return false
+	}
+	news = w.led[svc.UID] != where
+	w.led[svc.UID] = where
+	return news
+}
+
 // once tells something that no later call repeats.
 func (w *warnings) once(object runtime.Object, reason, message string) {
 	w.recorder.Event(object, v1.EventTypeWarning, reason, message)
@@ -70,4 +86,5 @@ func (w *warnings) forget(svc *v1.Service) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.told, svc.UID)
+	delete(w.led, svc.UID)
 }

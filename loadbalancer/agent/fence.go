@@ -51,7 +51,7 @@ func checkRead(held, offered *revision, read *desired.Fence) *wire.Refusal {
 		return nil
 	}
 	have := held.state.Fence
-	if have.Instance == offered.state.Fence.Instance || have.Compare(*read) <= 0 {
+	if have.Instance == offered.state.Fence.Instance || !have.NewTo(*read) {
 		return nil
 	}
 	return fenced(wire.CodeUnread, have, fmt.Sprintf("this gateway holds a State of controller instance %q (%s) that the sender has not read; "+

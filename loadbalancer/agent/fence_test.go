@@ -88,6 +88,7 @@ func TestUnreadState(t *testing.T) {
 		"an older one than was read elsewhere":  {held: fence(1, "old", 9), read: fence(2, "former", 5)},
 		"the former leader went on":             {held: fence(2, "former", 6), read: fence(2, "former", 5), refused: true},
 		"a third one led meanwhile":             {held: fence(3, "third", 1), read: fence(2, "former", 5), refused: true},
+		"another one claimed the same epoch":    {held: fence(2, "twin", 3), read: fence(2, "former", 5), refused: true},
 		"our own, whose answer was lost":        {held: fence(4, "ours", 1), read: fence(2, "former", 5)},
 		"we had read that there was nothing":    {held: fence(1, "former", 1), read: fence(0, "", 0), refused: true},
 		"made before the cluster, and not read": {held: fence(0, "", 7), read: fence(0, "", 0), refused: true},

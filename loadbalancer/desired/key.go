@@ -33,5 +33,11 @@ func (f Fence) Compare(other Fence) int {
 	return cmp.Or(cmp.Compare(f.Epoch, other.Epoch), cmp.Compare(f.Sequence, other.Sequence))
 }
 
+// NewTo says that somebody who has read a State with that fence, and whatever was before, may not know one with this fence: it is
+// newer, or of another controller that claimed the same epoch (its object was deleted, or is an older one).
+func (f Fence) NewTo(read Fence) bool {
+	return f.Compare(read) > 0 || f.Epoch == read.Epoch && f.Instance != read.Instance
+}
+
 // String gives "epoch 3, sequence 17".
 func (f Fence) String() string { return fmt.Sprintf("epoch %d, sequence %d", f.Epoch, f.Sequence) }

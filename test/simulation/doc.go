@@ -36,8 +36,6 @@
 // Not tried: a disk that is full under a second controller, which does not know that a VIP of the first never came to that gateway,
 // and one that fills in the middle of a transaction while a new Service comes.
 //
-// Open: two seeds of 10 000 find faults of the product that are not mended yet (openSeeds), and are left out of a run of many.
-//
 // Broken on purpose, and the first seeds that said so: a failed round is not tried again: 3, 19, 35, 51 (invariant 2); the nftables table
 // is not loaded: 1, 2, 3, 4 (2, 5); the way back from a commit that failed commits once more: 35, 45, 50, 96 (3); who
 // holds a VIP is not heard of through a peer: 1, 9, 21 (5); a gateway that declined a State counts as if it had it: 14, 34, 70 (5).

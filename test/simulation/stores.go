@@ -25,11 +25,11 @@ func (e epochs) Claim(ctx context.Context, atLeast uint64, instance string) (epo
 	return epoch, err
 }
 
-// Held implements loadbalancer.EpochStore.
-func (e epochs) Held(ctx context.Context, instance string) (held bool, err error) {
+// Holder implements loadbalancer.EpochStore.
+func (e epochs) Holder(ctx context.Context) (instance string, epoch uint64, err error) {
 	c := e.of.world.cluster
-	err = c.ask(ctx, e.of, func() error { held = c.instance == instance; return nil })
-	return held, err
+	err = c.ask(ctx, e.of, func() error { instance, epoch = c.instance, c.epoch; return nil })
+	return instance, epoch, err
 }
 
 // ledger is the ledger's object as one controller reaches it. seen is what it read or wrote last.
