@@ -103,6 +103,12 @@ type service struct {
 	// want is the newest form, without addresses; nil while no translation ever succeeded in this Manager's life.
 	want    *desired.LoadBalancer
 	request ipam.Request
+	// facts are what was told last of where it is reached; nil: nothing. cautious says that a gateway refused what they add to
+	// the last good form.
+	facts    *Facts
+	cautious bool
+	// created is when the object was.
+	created time.Time
 	// named is what the Service says of pools, nil while nobody told us; pinned are those that its address has to be of, or it
 	// is told.
 	named  *string
@@ -195,6 +201,9 @@ func (s Settings) withDefaults() Settings {
 		if *d.setting == 0 {
 			*d.setting = d.value
 		}
+	}
+	if s.Servers == 0 {
+		s.Servers = defaultServers
 	}
 	s.Gateways = slices.Clone(s.Gateways)
 	return s
