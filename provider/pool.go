@@ -52,11 +52,8 @@ func (t translator) poolOfNodes(svc *v1.Service, around circumstances) desired.P
 		nodes = around.nodes
 	}
 	switch {
-	case isLocal(svc):
-		pool.Local, pool.Check = true, desired.Check{Kind: desired.CheckNone}
-		if port := svc.Spec.HealthCheckNodePort; port != 0 {
-			pool.Check = t.localCheck(uint16(port))
-		}
+	case isLocal(svc) && svc.Spec.HealthCheckNodePort != 0: // 0: as pool says, no API server leaves it so
+		pool.Local, pool.Check = true, t.localCheck(uint16(svc.Spec.HealthCheckNodePort))
 		pool.Servers = around.endpoints.servers(nodes, func(node desired.Node) (netip.Addr, bool) { return reachedAt(svc, node) })
 	case choosesNodes(svc):
 		pool.Servers = desired.NodeServers(nodes, nodeFamily(svc))
