@@ -33,6 +33,8 @@ func (e *StateTooLargeError) Error() string {
 // load is what a load balancer, or a State, costs the gateways.
 type load struct{ servers, bytes int }
 
+func (l load) within(most load) bool { return l.servers <= most.servers && l.bytes <= most.bytes }
+
 // overload refuses new forms, the youngest Service's first, until what the State of this size costs is within the budget, as far as it
 // is they who cost. What is served is not taken away, and is given the nodes and pods that come to it. It is called with mu held.
 func (m *Manager) overload(state *desired.State, bytes int) (refused []desired.Key) {
@@ -40,19 +42,19 @@ func (m *Manager) overload(state *desired.State, bytes int) (refused []desired.K
 	for i := range state.LoadBalancers {
 		total.servers += ownServers(&state.LoadBalancers[i], state.Nodes)
 	}
-	over := func() bool { return total.servers > m.settings.Servers || total.bytes > roomyBytes }
-	if !over() {
+	most := load{m.settings.Servers, m.settings.Bytes}
+	if total.within(most) {
 		return nil
 	}
 	for _, form := range m.newest(state) {
 		costs := m.costs(form, state.Nodes)
-		relieves := total.servers > m.settings.Servers && costs.servers > 0 || total.bytes > roomyBytes && costs.bytes > 0
-		if !relieves || !m.refuse(form.Key, form, "", []string{m.noRoom(total, costs)}, false) {
+		relieves := total.servers > most.servers && costs.servers > 0 || total.bytes > most.bytes && costs.bytes > 0
+		if !relieves || !m.refuse(form.Key, form, "", []string{noRoom(most, total, costs)}, false) {
 			continue
 		}
 		refused = append(refused, form.Key)
 		total.servers, total.bytes = total.servers-costs.servers, total.bytes-costs.bytes
-		if !over() {
+		if total.within(most) {
 			break
 		}
 	}
@@ -84,14 +86,14 @@ func (m *Manager) costs(form *desired.LoadBalancer, nodes []desired.Node) load {
 }
 
 // noRoom says why a form that costs so much is refused, and what to do.
-func (m *Manager) noRoom(total, costs load) string {
-	if total.servers > m.settings.Servers {
+func noRoom(most, total, costs load) string {
+	if total.servers > most.servers {
 		return fmt.Sprintf("the gateways have room for %d servers of Services' own, %d are taken, and this form needs %d more: choose fewer "+
 			"nodes (annotation node-selector), or take off the annotations that need servers of the Service's own (README: The Service fails "+
-			"closed)", m.settings.Servers, total.servers-costs.servers, costs.servers)
+			"closed)", most.servers, total.servers-costs.servers, costs.servers)
 	}
 	return fmt.Sprintf("the State that gateways are told has room for %d bytes, %d are taken, and this form needs %d more: take fewer source "+
-		"ranges, or choose fewer nodes (annotation node-selector)", roomyBytes, total.bytes-costs.bytes, costs.bytes)
+		"ranges, or choose fewer nodes (annotation node-selector)", most.bytes, total.bytes-costs.bytes, costs.bytes)
 }
 
 // ownServers counts the servers that HAProxy has for a load balancer alone: once for its pool, and once for each port that has

@@ -32,33 +32,19 @@ func knob(name string, hour int) loadbalancer.Service {
 	return s
 }
 
-// fits fails a test when a State would not fit in a message to a gateway.
-func (s *site) fits() func(*desired.State) (*wire.Result, error) {
-	return func(state *desired.State) (*wire.Result, error) {
-		canonical, err := state.Canonical()
-		if err == nil {
-			err = wire.WriteFrame(io.Discard, wire.Request{Version: wire.Version, Verb: wire.VerbApply, Apply: &wire.Apply{Signed: desired.Signed{State: canonical}}})
-		}
-		if err != nil {
-			s.t.Errorf("the State cannot be sent: %v", err)
-		}
-		return nil, nil
-	}
-}
-
 // Services that need more servers of their own than gateways have room for hurt themselves alone, the youngest first; those that are
 // served stay so, also when nodes come, and room that gets free is used.
 func TestServersHaveABudget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t, "10.0.0.0/16", "gw1", "gw2")
-		s.gateways[0].judge = s.fits()
+		s.settings.Servers = 1000
 		c := s.start()
-		c.SetNodes(workers(1000))
-		for i := range 50 {
-			s.ensure(c, knob(fmt.Sprintf("knob-%02d", i), i%24))
+		c.SetNodes(workers(100))
+		for i := range 10 {
+			s.ensure(c, knob(fmt.Sprintf("knob-%02d", i), i))
 		}
 		_, err := c.Ensure(t.Context(), knob("late", 5))
-		if !isA[*loadbalancer.ServiceFaultError](err) || !strings.Contains(err.Error(), "room for 50000 servers of Services' own, 50000 are taken, and this form needs 1000 more: choose fewer nodes") {
+		if !isA[*loadbalancer.ServiceFaultError](err) || !strings.Contains(err.Error(), "room for 1000 servers of Services' own, 1000 are taken, and this form needs 100 more: choose fewer nodes") {
 			t.Fatal(err)
 		}
 		s.ensure(c, web("plain", 80))
@@ -68,10 +54,10 @@ func TestServersHaveABudget(t *testing.T) {
 		if s.gateways[0].serves("late") != nil || s.gateways[1].serves("plain") == nil {
 			t.Error("the wrong one is served")
 		}
-		c.SetNodes(workers(1010))
+		c.SetNodes(workers(110))
 		time.Sleep(time.Second)
 		state, _ := s.gateways[1].snapshot()
-		if len(state.Nodes) != 1010 || len(state.LoadBalancers) != 51 {
+		if len(state.Nodes) != 110 || len(state.LoadBalancers) != 11 {
 			t.Errorf("%d nodes and %d load balancers", len(state.Nodes), len(state.LoadBalancers))
 		}
 		proxy := knob("knob-08", 8) // a slot for a port beside the Service's
@@ -124,39 +110,44 @@ func TestTheYoungestAreRefused(t *testing.T) {
 	})
 }
 
-// A State is kept small enough to be sent, with room for what comes to Services that are served.
+// So hurt themselves Services that say so much that the State would not fit in a message.
 func TestStateHasABudget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t, "10.0.0.0/16", "gw1")
-		s.gateways[0].judge = s.fits()
-		var all []netip.Prefix
-		for i := range 10000 {
-			all = append(all, netip.PrefixFrom(netip.AddrFrom4([4]byte{198, byte(100 + i>>7), byte(i << 1), 7}), 32))
-		}
-		var replays []loadbalancer.Replay
-		for hour := range 60 {
-			service := web(fmt.Sprintf("many-%02d", hour), 80)
-			service.LoadBalancer.AllowSources = all
-			service.Created = time.Date(2026, 1, 1, hour, 0, 0, 0, time.UTC)
-			replays = append(replays, loadbalancer.Replay{Key: service.LoadBalancer.Key, Service: &service})
-		}
-		c := s.start(replays...)
+		s.settings.Bytes = 12_000
+		c := s.start()
 		defer c.stop()
+		long := func(name string) loadbalancer.Service {
+			service := web(name, 80)
+			for i := range 100 {
+				service.LoadBalancer.AllowSources = append(service.LoadBalancer.AllowSources, netip.PrefixFrom(netip.AddrFrom4([4]byte{198, 51, byte(2 * i), 7}), 32))
+			}
+			return service
+		}
+		var refused error
+		n := 0
+		for ; refused == nil && n < 20; n++ {
+			_, refused = c.Ensure(t.Context(), long(fmt.Sprintf("long-%02d", n)))
+		}
+		if !isA[*loadbalancer.ServiceFaultError](refused) || !strings.Contains(refused.Error(), "take fewer source ranges") || n < 3 {
+			t.Fatalf("after %d Services: %v", n, refused)
+		}
 		s.ensure(c, web("plain", 80))
-		_, _, notices := s.observer.seen()
-		served := 0
-		for hour := range 60 {
-			name := fmt.Sprintf("many-%02d", hour)
-			if s.gateways[0].serves(name) != nil {
-				served++
-				continue
-			}
-			if err := notices[key(name)]; err == nil || !strings.Contains(err.Error(), "take fewer source ranges") {
-				t.Errorf("%s is told %v", name, err)
-			}
-		}
-		if served < 40 || s.gateways[0].serves("many-59") != nil || s.gateways[0].serves("many-00") == nil {
-			t.Errorf("%d Services with 10000 source ranges are served", served)
-		}
 	})
+}
+
+// 250 Services with a knob and 1000 nodes are a State that fits in a message many times.
+func TestAllNodesAreNamedOnce(t *testing.T) {
+	s := newSite(t, "10.0.0.0/16", "gw1")
+	state := desired.State{Schema: desired.Schema, Gateways: s.settings.Gateways, Nodes: workers(1000)}
+	for i := range 250 {
+		state.LoadBalancers = append(state.LoadBalancers, knob(fmt.Sprintf("knob-%03d", i), 0).LoadBalancer)
+	}
+	canonical, err := state.Canonical()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := wire.WriteFrame(io.Discard, wire.Request{Verb: wire.VerbApply, Apply: &wire.Apply{Signed: desired.Signed{State: canonical}}}); err != nil || len(canonical) > wire.MaxFrame/50 {
+		t.Errorf("%d bytes: %v", len(canonical), err)
+	}
 }

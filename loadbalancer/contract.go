@@ -123,9 +123,9 @@ type Settings struct {
 	NodeCheck     desired.Check
 	// DrainSeconds is desired.State's.
 	DrainSeconds int
-	// Servers is how many servers a gateway may have in pools of load balancers' own before new forms with some are refused;
-	// 0: 50000.
-	Servers int
+	// Servers is how many servers a gateway may have in pools of load balancers' own, and Bytes how large a State may be, before
+	// new forms that need more are refused; 0: 50000, and three quarters of what fits in a message.
+	Servers, Bytes int
 	// ControlPlane has the API servers that are always there; SetEndpoints tells more of them when EndpointsFromNodes is set.
 	ControlPlane       *desired.ControlPlane
 	EndpointsFromNodes bool

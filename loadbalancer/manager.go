@@ -1,6 +1,7 @@
 package loadbalancer
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -202,9 +203,7 @@ func (s Settings) withDefaults() Settings {
 			*d.setting = d.value
 		}
 	}
-	if s.Servers == 0 {
-		s.Servers = defaultServers
-	}
+	s.Servers, s.Bytes = cmp.Or(s.Servers, defaultServers), cmp.Or(s.Bytes, roomyBytes)
 	s.Gateways = slices.Clone(s.Gateways)
 	return s
 }
