@@ -29,14 +29,23 @@ func (m *Manager) aim(withheld map[desired.Key]bool) (t *target, blamed []desire
 	m.assign(withheld)
 	for {
 		state := m.build(m.forms(withheld))
+		var refused []desired.Key
 		err := state.Validate()
 		if err == nil {
-			t, err = m.retarget(state)
-			return t, blamed, err
+			if t, err = m.encode(state); err != nil {
+				return nil, blamed, err
+			}
+			if refused = m.overload(state, len(t.signed.State)); len(refused) == 0 {
+				if err = m.adopt(t); err != nil {
+					return nil, blamed, err
+				}
+				return t, blamed, nil
+			}
 		}
 		var faults desired.Faults
-		errors.As(err, &faults)
-		refused := m.blameLocally(faults, byKey(state))
+		if errors.As(err, &faults) {
+			refused = m.blameLocally(faults, byKey(state))
+		}
 		if len(refused) == 0 {
 			return nil, blamed, fmt.Errorf("make the State: %w", err)
 		}
@@ -44,32 +53,41 @@ func (m *Manager) aim(withheld map[desired.Key]bool) (t *target, blamed []desire
 	}
 }
 
-// retarget makes state the target unless it says what the present target says.
-func (m *Manager) retarget(state *desired.State) (*target, error) {
+// encode makes a target of a State, not signed yet: the present one if that says what state says.
+func (m *Manager) encode(state *desired.State) (*target, error) {
 	digest, err := state.Digest()
 	if err != nil {
 		return nil, err
 	}
 	if m.target != nil && m.target.digest == digest && m.target.fence() == m.fence {
-		m.markDepartures(m.target.state)
 		return m.target, nil
 	}
 	canonical, err := state.Canonical()
 	if err != nil {
 		return nil, err
 	}
-	signed, err := m.signer.Sign(canonical)
-	if err != nil {
-		return nil, fmt.Errorf("sign the State: %w", err)
+	return &target{state: state, byKey: byKey(state), signed: desired.Signed{State: canonical}, digest: digest}, nil
+}
+
+// adopt makes it the target.
+func (m *Manager) adopt(t *target) (err error) {
+	if t == m.target {
+		m.markDepartures(t.state)
+		return nil
 	}
-	m.target = &target{state: state, byKey: byKey(state), signed: signed, digest: digest}
-	m.fence = state.Fence
-	for _, vip := range state.VIPs {
+	if size := len(t.signed.State); size > mostBytes {
+		return &StateTooLargeError{size, mostBytes}
+	}
+	if t.signed, err = m.signer.Sign(t.signed.State); err != nil {
+		return fmt.Errorf("sign the State: %w", err)
+	}
+	m.target, m.fence = t, t.fence()
+	for _, vip := range t.state.VIPs {
 		m.proven[vip.Address] = true // ours from now on, whoever answers for it later
 	}
-	m.settlePlaces(state)
-	m.markDepartures(state)
-	return m.target, nil
+	m.settlePlaces(t.state)
+	m.markDepartures(t.state)
+	return nil
 }
 
 func byKey(s *desired.State) map[desired.Key]*desired.LoadBalancer {
@@ -194,7 +212,7 @@ func (m *Manager) form(key desired.Key, withheld bool) *desired.LoadBalancer {
 	if entry.servable() && !withheld {
 		return entry.want
 	}
-	lb := m.lastForm(key)
+	lb := m.fallback(key)
 	if lb == nil || entry.banned {
 		return nil
 	}

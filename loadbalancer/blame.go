@@ -68,21 +68,31 @@ func (m *Manager) refuse(key desired.Key, form *desired.LoadBalancer, gateway st
 	case entry == nil:
 		return true // it was removed while the gateway looked at it
 	}
-	good := m.lastForm(key)
-	newForm := good == nil || !reflect.DeepEqual(*good, *form)
-	fault := &ServiceFaultError{Key: key, Gateway: gateway, Problems: problems, Kept: newForm && good != nil}
+	good, kept := m.lastForm(key), m.fallback(key)
+	isGood := good != nil && reflect.DeepEqual(*good, *form)
+	fault := &ServiceFaultError{Key: key, Gateway: gateway, Problems: problems, Kept: good != nil && !isGood}
 	switch {
-	case newForm && (entry.want == nil || !sameForm(*entry.want, *form)):
-		return true // a newer form came while the gateway looked at this one
-	case newForm:
+	case !isGood && entry.refused == nil && entry.want != nil && sameForm(*entry.want, *form):
 		entry.refused, entry.settled = fault, false
+	case kept == nil || !reflect.DeepEqual(*kept, *form):
+		return true // a newer form came while the gateway looked at this one
+	case entry.adds(good, form, m.nodes):
+		if entry.cautious = true; entry.want == nil {
+			entry.refused = fault
+		}
 	case ban && !entry.banned:
+		fault.Kept = false
 		entry.refused, entry.settled, entry.banned = fault, false, true
 	default:
 		return false
 	}
 	m.log.Warn("load balancer is refused", "service", key, "gateway", gateway, "problems", problems, "kept", fault.Kept)
 	return true
+}
+
+// adds says that a form has more than the last good one because of today's facts: without that it may be served.
+func (s *service) adds(good, form *desired.LoadBalancer, nodes []desired.Node) bool {
+	return s.facts != nil && !s.cautious && !reflect.DeepEqual(s.facts.without(*good, nodes), *form)
 }
 
 // blameLocally refuses the load balancers whose faults Validate found. It is called with mu held.
@@ -203,7 +213,7 @@ func (b *bisection) forms(offered []desired.Key) (forms []*desired.LoadBalancer)
 	for i := range b.refused.state.LoadBalancers {
 		lb := &b.refused.state.LoadBalancers[i]
 		if b.withheld[lb.Key] && !slices.Contains(offered, lb.Key) {
-			lb = m.lastForm(lb.Key)
+			lb = m.fallback(lb.Key)
 		}
 		if lb != nil {
 			forms = append(forms, lb)

@@ -76,6 +76,9 @@ func (m *Manager) want(s Service) bool {
 		delete(m.unwritten, key)
 		m.keepPublished(key, s.Published, s.Request.Sharing)
 	}
+	if entry.created = s.Created; s.Facts != nil {
+		entry.facts = s.Facts
+	}
 	request := s.Request
 	request.Moves = entry.moves(s)
 	entry.named, entry.pinned = &s.Named, nil
@@ -106,7 +109,7 @@ func (m *Manager) wantForm(form desired.LoadBalancer, request ipam.Request) bool
 		return false
 	}
 	entry.want, entry.request = lb, request
-	entry.refused, entry.banned, entry.settled = nil, false, false
+	entry.refused, entry.cautious, entry.banned, entry.settled = nil, false, false, false
 	m.revision++
 	return true
 }

@@ -123,6 +123,9 @@ type Settings struct {
 	NodeCheck     desired.Check
 	// DrainSeconds is desired.State's.
 	DrainSeconds int
+	// Servers is how many servers a gateway may have in pools of load balancers' own, and Bytes how large a State may be, before
+	// new forms that need more are refused; 0: 50000, and three quarters of what fits in a message.
+	Servers, Bytes int
 	// ControlPlane has the API servers that are always there; SetEndpoints tells more of them when EndpointsFromNodes is set.
 	ControlPlane       *desired.ControlPlane
 	EndpointsFromNodes bool
@@ -140,6 +143,8 @@ type Settings struct {
 type Service struct {
 	// LoadBalancer has no Addresses yet.
 	LoadBalancer desired.LoadBalancer
+	// Facts are what LoadBalancer was made from; they hold for the last good form too, while it is served instead. Nil: not known.
+	Facts *Facts
 	// Request.Moves holds when the Service has changed Named while we watched. An address never changes because somebody edits
 	// the pools, nor at a restart, when nobody knows what Named was.
 	Request ipam.Request
@@ -170,8 +175,9 @@ type Replay struct {
 	Sharing ipam.Sharing
 	// Service is nil when the translation failed: the Service keeps its last good form.
 	Service *Service
-	// Sources hold for that last good form; nil when they cannot be read either. See Manager.Refuse.
+	// Sources hold for that last good form; nil when they cannot be read either. See Manager.Refuse. So do Facts; nil: not known.
 	Sources *Sources
+	Facts   *Facts
 }
 
 // Sources say who may connect to a Service, as desired.LoadBalancer's AllowSources and DenySources do.

@@ -6,7 +6,8 @@
 // keepalived, files. Gateways, the epoch object, the signer and who is told are interfaces of its own (contract.go).
 //
 // Files: contract.go is what others see; call.go, round.go and push.go are one round from the call to the answer, assign.go
-// makes its State, blame.go finds faults, refuse.go takes a spec that is refused; load.go is the beginning, resync.go the life,
+// makes its State, budget.go keeps it within what gateways take, blame.go finds faults, refuse.go takes a spec that is refused,
+// facts.go says what holds for it all the same; load.go is the beginning, resync.go the life,
 // patrol.go what is looked at now and then, census.go what all gateways together say; pools.go, prove.go, departures.go and
 // ledger.go are the life of an address, survey.go and proxy.go who has it, concerns.go and advice.go what people are told of it.
 //
@@ -25,7 +26,9 @@
 //     assigned stays assigned.
 //   - 7: who is named by a gateway, or found by bisection, falls back to the last good form. A gateway that refuses what
 //     the others serve well is itself left out; only when all refuse it is a served load balancer taken away. Who may
-//     connect, and which nodes serve, is held apart from that: it does not wait until the rest of a spec is mended.
+//     connect, and what is so in the cluster (Facts), is held apart from that: it does not wait until the rest of a spec is
+//     mended, and what has left the cluster leaves the form also when gateways refuse what came (fallback). Who needs more servers
+//     or bytes than there is room for is refused by name, the youngest first; what is served never is, also when it grows.
 //   - 8: an address, or a port of a shared one, is free when every configured gateway confirmed a State that is at least as
 //     new as the first one without it (since). A last good form that is still served keeps it from being counted. State
 //     tells all of it, also what a Service took back and is not served with, so that the next controller knows as much. What

@@ -257,7 +257,7 @@ func (m *Manager) enlist(replay Replay) (wanted bool) {
 		m.want(*replay.Service)
 		return true
 	}
-	m.services[replay.Key] = &service{uid: replay.UID, request: ipam.Request{Sharing: replay.Sharing}}
+	m.services[replay.Key] = &service{uid: replay.UID, created: replay.Created, facts: replay.Facts, request: ipam.Request{Sharing: replay.Sharing}}
 	return false
 }
 

@@ -1,6 +1,7 @@
 package loadbalancer
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -106,6 +107,12 @@ type service struct {
 	// want is the newest form, without addresses; nil while no translation ever succeeded in this Manager's life.
 	want    *desired.LoadBalancer
 	request ipam.Request
+	// facts are what was told last of where it is reached; nil: nothing. cautious says that a gateway refused what they add to
+	// the last good form.
+	facts    *Facts
+	cautious bool
+	// created is when the object was.
+	created time.Time
 	// named is what the Service says of pools, nil while nobody told us; pinned are those that its address has to be of, or it
 	// is told.
 	named  *string
@@ -199,6 +206,7 @@ func (s Settings) withDefaults() Settings {
 			*d.setting = d.value
 		}
 	}
+	s.Servers, s.Bytes = cmp.Or(s.Servers, defaultServers), cmp.Or(s.Bytes, roomyBytes)
 	s.Gateways = slices.Clone(s.Gateways)
 	return s
 }

@@ -2,6 +2,7 @@ package loadbalancer
 
 import (
 	"context"
+	"reflect"
 	"slices"
 
 	"cloud-provider-haproxy/ipam"
@@ -53,12 +54,12 @@ func (r *Replay) refuse(sources *Sources) {
 // restrict makes sources those of the form that is wanted or, when there is none or it was refused, of the last good one.
 // It says whether that changes anything. It is called with mu held.
 func (m *Manager) restrict(key desired.Key, sources *Sources) (changed bool) {
-	entry, good := m.services[key], m.lastForm(key)
+	entry := m.services[key]
 	switch {
 	case entry == nil:
 		return false
 	case sources == nil:
-		if good == nil {
+		if m.lastForm(key) == nil {
 			entry.want, entry.unassigned, entry.unproven, entry.ungiven, entry.refused = nil, nil, false, false, nil
 		}
 		return false
@@ -72,54 +73,78 @@ func (m *Manager) restrict(key desired.Key, sources *Sources) (changed bool) {
 	return m.wantForm(restricted, request)
 }
 
-// PortServers are the servers of a frontend that has a pool of its own.
-type PortServers struct {
-	Port    desired.Port
-	Servers []desired.Server
-}
-
-// Refill gives the form that stays other servers, if it has a pool of its own, and so its frontends: nodes and endpoints come and
-// go without a change of the Service, also while its newest spec is refused. The next round serves it. What has no pool stays
-// without.
-func (m *Manager) Refill(key desired.Key, servers []desired.Server, ofPorts ...PortServers) {
+// Refill tells what is so in the cluster now: nodes and endpoints come and go, and NodePorts change, without a change of what the
+// Service wishes, also while its newest spec is refused. The next round serves it.
+func (m *Manager) Refill(key desired.Key, facts *Facts) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.services[key] == nil {
-		return
-	}
-	form, request := m.stays(key)
-	if form == nil || len(form.Pools()) == 0 {
-		return
-	}
-	refilled := form.Clone()
-	if refilled.Pool != nil {
-		refilled.Pool.Servers = slices.Clone(servers)
-	}
-	for _, of := range ofPorts {
-		for i := range refilled.Frontends {
-			f := &refilled.Frontends[i]
-			if f.Pool != nil && of.Port == (desired.Port{Protocol: f.Protocol, Port: f.Port}) {
-				f.Pool.Servers = slices.Clone(of.Servers)
+	entry := m.services[key]
+	if entry == nil {
+		for i := range m.replays {
+			if r := &m.replays[i]; r.Key == key && r.Service == nil {
+				r.Facts = facts
 			}
 		}
+		return
 	}
-	if !sameForm(*canonical(refilled), *form) && m.wantForm(refilled, request) {
+	if entry.facts != nil && reflect.DeepEqual(entry.facts, facts) {
+		return
+	}
+	before := m.fallback(key)
+	entry.facts, entry.cautious = facts, false
+	var changed bool
+	if entry.want != nil && entry.refused == nil {
+		changed = m.wantForm(facts.Of(*entry.want), entry.request)
+	}
+	if !entry.servable() && !reflect.DeepEqual(before, m.fallback(key)) {
+		entry.banned, changed = false, true
+		m.revision++
+	}
+	if changed {
 		signal(m.wake)
 	}
+}
+
+// HasPods says whether pods serve a port of the Service, in the form that is wanted or in the one that is served: then it matters
+// where they are, whatever the newest spec says. Before Load nobody knows, so that it may.
+func (m *Manager) HasPods(key desired.Key) bool {
+	select {
+	case <-m.loaded:
+	default:
+		return true
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	entry, good := m.services[key], m.goodBy[key]
+	return good != nil && slices.ContainsFunc(good.Frontends, podsServe) ||
+		entry != nil && entry.want != nil && slices.ContainsFunc(entry.want.Frontends, podsServe)
 }
 
 // stays gives the form that a Service keeps when its newest spec is refused, and what it asks for: the one that is wanted or,
 // when there is none or it was refused, the last good one. It is called with mu held.
 func (m *Manager) stays(key desired.Key) (*desired.LoadBalancer, ipam.Request) {
-	entry, good := m.services[key], m.lastForm(key)
-	switch {
-	case entry.want != nil && entry.refused == nil:
+	entry := m.services[key]
+	if entry.want != nil && entry.refused == nil {
 		return entry.want, entry.request
-	case good != nil:
-		return good, requestToStay(good, entry.request.Sharing)
-	default:
-		return nil, ipam.Request{}
 	}
+	if good := m.fallback(key); good != nil {
+		return good, requestToStay(good, entry.request.Sharing)
+	}
+	return nil, ipam.Request{}
+}
+
+// fallback is how a Service is served while its newest form is not: its last good form, with today's facts. What a gateway refuses of
+// these is not added, and what is gone leaves the form all the same. It is called with mu held.
+func (m *Manager) fallback(key desired.Key) *desired.LoadBalancer {
+	good, entry := m.lastForm(key), m.services[key]
+	if good == nil || entry == nil || entry.facts == nil {
+		return good
+	}
+	kept := entry.facts.Of(*good)
+	if entry.cautious || entry.refused != nil && entry.want != nil && sameForm(kept, *entry.want) {
+		kept = entry.facts.without(*good, m.nodes)
+	}
+	return &kept
 }
 
 // requestToStay asks for the addresses that a load balancer has and for no other: what it holds comes first, and no pool is

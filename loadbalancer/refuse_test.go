@@ -92,7 +92,7 @@ func TestRefusedSpecGetsTodaysServers(t *testing.T) {
 		refill := func(servers ...desired.Server) {
 			t.Helper()
 			for _, name := range []string{"local", "unchecked", "plain", "stranger"} {
-				c.Refill(key(name), servers)
+				c.Refill(key(name), factsOf(web(name, 80), servers...))
 			}
 			time.Sleep(time.Second)
 			for _, g := range s.gateways {
@@ -118,47 +118,6 @@ func TestRefusedSpecGetsTodaysServers(t *testing.T) {
 			t.Error("what is so already made a round")
 		}
 		refill(server("newest", "192.0.2.23"))
-	})
-}
-
-// Ports with a pool of their own are refilled one by one; one without stays without.
-func TestRefillOfPorts(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := newSite(t, "10.0.0.0/24", "gw1", "gw2")
-		c := s.start()
-		defer c.stop()
-		pod := func(address string, port uint16) desired.Server {
-			return desired.Server{Name: address, Address: netip.MustParseAddr(address), Port: port, Weight: 1}
-		}
-		pods, old := web("pods", 80), []desired.Server{pod("10.1.0.1", 8080)}
-		empty := desired.Pool{Algorithm: desired.RoundRobin, Check: desired.Check{Kind: desired.CheckNone}}
-		first, second := empty, empty
-		first.Servers = old
-		port := pods.LoadBalancer.Frontends[0]
-		pods.LoadBalancer.Frontends = append(pods.LoadBalancer.Frontends, port, port)
-		for i, pool := range []*desired.Pool{&first, &second, nil} {
-			f := &pods.LoadBalancer.Frontends[i]
-			f.Port, f.Pool = uint16(80+i), pool
-		}
-		s.ensure(c, pods)
-		of := func(port uint16, servers ...desired.Server) loadbalancer.PortServers {
-			return loadbalancer.PortServers{Port: desired.Port{Protocol: desired.TCP, Port: port}, Servers: servers}
-		}
-		young := []desired.Server{pod("10.1.0.2", 8080), pod("10.1.0.3", 8080)}
-		c.Refill(key("pods"), []desired.Server{pod("10.9.0.9", 0)}, of(81, young...), of(82, young...), of(83, young...))
-		time.Sleep(time.Second)
-		for _, g := range s.gateways {
-			lb := g.serves("pods")
-			if f := lb.Frontends; !slices.Equal(f[0].Pool.Servers, old) || !slices.Equal(f[1].Pool.Servers, young) || f[2].Pool != nil || lb.Pool != nil {
-				t.Errorf("%s serves %+v", g.name, lb)
-			}
-		}
-		rounds, _, _ := s.observer.seen()
-		c.Refill(key("pods"), nil, of(81, young[1], young[0]))
-		time.Sleep(time.Second)
-		if after, _, _ := s.observer.seen(); len(after) != len(rounds) {
-			t.Error("what is so already made a round")
-		}
 	})
 }
 

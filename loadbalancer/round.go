@@ -112,9 +112,12 @@ func (r *round) retarget(forms []*desired.LoadBalancer) error {
 	if err := state.Validate(); err != nil {
 		return fmt.Errorf("make the State: %w", err)
 	}
-	t, err := r.m.retarget(state)
+	t, err := r.m.encode(state)
+	if err != nil {
+		return err
+	}
 	r.target = t
-	return err
+	return r.m.adopt(t)
 }
 
 // gateways are those that take part: all but the ones left out, and at a resync also those of them that answer. When all

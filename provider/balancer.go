@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"slices"
+	"reflect"
 	"sync/atomic"
 
 	v1 "k8s.io/api/core/v1"
@@ -23,8 +23,8 @@ type Balancer interface {
 	Delete(ctx context.Context, key desired.Key, keep bool) error
 	// Refuse keeps the form that is served, open to whom sources say.
 	Refuse(ctx context.Context, key desired.Key, sources *loadbalancer.Sources) error
-	// Refill gives that form these servers if it has a pool of its own, and those of ports to ports that have one.
-	Refill(key desired.Key, servers []desired.Server, ofPorts ...loadbalancer.PortServers)
+	// Refill tells what is so of the Service in the cluster now, which holds for that form too.
+	Refill(key desired.Key, facts *loadbalancer.Facts)
 	Has(key desired.Key) (addresses []netip.Addr, ok bool)
 }
 
@@ -44,6 +44,8 @@ type balancer struct {
 	// endpoints gives a Service's endpoints.
 	endpoints func(desired.Key) localEndpoints
 	pods      func(desired.Key) podEndpoints
+	// servedByPods says whether pods serve a Service's ports now, whatever its spec says.
+	servedByPods func(desired.Key) bool
 	// claimFinalizer makes the cleanup finalizer ours if it is another's.
 	claimFinalizer func(context.Context, *v1.Service) error
 	warnings       *warnings
@@ -60,7 +62,7 @@ func (b *balancer) around(svc *v1.Service) circumstances {
 	if isLocal(svc) {
 		around.endpoints = b.endpoints(keyOf(svc))
 	}
-	if b.translator.pods.some(svc) {
+	if b.translator.pods.some(svc) || b.servedByPods(keyOf(svc)) {
 		around.pods = b.pods(keyOf(svc))
 	}
 	if publishesName(svc) {
@@ -149,7 +151,7 @@ func (b *balancer) ensure(ctx context.Context, svc *v1.Service) (*v1.LoadBalance
 			b.warnings.now(svc, t.warnings)
 			return nil, err
 		}
-		if !b.still(svc, t.service.LoadBalancer) {
+		if !reflect.DeepEqual(t.service.Facts, b.translator.facts(svc, b.around(svc))) {
 			continue // its servers are of yesterday
 		}
 		for _, w := range ensured.Warnings {
@@ -174,54 +176,21 @@ func (b *balancer) publish(svc *v1.Service, status *v1.LoadBalancerStatus, addre
 	return status
 }
 
-// refuse keeps what is served as it was, but for who may connect, and for the nodes that there are: that holds whatever
-// else is wrong.
+// refuse keeps what is served as it was, but for who may connect, and for what is so in the cluster: that holds whatever else is
+// wrong.
 func (b *balancer) refuse(ctx context.Context, svc *v1.Service, t translation, fault error) error {
 	b.warnings.now(svc, t.warnings)
-	b.refill(svc)
+	b.manager.Refill(keyOf(svc), t.service.Facts)
 	if err := b.manager.Refuse(ctx, keyOf(svc), t.sources); err != nil {
 		return fmt.Errorf("%w; who may connect stays as it was, too: %w", fault, err)
 	}
 	return fault
 }
 
-// servers are those that a Service would have now in a pool of its own, and those of ports that pods serve; not ok when it
-// chooses nodes in a way that cannot be read.
-func (b *balancer) servers(svc *v1.Service) (all []desired.Server, ofPorts []loadbalancer.PortServers, ok bool) {
-	around := b.around(svc)
-	nodes, err := around.chosen(svc)
-	return around.serversAmong(svc, nodes), around.podServers(svc, b.translator.pods), err == nil
-}
-
-// still says whether a form has the servers that the Service has now.
-func (b *balancer) still(svc *v1.Service, form desired.LoadBalancer) bool {
-	if len(form.Pools()) == 0 {
-		return true
-	}
-	all, ofPorts, ok := b.servers(svc)
-	if !ok || form.Pool != nil && !slices.Equal(all, form.Pool.Servers) {
-		return false
-	}
-	for _, of := range ofPorts {
-		for _, f := range form.Frontends {
-			if f.Pool != nil && of.Port == (desired.Port{Protocol: f.Protocol, Port: f.Port}) && !slices.Equal(of.Servers, f.Pool.Servers) {
-				return false
-			}
-		}
-	}
-	return true
-}
-
-// refill gives what is served of a Service today's servers, if it has some of its own.
-func (b *balancer) refill(svc *v1.Service) {
-	if all, ofPorts, ok := b.servers(svc); ok {
-		b.manager.Refill(keyOf(svc), all, ofPorts...)
-	}
-}
-
-// news says whether something else is to be told of a Service's nodes and endpoints than was told last.
-func (b *balancer) news(svc *v1.Service) bool {
-	d, around := &draft{}, b.around(svc)
+// follow tells Manager of nodes and endpoints, and says whether something else is to be told of them to the Service than was last.
+func (b *balancer) follow(svc *v1.Service) (news bool) {
+	around, d := b.around(svc), &draft{}
+	b.manager.Refill(keyOf(svc), b.translator.facts(svc, around))
 	d.pool(svc, around, b.translator)
 	d.warnOfPods(svc, around, b.translator.pods)
 	return len(d.problems) == 0 && b.warnings.news(svc, d.warnings, noNodeSelected, endpointsElsewhere, endpointsOutside, endpointsByName)
@@ -249,7 +218,7 @@ func (b *balancer) replay(svc *v1.Service) loadbalancer.Replay {
 		Sharing: b.policy.Load().sharing(svc)}
 	t, err := b.translator.translate(svc, b.around(svc))
 	if err != nil {
-		r.Sources = t.sources
+		r.Sources, r.Facts = t.sources, t.service.Facts
 		return r
 	}
 	r.Service = &t.service

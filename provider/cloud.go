@@ -41,6 +41,8 @@ type Manager interface {
 	// SetEndpoints tells the API servers that Nodes name.
 	SetEndpoints(endpoints []netip.AddrPort)
 	Run(ctx context.Context) error
+	// HasPods says whether pods serve a Service's ports, as it is wanted or served.
+	HasPods(key desired.Key) bool
 	// SetPools replaces what the configuration says of addresses; nothing changes on an error.
 	SetPools(loadbalancer.PoolSettings) error
 }
@@ -152,10 +154,13 @@ func New(o Options) (*Cloud, error) {
 		namespace: c.namespaceLabels,
 		endpoints: c.endpoints.of,
 		pods:      c.endpoints.pods,
-		warnings:  newWarnings(c.recorder),
-		waiting:   newWaiting(),
-		measures:  c.measures,
-		recorder:  c.recorder,
+
+		servedByPods: manager.HasPods,
+
+		warnings: newWarnings(c.recorder),
+		waiting:  newWaiting(),
+		measures: c.measures,
+		recorder: c.recorder,
 	}
 	for _, g := range o.Config.DesiredGateways() {
 		c.balancer.translator.gateways = append(c.balancer.translator.gateways, g.Name)

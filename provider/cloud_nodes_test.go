@@ -88,10 +88,11 @@ func TestNodesMoveServersOfAFaultyService(t *testing.T) {
 			t.Fatal(err)
 		}
 		c.settle()
-		for _, name := range []string{"local", "own"} {
-			if names, _ := c.manager.pool(key(name)); !slices.Equal(names, []string{"new"}) {
-				t.Errorf("servers %q of %s, want those of today", names, name)
-			}
+		if names, _ := c.manager.pool(key("local")); !slices.Equal(names, []string{"new"}) {
+			t.Errorf("servers %q, want those of today", names)
+		}
+		if pool := c.manager.held[key("own")].LoadBalancer.Pool; pool == nil || !pool.AllNodes || len(pool.Servers) > 0 {
+			t.Errorf("pool %+v, want one of all nodes", pool)
 		}
 	})
 }

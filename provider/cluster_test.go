@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -107,28 +108,22 @@ func (m *manager) Ensure(_ context.Context, s loadbalancer.Service) (*loadbalanc
 	return &loadbalancer.Ensured{Addresses: s.LoadBalancer.Addresses}, nil
 }
 
-// Refill moves servers of what is served.
-func (m *manager) Refill(key desired.Key, servers []desired.Server, ofPorts ...loadbalancer.PortServers) {
+// Refill has the facts hold for what is served.
+func (m *manager) Refill(key desired.Key, facts *loadbalancer.Facts) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.refills[key]++
-	s, held := m.held[key]
-	if !held {
-		return
+	if s, held := m.held[key]; held {
+		s.LoadBalancer = facts.Of(s.LoadBalancer)
+		m.held[key] = s
 	}
-	s.LoadBalancer = s.LoadBalancer.Clone()
-	if s.LoadBalancer.Pool != nil {
-		s.LoadBalancer.Pool.Servers = servers
-	}
-	for i := range s.LoadBalancer.Frontends {
-		f := &s.LoadBalancer.Frontends[i]
-		for _, of := range ofPorts {
-			if f.Pool != nil && of.Port == (desired.Port{Protocol: f.Protocol, Port: f.Port}) {
-				f.Pool.Servers = of.Servers
-			}
-		}
-	}
-	m.held[key] = s
+}
+
+// HasPods is Manager's.
+func (m *manager) HasPods(key desired.Key) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.ContainsFunc(m.held[key].LoadBalancer.Frontends, func(f desired.Frontend) bool { return f.Pool != nil && f.NodePort == 0 })
 }
 
 // Refuse holds who may connect for what is served.

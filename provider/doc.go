@@ -27,8 +27,11 @@
 //   - What we write to a Service is known as ours by the API server's managedFields (managedfields.go), also after
 //     another start, configuration or type: finalizer and status are taken off when the Service is ours no more, those
 //     of another controller are not. A status that somebody else overwrote is written again (2, level: patrolStatus).
-//   - Servers follow Nodes and EndpointSlices by watches of our own, through Manager.Refill: without the library's queue,
-//     Events and patches, all Services of a burst in one round, also for the last good form of a Service that is wrong now.
+//   - What is so in the cluster (facts.go: NodePorts, policy, nodes, endpoints) is told apart from what the Service wishes, with
+//     every translation and by watches of our own, through Manager.Refill: without the library's queue, Events and patches, all
+//     Services of a burst in one round. It holds for the last good form of a Service that is wrong now too: a NodePort or a pod's
+//     address is another Service's tomorrow. A Service that chooses no nodes names none (desired.Pool.AllNodes): nodes come and go
+//     without it, and labels matter to a node-selector alone.
 //     An Ensure that began before a change is done again. kube-proxy chooses among the endpoints of its node alone, ready
 //     ones first, then those that serve while they terminate (KEP-1669; CategorizeEndpoints in k8s.io/kubernetes/pkg/proxy);
 //     so with policy Local a node weighs as many as it has ready ones, one that has only terminating ones is a backup, and

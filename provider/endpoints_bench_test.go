@@ -63,7 +63,7 @@ func BenchmarkEndpointEvent(b *testing.B) {
 	}
 	thin := fill(func(n int) any { return slimmed(b, benchSlice(n)) })
 
-	balancer := &balancer{manager: nobody{}, translator: testTranslator(), warnings: newWarnings(nil), endpoints: e.of,
+	balancer := &balancer{manager: nobody{}, translator: testTranslator(), warnings: newWarnings(nil), endpoints: e.of, servedByPods: func(desired.Key) bool { return false },
 		nodes: &atomic.Pointer[nodeSet]{}, policy: &atomic.Pointer[policy]{}, namespace: func(string) labels.Set { return nil }}
 	balancer.nodes.Store(&nodeSet{eligible: nodes})
 	balancer.policy.Store(among(nodes).policy)
@@ -89,8 +89,7 @@ func BenchmarkEndpointEvent(b *testing.B) {
 		}
 		e.note(fresh)
 		e.take()
-		balancer.refill(services[n])
-		balancer.news(services[n])
+		balancer.follow(services[n])
 		if err := index.Update(slimmed(b, benchSlice(n))); err != nil { // as it was
 			b.Fatal(err)
 		}
@@ -118,4 +117,4 @@ func slimmed(tb testing.TB, slice *discoveryv1.EndpointSlice) *discoveryv1.Endpo
 // nobody takes what it is told.
 type nobody struct{ Balancer }
 
-func (nobody) Refill(desired.Key, []desired.Server, ...loadbalancer.PortServers) {}
+func (nobody) Refill(desired.Key, *loadbalancer.Facts) {}

@@ -35,14 +35,15 @@ func reachedAt(svc *v1.Service, node desired.Node) (address netip.Addr, ok bool)
 	return node.Addresses[0], true
 }
 
-// servers are the nodes that have the Service's NodePorts.
-func servers(svc *v1.Service, nodes []desired.Node) (all []desired.Server) {
-	for _, node := range nodes {
-		if address, ok := reachedAt(svc, node); ok {
-			all = append(all, desired.Server{Name: node.Name, Address: address, Weight: 1})
-		}
+// nodeFamily is how desired.Pool names the addresses of nodes that have the Service's NodePorts; 0: all.
+func nodeFamily(svc *v1.Service) int {
+	switch {
+	case hasOnly(svc, v1.IPv4Protocol):
+		return 4
+	case hasOnly(svc, v1.IPv6Protocol):
+		return 6
 	}
-	return all
+	return 0
 }
 
 // without names the nodes that have no address of a family.

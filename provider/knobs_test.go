@@ -53,14 +53,19 @@ func annotated(key Annotation, values ...any) knob {
 	return k
 }
 
-// pooled gives the load balancer a pool of both nodes, and changes it.
+// pooled gives the load balancer a pool of all nodes, and changes it.
 func pooled(change func(*desired.Pool)) func(*desired.LoadBalancer) {
 	return func(lb *desired.LoadBalancer) {
 		lb.Pool = &desired.Pool{Algorithm: desired.RoundRobin,
-			Check: desired.Check{Kind: desired.CheckHTTP, Port: 10256, Path: "/healthz", IntervalMillis: 2000, Rise: 2, Fall: 3},
-			Servers: []desired.Server{{Name: "a", Address: addr("192.0.2.21"), Weight: 1},
-				{Name: "b", Address: addr("192.0.2.22"), Weight: 1}}}
+			Check:    desired.Check{Kind: desired.CheckHTTP, Port: 10256, Path: "/healthz", IntervalMillis: 2000, Rise: 2, Fall: 3},
+			AllNodes: true, Family: 4}
 		change(lb.Pool)
+	}
+}
+
+func onlyNode(name, address string) func(*desired.Pool) {
+	return func(p *desired.Pool) {
+		p.AllNodes, p.Family, p.Servers = false, 0, []desired.Server{{Name: name, Address: addr(address), Weight: 1}}
 	}
 }
 
@@ -150,8 +155,8 @@ func knobs() []knob {
 			"3s", timed(desired.Timeouts{ConnectMillis: 3000}), "3", "allowed is a duration of 50ms to 1m "+duration),
 		annotated(TimeoutIdle, "1s", timed(desired.Timeouts{IdleSeconds: 1}),
 			"168h", timed(desired.Timeouts{IdleSeconds: 604_800}), "169h", "allowed is a duration of 1s to 168h "+whole),
-		annotated(NodeSelector, "disk=ssd", pooled(func(p *desired.Pool) { p.Servers = p.Servers[1:] }),
-			"!disk", pooled(func(p *desired.Pool) { p.Servers = p.Servers[:1] }), "disk in ssd", "is no label selector"),
+		annotated(NodeSelector, "disk=ssd", pooled(onlyNode("b", "192.0.2.22")), "!disk", pooled(onlyNode("a", "192.0.2.21")),
+			"disk in ssd", "is no label selector"),
 		annotated(KeepIP, "true", func(s *loadbalancer.Service) { s.Keep = true }, "false", nothingElse, "1", "allowed is true or false"),
 		annotated(DenySourceRanges, "198.51.100.0/24", func(lb *desired.LoadBalancer) {
 			lb.DenySources = prefixes("198.51.100.0/24")
@@ -302,12 +307,17 @@ func TestKnobsAreAll(t *testing.T) {
 	}
 }
 
-// told is what Manager was told last of a Service and took, but for what Manager itself adds.
+// told is what Manager was told last of a Service and took, but for what Manager itself adds, and for its facts: they say what the
+// form says.
 func (c *cluster) told(name string) loadbalancer.Service {
 	c.manager.mu.Lock()
 	defer c.manager.mu.Unlock()
 	s := c.manager.held[key(name)]
 	s.LoadBalancer = s.LoadBalancer.Clone()
 	s.LoadBalancer.Addresses, s.Published = nil, nil
+	if diff := cmp.Diff(s.LoadBalancer, s.Facts.Of(s.LoadBalancer), equalAddresses); diff != "" {
+		c.t.Errorf("facts are other than the form (-form +facts):\n%s", diff)
+	}
+	s.Facts = nil
 	return s
 }

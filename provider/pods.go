@@ -10,7 +10,6 @@ import (
 	v1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 
-	"cloud-provider-haproxy/loadbalancer"
 	"cloud-provider-haproxy/loadbalancer/desired"
 	"cloud-provider-haproxy/provider/config"
 )
@@ -173,19 +172,6 @@ func (p podEndpoints) servers(svc *v1.Service, port v1.ServicePort, targets podT
 // two ports of one address, and EndpointSlices need not name pods.
 func podName(at netip.AddrPort) string {
 	return fmt.Sprintf("%s-%d", strings.ReplaceAll(at.Addr().StringExpanded(), ":", "-"), at.Port())
-}
-
-// podServers are the servers of all ports that pods serve.
-func (c circumstances) podServers(svc *v1.Service, targets podTargets) (all []loadbalancer.PortServers) {
-	for _, port := range svc.Spec.Ports {
-		if targets.take(port) {
-			all = append(all, loadbalancer.PortServers{
-				Port:    desired.Port{Protocol: desired.Protocol(protocolOf(port)), Port: uint16(port.Port)},
-				Servers: c.pods.servers(svc, port, targets),
-			})
-		}
-	}
-	return all
 }
 
 // unusedSelector warns of an annotation that says nothing about ports that pods serve.

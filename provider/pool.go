@@ -20,34 +20,51 @@ func hasPool(svc *v1.Service) bool {
 	return len(asks) > 0 || isLocal(svc)
 }
 
-// pool makes a pool of the Service's own where it needs one. All kinds fail closed. With policy Local only nodes with an
-// endpoint are its servers, and of these HAProxy uses those where kube-proxy says so too: the check asks the
-// healthCheckNodePort, which answers 200 where there is a ready one. Else it is the nodes that the Service chooses, all
-// without a choice, with the check of the shared pool, which knobs may change. Ports that
-// pods serve have other ones (pods.go).
+// pool makes a pool of the Service's own where it needs one. All kinds fail closed. Knobs may change its algorithm and its check.
+// Ports that pods serve have other ones (pods.go).
 func (d *draft) pool(svc *v1.Service, around circumstances, t translator) {
 	if !hasPool(svc) || t.pods.all(svc) {
 		return
 	}
-	pool := &desired.Pool{Algorithm: desired.RoundRobin, Check: t.nodeCheck}
-	if isLocal(svc) {
-		port := svc.Spec.HealthCheckNodePort
-		if port == 0 {
-			d.wrong("spec.externalTrafficPolicy is Local but spec.healthCheckNodePort is not set, so that nodes with an " +
-				"endpoint cannot be told from others; the API server sets it for type LoadBalancer: remove the policy " +
-				"and set it again")
-		}
-		pool.Check, pool.Local = t.localCheck(uint16(port)), true
+	if isLocal(svc) && svc.Spec.HealthCheckNodePort == 0 {
+		d.wrong("spec.externalTrafficPolicy is Local but spec.healthCheckNodePort is not set, so that nodes with an " +
+			"endpoint cannot be told from others; the API server sets it for type LoadBalancer: remove the policy " +
+			"and set it again")
 	}
 	nodes, err := around.chosen(svc)
 	if err != nil {
 		d.wrong("%v", err)
 		return
 	}
-	pool.Servers = around.serversAmong(svc, nodes)
-	d.service.LoadBalancer.Pool = pool
+	pool := t.poolOfNodes(svc, around)
+	d.service.LoadBalancer.Pool = &pool
 	d.noNode(svc, nodes, around)
 }
+
+// poolOfNodes is the pool that nodes are to a Service, whatever knobs it has. With policy Local only nodes with an endpoint are
+// its servers, and of these HAProxy uses those where kube-proxy says so too: the check asks the healthCheckNodePort, which answers
+// 200 where there is a ready one. Else it is the nodes that the Service chooses, with the check of the shared pool; without a choice
+// all of them, of which Manager knows. Those of a choice that cannot be read are all, by name.
+func (t translator) poolOfNodes(svc *v1.Service, around circumstances) desired.Pool {
+	pool := desired.Pool{Algorithm: desired.RoundRobin, Check: t.nodeCheck}
+	nodes, err := around.chosen(svc)
+	if err != nil {
+		nodes = around.nodes
+	}
+	switch {
+	case isLocal(svc) && svc.Spec.HealthCheckNodePort != 0: // 0: as pool says, no API server leaves it so
+		pool.Local, pool.Check = true, t.localCheck(uint16(svc.Spec.HealthCheckNodePort))
+		pool.Servers = around.endpoints.servers(nodes, func(node desired.Node) (netip.Addr, bool) { return reachedAt(svc, node) })
+	case choosesNodes(svc):
+		pool.Servers = desired.NodeServers(nodes, nodeFamily(svc))
+	default:
+		pool.AllNodes, pool.Family = true, nodeFamily(svc)
+	}
+	return pool
+}
+
+// choosesNodes says that labels of nodes matter to the Service.
+func choosesNodes(svc *v1.Service) bool { return len(set(svc, NodeSelector)) > 0 }
 
 // These warnings come and go with nodes and endpoints, without a change of the Service.
 const (
@@ -94,13 +111,4 @@ func (c circumstances) chosen(svc *v1.Service) ([]desired.Node, error) {
 		}
 	}
 	return nodes, nil
-}
-
-// serversAmong are the servers of a Service with a pool of its own, of these nodes. A node without an address of a
-// single-stack Service's family is none.
-func (c circumstances) serversAmong(svc *v1.Service, nodes []desired.Node) []desired.Server {
-	if isLocal(svc) {
-		return c.endpoints.servers(nodes, func(node desired.Node) (netip.Addr, bool) { return reachedAt(svc, node) })
-	}
-	return servers(svc, nodes)
 }

@@ -128,23 +128,20 @@ func (c *Cloud) look() {
 }
 
 // followNodes moves the servers of Services that have some of their own, and tells Services what the nodes mean to them
-// now.
+// now. Those of all nodes are Manager's to move, for all Services at once.
 func (c *Cloud) followNodes(before, now *nodeSet) {
 	same := before.sameNodes(now)
 	reach4 := !same && reachChanged(v1.IPv4Protocol, before.eligible, now.eligible)
 	reach6 := !same && reachChanged(v1.IPv6Protocol, before.eligible, now.eligible)
 	c.eachService(func(svc *v1.Service) {
-		if !c.services.ours(svc) || svc.DeletionTimestamp != nil {
-			return
+		if same && !choosesNodes(svc) || !c.services.ours(svc) || svc.DeletionTimestamp != nil {
+			return // labels are nothing to others
 		}
-		if hasPool(svc) || c.balancer.waiting.has(keyOf(svc)) { // or its last good form has one
-			c.balancer.refill(svc)
-		}
+		news := (choosesNodes(svc) || isLocal(svc)) && c.balancer.follow(svc)
 		switch {
 		case len(now.eligible) == 0 && !same && !c.balancer.translator.pods.all(svc):
 			c.balancer.warnings.once(svc, "NoEligibleNode", now.noneEligible())
-		case reach4 && hasOnly(svc, v1.IPv4Protocol), reach6 && hasOnly(svc, v1.IPv6Protocol), hasPool(svc) && c.balancer.news(svc),
-			c.balancer.misses(svc):
+		case reach4 && hasOnly(svc, v1.IPv4Protocol), reach6 && hasOnly(svc, v1.IPv6Protocol), news, c.balancer.misses(svc):
 			c.services.wake(svc) // to be told
 		}
 	})
@@ -157,18 +154,17 @@ func (c *Cloud) followEndpoints() {
 		if err != nil || svc.DeletionTimestamp != nil || !c.services.ours(svc) {
 			continue
 		}
-		c.balancer.refill(svc)
-		if c.balancer.news(svc) {
+		if c.balancer.follow(svc) {
 			c.services.wake(svc) // to be told
 		}
 	}
 }
 
 // followsEndpoints says whether it matters to a Service where its endpoints are. One that nobody knows yet is asked about
-// them when it comes.
+// them when it comes. What is served of it may have pods although its newest spec has none.
 func (c *Cloud) followsEndpoints(key desired.Key) bool {
 	svc, err := c.services.real.Lister().Services(key.Namespace).Get(key.Name)
-	return err == nil && (isLocal(svc) || c.balancer.translator.pods.some(svc)) && c.services.ours(svc)
+	return err == nil && c.services.ours(svc) && (isLocal(svc) || c.balancer.translator.pods.some(svc) || c.manager.HasPods(key))
 }
 
 // replay tells Manager every Service that is ours and lets the service controller start.

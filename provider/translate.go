@@ -35,7 +35,7 @@ type circumstances struct {
 	nodes []desired.Node
 	// nodeLabels are the labels of these nodes by name.
 	nodeLabels map[string]labels.Set
-	// endpoints are the Service's; they matter if isLocal. pods matter if pods serve a port.
+	// endpoints are the Service's; they matter if isLocal. pods matter if pods serve a port, or do so in the form that is served.
 	endpoints localEndpoints
 	pods      podEndpoints
 	policy    *policy
@@ -89,6 +89,7 @@ func (t translator) translate(svc *v1.Service, around circumstances) (translatio
 		LoadBalancer: desired.LoadBalancer{Key: keyOf(svc), UID: string(svc.UID)},
 		Published:    published(svc),
 		Created:      svc.CreationTimestamp.Time,
+		Facts:        t.facts(svc, around),
 	}
 	d.frontends(svc, around, t.pods)
 	d.request(svc, around)

@@ -170,6 +170,10 @@ func TestTranslate(t *testing.T) {
 				test.balancer(&want)
 			}
 			test.request.Sharing = new(policy).sharing(test.svc) // TestRequest tells of it
+			if diff := cmp.Diff(want, got.service.Facts.Of(got.service.LoadBalancer), equalAddresses); diff != "" {
+				t.Errorf("with its facts it is another (-want +got):\n%s", diff)
+			}
+			got.service.Facts = nil
 			if diff := cmp.Diff(loadbalancer.Service{LoadBalancer: want, Request: test.request}, got.service,
 				equalAddresses); diff != "" {
 				t.Errorf("Service (-want +got):\n%s", diff)

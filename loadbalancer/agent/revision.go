@@ -13,8 +13,9 @@ import (
 // revision is one signed State, decoded. It is never changed.
 type revision struct {
 	signed desired.Signed
-	state  *desired.State
-	digest string
+	// state is what is rendered: expanded. sent is what the controller sent, by which faults are told.
+	state, sent *desired.State
+	digest      string
 }
 
 // decode reads a State strictly; what its fields mean is checked later. A refusal that says what is wrong with the form.
@@ -30,7 +31,7 @@ func decode(signed desired.Signed) (*revision, *wire.Refusal) {
 	if err != nil {
 		return nil, &wire.Refusal{Code: wire.CodeMalformed, Message: fmt.Sprintf("computing the State's digest: %v", err)}
 	}
-	return &revision{signed: signed, state: state, digest: digest}, nil
+	return &revision{signed: signed, state: state.Expanded(), sent: state, digest: digest}, nil
 }
 
 // loadRevision reads the State that was committed last; nil when this gateway never had one.
@@ -76,10 +77,10 @@ func (a *Agent) acceptable(held, offered *revision) *wire.Refusal {
 	if refusal := checkFence(a.fencing(held, offered.state.Fence), offered); refusal != nil {
 		return refusal
 	}
-	if refusal := checkMeaning(offered.state, a.config.Gateway); refusal != nil {
+	if refusal := checkMeaning(offered.sent, a.config.Gateway); refusal != nil {
 		return refusal
 	}
-	return a.checkLimits(offered.state)
+	return a.checkLimits(offered.sent)
 }
 
 func checkMeaning(s *desired.State, gateway string) *wire.Refusal {

@@ -164,7 +164,7 @@ func (a *Agent) doubts(held *revision) []wire.Warning {
 		warnings = append(warnings, wire.Warning{Reason: "SignerRemoved",
 			Message: fmt.Sprintf("the State that is served is not believed any more: %v; it is served until another one comes", err)})
 	}
-	if refusal := a.checkLimits(held.state); refusal != nil {
+	if refusal := a.checkLimits(held.sent); refusal != nil {
 		warnings = append(warnings, wire.Warning{Reason: "OutsideLimits", Message: refusal.Message + "; it is served until another State comes"})
 	}
 	return warnings

@@ -27,6 +27,8 @@
 //     that a person's words in an object of the API server cannot stop a round.
 //   - No value that passed Validate can end a line, a word or a quoted string in a configuration file or a runtime
 //     command; certificates stand in a file of their own, in the one form that Certificates gives. A test walks all string fields by reflection, so that a new field is judged too.
+//   - A pool of all nodes names none (Pool.AllNodes), else a few hundred of them were larger than a message may be, and each node
+//     that comes or goes a change of every one. Expanded names them, for renderers alone, which do not know of it.
 //   - Fence (4): epoch 0 means "before the cluster", with neither cluster UID nor instance, and with the control plane only:
 //     no nodes, no load balancers, nothing on its way back.
 //

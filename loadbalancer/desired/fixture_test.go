@@ -69,6 +69,9 @@ func valid() *desired.State {
 						Algorithm: desired.LeastConn, Check: desired.Check{Kind: desired.CheckNone},
 						Servers: []desired.Server{{Name: "10.0.3.1", Address: addr("10.0.3.1"), Port: 8443, Weight: 1}},
 					}},
+					{Name: "nodes", Protocol: desired.TCP, Port: 9444, NodePort: 31444, Pool: &desired.Pool{
+						Algorithm: desired.Source, Check: desired.Check{Kind: desired.CheckNone}, AllNodes: true, Family: 4,
+					}},
 				},
 				DrainSeconds: 60, ClientSource: true, Timeouts: &desired.Timeouts{ConnectMillis: 500, IdleSeconds: 7200, CheckMillis: 1000},
 				Pool: &desired.Pool{

@@ -77,3 +77,52 @@ func (s *State) Targets(lb *LoadBalancer, address netip.Addr) bool {
 func (s *State) HasNode(address netip.Addr) bool {
 	return slices.ContainsFunc(s.Nodes, func(n Node) bool { return slices.Contains(n.Addresses, address) })
 }
+
+// Expanded gives the State as it is rendered: pools of AllNodes have the nodes as Servers, so that nobody else has to know
+// AllNodes. It is the State itself when there is no such pool. Pools share their lists, which nobody may write.
+func (s *State) Expanded() *State {
+	all := func(p *Pool) bool { return p.AllNodes }
+	if !slices.ContainsFunc(s.LoadBalancers, func(lb LoadBalancer) bool { return slices.ContainsFunc(lb.Pools(), all) }) {
+		return s
+	}
+	servers := map[int][]Server{}
+	fill := func(p **Pool) {
+		if *p == nil || !(*p).AllNodes {
+			return
+		}
+		filled := **p
+		if _, known := servers[filled.Family]; !known {
+			servers[filled.Family] = slices.Clip(NodeServers(s.Nodes, filled.Family))
+		}
+		filled.Servers, filled.AllNodes, filled.Family = servers[filled.Family], false, 0
+		*p = &filled
+	}
+	expanded := *s
+	expanded.LoadBalancers = slices.Clone(s.LoadBalancers)
+	for i := range expanded.LoadBalancers {
+		lb := &expanded.LoadBalancers[i]
+		fill(&lb.Pool)
+		lb.Frontends = slices.Clone(lb.Frontends)
+		for j := range lb.Frontends {
+			fill(&lb.Frontends[j].Pool)
+		}
+	}
+	return &expanded
+}
+
+// NodeServers are these nodes as servers, as Pool.Family says.
+func NodeServers(nodes []Node, family int) []Server {
+	var servers []Server
+	for _, node := range nodes {
+		i := slices.IndexFunc(node.Addresses, func(a netip.Addr) bool { return family == 0 || a.Is4() == (family == 4) })
+		if i >= 0 {
+			servers = append(servers, Server{Name: node.Name, Address: node.Addresses[i], Weight: 1})
+		}
+	}
+	return servers
+}
+
+// portless says that a server of the pool is reached at the frontend's NodePort.
+func (p *Pool) portless() bool {
+	return p.AllNodes || slices.ContainsFunc(p.Servers, func(server Server) bool { return server.Port == 0 })
+}

@@ -65,3 +65,58 @@ func TestAServerIsBackupOrDrains(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A pool of all nodes is rendered as one that names them, by family; what was sent stays as it is.
+func TestExpanded(t *testing.T) {
+	first, second := desired.Server{Name: "worker-1", Address: addr("10.0.2.1"), Weight: 1}, desired.Server{Name: "worker-2.example.net", Address: addr("10.0.2.2"), Weight: 1}
+	six := desired.Server{Name: "worker-1", Address: addr("2001:db8:2::1"), Weight: 1}
+	for family, want := range map[int][]desired.Server{0: {first, second}, 4: {first, second}, 6: {six}} {
+		s := valid()
+		lb := &s.LoadBalancers[0]
+		lb.Pool = &desired.Pool{Algorithm: desired.LeastConn, Check: desired.Check{Kind: desired.CheckNone}, AllNodes: true, Family: family}
+		lb.Frontends[0].Pool = &desired.Pool{Algorithm: desired.Source, Check: desired.Check{Kind: desired.CheckNone}, AllNodes: true, Family: family}
+		before := s.Clone()
+		if err := s.Validate(); err != nil {
+			t.Fatal(err)
+		}
+		e := s.Expanded()
+		for _, pool := range e.LoadBalancers[0].Pools() {
+			if !slices.Equal(pool.Servers, want) || pool.AllNodes || pool.Family != 0 {
+				t.Errorf("family %d: %+v", family, pool)
+			}
+		}
+		if err := e.Validate(); err != nil {
+			t.Errorf("family %d: %v", family, err)
+		}
+		if string(canonical(t, before)) != string(canonical(t, s)) {
+			t.Error("the State itself was written")
+		}
+	}
+	plain := valid()
+	plain.LoadBalancers = plain.LoadBalancers[:1]
+	if plain.Expanded() != plain {
+		t.Error("without such a pool there is another State")
+	}
+}
+
+func TestWrongPoolsOfAllNodes(t *testing.T) {
+	server := []desired.Server{{Name: "worker-1", Address: addr("10.0.2.1"), Weight: 1}}
+	for want, pool := range map[string]desired.Pool{
+		"pool.allNodes: is set, and the pool has servers of its own": {AllNodes: true, Servers: server},
+		"or is local":                             {AllNodes: true, Local: true},
+		"pool.family: is set without allNodes":    {Family: 4, Servers: server},
+		"pool.family: is 5; allowed are 4 and 6,": {AllNodes: true, Family: 5},
+	} {
+		s := valid()
+		pool.Algorithm, pool.Check.Kind = desired.RoundRobin, desired.CheckNone
+		s.LoadBalancers[1].Pool = &pool
+		if err := s.Validate(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("want %q, got %v", want, err)
+		}
+	}
+	s := valid()
+	s.LoadBalancers[1].Frontends[2].NodePort = 0
+	if err := s.Validate(); err == nil || !strings.Contains(err.Error(), "frontends[2].nodePort: is 0, and a server of the frontend's pool has no port") {
+		t.Error(err)
+	}
+}

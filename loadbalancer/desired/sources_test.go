@@ -135,7 +135,7 @@ func TestValidateSources(t *testing.T) {
 			for i := range 5001 {
 				lb.DenySources = append(lb.DenySources, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), 1}), 32))
 			}
-		}), []string{owner + ".allowSources: and denySources are 5001 prefixes for each of 3 frontends; allowed are 10000 together"}},
+		}), []string{owner + ".allowSources: and denySources are 5001 prefixes for each of 4 frontends; allowed are 10000 together"}},
 		{"sources", lb(func(lb *desired.LoadBalancer) {
 			lb.AllowSources = []netip.Prefix{prefix("10.0.0.0/8"), {}}
 			lb.DenySources = []netip.Prefix{netip.PrefixFrom(addr("10.0.0.0"), 33), prefix("::ffff:10.0.0.0/104")}

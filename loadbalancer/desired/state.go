@@ -249,6 +249,11 @@ type Pool struct {
 	Check     Check     `json:"check"`
 	// Local: a node that is no server of the pool cannot answer, its NodePort leads nowhere (externalTrafficPolicy: Local).
 	Local bool `json:"local,omitempty"`
+	// AllNodes: all of State.Nodes are the servers, each with weight 1, and Servers is empty (see State.Expanded).
+	AllNodes bool `json:"allNodes,omitempty"`
+	// Family says at which address AllNodes reaches a node: its IPv4 (4) or IPv6 (6) address, and a node without one is no
+	// server; 0: the first that it has.
+	Family int `json:"family,omitempty"`
 	// Servers are sorted by Name.
 	Servers []Server `json:"servers,omitempty"`
 }

@@ -50,7 +50,7 @@ func TestValidateLoadBalancers(t *testing.T) {
 			lb.Frontends[1].Pool, lb.Frontends[1].NodePort = &other, 30000
 		}), []string{owner + ".frontends[1].pool.check.port: is 0"}},
 		{"port twice", lb(func(lb *desired.LoadBalancer) { lb.Frontends = append(lb.Frontends, lb.Frontends[0]) }),
-			[]string{owner + ".frontends[2].port: TCP port 80 of 192.0.2.11 is claimed by default/local and by default/local"}},
+			[]string{owner + ".frontends[3].port: TCP port 80 of 192.0.2.11 is claimed by default/local and by default/local"}},
 		{"pool", lb(func(lb *desired.LoadBalancer) {
 			lb.Pool = &desired.Pool{Algorithm: "static-rr", Check: desired.Check{Kind: desired.CheckTCP, IntervalMillis: 100, Rise: 1, Fall: 1}}
 		}), []string{owner + `.pool.algorithm: is "static-rr"; allowed are roundrobin, leastconn`, owner + ".pool.check.port: is 0"}},

@@ -14,10 +14,18 @@ func (j *judgement) pool(field string, pool *Pool) {
 		j.add(field+".algorithm", fmt.Sprintf("is %q; allowed are %s, %s, %s and %s", pool.Algorithm, RoundRobin, LeastConn, Source, Random))
 	}
 	for _, fault := range pool.Check.faults() {
-		if fault.Field == "port" && pool != j.lb.Pool && !slices.ContainsFunc(pool.Servers, func(s Server) bool { return s.Port == 0 }) {
+		if fault.Field == "port" && pool != j.lb.Pool && !pool.portless() {
 			continue // each server's own
 		}
 		j.add(field+".check."+fault.Field, fault.Problem)
+	}
+	switch {
+	case pool.AllNodes && (len(pool.Servers) > 0 || pool.Local):
+		j.add(field+".allNodes", "is set, and the pool has servers of its own or is local; all nodes serve, or some")
+	case pool.Family != 0 && !pool.AllNodes:
+		j.add(field+".family", "is set without allNodes")
+	case pool.Family != 0 && pool.Family != 4 && pool.Family != 6:
+		j.add(field+".family", fmt.Sprintf("is %d; allowed are 4 and 6, and 0 for either", pool.Family))
 	}
 	names := make(map[string]bool, len(pool.Servers))
 	for i, server := range pool.Servers {
@@ -58,7 +66,7 @@ func (j *judgement) target(i int, f Frontend) {
 	switch {
 	case f.NodePort == 0 && f.Pool == nil:
 		j.add(at+"nodePort", "is 0; allowed are 1 to 65535")
-	case f.NodePort == 0 && slices.ContainsFunc(f.Pool.Servers, func(s Server) bool { return s.Port == 0 }):
+	case f.NodePort == 0 && f.Pool.portless():
 		j.add(at+"nodePort", "is 0, and a server of the frontend's pool has no port; allowed are 1 to 65535")
 	}
 	switch f.ProxyProtocol {

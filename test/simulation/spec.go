@@ -106,11 +106,13 @@ func (c *cluster) translate(o *object, nodes []desired.Node) (loadbalancer.Servi
 	if o.spec.closed {
 		sources.Allow = []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24")}
 	}
-	s := loadbalancer.Service{Published: o.status, Keep: o.spec.keep}
+	s := loadbalancer.Service{Published: o.status, Keep: o.spec.keep,
+		Facts: &loadbalancer.Facts{Nodes: desired.Pool{Algorithm: desired.RoundRobin, Check: localCheck, Servers: servers(nodes)}}}
 	lb := desired.LoadBalancer{Key: o.key, UID: o.uid, AllowSources: sources.Allow}
 	s.Request = ipam.Request{Families: []ipam.Family{ipam.IPv4}, Sharing: ipam.Sharing{Key: o.spec.share}}
 	for _, port := range o.spec.ports {
 		lb.Frontends = append(lb.Frontends, desired.Frontend{Protocol: desired.TCP, Port: port, NodePort: c.nodePort(o.uid, port)})
+		s.Facts.Ports = append(s.Facts.Ports, loadbalancer.PortFacts{Port: desired.Port{Protocol: desired.TCP, Port: port}, NodePort: c.nodePort(o.uid, port)})
 		s.Request.Sharing.Ports = append(s.Request.Sharing.Ports, ipam.Port{Protocol: "TCP", Number: port})
 	}
 	if o.spec.request.IsValid() {

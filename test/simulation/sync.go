@@ -76,7 +76,7 @@ func (c *controller) ensure(o *object) error {
 	service, sources, err := api.translate(o, nodes)
 	api.mu.Unlock()
 	if err != nil {
-		c.manager.Refill(o.key, servers(nodes))
+		c.manager.Refill(o.key, service.Facts)
 		if refused := c.manager.Refuse(c.ctx, o.key, sources); refused != nil {
 			return refused
 		}
