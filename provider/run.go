@@ -3,6 +3,7 @@ package provider
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -110,7 +111,7 @@ func (c *Cloud) look() {
 		klog.V(2).InfoS("API servers of the cluster's Nodes", "endpoints", set.apiServers)
 		c.manager.SetEndpoints(set.apiServers)
 	}
-	if same && before.sameLabels(set) {
+	if same && before.sameLabels(set) && maps.Equal(before.reached, set.reached) {
 		return
 	}
 	if !same {
@@ -127,19 +128,21 @@ func (c *Cloud) look() {
 // now.
 func (c *Cloud) followNodes(before, now *nodeSet) {
 	same := before.sameNodes(now)
+	hosts := !maps.Equal(before.reached, now.reached) // of pods with hostNetwork
 	reach4 := !same && reachChanged(v1.IPv4Protocol, before.eligible, now.eligible)
 	reach6 := !same && reachChanged(v1.IPv6Protocol, before.eligible, now.eligible)
 	c.eachService(func(svc *v1.Service) {
 		if !c.services.ours(svc) || svc.DeletionTimestamp != nil {
 			return
 		}
-		if hasPool(svc) || c.balancer.waiting.has(keyOf(svc)) { // or its last good form has one
+		ownServers := hasPool(svc) || hosts && c.balancer.translator.pods.some(svc)
+		if ownServers || c.balancer.waiting.has(keyOf(svc)) { // or its last good form has some
 			c.balancer.refill(svc)
 		}
 		switch {
 		case len(now.eligible) == 0 && !same && !c.balancer.translator.pods.all(svc):
 			c.balancer.warnings.once(svc, "NoEligibleNode", now.noneEligible())
-		case reach4 && hasOnly(svc, v1.IPv4Protocol), reach6 && hasOnly(svc, v1.IPv6Protocol), hasPool(svc) && c.balancer.news(svc),
+		case reach4 && hasOnly(svc, v1.IPv4Protocol), reach6 && hasOnly(svc, v1.IPv6Protocol), ownServers && c.balancer.news(svc),
 			c.balancer.misses(svc):
 			c.services.wake(svc) // to be told
 		}

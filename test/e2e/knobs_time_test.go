@@ -1,0 +1,180 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// timing are the knobs that say how long something may take.
+func (u *turned) timing() []knob {
+	return []knob{
+		{key: "cloud-provider-haproxy/timeout-connect", reloads: true, steps: []step{
+			{value: "200ms", shows: func(t *testing.T) { u.triesFor(t, "timeout connect 200ms", 150*time.Millisecond, 900*time.Millisecond) }},
+			{value: "2s", shows: func(t *testing.T) {
+				u.triesFor(t, "timeout connect 2000ms", 1900*time.Millisecond, 3500*time.Millisecond)
+			}},
+			{shows: func(t *testing.T) { u.triesFor(t, "", 900*time.Millisecond, 1800*time.Millisecond) }}, // the default, a second
+		}},
+		{key: "cloud-provider-haproxy/timeout-idle", reloads: true, steps: []step{
+			{value: "2s", shows: u.endsIdle},
+			{value: "1h", shows: func(t *testing.T) {
+				u.awaitConfigured(t, "timeout tunnel 3600s")
+				u.keepsIdle(t)
+			}},
+			{shows: func(t *testing.T) {
+				u.awaitMapped(t, "nodes|")
+				u.keepsIdle(t)
+			}},
+		}},
+		{key: "cloud-provider-haproxy/drain-timeout", beside: map[string]string{selectorAnnotation: "kubernetes.io/hostname"}, steps: []step{
+			{value: "2s", shows: func(t *testing.T) { u.drains(t, true) }},
+			{value: "1h", shows: func(t *testing.T) { u.drains(t, false) }},
+			{shows: func(t *testing.T) { u.drains(t, false) }}, // the default, five minutes
+		}},
+	}
+}
+
+const selectorAnnotation = prefix + "node-selector"
+
+// quiet is longer than the short times of the steps, and shorter than the long ones.
+const quiet = 4 * time.Second
+
+// triesFor has one node lose what comes to the Service's NodePort, unanswered. Every connection comes about all the same, at
+// another node; those that tried this one first have waited for so long.
+func (u *turned) triesFor(t *testing.T, configured string, least, most time.Duration) {
+	t.Helper()
+	if configured != "" {
+		u.awaitConfigured(t, configured)
+	} else {
+		u.awaitMapped(t, "nodes|")
+	}
+	deaf := u.Lab.Workers[2]
+	port := u.original.Spec.Ports[0].NodePort
+	u.run(t, deaf, "nft", "add table inet deaf; add chain inet deaf in { type filter hook prerouting priority -400; }; "+
+		fmt.Sprintf("add rule inet deaf in tcp dport %d drop", port))
+	defer u.run(t, deaf, "nft", "delete table inet deaf")
+	u.await(t, fmt.Sprintf("a node to be tried for %v to %v", least, most), func(context.Context) error {
+		for range 20 {
+			m, err := u.meet(u.client, u.at)
+			switch {
+			case err != nil:
+				t.Errorf("a connection failed: %v", err)
+				return nil
+			case m.took >= least && m.took <= most:
+				return nil
+			case m.took > 100*time.Millisecond:
+				return fmt.Errorf("one took %v", m.took)
+			}
+		}
+		return fmt.Errorf("none of 20 tried %s first", deaf.Name)
+	})
+}
+
+// endsIdle: a connection that is silent ends, one that is not lives on.
+func (u *turned) endsIdle(t *testing.T) {
+	u.awaitConfigured(t, "timeout tunnel 2s")
+	u.await(t, "a silent connection to end", func(context.Context) error {
+		silent, err := u.keep(u.at)
+		if err != nil {
+			return err
+		}
+		defer silent.Close()
+		talking, err := u.keep(u.at)
+		if err != nil {
+			return err
+		}
+		defer talking.Close()
+		done, stop := make(chan error, 1), make(chan struct{})
+		go func() {
+			tick := time.NewTicker(500 * time.Millisecond)
+			defer tick.Stop()
+			for {
+				select {
+				case <-stop:
+					done <- nil
+					return
+				case <-tick.C:
+					if err := talking.says(); err != nil {
+						done <- err
+						return
+					}
+				}
+			}
+		}()
+		after, err := silent.ends(quiet)
+		close(stop)
+		if talked := <-done; talked != nil {
+			t.Errorf("a connection on which something is said every half second: %v", talked)
+		}
+		if err == nil && after < 1500*time.Millisecond {
+			err = fmt.Errorf("it ended after %v", after)
+		}
+		return err
+	})
+}
+
+// keepsIdle: a connection that is silent lives on.
+func (u *turned) keepsIdle(t *testing.T) {
+	t.Helper()
+	silent, err := u.keep(u.at)
+	must(t, err)
+	defer silent.Close()
+	if after, err := silent.ends(quiet - time.Second); err == nil {
+		t.Errorf("a silent connection was ended after %v", after)
+	} else if err := silent.says(); err != nil {
+		t.Errorf("a connection that was silent: %v", err)
+	}
+}
+
+// drains takes one node out by the Service's choice of nodes: the connections that it has end, or live, and others live.
+func (u *turned) drains(t *testing.T, end bool) {
+	t.Helper()
+	u.awaitMapped(t, "slot-")
+	u.await(t, "all nodes to serve", func(context.Context) error { return u.reachesNodes(workers(u.Lab)...) })
+	all, err := u.keepMany(u.at, 9)
+	must(t, err)
+	defer all.close()
+	leaver := u.Lab.Workers[2].Name
+	theirs, others := all.by(leaver)
+	if len(theirs) == 0 {
+		t.Fatalf("nine connections are %v", all.nodes())
+	}
+	chosen := func(how string) {
+		u.change(t, u.name, func(svc *corev1.Service) { svc.Annotations[selectorAnnotation] = how })
+	}
+	chosen("kubernetes.io/hostname!=" + leaver)
+	defer chosen("kubernetes.io/hostname")
+	u.await(t, "no new connection to come by way of "+leaver, func(context.Context) error {
+		return u.reachesNodes(u.Lab.Workers[0].Name, u.Lab.Workers[1].Name)
+	})
+	if end {
+		for _, l := range theirs {
+			if after, err := l.ends(15 * time.Second); err != nil {
+				t.Errorf("a connection to a node that was left out: %v", err)
+			} else {
+				t.Logf("a connection to a node that was left out ended %v after that was seen", after.Round(time.Millisecond))
+			}
+		}
+	} else {
+		var waiting sync.WaitGroup
+		for _, l := range theirs {
+			waiting.Go(func() {
+				if after, err := l.ends(quiet); err == nil {
+					t.Errorf("a connection to a node that was left out ended after %v", after)
+				}
+			})
+		}
+		waiting.Wait()
+		others = all
+	}
+	for _, l := range others {
+		if err := l.says(); err != nil {
+			t.Errorf("a connection by way of %s: %v", l.node, err)
+		}
+	}
+}
