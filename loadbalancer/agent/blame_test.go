@@ -142,6 +142,7 @@ func TestServerOfTheMachine(t *testing.T) {
 			if test.machine != nil {
 				test.machine(m)
 			}
+			m.files["/etc/gatewayctl/limits.yaml"] = strings.Replace(openLimits, "10.0.0.0/8", `0.0.0.0/0, "::/0"`, 1)
 			result, refusal := started(t, m).apply(t.Context(), sign(t, test.next))
 			if refusal != nil {
 				t.Fatal(refusal)
