@@ -32,7 +32,7 @@ type check struct {
 	when    time.Time
 	gateway netip.Addr
 	port    int
-	how     string // tcp, http, https
+	how     string // http or https
 	path    string
 	status  int
 }
@@ -99,7 +99,7 @@ func (w *checkedWorker) answers(answer func(path string) (status int, after time
 }
 
 func (w *checkedWorker) check(conn net.Conn, port int) {
-	c := check{when: time.Now(), port: port, how: "tcp"}
+	c := check{when: time.Now(), port: port, how: "http"}
 	if peer, err := netip.ParseAddrPort(conn.RemoteAddr().String()); err == nil {
 		c.gateway = peer.Addr().Unmap()
 	}
@@ -107,14 +107,11 @@ func (w *checkedWorker) check(conn net.Conn, port int) {
 	first, err := buffered.reader.Peek(1)
 	var stream net.Conn = buffered
 	switch {
-	case err != nil: // it wanted to connect, no more
-		w.note(c)
+	case err != nil:
 		return
 	case first[0] == 22: // a TLS record of a handshake (RFC 8446 section 5.1)
 		c.how = "https"
 		stream = tls.Server(buffered, &tls.Config{Certificates: []tls.Certificate{w.certificate}})
-	default:
-		c.how = "http"
 	}
 	request, err := http.ReadRequest(bufio.NewReader(stream))
 	if err != nil {

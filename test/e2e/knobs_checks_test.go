@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 
@@ -36,8 +37,13 @@ func (u *turned) checking(workers []*checkedWorker) []knob {
 		{key: "cloud-provider-haproxy/health-check-protocol", beside: without(checkProtocol), steps: []step{
 			{value: "http", shows: func(t *testing.T) { c.asks(t, "http", "/", checkedPort) }},
 			{value: "https", shows: func(t *testing.T) { c.asks(t, "https", "/", checkedPort) }},
-			{value: "tcp", shows: func(t *testing.T) { c.asks(t, "tcp", "", checkedPort) }},
-			{value: "none", change: unchecked, shows: c.asksNothing},
+			{value: "tcp", shows: c.connects},
+			{value: "none", change: unchecked, shows: func(t *testing.T) {
+				c.asksNothing(t)
+				defer c.closes(t, c.last().Host, checkedPort, "input", "reject with tcp reset")()
+				u.lets(t, time.Second)
+				c.allServe(t)
+			}},
 		}},
 		// No pod answers this path over HTTP: at its NodePort the check fails everywhere.
 		{key: "cloud-provider-haproxy/health-check-port", beside: without(checkPort, checkPath, "/echo"), steps: []step{
@@ -101,7 +107,17 @@ func (c *checking) allServe(t *testing.T) {
 	c.await(t, "all nodes to serve", func(context.Context) error { return c.reachesNodes(workers(c.Lab)...) })
 }
 
-// asksNothing waits until nobody is checked any more, and all serve.
+// connects: HAProxy's check by connecting ends with the first answer, so that no program hears of it. It fails where the port is closed.
+func (c *checking) connects(t *testing.T) {
+	c.asksNothing(t)
+	open := sync.OnceFunc(c.closes(t, c.last().Host, checkedPort, "input", "reject with tcp reset"))
+	defer open()
+	c.await(t, "a worker with a closed port to get nothing", func(context.Context) error { return c.reachesNodes(c.others()...) })
+	open()
+	c.allServe(t)
+}
+
+// asksNothing waits until nobody is asked anything any more, and all serve.
 func (c *checking) asksNothing(t *testing.T) {
 	c.await(t, "a second without a check", func(ctx context.Context) error {
 		from := time.Now()

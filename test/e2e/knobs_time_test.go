@@ -8,6 +8,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"cloud-provider-haproxy/test/lab"
 )
 
 // timing are the knobs that say how long something may take.
@@ -54,10 +56,7 @@ func (u *turned) triesFor(t *testing.T, configured string, least, most time.Dura
 		u.awaitMapped(t, "nodes|")
 	}
 	deaf := u.Lab.Workers[2]
-	port := u.original.Spec.Ports[0].NodePort
-	u.run(t, deaf, "nft", "add table inet deaf; add chain inet deaf in { type filter hook prerouting priority -400; }; "+
-		fmt.Sprintf("add rule inet deaf in tcp dport %d drop", port))
-	defer u.run(t, deaf, "nft", "delete table inet deaf")
+	defer u.closes(t, deaf, int(u.original.Spec.Ports[0].NodePort), "prerouting", "drop")()
 	u.await(t, fmt.Sprintf("a node to be tried for %v to %v", least, most), func(context.Context) error {
 		for range 20 {
 			m, err := u.meet(u.client, u.at)
@@ -73,6 +72,14 @@ func (u *turned) triesFor(t *testing.T, configured string, least, most time.Dura
 		}
 		return fmt.Errorf("none of 20 tried %s first", deaf.Name)
 	})
+}
+
+// closes has a machine drop or reject what comes to one of its ports, until open is called.
+func (s *site) closes(t *testing.T, h *lab.Host, port int, hook, verdict string) (open func()) {
+	t.Helper()
+	s.run(t, h, "nft", fmt.Sprintf("add table inet closed; add chain inet closed c { type filter hook %s priority -400; }; "+
+		"add rule inet closed c tcp dport %d %s", hook, port, verdict))
+	return func() { s.run(t, h, "nft", "delete table inet closed") }
 }
 
 // endsIdle: a connection that is silent ends, one that is not lives on.
@@ -121,14 +128,17 @@ func (u *turned) endsIdle(t *testing.T) {
 // keepsIdle: a connection that is silent lives on.
 func (u *turned) keepsIdle(t *testing.T) {
 	t.Helper()
-	silent, err := u.keep(u.at)
-	must(t, err)
-	defer silent.Close()
-	if after, err := silent.ends(quiet - time.Second); err == nil {
-		t.Errorf("a silent connection was ended after %v", after)
-	} else if err := silent.says(); err != nil {
-		t.Errorf("a connection that was silent: %v", err)
-	}
+	u.await(t, "a silent connection to live on", func(context.Context) error {
+		silent, err := u.keep(u.at)
+		if err != nil {
+			return err
+		}
+		defer silent.Close()
+		if after, err := silent.ends(quiet - time.Second); err == nil {
+			return fmt.Errorf("it was ended after %v", after)
+		}
+		return silent.says()
+	})
 }
 
 // drains takes one node out by the Service's choice of nodes: the connections that it has end, or live, and others live.
