@@ -332,6 +332,29 @@ func TestPodsAreFollowed(t *testing.T) {
 	})
 }
 
+// Pods on their node's own network come and go with their Node, wherever nodes.cidrs says that nodes are.
+func TestPodsOfHostsFollowNodes(t *testing.T) {
+	const networks = "nodes: {podCIDRs: [10.1.0.0/16], cidrs: [192.0.2.0/25]}\n"
+	hosts := at(podsOf("own", pod("192.0.2.21", "a", true, false), pod("192.0.2.22", "b", true, false), pod("192.0.2.221", "c", true, false)),
+		discoveryv1.AddressTypeIPv4, "web/TCP/8080")
+	excluded, outside := worker("b", "192.0.2.22"), worker("c", "192.0.2.221")
+	excluded.Labels[v1.LabelNodeExcludeBalancers] = ""
+	inCluster(t, testConfig+networks, nil, []runtime.Object{worker("a", "192.0.2.21"), outside, named("own", noNodePorts), hosts}, func(c *cluster) {
+		c.wantPods("in the beginning", "own", "192.0.2.21:8080")
+		c.wantEvent("own", "EndpointsOutside: 2 endpoints get no connections (192.0.2.22:8080, 192.0.2.221:8080)")
+		if _, err := c.client.CoreV1().Nodes().Create(t.Context(), excluded, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		c.settle()
+		c.wantPods("a Node comes", "own", "192.0.2.21:8080", "192.0.2.22:8080")
+		if err := c.client.CoreV1().Nodes().Delete(t.Context(), "a", metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		c.settle()
+		c.wantPods("a Node goes", "own", "192.0.2.22:8080")
+	})
+}
+
 // Where gateways do not reach pods nothing is served, and the Event says what to do.
 func TestPodsAreNotReachable(t *testing.T) {
 	inCluster(t, testConfig, nil, []runtime.Object{worker("a", "192.0.2.21"), named("own", noNodePorts)}, func(c *cluster) {

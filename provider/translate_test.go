@@ -184,6 +184,19 @@ func TestTranslate(t *testing.T) {
 	}
 }
 
+// What a Service's own choice of nodes cannot serve is told, in the words of the status, though others could.
+func TestTranslateChoosingAFamily(t *testing.T) {
+	around := among(append(twoNodes(), desired.Node{Name: "six", Addresses: addrs("192.0.2.26", "2001:db8::26")}))
+	around.nodeLabels = map[string]labels.Set{"six": {"family": "both"}}
+	svc := web(onlyIn(v1.IPv4Protocol, v1.IPv6Protocol), selecting("!family"), func(s *v1.Service) {
+		s.Spec.Ports = append(s.Spec.Ports, v1.ServicePort{Name: "dns", Protocol: v1.ProtocolUDP, Port: 53, NodePort: 30053})
+	})
+	got, err := testTranslator().translate(svc, around)
+	if err != nil || len(got.warnings) != 1 || got.warnings[0].reason != "NoIPv6Node" || !strings.Contains(got.warnings[0].message, "UDP and SCTP") {
+		t.Errorf("warnings %v, %v", got.warnings, err)
+	}
+}
+
 // An IPv6-only Service that no node can serve is told to its owner, plain or local.
 func TestTranslateWithoutNodesOfItsFamily(t *testing.T) {
 	local := func(s *v1.Service) {

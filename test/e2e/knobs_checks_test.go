@@ -234,10 +234,32 @@ func (c *checking) ill(t *testing.T, status int, until func() error) (checks int
 	return checks
 }
 
+// passed waits until the workers have passed some checks of the newest kind: before that, one that fails is enough (haproxy/doc.go).
+func (c *checking) passed(t *testing.T) {
+	t.Helper()
+	c.awaitMoved(t)
+	from := time.Now()
+	c.await(t, "checks to be passed", func(context.Context) error {
+		for _, w := range c.workers {
+			by := map[netip.Addr]int{}
+			for _, one := range w.since(from) {
+				by[one.gateway]++
+			}
+			for _, g := range c.Lab.Gateways {
+				if by[g.Addr4] < 3 {
+					return fmt.Errorf("%s checked %s %d times", g.Name, w.Name, by[g.Addr4])
+				}
+			}
+		}
+		return nil
+	})
+	c.allServe(t)
+}
+
 // passes: so many checks in a row pass before a worker gets connections again.
 func (c *checking) passes(t *testing.T, want int) {
 	t.Helper()
-	c.asks(t, "http", "/", checkedPort)
+	c.passed(t)
 	c.ill(t, http.StatusServiceUnavailable, func() error { return c.reachesNodes(c.others()...) })
 	c.expectChecks(t, want, c.ill(t, http.StatusOK, func() error { return c.reachesNodes(workers(c.Lab)...) }))
 }
@@ -245,7 +267,7 @@ func (c *checking) passes(t *testing.T, want int) {
 // fails: so many checks in a row fail before a worker gets no more connections.
 func (c *checking) fails(t *testing.T, want int) {
 	t.Helper()
-	c.asks(t, "http", "/", checkedPort)
+	c.passed(t)
 	c.expectChecks(t, want, c.ill(t, http.StatusServiceUnavailable, func() error { return c.reachesNodes(c.others()...) }))
 	c.ill(t, http.StatusOK, func() error { return c.reachesNodes(workers(c.Lab)...) })
 }

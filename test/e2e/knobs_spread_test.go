@@ -30,7 +30,7 @@ func (u *turned) spreading() []knob {
 		}},
 		{key: "spec.sessionAffinityConfig", reloads: true, steps: []step{
 			{change: sticky(3600), shows: func(t *testing.T) { u.returnsTo(t, 3600, true) }},
-			{change: sticky(2), shows: func(t *testing.T) { u.returnsTo(t, 2, false) }},
+			{change: sticky(1), shows: func(t *testing.T) { u.returnsTo(t, 1, false) }},
 		}},
 		{key: "spec.trafficDistribution", steps: []step{
 			{change: prefers(corev1.ServiceTrafficDistributionPreferSameNode), shows: until("each node to serve by its own pod", func() error { return u.servesItself(true) })},
@@ -91,7 +91,7 @@ func (u *turned) returnsTo(t *testing.T, seconds int, always bool) {
 	t.Helper()
 	u.awaitMapped(t, fmt.Sprintf("|%d|0|0|0", seconds))
 	u.await(t, "the client to be remembered", func(context.Context) error { return u.toOneNode() })
-	const away = 2500 * time.Millisecond
+	const away = 1500 * time.Millisecond
 	home, err := u.meet(u.client, u.at)
 	must(t, err)
 	for tries := 0; ; tries++ {

@@ -70,6 +70,8 @@ type turned struct {
 	// at is its port 80.
 	at       string
 	original *corev1.Service
+	// before is where gateways sent its connections before the newest step, by gateway.
+	before map[string]string
 }
 
 // turned makes a Service and waits until it is served.
@@ -90,6 +92,7 @@ func (u *turned) turn(t *testing.T, k knob) uint64 {
 	before := u.count(t).reloads
 	defer u.restore(t)
 	for _, one := range k.steps {
+		u.before = u.routes(t)
 		u.change(t, u.name, func(svc *corev1.Service) {
 			svc.Annotations = map[string]string{}
 			for key, value := range k.beside {
@@ -126,26 +129,47 @@ func (u *turned) isPlain(t *testing.T) {
 	u.await(t, u.name+" to be served by all nodes again", func(context.Context) error { return u.reachesNodes(workers(u.Lab)...) })
 }
 
+// routes are what the gateways' maps have for the Service's port 80, by gateway.
+func (u *turned) routes(t *testing.T) map[string]string {
+	t.Helper()
+	routes := map[string]string{}
+	for _, g := range u.Lab.Gateways {
+		lines, err := g.ReadFile("/etc/haproxy/services.map")
+		must(t, err)
+		for line := range strings.Lines(string(lines)) {
+			if route, ours := strings.CutPrefix(line, u.at+" "); ours {
+				routes[g.Name] = strings.TrimSpace(route)
+			}
+		}
+	}
+	return routes
+}
+
 // awaitMapped waits until the line of the Service's port 80 in every gateway's map has all words.
 func (u *turned) awaitMapped(t *testing.T, words ...string) {
 	t.Helper()
-	for _, g := range u.Lab.Gateways {
-		u.await(t, fmt.Sprintf("%s to have %q for %s", g.Name, words, u.at), func(context.Context) error {
-			routes, err := g.ReadFile("/etc/haproxy/services.map")
-			if err != nil {
-				return err
-			}
-			for line := range strings.Lines(string(routes)) {
-				if route, ours := strings.CutPrefix(line, u.at+" "); ours && lacks(route, words) == "" {
-					return nil
-				}
-			}
-			return fmt.Errorf("the map is\n%s", routes)
-		})
-	}
+	u.awaitRoutes(t, fmt.Sprintf("%q for %s", words, u.at), func(_, route string) bool { return lacks(route, words) == "" })
 }
 
-// awaitConfigured waits until every gateway's haproxy.cfg has a line, or has it not.
+// awaitMoved waits until no gateway sends connections where it did before the newest step.
+func (u *turned) awaitMoved(t *testing.T) {
+	t.Helper()
+	u.awaitRoutes(t, "another slot for "+u.at, func(gateway, route string) bool { return route != u.before[gateway] })
+}
+
+func (u *turned) awaitRoutes(t *testing.T, what string, is func(gateway, route string) bool) {
+	t.Helper()
+	u.await(t, "every gateway to have "+what, func(context.Context) error {
+		for gateway, route := range u.routes(t) {
+			if !is(gateway, route) {
+				return fmt.Errorf("%s has %q", gateway, route)
+			}
+		}
+		return nil
+	})
+}
+
+// awaitConfigured waits until every gateway's haproxy.cfg has a line.
 func (u *turned) awaitConfigured(t *testing.T, line string) {
 	t.Helper()
 	for _, g := range u.Lab.Gateways {

@@ -23,7 +23,7 @@ func (u *turned) timing() []knob {
 			{shows: func(t *testing.T) { u.triesFor(t, "", 900*time.Millisecond, 1800*time.Millisecond) }}, // the default, a second
 		}},
 		{key: "cloud-provider-haproxy/timeout-idle", reloads: true, steps: []step{
-			{value: "2s", shows: u.endsIdle},
+			{value: "1s", shows: u.endsIdle},
 			{value: "1h", shows: func(t *testing.T) {
 				u.awaitConfigured(t, "timeout tunnel 3600s")
 				u.keepsIdle(t)
@@ -34,7 +34,7 @@ func (u *turned) timing() []knob {
 			}},
 		}},
 		{key: "cloud-provider-haproxy/drain-timeout", beside: map[string]string{selectorAnnotation: "kubernetes.io/hostname"}, steps: []step{
-			{value: "2s", shows: func(t *testing.T) { u.drains(t, true) }},
+			{value: "1s", shows: func(t *testing.T) { u.drains(t, true) }},
 			{value: "1h", shows: func(t *testing.T) { u.drains(t, false) }},
 			{shows: func(t *testing.T) { u.drains(t, false) }}, // the default, five minutes
 		}},
@@ -44,7 +44,7 @@ func (u *turned) timing() []knob {
 const selectorAnnotation = prefix + "node-selector"
 
 // quiet is longer than the short times of the steps, and shorter than the long ones.
-const quiet = 4 * time.Second
+const quiet = 3 * time.Second
 
 // triesFor has one node lose what comes to the Service's NodePort, unanswered. Every connection comes about all the same, at
 // another node; those that tried this one first have waited for so long.
@@ -84,7 +84,7 @@ func (s *site) closes(t *testing.T, h *lab.Host, port int, hook, verdict string)
 
 // endsIdle: a connection that is silent ends, one that is not lives on.
 func (u *turned) endsIdle(t *testing.T) {
-	u.awaitConfigured(t, "timeout tunnel 2s")
+	u.awaitConfigured(t, "timeout tunnel 1s")
 	u.await(t, "a silent connection to end", func(context.Context) error {
 		silent, err := u.keep(u.at)
 		if err != nil {
@@ -98,7 +98,7 @@ func (u *turned) endsIdle(t *testing.T) {
 		defer talking.Close()
 		done, stop := make(chan error, 1), make(chan struct{})
 		go func() {
-			tick := time.NewTicker(500 * time.Millisecond)
+			tick := time.NewTicker(250 * time.Millisecond)
 			defer tick.Stop()
 			for {
 				select {
@@ -116,9 +116,9 @@ func (u *turned) endsIdle(t *testing.T) {
 		after, err := silent.ends(quiet)
 		close(stop)
 		if talked := <-done; talked != nil {
-			t.Errorf("a connection on which something is said every half second: %v", talked)
+			t.Errorf("a connection on which something is said every quarter of a second: %v", talked)
 		}
-		if err == nil && after < 1500*time.Millisecond {
+		if err == nil && after < 800*time.Millisecond {
 			err = fmt.Errorf("it ended after %v", after)
 		}
 		return err
@@ -134,7 +134,7 @@ func (u *turned) keepsIdle(t *testing.T) {
 			return err
 		}
 		defer silent.Close()
-		if after, err := silent.ends(quiet - time.Second); err == nil {
+		if after, err := silent.ends(quiet); err == nil {
 			return fmt.Errorf("it was ended after %v", after)
 		}
 		return silent.says()
