@@ -187,8 +187,8 @@ func TestTranslate(t *testing.T) {
 
 // What a Service's own choice of nodes cannot serve is told, in the words of the status, though others could.
 func TestTranslateChoosingAFamily(t *testing.T) {
-	around := among(append(twoNodes(), desired.Node{Name: "six", Addresses: addrs("192.0.2.26", "2001:db8::26")}))
-	around.nodeLabels = map[string]labels.Set{"six": {"family": "both"}}
+	around := among(twoNodes()) // the first one has IPv6
+	around.nodeLabels = map[string]labels.Set{around.nodes[0].Name: {"family": "both"}}
 	svc := web(onlyIn(v1.IPv4Protocol, v1.IPv6Protocol), selecting("!family"), func(s *v1.Service) {
 		s.Spec.Ports = append(s.Spec.Ports, v1.ServicePort{Name: "dns", Protocol: v1.ProtocolUDP, Port: 53, NodePort: 30053})
 	})
