@@ -22,7 +22,7 @@ func testKnobs(t *testing.T, s *site) {
 	for _, a := range s.addresses(t, "quiet") {
 		quiet = append(quiet, target(a, 80))
 	}
-	plain := s.turned(t, service("turned"))
+	plain := s.turned(t, service("turned", withDNS))
 	headed := s.turned(t, s.behindHeaders(t, "headed"))
 	checked := checkedWorkers(t, s)
 	neighbour := s.neighbour(t, quiet...)
@@ -90,7 +90,11 @@ func (s *site) turned(t *testing.T, svc *corev1.Service) *turned {
 func (u *turned) turn(t *testing.T, k knob) uint64 {
 	t.Helper()
 	before := u.count(t).reloads
-	defer u.restore(t)
+	defer func() {
+		if t.Failed() { // and may have given up in the middle
+			u.restore(t)
+		}
+	}()
 	for _, one := range k.steps {
 		u.before = u.routes(t)
 		u.change(t, u.name, func(svc *corev1.Service) {

@@ -3,6 +3,8 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"net"
+	"net/netip"
 	"sync"
 	"testing"
 	"time"
@@ -27,10 +29,12 @@ func (u *turned) timing() []knob {
 			{value: "1h", shows: func(t *testing.T) {
 				u.awaitConfigured(t, "timeout tunnel 3600s")
 				u.keepsIdle(t)
+				u.remembers(t, 1801, 3600)
 			}},
 			{shows: func(t *testing.T) {
 				u.awaitMapped(t, "nodes|")
 				u.keepsIdle(t)
+				u.remembers(t, 20, 120) // the kernel's: 30 seconds, 120 for flows that go on
 			}},
 		}},
 		{key: "cloud-provider-haproxy/drain-timeout", beside: map[string]string{selectorAnnotation: "kubernetes.io/hostname"}, steps: []step{
@@ -122,6 +126,40 @@ func (u *turned) endsIdle(t *testing.T) {
 			err = fmt.Errorf("it ended after %v", after)
 		}
 		return err
+	})
+	u.remembers(t, 1, 15) // the shortest time that a gateway has
+}
+
+// remembers asks the gateway that holds the address how many seconds it will remember a new flow of UDP that was answered.
+func (u *turned) remembers(t *testing.T, least, most int) {
+	t.Helper()
+	address := netip.MustParseAddrPort(u.at).Addr()
+	u.await(t, fmt.Sprintf("a flow of UDP to be remembered for %d to %d seconds", least, most), func(ctx context.Context) error {
+		conn, err := u.client.Dial(ctx, "udp", target(address, 53))
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		if _, err := exchange(conn); err != nil {
+			return err
+		}
+		holder, err := u.Holder(ctx, address)
+		if err != nil {
+			return err
+		}
+		_, port, err := net.SplitHostPort(conn.LocalAddr().String())
+		if err != nil {
+			return err
+		}
+		flow, err := holder.Run(ctx, "conntrack", "-L", "-p", "udp", "--orig-dst", address.String(), "--orig-port-src", port)
+		if err != nil {
+			return err
+		}
+		var seconds int
+		if _, err := fmt.Sscanf(flow, "udp 17 %d ", &seconds); err != nil || seconds < least-1 || seconds > most {
+			return fmt.Errorf("it is %q", flow)
+		}
+		return nil
 	})
 }
 
