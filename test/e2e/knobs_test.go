@@ -93,6 +93,7 @@ func (u *turned) turn(t *testing.T, k knob) uint64 {
 	defer func() {
 		if t.Failed() { // and may have given up in the middle
 			u.restore(t)
+			u.isPlain(t)
 		}
 	}()
 	for _, one := range k.steps {
