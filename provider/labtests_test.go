@@ -14,8 +14,8 @@ import (
 type labTest struct {
 	// runs says that `go test` begins it, or that one that runs names it.
 	runs bool
-	// words are the texts in it and in what it names: functions, methods, constants of its package.
-	words map[string]bool
+	// words are the texts in it and in what it names: functions, methods, constants of its package. names are all names there.
+	words, names map[string]bool
 }
 
 // labPackage is the source of one package of tests, by what its declarations are called. A method is called by its name alone,
@@ -46,7 +46,9 @@ func (p labPackage) tests() map[string]*labTest {
 		if strings.HasPrefix(strings.ToLower(name), "test") {
 			reached := map[string]bool{}
 			p.reach(name, reached)
-			all[name] = &labTest{runs: running[name], words: p.words(reached)}
+			test := &labTest{runs: running[name]}
+			test.words, test.names = p.read(reached)
+			all[name] = test
 		}
 	}
 	return all
@@ -102,14 +104,17 @@ func (p labPackage) reach(name string, reached map[string]bool) {
 	}
 }
 
-// words are the texts in these declarations.
-func (p labPackage) words(reached map[string]bool) map[string]bool {
-	words := map[string]bool{}
+// read gives the texts and the names in these declarations.
+func (p labPackage) read(reached map[string]bool) (words, names map[string]bool) {
+	words, names = map[string]bool{}, map[string]bool{}
 	for name := range reached {
 		for _, declaration := range p[name] {
 			ast.Inspect(declaration, func(n ast.Node) bool {
-				if literal, ok := n.(*ast.BasicLit); ok && literal.Kind == token.STRING {
-					if text, err := strconv.Unquote(literal.Value); err == nil {
+				switch part := n.(type) {
+				case *ast.Ident:
+					names[part.Name] = true
+				case *ast.BasicLit:
+					if text, err := strconv.Unquote(part.Value); err == nil && part.Kind == token.STRING {
 						words[text] = true
 					}
 				}
@@ -117,7 +122,7 @@ func (p labPackage) words(reached map[string]bool) map[string]bool {
 			})
 		}
 	}
-	return words
+	return words, names
 }
 
 // The search finds what a test names, and nothing in one that names something else; it tells who is run.

@@ -37,6 +37,13 @@ type check struct {
 	status  int
 }
 
+func (c check) String() string {
+	if c.when.IsZero() {
+		return "none"
+	}
+	return fmt.Sprintf("%s %s at port %d of %s, answered %d", c.how, c.path, c.port, c.gateway, c.status)
+}
+
 // checkedWorker answers checks of its ports, and remembers them.
 type checkedWorker struct {
 	*lab.Host
@@ -172,7 +179,7 @@ func (s *site) awaitChecks(t *testing.T, all []*checkedWorker, what string, is f
 			}
 			for _, g := range s.Lab.Gateways {
 				if !is(latest[g.Addr4]) {
-					return fmt.Errorf("the newest of %s at %s is %+v", g.Name, w.Name, latest[g.Addr4])
+					return fmt.Errorf("the newest of %s at %s is %v", g.Name, w.Name, latest[g.Addr4])
 				}
 			}
 		}

@@ -127,7 +127,7 @@ func (c *checking) asksNothing(t *testing.T) {
 		}
 		for _, w := range c.workers {
 			if checks := w.since(from); len(checks) > 0 {
-				return fmt.Errorf("%s was asked %d times, like %+v", w.Name, len(checks), checks[0])
+				return fmt.Errorf("%s was asked %d times, like %v", w.Name, len(checks), checks[0])
 			}
 		}
 		return nil
