@@ -45,6 +45,13 @@ func (n nodeAddresses) every(node *v1.Node) []netip.Addr {
 		inStatus(node, v1.NodeExternalIP))
 }
 
+// allows says whether gateways may use one of the node's addresses: the configuration names it, or the networks where it is.
+func (n nodeAddresses) allows(node *v1.Node, address netip.Addr) bool {
+	inside := func(p netip.Prefix) bool { return p.Contains(address) }
+	return len(n.config.CIDRs) == 0 || slices.ContainsFunc(n.config.CIDRs, inside) ||
+		slices.Contains(n.config.Addresses[node.Name], address)
+}
+
 // pick takes the first usable address of each family.
 func pick(candidates []netip.Addr, inside []netip.Prefix) []netip.Addr {
 	var found []netip.Addr

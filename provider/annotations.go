@@ -76,15 +76,16 @@ const (
 	DrainTimeout Annotation = Prefix + "drain-timeout"
 	// HealthCheckProtocol is how the nodes are checked: `tcp` (connect), `http` (GET `health-check-path`; a status of 2xx or
 	// 3xx passes), `https` (the same over TLS, no certificate is verified) or `none`. With `externalTrafficPolicy: Local`
-	// the field `spec.healthCheckNodePort` says it, and this, `health-check-port` and `health-check-path` have no effect. The
-	// Service fails closed. Default: as the configuration's `nodes.healthCheck` has it.
+	// the field `spec.healthCheckNodePort` says it, and this, `health-check-port` and `health-check-path` have no effect. Pods
+	// that serve without a nodePort are checked so if all ports of the Service are such; else by connecting, unless it is
+	// `none`. The Service fails closed. Default: as the configuration's `nodes.healthCheck` has it.
 	HealthCheckProtocol Annotation = Prefix + "health-check-protocol"
 	// HealthCheckPort is the port of every node that is checked: a number, or the name of one of the Service's TCP ports,
 	// whose NodePort is meant. The Service fails closed. Default: the NodePort of the Service's first TCP port if
 	// `health-check-protocol` is set, else the configuration's.
 	HealthCheckPort Annotation = Prefix + "health-check-port"
-	// HealthCheckPath is what `http` and `https` ask for. It begins with `/` and has no spaces. The Service fails closed.
-	// Default: `/` if `health-check-protocol` is set, else the configuration's.
+	// HealthCheckPath is what `http` and `https` ask for: `/` and then at most 255 letters, digits and characters of
+	// `/-._~%:@&+,=?`. The Service fails closed. Default: `/` if `health-check-protocol` is set, else the configuration's.
 	HealthCheckPath Annotation = Prefix + "health-check-path"
 	// HealthCheckInterval is the time between two checks of a node by one gateway, `100ms` to `1h`. The Service fails
 	// closed. Default: the configuration's (`2s`).
@@ -98,7 +99,8 @@ const (
 	// HealthCheckUnhealthyThreshold is how many checks in a row must fail before a node gets no more connections, 1 to 100.
 	// The Service fails closed. Default: the configuration's (3).
 	HealthCheckUnhealthyThreshold Annotation = Prefix + "health-check-unhealthy-threshold"
-	// PreferredGateway names the gateway of the configuration that holds the Service's addresses while it is able to. A
+	// PreferredGateway names the gateway of the configuration (as it was when the controller started) that holds the Service's
+	// addresses while it is able to. A
 	// changed value moves them, which cuts their connections; a removed one leaves them where they are. Of Services that
 	// share an address the eldest that names a gateway decides. If there is no gateway of this name an Event says so, and the
 	// Service is served all the same. Default: the addresses are spread over the gateways.

@@ -64,6 +64,7 @@ func (b *balancer) around(svc *v1.Service) circumstances {
 	}
 	if b.translator.pods.some(svc) || b.servedByPods(keyOf(svc)) {
 		around.pods = b.pods(keyOf(svc))
+		around.pods.nodes = nodes.reached
 	}
 	if publishesName(svc) {
 		around.unnamed, _ = b.manager.Has(keyOf(svc))

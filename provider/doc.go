@@ -38,9 +38,9 @@
 //     HAProxy uses it while no other is up. Its healthCheckNodePort says 503 then (it counts ready ones), which is why a
 //     backup is not checked. The controller's word is taken for who drains, the check's for who serves: fails closed.
 //   - Ports without a nodePort are served by the pods themselves where the configuration names the pods' networks (pods.go):
-//     with either policy by all ready ones, since no node is in between. Addresses that are in none of these networks, or
-//     a gateway's own, get nothing and an Event: anybody may write an EndpointSlice. UDP leaves out what does not serve, and
-//     its flows end at once, as kube-proxy has it; connections of TCP to a pod that is not ready live on.
+//     with either policy by all ready ones, since no node is in between. Addresses that are in none of these networks and no
+//     Node's, or a gateway's own, get nothing and an Event: anybody may write an EndpointSlice, and nodes.cidrs, which was allowed
+//     as a whole, has other machines too. UDP leaves out what does not serve, and its flows end at once, as kube-proxy has it; connections of TCP to a pod that is not ready live on.
 //   - A field of the spec wins over an annotation: spec.healthCheckNodePort says how nodes are checked whatever the
 //     health-check annotations say, sessionAffinity comes before the algorithm. What such an annotation has no effect on, and
 //     what is about a protocol that the Service has not, is a warning: nothing is served otherwise than it says. So is a
@@ -48,8 +48,8 @@
 //   - A host name takes the place of the addresses in a status, as with other clouds (statusOf says why). Then the gateways'
 //     State alone remembers them; to the translation they are published all the same (draft.known), to Manager they are not.
 //   - status.loadBalancer.ingress[].ports[].error (KEP-1435) is for a port that no node can serve at one address while the
-//     Service is well: UDP and SCTP without nodes of its family. It follows the nodes (misses). PROXY protocol for a UDP port
-//     is none: the annotation is wrong, the Service stays in its last good form and its ports are served as before. Nor is it
+//     Service is well: UDP and SCTP without nodes of its family. It follows the nodes that it chooses (misses). PROXY protocol for a UDP port
+//     beside TCP ones is none: the annotation is wrong, the Service stays in its last good form and its ports are served as before. Nor is it
 //     when all nodes are down or excluded: that is no port's fault, and it is told by Events.
 //   - 9, read-only: an object of an informer is never written; a view is a copy of what it changes.
 //   - Every error of EnsureLoadBalancer is an api.RetryError (5 s when gateways are at fault, 30 s when somebody has to

@@ -64,10 +64,9 @@ const (
 	mendFamily = mendNodes + ", or make the Service dual-stack"
 )
 
-// reach warns when nodes have none of a single-stack Service's NodePorts, or cannot serve UDP and SCTP of one family, which
-// the kernel translates to no other. Those of a Service with a pool of its own are
-// none of its servers then, nor are they of an IPv6-only Service. But the shared pool has all nodes, those with IPv6
-// alone too.
+// reach warns when nodes, those that the Service chooses, have none of a single-stack Service's NodePorts, or cannot serve UDP and
+// SCTP of one family, which the kernel translates to no other. Those of a Service with a pool of its own are none of its servers
+// then, nor are they of an IPv6-only Service. But the shared pool has all nodes, those with IPv6 alone too.
 func (d *draft) reach(svc *v1.Service, nodes []desired.Node) {
 	for _, family := range []v1.IPFamily{v1.IPv4Protocol, v1.IPv6Protocol} {
 		lacking := without(family, nodes)

@@ -2,7 +2,6 @@ package provider
 
 import (
 	"cmp"
-	"regexp"
 	"strconv"
 	"time"
 
@@ -17,12 +16,15 @@ func aboutChecks() []Annotation {
 		HealthCheckHealthyThreshold, HealthCheckUnhealthyThreshold}
 }
 
-var checkedPath = regexp.MustCompile(`^/[!-~]*$`)
-
 // healthCheck changes the pool's check where the Service says so. With policy Local the spec says what is asked where:
 // spec.healthCheckNodePort, which knows of every node whether it has a ready endpoint.
 func (d *draft) healthCheck(svc *v1.Service, t translator) {
 	if len(set(svc, aboutChecks()...)) == 0 {
+		return
+	}
+	if !hasPort(svc, v1.ProtocolTCP) && t.pods.all(svc) {
+		d.warn("AnnotationWithoutEffect", "%s: the Service is served by its pods and has no TCP port, and nobody checks pods that "+
+			"serve UDP or SCTP; remove it", listed(set(svc, aboutChecks()...)))
 		return
 	}
 	check, pods := t.nodeCheck, t.pods.all(svc)
@@ -40,7 +42,7 @@ func (d *draft) healthCheck(svc *v1.Service, t translator) {
 		d.warn("HealthCheckIgnored", "%s: spec.externalTrafficPolicy is Local, and spec.healthCheckNodePort says how nodes are "+
 			"checked then, so this has no effect; remove it", listed(vain))
 	}
-	interval := d.duration(svc, HealthCheckInterval, limits{100 * time.Millisecond, time.Hour, time.Millisecond})
+	interval := d.duration(svc, HealthCheckInterval, limits{low: 100 * time.Millisecond, high: time.Hour, step: time.Millisecond})
 	rise := d.number(svc, HealthCheckHealthyThreshold, 1, 100)
 	fall := d.number(svc, HealthCheckUnhealthyThreshold, 1, 100)
 	if check.Kind == desired.CheckNone {
@@ -56,7 +58,8 @@ func (d *draft) healthCheck(svc *v1.Service, t translator) {
 	d.checkBy(check, pods)
 }
 
-// checkBy has servers checked so. Beside nodes, pods are checked as often, each at its own port.
+// checkBy has servers checked so. Beside nodes, pods are checked as often, each by a TCP connection to its own port: what nodes
+// are asked, at a port of theirs, is no question to pods.
 func (d *draft) checkBy(check desired.Check, pods bool) {
 	lb := &d.service.LoadBalancer
 	if lb.Pool != nil {
@@ -66,9 +69,9 @@ func (d *draft) checkBy(check desired.Check, pods bool) {
 		pool := lb.Frontends[i].Pool
 		switch {
 		case pool == nil || pool.Check.Kind == desired.CheckNone: // UDP and SCTP
-		case pods:
+		case pods, check.Kind == desired.CheckNone:
 			pool.Check = check
-		case check.Kind != desired.CheckNone:
+		default:
 			pool.Check.IntervalMillis, pool.Check.Rise, pool.Check.Fall = check.IntervalMillis, check.Rise, check.Fall
 		}
 	}
@@ -88,15 +91,18 @@ func (d *draft) unchecked(svc *v1.Service) {
 	}
 }
 
-// asked reads what is asked where, beginning with what the configuration asks.
+// asked reads what is asked where, beginning with what the configuration asks. What is not heard (healthCheck) is judged for
+// itself alone.
 func (d *draft) asked(svc *v1.Service, check desired.Check, t translator) desired.Check {
 	kind := desired.CheckKind(d.word(svc, HealthCheckProtocol, string(desired.CheckNone), string(desired.CheckTCP),
 		string(desired.CheckHTTP), string(desired.CheckHTTPS)))
 	port := d.checkedPort(svc)
 	path, hasPath := svc.Annotations[string(HealthCheckPath)]
-	if hasPath && !checkedPath.MatchString(path) {
-		d.wrong("annotation %s %q; allowed is a path that begins with / and has no spaces", HealthCheckPath, path)
+	if problem := desired.PathProblem(path); hasPath && problem != "" {
+		d.wrong("annotation %s: %s", HealthCheckPath, problem)
 	}
+	pods := t.pods.all(svc)
+	heard := !isLocal(svc) || pods
 	switch kind {
 	case "":
 	case desired.CheckNone:
@@ -107,7 +113,7 @@ func (d *draft) asked(svc *v1.Service, check desired.Check, t translator) desire
 		if kind == desired.CheckHTTP || kind == desired.CheckHTTPS {
 			check.Path = "/"
 		}
-		if check.Port == 0 && len(set(svc, HealthCheckPort)) == 0 && !t.pods.all(svc) {
+		if check.Port == 0 && len(set(svc, HealthCheckPort)) == 0 && heard && !pods {
 			d.wrong("annotation %s is %s, and the Service has no TCP port with a nodePort, which would be checked; set %s",
 				HealthCheckProtocol, kind, HealthCheckPort)
 		}
@@ -117,7 +123,7 @@ func (d *draft) asked(svc *v1.Service, check desired.Check, t translator) desire
 	case !hasPath || check.Kind == desired.CheckNone: // which unchecked tells of
 	case check.Kind == desired.CheckHTTP || check.Kind == desired.CheckHTTPS:
 		check.Path = path
-	case !isLocal(svc) || t.pods.all(svc):
+	case heard:
 		d.wrong("annotation %s %q: the check is %s, which asks for no path; set %s to http or https, or remove it",
 			HealthCheckPath, path, check.Kind, HealthCheckProtocol)
 	}

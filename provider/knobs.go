@@ -33,7 +33,7 @@ func (d *draft) knobs(svc *v1.Service, t translator) {
 	lb.ConnectionLimit = d.number(svc, ConnectionLimit, 1, 10_000_000)
 	lb.SourceRate = d.number(svc, ConnectionRateLimit, 1, 10_000_000)
 	lb.Log = d.truth(svc, Log)
-	lb.DrainSeconds = seconds(d.duration(svc, DrainTimeout, limits{time.Second, 24 * time.Hour, time.Second}))
+	lb.DrainSeconds = seconds(d.duration(svc, DrainTimeout, limits{low: time.Second, high: 24 * time.Hour, step: time.Second}))
 	lb.AffinitySeconds = affinity(svc)
 	algorithm := d.word(svc, Algorithm, string(desired.RoundRobin), string(desired.LeastConn), string(desired.Source),
 		string(desired.Random))
@@ -59,10 +59,10 @@ func millis(d time.Duration) int  { return int(d / time.Millisecond) }
 func (d *draft) timeouts(svc *v1.Service) {
 	lb := &d.service.LoadBalancer
 	tcp, udp := hasPort(svc, v1.ProtocolTCP), hasPort(svc, v1.ProtocolUDP)
-	attempt := limits{50 * time.Millisecond, time.Minute, time.Millisecond}
-	silence := limits{time.Second, 7 * 24 * time.Hour, time.Second}
+	attempt := limits{low: 50 * time.Millisecond, high: time.Minute, step: time.Millisecond}
+	silence := limits{low: time.Second, high: 7 * 24 * time.Hour, step: time.Second}
 	if udp {
-		silence.high = 24 * time.Hour
+		silence.high, silence.because = 24*time.Hour, " (the longest that a flow of UDP can have)"
 	}
 	connect, idle := d.duration(svc, TimeoutConnect, attempt), d.duration(svc, TimeoutIdle, silence)
 	timeouts := desired.Timeouts{CheckMillis: millis(d.duration(svc, HealthCheckTimeout, attempt))}
@@ -124,7 +124,7 @@ func (d *draft) hostname(svc *v1.Service) {
 // proxyProtocol reads which TCP ports begin with a header of the PROXY protocol.
 func (d *draft) proxyProtocol(svc *v1.Service) {
 	text, isSet := svc.Annotations[string(ProxyProtocol)]
-	if !isSet {
+	if !isSet || !hasPort(svc, v1.ProtocolTCP) { // knobs tells
 		return
 	}
 	frontends := d.service.LoadBalancer.Frontends

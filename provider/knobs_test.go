@@ -96,8 +96,9 @@ func header(http, https desired.ProxyProtocol) func(*desired.LoadBalancer) {
 
 func knobs() []knob {
 	const (
-		duration = "in whole milliseconds, as in 500ms, 30s, 1h30m"
-		whole    = "in whole seconds, as in 500ms, 30s, 1h30m"
+		duration = "in whole milliseconds, as in 500ms, 30s"
+		whole    = "in whole seconds, as in 30s, 1h30m"
+		aPath    = "is no path; allowed are '/' and then at most 255 letters, digits and characters of /-._~%:@&+,=?"
 		million  = "allowed is a whole number, 1 to 10000000"
 		hundred  = "allowed is a whole number, 1 to 100"
 		version  = "allowed is v1, v2, or one of them for single TCP ports by number or name, as in 443=v2,smtp=v1"
@@ -127,7 +128,8 @@ func knobs() []knob {
 				"(https 443/TCP, http 80/TCP)", "65536", "allowed is a port", "dns", "allowed is a port"),
 		annotated(HealthCheckPath, "/ready?full=1", checked(func(c *desired.Check) { c.Path = "/ready?full=1" }),
 			"/", checked(func(c *desired.Check) { c.Path = "/" }),
-			"ready", "allowed is a path that begins with / and has no spaces", "/a b", "allowed is a path"),
+			"ready", `annotation cloud-provider-haproxy/health-check-path: "ready" `+aPath, "/a b", aPath, "/live;deep", aPath,
+			"/a(b)", aPath, "/"+strings.Repeat("a", 256), aPath, "", aPath),
 		annotated(HealthCheckInterval, "500ms", checked(func(c *desired.Check) { c.IntervalMillis = 500 }),
 			"1h", checked(func(c *desired.Check) { c.IntervalMillis = 3_600_000 }),
 			"99ms", "allowed is a duration of 100ms to 1h "+duration, "1h1ms", duration, "100.5ms", duration),

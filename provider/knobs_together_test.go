@@ -38,8 +38,16 @@ func annotatedWith(pairs ...string) func(*v1.Service) {
 	}
 }
 
-// wantValid judges a load balancer as Manager and the gateways do, in a State with nothing else.
+// wantValid judges a load balancer as Manager and the gateways do.
 func wantValid(t *testing.T, lb desired.LoadBalancer) {
+	t.Helper()
+	if err := stateOf(t, lb).Validate(); err != nil {
+		t.Errorf("no State takes it: %v", err)
+	}
+}
+
+// stateOf is a State with nothing else.
+func stateOf(t *testing.T, lb desired.LoadBalancer) *desired.State {
 	t.Helper()
 	gateways := []desired.Gateway{{Name: "gw1", SSHAddress: "192.0.2.2:22", VRRPAddress: addr("192.0.2.2"), Interface: "eth0"}}
 	instances, err := desired.Instances(gateways, 10)
@@ -47,13 +55,10 @@ func wantValid(t *testing.T, lb desired.LoadBalancer) {
 		t.Fatal(err)
 	}
 	lb.Addresses = addrs("192.0.2.70")
-	state := desired.State{Schema: desired.Schema, Fence: desired.Fence{ClusterUID: "c", Epoch: 1, Instance: "i", Sequence: 1},
+	return &desired.State{Schema: desired.Schema, Fence: desired.Fence{ClusterUID: "c", Epoch: 1, Instance: "i", Sequence: 1},
 		Gateways: gateways, Instances: instances, VRRP: desired.VRRP{AdvertIntervalMillis: 100},
 		VIPs:  []desired.VIP{{Address: lb.Addresses[0], RouterID: 10}},
 		Nodes: twoNodes(), NodeCheck: testTranslator().nodeCheck, LoadBalancers: []desired.LoadBalancer{lb}}
-	if err := state.Validate(); err != nil {
-		t.Errorf("no State takes it: %v", err)
-	}
 }
 
 // What annotations mean depends on each other, on protocols and on the policy.
@@ -109,6 +114,11 @@ func TestKnobsTogether(t *testing.T) {
 		{"local: the field says what is checked", web(localAt(32000), annotatedWith("health-check-protocol", "tcp",
 			"health-check-port", "10250", "health-check-path", "/x")), func(lb desired.LoadBalancer) any { return lb.Pool.Check },
 			localCheck, []string{"HealthCheckIgnored"}},
+		{"local: it is not missed that nothing else could be checked", web(ported(map[int32]v1.Protocol{53: v1.ProtocolUDP}), localAt(32000),
+			annotatedWith("health-check-protocol", "http")), func(lb desired.LoadBalancer) any { return lb.Pool.Check }, localCheck,
+			[]string{"HealthCheckIgnored"}},
+		{"a header of a port without TCP", web(udp, annotate(string(ProxyProtocol), "53=v2")),
+			func(lb desired.LoadBalancer) any { return lb.Frontends[0].ProxyProtocol }, desired.ProxyNone, []string{"AnnotationWithoutEffect"}},
 		{"local: how often it is checked is the Service's to say", web(localAt(32000), annotatedWith("health-check-interval", "200ms",
 			"health-check-unhealthy-threshold", "1")), func(lb desired.LoadBalancer) any { return lb.Pool.Check },
 			desired.Check{Kind: desired.CheckHTTP, Port: 32000, Path: "/healthz", IntervalMillis: 200, Rise: 2, Fall: 1}, nil},
@@ -175,11 +185,11 @@ func TestKnobsContradict(t *testing.T) {
 			"or name, as in 443=v2,smtp=v1"},
 		{"an idle time that UDP cannot have", web(func(svc *v1.Service) { svc.Spec.Ports[1].Protocol = v1.ProtocolUDP },
 			annotate(string(TimeoutIdle), "25h")), nil, `annotation cloud-provider-haproxy/timeout-idle "25h"; allowed is a duration ` +
-			"of 1s to 24h in whole seconds, as in 500ms, 30s, 1h30m"},
+			"of 1s to 24h (the longest that a flow of UDP can have) in whole seconds, as in 30s, 1h30m"},
 		{"all at once", web(annotatedWith("algorithm", "x", "connection-limit", "x", "log", "x", "hostname", "X", "drain-timeout", "x")),
 			nil, `annotation cloud-provider-haproxy/connection-limit "x"; allowed is a whole number, 1 to 10000000; ` +
 				`annotation cloud-provider-haproxy/log "x"; allowed is true or false; ` +
-				`annotation cloud-provider-haproxy/drain-timeout "x"; allowed is a duration of 1s to 24h in whole seconds, as in 500ms, ` +
+				`annotation cloud-provider-haproxy/drain-timeout "x"; allowed is a duration of 1s to 24h in whole seconds, as in ` +
 				`30s, 1h30m; annotation cloud-provider-haproxy/algorithm "x"; allowed is roundrobin, leastconn, source or random; ` +
 				`annotation cloud-provider-haproxy/hostname "X"; allowed is a DNS name in lower case without a dot at its end, as in ` +
 				`lb.example.com`},

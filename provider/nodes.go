@@ -30,6 +30,8 @@ type nodeSet struct {
 	labels map[string]labels.Set
 	// addresses are all addresses of all nodes, also of those that are not eligible, with the node's name.
 	addresses map[netip.Addr]string
+	// reached are those of them that gateways may connect to for a pod with hostNetwork, on any Node.
+	reached map[netip.Addr]bool
 	// apiServers are those of the Nodes that run one, sorted, when it is asked for them.
 	apiServers []netip.AddrPort
 }
@@ -47,7 +49,7 @@ type chooser struct {
 func (c chooser) choose(nodes []*v1.Node) *nodeSet {
 	sorted := slices.SortedFunc(slices.Values(nodes), func(a, b *v1.Node) int { return cmp.Compare(a.Name, b.Name) })
 	set := &nodeSet{
-		total: len(nodes), labels: map[string]labels.Set{}, addresses: map[netip.Addr]string{},
+		total: len(nodes), labels: map[string]labels.Set{}, addresses: map[netip.Addr]string{}, reached: map[netip.Addr]bool{},
 		apiServers: c.apiServers(sorted),
 	}
 	owner := map[netip.Addr]string{}
@@ -57,6 +59,9 @@ func (c chooser) choose(nodes []*v1.Node) *nodeSet {
 	for _, node := range sorted {
 		for _, a := range c.addresses.every(node) {
 			set.addresses[a] = node.Name
+			if c.gateways[a] == "" && c.addresses.allows(node, a) {
+				set.reached[a] = true
+			}
 		}
 		if excludedByLabel(node) {
 			set.excluded++

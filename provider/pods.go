@@ -18,7 +18,9 @@ import (
 // themselves. With externalTrafficPolicy Local all pods serve as with Cluster: the policy forbids a node to hand a
 // connection on, and here no node has it in between.
 type podTargets struct {
-	// networks are where endpoints may be; none: gateways do not reach pods.
+	// networks are where pods are; none: gateways do not reach pods. One on its node's own network (hostNetwork) has an address
+	// of the Node, and these are allowed one by one: who may write EndpointSlices must not have the gateways connect to
+	// whatever else there is in the nodes' network (kubernetes issue 103675).
 	networks []netip.Prefix
 	// never are addresses that no endpoint may have, wherever they are: the gateways' own. A manual EndpointSlice could
 	// open a gateway's daemons otherwise.
@@ -27,7 +29,7 @@ type podTargets struct {
 }
 
 func newPodTargets(c *config.Config) podTargets {
-	p := podTargets{networks: c.PodNetworks(), never: map[netip.Addr]bool{}, check: c.ServiceCheck(desired.CheckTCP)}
+	p := podTargets{networks: c.Nodes.PodCIDRs, never: map[netip.Addr]bool{}, check: c.ServiceCheck(desired.CheckTCP)}
 	for _, g := range c.Gateways {
 		p.never[g.VRRPAddress] = true
 		if a, err := netip.ParseAddr(g.SSHAddress); err == nil {
@@ -47,8 +49,10 @@ func (p podTargets) all(svc *v1.Service) bool {
 	return len(svc.Spec.Ports) > 0 && !slices.ContainsFunc(svc.Spec.Ports, func(port v1.ServicePort) bool { return !p.take(port) })
 }
 
-func (p podTargets) reach(address netip.Addr) bool {
-	return !p.never[address] && slices.ContainsFunc(p.networks, func(n netip.Prefix) bool { return n.Contains(address) })
+// reach says whether gateways connect to an endpoint there; nodes are the addresses of Nodes.
+func (p podTargets) reach(address netip.Addr, nodes map[netip.Addr]bool) bool {
+	inside := func(n netip.Prefix) bool { return n.Contains(address) }
+	return !p.never[address] && (nodes[address] || slices.ContainsFunc(p.networks, inside))
 }
 
 // pool makes the pool of a port, without servers. Nobody checks those of UDP and SCTP: the EndpointSlices tell.
@@ -71,6 +75,8 @@ type podEndpoints struct {
 	at map[endpointPort]map[netip.AddrPort]endpointRank
 	// hosts are endpoints that have a name instead of an address.
 	hosts []string
+	// nodes are the addresses of Nodes, where pods with hostNetwork are.
+	nodes map[netip.Addr]bool
 }
 
 // findPods reads the slices of one Service. A port's number is its slice's: pods of one Service may differ in it. An
@@ -123,7 +129,7 @@ func (p podEndpoints) of(svc *v1.Service, port v1.ServicePort, targets podTarget
 	for at := range p.at[endpointPort{port.Name, protocolOf(port)}] {
 		switch {
 		case !slices.Contains(svc.Spec.IPFamilies, familyOf(at.Addr())): // kube-proxy does not serve it either
-		case targets.reach(at.Addr()):
+		case targets.reach(at.Addr(), p.nodes):
 			inside = append(inside, at)
 		default:
 			outside = append(outside, at)
@@ -203,8 +209,8 @@ func (d *draft) warnOfPods(svc *v1.Service, around circumstances, targets podTar
 		}
 	}
 	if len(outside) > 0 {
-		d.warn(endpointsOutside, "%d endpoints get no connections (%s): gateways connect to pods in %s (nodes.podCIDRs and nodes.cidrs "+
-			"of the cloud configuration) and never to a gateway; name their network there, or give the ports a nodePort", len(outside),
+		d.warn(endpointsOutside, "%d endpoints get no connections (%s): gateways connect to pods in %s (nodes.podCIDRs of the cloud "+
+			"configuration) and to the addresses of Nodes, never to a gateway; name their network there, or give the ports a nodePort", len(outside),
 			few(outside), join(targets.networks))
 	}
 	if len(around.pods.hosts) > 0 {

@@ -41,7 +41,7 @@ func noNodePorts(svc *v1.Service) {
 }
 
 func testPods() podTargets {
-	return podTargets{networks: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("fd00:1::/64"), netip.MustParsePrefix("192.0.2.0/24")},
+	return podTargets{networks: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("fd00:1::/64")},
 		never: map[netip.Addr]bool{addr("192.0.2.2"): true},
 		check: desired.Check{Kind: desired.CheckTCP, IntervalMillis: 2000, Rise: 2, Fall: 3}}
 }
@@ -97,10 +97,12 @@ func TestPodTargets(t *testing.T) {
 			at(podsOf("web", pod("fd00:2::1", "a", true, false)), ip6, "dns/UDP/5353")}, nil, []string{"10.1.0.1:5353"},
 			[]string{"EndpointsOutside: 1 endpoints get no connections ([fd00:2::1]:5353)"}},
 		{"a family that the Service has not", nil, []*discoveryv1.EndpointSlice{at(podsOf("web", six), ip6, "web/TCP/8080", "dns/UDP/5353")}, nil, nil, nil},
-		{"on the node's network", nil, []*discoveryv1.EndpointSlice{at(podsOf("web", pod("192.0.2.21", "a", true, false)), ip4, "web/TCP/8080")},
+		{"a Node's", nil, []*discoveryv1.EndpointSlice{at(podsOf("web", pod("192.0.2.21", "a", true, false)), ip4, "web/TCP/8080")},
 			[]string{"192.0.2.21:8080"}, nil, nil},
 		{"outside", nil, []*discoveryv1.EndpointSlice{at(podsOf("web", four, pod("10.2.0.1", "a", true, false)), ip4, "web/TCP/8080")},
-			[]string{"10.1.0.1:8080"}, nil, []string{"EndpointsOutside: 1 endpoints get no connections (10.2.0.1:8080): gateways connect to pods in 10.1.0.0/16, fd00:1::/64, 192.0.2.0/24 (nodes.podCIDRs"}},
+			[]string{"10.1.0.1:8080"}, nil, []string{"EndpointsOutside: 1 endpoints get no connections (10.2.0.1:8080): gateways connect to pods in 10.1.0.0/16, fd00:1::/64 (nodes.podCIDRs"}},
+		{"a stranger beside the Nodes", nil, []*discoveryv1.EndpointSlice{at(podsOf("web", pod("192.0.2.9", "a", true, false)), ip4, "web/TCP/6443")},
+			nil, nil, []string{"EndpointsOutside: 1 endpoints get no connections (192.0.2.9:6443)"}},
 		{"a gateway", nil, []*discoveryv1.EndpointSlice{at(podsOf("web", pod("192.0.2.2", "a", true, false)), ip4, "web/TCP/22")},
 			nil, nil, []string{"EndpointsOutside: 1 endpoints get no connections (192.0.2.2:22)"}},
 		{"names", nil, []*discoveryv1.EndpointSlice{at(podsOf("web", pod("db.example.net", "a", true, false)), names, "web/TCP/8080")},
@@ -115,6 +117,7 @@ func TestPodTargets(t *testing.T) {
 				}
 				translator, around := testTranslator(), among(twoNodes())
 				translator.pods, around.pods = testPods(), findPods(test.slices)
+				around.pods.nodes = map[netip.Addr]bool{addr("192.0.2.21"): true, addr("192.0.2.2"): true}
 				got, err := translator.translate(svc, around)
 				if err != nil {
 					t.Fatal(err)
@@ -160,6 +163,7 @@ func TestKnobsOfPods(t *testing.T) {
 		"times":          {map[Annotation]string{HealthCheckInterval: "500ms", HealthCheckHealthyThreshold: "1"}, false, desired.Check{Kind: desired.CheckTCP, IntervalMillis: 500, Rise: 1, Fall: 3}, ""},
 		"unchecked":      {map[Annotation]string{HealthCheckProtocol: "none"}, false, desired.Check{Kind: desired.CheckNone}, ""},
 		"a path of tcp":  {map[Annotation]string{HealthCheckPath: "/ready"}, false, desired.Check{}, "the check is tcp, which asks for no path"},
+		"none beside":    {map[Annotation]string{HealthCheckProtocol: "none"}, true, desired.Check{Kind: desired.CheckNone}, ""},
 		"beside nodes":   {map[Annotation]string{HealthCheckProtocol: "http", HealthCheckInterval: "500ms"}, true, desired.Check{Kind: desired.CheckTCP, IntervalMillis: 500, Rise: 2, Fall: 3}, ""},
 		"with algorithm": {map[Annotation]string{Algorithm: "leastconn"}, false, own(desired.CheckTCP), ""},
 	} {
@@ -197,6 +201,18 @@ func TestKnobsOfPods(t *testing.T) {
 				t.Errorf("%s, %s: UDP has %+v", name, policy, dns.Pool)
 			}
 		}
+	}
+}
+
+// Nobody checks pods that serve UDP, and that is told.
+func TestChecksOfDatagramPods(t *testing.T) {
+	translator := testTranslator()
+	translator.pods = testPods()
+	got, err := translator.translate(web(noNodePorts, func(svc *v1.Service) { svc.Spec.Ports = svc.Spec.Ports[1:] },
+		annotate(string(HealthCheckProtocol), "http")), among(twoNodes()))
+	if err != nil || len(got.warnings) != 1 || got.warnings[0].reason != "AnnotationWithoutEffect" ||
+		got.service.LoadBalancer.Frontends[0].Pool.Check.Kind != desired.CheckNone {
+		t.Errorf("translated to %+v, %v", got, err)
 	}
 }
 
@@ -316,6 +332,29 @@ func TestPodsAreFollowed(t *testing.T) {
 	})
 }
 
+// Pods on their node's own network come and go with their Node, wherever nodes.cidrs says that nodes are.
+func TestPodsOfHostsFollowNodes(t *testing.T) {
+	const networks = "nodes: {podCIDRs: [10.1.0.0/16], cidrs: [192.0.2.0/25]}\n"
+	hosts := at(podsOf("own", pod("192.0.2.21", "a", true, false), pod("192.0.2.22", "b", true, false), pod("192.0.2.221", "c", true, false)),
+		discoveryv1.AddressTypeIPv4, "web/TCP/8080")
+	excluded, outside := worker("b", "192.0.2.22"), worker("c", "192.0.2.221")
+	excluded.Labels[v1.LabelNodeExcludeBalancers] = ""
+	inCluster(t, testConfig+networks, nil, []runtime.Object{worker("a", "192.0.2.21"), outside, named("own", noNodePorts), hosts}, func(c *cluster) {
+		c.wantPods("in the beginning", "own", "192.0.2.21:8080")
+		c.wantEvent("own", "EndpointsOutside: 2 endpoints get no connections (192.0.2.22:8080, 192.0.2.221:8080)")
+		if _, err := c.client.CoreV1().Nodes().Create(t.Context(), excluded, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		c.settle()
+		c.wantPods("a Node comes", "own", "192.0.2.21:8080", "192.0.2.22:8080")
+		if err := c.client.CoreV1().Nodes().Delete(t.Context(), "a", metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		c.settle()
+		c.wantPods("a Node goes", "own", "192.0.2.22:8080")
+	})
+}
+
 // Where gateways do not reach pods nothing is served, and the Event says what to do.
 func TestPodsAreNotReachable(t *testing.T) {
 	inCluster(t, testConfig, nil, []runtime.Object{worker("a", "192.0.2.21"), named("own", noNodePorts)}, func(c *cluster) {
@@ -330,8 +369,8 @@ func TestPodTargetsOfConfig(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := newPodTargets(configuration)
-	for address, want := range map[string]bool{"10.1.2.3": true, "10.2.0.1": false, "192.0.2.21": true, "192.0.2.2": false, "fd00::1": false} {
-		if got := p.reach(addr(address)); got != want {
+	for address, want := range map[string]bool{"10.1.2.3": true, "10.2.0.1": false, "192.0.2.21": true, "192.0.2.22": false, "192.0.2.2": false, "fd00::1": false} {
+		if got := p.reach(addr(address), map[netip.Addr]bool{addr("192.0.2.21"): true, addr("192.0.2.2"): true}); got != want {
 			t.Errorf("%s: an endpoint may be there is %t", address, got)
 		}
 	}

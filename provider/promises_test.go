@@ -2,10 +2,6 @@ package provider
 
 import (
 	"fmt"
-	"go/ast"
-	"go/parser"
-	"go/token"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -16,8 +12,8 @@ import (
 	"cloud-provider-haproxy/test/manual"
 )
 
-// promise says what becomes of one field of a Service, and which tests show it in the lab, with traffic: none yet when that is
-// nil, nothing to be shown when it is empty.
+// promise says what becomes of one field of a Service, and which tests show it in the lab, with traffic: nothing is to be shown when
+// that is empty and not nil.
 type promise struct {
 	field, meaning string
 	tests          []string
@@ -34,7 +30,7 @@ func promises() []promise {
 			"`serveUnclassed` says.", []string{"e2e/testClasses", "e2e/testClassChanges"}},
 		{"spec.ports", "All are open on all addresses of the Service. They change without a reload, and connections of other " +
 			"ports do not notice.", []string{"e2e/testServes", "e2e/testChanges"}},
-		{"spec.ports[].name", "By it annotations name the port.", []string{"e2e/testChanges"}},
+		{"spec.ports[].name", "By it annotations name the port.", []string{"e2e/testChanges", "e2e/testKnobs"}},
 		{"spec.ports[].protocol", "TCP through HAProxy, UDP and SCTP through the gateways' kernel.",
 			[]string{"e2e/testProtocols", "integration/TestDatagrams"}},
 		{"spec.ports[].appProtocol", "Not used: the gateways forward bytes and look at none.", notOurs},
@@ -55,7 +51,7 @@ func promises() []promise {
 		{"spec.sessionAffinity", "`ClientIP`: a client goes where it went before, also after a failover or a reload.",
 			[]string{"e2e/testAffinity"}},
 		{"spec.sessionAffinityConfig", "`clientIP.timeoutSeconds`: for so long after its last connection began.",
-			[]string{"integration/testAffinity"}},
+			[]string{"e2e/testKnobs", "integration/testAffinity"}},
 		{"spec.loadBalancerIP", "Requests this address, as annotation `load-balancer-ips` does (which knows two).",
 			[]string{"e2e/testRequested"}},
 		{"spec.loadBalancerSourceRanges", "Who may connect, enforced by the gateways for all protocols. The older annotation " +
@@ -65,19 +61,19 @@ func promises() []promise {
 			[]string{"e2e/testLocalPolicy", "e2e/testOnlyPodMoves", "e2e/testPolicyFlips", "e2e/testPodTargets"}},
 		{"spec.healthCheckNodePort", "What HAProxy asks with policy `Local`.", []string{"e2e/testLocalPolicy", "e2e/testPolicyFlips"}},
 		{"spec.publishNotReadyAddresses", "With policy `Local`, nodes whose pods are not ready get connections too: Kubernetes " +
-			"calls these endpoints ready then.", nil},
+			"calls these endpoints ready then.", []string{"e2e/testKnobs"}},
 		{"spec.ipFamilies", "An address of each.", []string{"e2e/testFamiliesChange", "e2e/testOneFamilyNodes", "e2e/TestIPv6Only"}},
 		{"spec.ipFamilyPolicy", "`PreferDualStack`: a second address if there is one. `RequireDualStack`: two or none.",
 			[]string{"e2e/testFamiliesChange", "e2e/testOneFamilyPool"}},
 		{"spec.internalTrafficPolicy", "Not used: it is about clients inside the cluster.", notOurs},
 		{"spec.trafficDistribution", "kube-proxy's: a worker that got a connection from a gateway prefers near pods as this says " +
-			"(KEP-4444), with policy `Cluster`. The gateways spread connections over workers all the same.", nil},
+			"(KEP-4444), with policy `Cluster`. The gateways spread connections over workers all the same.", []string{"e2e/testKnobs"}},
 		{"status.loadBalancer.ingress[].ip", "Each address of the Service, when a gateway holds it.", []string{"e2e/testServes"}},
 		{"status.loadBalancer.ingress[].ipMode", "`VIP`, or `Proxy` as configured (`ipMode`) or with annotation `proxy-protocol` " +
-			"(KEP-1860).", nil},
+			"(KEP-1860).", []string{"e2e/testKnobs"}},
 		{"status.loadBalancer.ingress[].hostname", "The value of annotation `hostname`, instead of the addresses.", []string{"e2e/testHostname"}},
 		{"status.loadBalancer.ingress[].ports", "Every port (KEP-1435). A port that no worker can serve at this address has an " +
-			"error: `cloud-provider-haproxy/NoIPv6Node`, `cloud-provider-haproxy/NoIPv4Node`.", []string{"e2e/testProtocols"}},
+			"error: `cloud-provider-haproxy/NoIPv6Node`, `cloud-provider-haproxy/NoIPv4Node`.", []string{"e2e/testProtocols", "e2e/testOneFamilyNodes"}},
 	}
 }
 
@@ -92,25 +88,35 @@ func shownBy() map[Annotation][]string {
 		NodeSelector:     {"e2e/testNodeSelector"},
 		Hostname:         {"e2e/testHostname"},
 		PreferredGateway: {"e2e/testPreferredGateway"},
-		ProxyProtocol:    {"integration/testProxyProtocol"},
-		Algorithm:        {"integration/testSlots"},
-		TimeoutConnect:   {"integration/testSlots"},
-		TimeoutIdle:      {"integration/testSlots"},
+		ProxyProtocol:    {"e2e/testKnobs"},
+		Algorithm:        {"e2e/testKnobs"},
 
-		HealthCheckProtocol:           {"integration/testSlots"},
-		HealthCheckUnhealthyThreshold: {"integration/testSlots"},
+		ConnectionLimit:     {"e2e/testKnobs"},
+		ConnectionRateLimit: {"e2e/testKnobs"},
+		DrainTimeout:        {"e2e/testKnobs"},
+		Log:                 {"e2e/testKnobs"},
+		TimeoutConnect:      {"e2e/testKnobs"},
+		TimeoutIdle:         {"e2e/testKnobs"},
+
+		HealthCheckHealthyThreshold:   {"e2e/testKnobs"},
+		HealthCheckInterval:           {"e2e/testKnobs"},
+		HealthCheckPath:               {"e2e/testKnobs"},
+		HealthCheckPort:               {"e2e/testKnobs"},
+		HealthCheckProtocol:           {"e2e/testKnobs"},
+		HealthCheckTimeout:            {"e2e/testKnobs"},
+		HealthCheckUnhealthyThreshold: {"e2e/testKnobs"},
 	}
 }
 
 // TestPromises holds README.md to what becomes of each field: every one of a ServiceSpec, of its ports and of a status'
-// ingress is told, and every lab test that is named is there.
+// ingress is told, every lab test that is named is there and run, and has the field in it.
 func TestPromises(t *testing.T) {
 	inLab := labTests(t)
 	var table strings.Builder
 	table.WriteString("| Field | What becomes of it | Lab test |\n|---|---|---|\n")
-	told := map[string]bool{}
+	told := map[string][]string{}
 	for _, p := range promises() {
-		told[p.field] = true
+		told[p.field] = p.tests
 		fmt.Fprintf(&table, "| `%s` | %s | %s |\n", p.field, p.meaning, shown(t, p.field, p.tests, inLab))
 	}
 	for prefix, of := range map[string]reflect.Type{
@@ -119,8 +125,15 @@ func TestPromises(t *testing.T) {
 	} {
 		for i := range of.NumField() {
 			name, _, _ := strings.Cut(of.Field(i).Tag.Get("json"), ",")
-			if !told[prefix+name] {
+			tests, isTold := told[prefix+name]
+			names := func(test string) bool {
+				return inLab[test] != nil && (inLab[test].names[of.Field(i).Name] || inLab[test].words[prefix+name])
+			}
+			switch {
+			case !isTold:
 				t.Errorf("nobody says what becomes of %s%s", prefix, name)
+			case len(tests) > 0 && !slices.ContainsFunc(tests, names):
+				t.Errorf("%s%s is nowhere in %v", prefix, name, tests)
 			}
 			delete(told, prefix+name)
 		}
@@ -131,46 +144,27 @@ func TestPromises(t *testing.T) {
 	manual.Hold(t, "field reference", table.String(), "go test ./provider -run TestPromises", *update)
 }
 
-// shown names lab tests in a table, and fails when one is not there.
-func shown(t *testing.T, what string, tests []string, inLab map[string]bool) string {
+// shown names lab tests in a table, and fails when one is not there, is not run, or has nothing to do with what it shows: an
+// annotation's key has to stand in it.
+func shown(t *testing.T, what string, tests []string, inLab map[string]*labTest) string {
 	t.Helper()
 	var names []string
 	for _, name := range tests {
-		if !inLab[name] {
+		switch test := inLab[name]; {
+		case test == nil:
 			t.Errorf("%s: there is no test %s in the lab", what, name)
+		case !test.runs:
+			t.Errorf("%s: nobody runs %s", what, name)
+		case strings.HasPrefix(what, Prefix) && !test.words[what] && !test.words[strings.TrimPrefix(what, Prefix)]:
+			t.Errorf("%s is nowhere in %s", what, name)
 		}
 		names = append(names, "`"+name+"`")
 	}
 	switch {
 	case tests == nil:
-		return "none yet"
+		t.Errorf("no lab test shows %s", what)
 	case len(tests) == 0:
 		return "not ours"
 	}
 	return strings.Join(names, ", ")
-}
-
-// labTests are the functions of test/e2e and test/integration that are tests, as "e2e/testX".
-func labTests(t *testing.T) map[string]bool {
-	t.Helper()
-	all := map[string]bool{}
-	for _, directory := range []string{"e2e", "integration"} {
-		files, err := filepath.Glob(filepath.Join("..", "test", directory, "*_test.go"))
-		if err != nil || len(files) == 0 {
-			t.Fatalf("no tests in test/%s: %v", directory, err)
-		}
-		slices.Sort(files)
-		for _, file := range files {
-			parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.SkipObjectResolution)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, declaration := range parsed.Decls {
-				if f, ok := declaration.(*ast.FuncDecl); ok && strings.HasPrefix(strings.ToLower(f.Name.Name), "test") {
-					all[directory+"/"+f.Name.Name] = true
-				}
-			}
-		}
-	}
-	return all
 }

@@ -11,7 +11,26 @@ import (
 )
 
 // limits are the least and the greatest duration that an annotation may have, and what it must be a multiple of.
-type limits struct{ low, high, step time.Duration }
+type limits struct {
+	low, high, step time.Duration
+	// because says why they are narrower than others; it may be empty.
+	because string
+}
+
+func (l limits) admit(d time.Duration) bool { return d >= l.low && d <= l.high && d%l.step == 0 }
+
+// String says what is allowed, with examples of it.
+func (l limits) String() string {
+	var examples []string
+	for _, d := range []time.Duration{500 * time.Millisecond, 30 * time.Second, 90 * time.Minute} {
+		if l.admit(d) {
+			examples = append(examples, brief(d))
+		}
+	}
+	whole := map[time.Duration]string{time.Millisecond: "milliseconds", time.Second: "seconds"}[l.step]
+	return fmt.Sprintf("a duration of %s to %s%s in whole %s, as in %s", brief(l.low), brief(l.high), l.because, whole,
+		strings.Join(examples, ", "))
+}
 
 // duration reads Go's form of a duration; 0: the annotation is absent or wrong.
 func (d *draft) duration(svc *v1.Service, key Annotation, within limits) time.Duration {
@@ -20,12 +39,10 @@ func (d *draft) duration(svc *v1.Service, key Annotation, within limits) time.Du
 		return 0
 	}
 	value, err := time.ParseDuration(text)
-	if err == nil && value >= within.low && value <= within.high && value%within.step == 0 {
+	if err == nil && within.admit(value) {
 		return value
 	}
-	whole := map[time.Duration]string{time.Millisecond: "milliseconds", time.Second: "seconds"}[within.step]
-	d.wrong("annotation %s %q; allowed is a duration of %s to %s in whole %s, as in 500ms, 30s, 1h30m", key, text,
-		brief(within.low), brief(within.high), whole)
+	d.wrong("annotation %s %q; allowed is %v", key, text, within)
 	return 0
 }
 

@@ -46,7 +46,7 @@ func generate(t *testing.T) string {
 			return true
 		}
 		fmt.Fprintf(&out, "| `%s%s` | %s%s | %s |\n", Prefix, suffix, strings.ToUpper(meaning[:1]), meaning[1:],
-			shown(t, suffix, shownBy()[Annotation(Prefix+suffix)], inLab))
+			shown(t, Prefix+suffix, shownBy()[Annotation(Prefix+suffix)], inLab))
 		documented++
 		return true
 	})

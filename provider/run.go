@@ -3,6 +3,7 @@ package provider
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -114,7 +115,7 @@ func (c *Cloud) look() {
 		klog.V(2).InfoS("API servers of the cluster's Nodes", "endpoints", set.apiServers)
 		c.manager.SetEndpoints(set.apiServers)
 	}
-	if same && before.sameLabels(set) {
+	if same && before.sameLabels(set) && maps.Equal(before.reached, set.reached) {
 		return
 	}
 	if !same {
@@ -131,13 +132,18 @@ func (c *Cloud) look() {
 // now. Those of all nodes are Manager's to move, for all Services at once.
 func (c *Cloud) followNodes(before, now *nodeSet) {
 	same := before.sameNodes(now)
+	hosts := !maps.Equal(before.reached, now.reached) // of pods with hostNetwork
 	reach4 := !same && reachChanged(v1.IPv4Protocol, before.eligible, now.eligible)
 	reach6 := !same && reachChanged(v1.IPv6Protocol, before.eligible, now.eligible)
 	c.eachService(func(svc *v1.Service) {
-		if same && !choosesNodes(svc) || !c.services.ours(svc) || svc.DeletionTimestamp != nil {
+		if !c.services.ours(svc) || svc.DeletionTimestamp != nil {
+			return
+		}
+		follows := choosesNodes(svc) || hosts && c.balancer.translator.pods.some(svc) || c.balancer.waiting.has(keyOf(svc)) // its last good form may
+		if same && !follows {
 			return // labels are nothing to others
 		}
-		news := (choosesNodes(svc) || isLocal(svc)) && c.balancer.follow(svc)
+		news := (follows || isLocal(svc)) && c.balancer.follow(svc)
 		switch {
 		case len(now.eligible) == 0 && !same && !c.balancer.translator.pods.all(svc):
 			c.balancer.warnings.once(svc, "NoEligibleNode", now.noneEligible())

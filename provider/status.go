@@ -94,15 +94,20 @@ func unserved(svc *v1.Service, port v1.ServicePort, address netip.Addr, nodes []
 	return Prefix + noNodeOf(family)
 }
 
-// saysTheSame says whether two statuses name the same addresses, names and ports that are not served. An API server that
-// knows no ipMode, or no ports, drops them, and is not asked again and again to keep them.
-func saysTheSame(a, b v1.LoadBalancerStatus) bool {
-	return slices.Equal(said(a), said(b))
+// saysTheSame says whether a status in the cluster names the same addresses, names and ports that are not served as another one.
+// An API server that knows no ipMode, or no ports, drops them, and is not asked again and again to keep them. One that knows
+// ipMode never leaves it empty beside an address (KEP-1860), so that it is compared where there is one.
+func saysTheSame(inCluster, as v1.LoadBalancerStatus) bool {
+	knowsMode := slices.ContainsFunc(inCluster.Ingress, func(i v1.LoadBalancerIngress) bool { return i.IPMode != nil })
+	return slices.Equal(said(inCluster, knowsMode), said(as, knowsMode))
 }
 
-func said(status v1.LoadBalancerStatus) (all []string) {
+func said(status v1.LoadBalancerStatus, withMode bool) (all []string) {
 	for _, ingress := range status.Ingress {
 		parts := []string{ingress.IP, ingress.Hostname}
+		if withMode && ingress.IPMode != nil {
+			parts = append(parts, string(*ingress.IPMode))
+		}
 		ports := slices.SortedFunc(slices.Values(ingress.Ports), func(a, b v1.PortStatus) int {
 			return cmp.Or(cmp.Compare(a.Port, b.Port), strings.Compare(string(a.Protocol), string(b.Protocol)))
 		})

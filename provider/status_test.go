@@ -25,11 +25,13 @@ func (c *cluster) publish(name string, ingress ...v1.LoadBalancerIngress) {
 }
 
 func TestStatusIsWrittenAgain(t *testing.T) {
+	proxy := v1.LoadBalancerIPModeProxy
 	for name, written := range map[string][]v1.LoadBalancerIngress{
 		"wiped":          nil,
 		"overwritten":    {{IP: "192.0.2.21"}},
 		"one too many":   {{IP: "192.0.2.64"}, {IP: "192.0.2.21"}},
 		"by a host name": {{Hostname: "lb.example.com"}},
+		"another ipMode": {{IP: "192.0.2.64", IPMode: &proxy}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inCluster(t, testConfig, nil, []runtime.Object{worker("a", "192.0.2.21"), named("web"), named("other")},
@@ -39,7 +41,7 @@ func TestStatusIsWrittenAgain(t *testing.T) {
 					time.Sleep(statusPatrol)
 					synctest.Wait()
 					if got := c.get("web").Status.LoadBalancer.Ingress; len(got) != 1 ||
-						got[0].IP != want.LoadBalancer.Ingress[0].IP || len(got[0].Ports) != 2 {
+						got[0].IP != want.LoadBalancer.Ingress[0].IP || *got[0].IPMode != v1.LoadBalancerIPModeVIP || len(got[0].Ports) != 2 {
 						t.Errorf("status %+v, want %+v", got, want)
 					}
 					time.Sleep(time.Hour)
@@ -47,6 +49,18 @@ func TestStatusIsWrittenAgain(t *testing.T) {
 				})
 		})
 	}
+}
+
+// An API server that knows no ipMode drops it, and is not asked to keep it every half minute.
+func TestStatusWithoutMode(t *testing.T) {
+	inCluster(t, testConfig, nil, []runtime.Object{worker("a", "192.0.2.21"), named("web")}, func(c *cluster) {
+		c.publish("web", v1.LoadBalancerIngress{IP: "192.0.2.64"})
+		before := c.ensured("web")[0]
+		time.Sleep(time.Hour)
+		if n := c.ensured("web")[0] - before; n != 0 {
+			t.Errorf("it was written %d times", n)
+		}
+	})
 }
 
 // Another controller that writes the same status has the last word for a while, but no more of our time than that.

@@ -99,7 +99,8 @@ func (t translator) translate(svc *v1.Service, around circumstances) (translatio
 	d.unusedSelector(svc, t.pods)
 	d.warnOfPods(svc, around, t.pods)
 	if !t.pods.all(svc) {
-		d.reach(svc, around.nodes)
+		nodes, _ := around.chosen(svc) // pool tells of a choice that is wrong
+		d.reach(svc, nodes)
 	}
 	for _, key := range unknownAnnotations(svc.Annotations) {
 		d.warn("UnknownAnnotation", "annotation %s is not known and has no effect; did you mean %s?", key, nearest(key))

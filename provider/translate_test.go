@@ -3,6 +3,7 @@ package provider
 import (
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -185,6 +186,19 @@ func TestTranslate(t *testing.T) {
 				t.Errorf("the Service was written:\n%s", diff)
 			}
 		})
+	}
+}
+
+// What a Service's own choice of nodes cannot serve is told, in the words of the status, though others could.
+func TestTranslateChoosingAFamily(t *testing.T) {
+	around := among(twoNodes()) // the first one has IPv6
+	around.nodeLabels = map[string]labels.Set{around.nodes[0].Name: {"family": "both"}}
+	svc := web(onlyIn(v1.IPv4Protocol, v1.IPv6Protocol), selecting("!family"), func(s *v1.Service) {
+		s.Spec.Ports = append(s.Spec.Ports, v1.ServicePort{Name: "dns", Protocol: v1.ProtocolUDP, Port: 53, NodePort: 30053})
+	})
+	got, err := testTranslator().translate(svc, around)
+	if err != nil || len(got.warnings) != 1 || got.warnings[0].reason != "NoIPv6Node" || !strings.Contains(got.warnings[0].message, "UDP and SCTP") {
+		t.Errorf("warnings %v, %v", got.warnings, err)
 	}
 }
 

@@ -182,6 +182,58 @@ func (a *Agent) checkAddresses(seen *observation, s *desired.State) ([]wire.Faul
 	return faults, nil
 }
 
+// checkServers finds new servers that are addresses of this machine: HAProxy would connect to the gateway's own daemons, past the
+// chain that keeps clients from them, for whoever may write an EndpointSlice (kubernetes issue 103675). What is served already
+// stays: an address that the machine got later is no fault of the State.
+func (a *Agent) checkServers(seen *observation, s *desired.State) ([]wire.Fault, error) {
+	here, err := keepalived.Here(seen.addresses)
+	if err != nil {
+		return nil, fmt.Errorf("looking for servers that are this machine: %w", err)
+	}
+	var faults []wire.Fault
+	for n := range s.LoadBalancers {
+		lb := &s.LoadBalancers[n]
+		eachServer(lb, func(field string, server desired.Server) {
+			if device, own := here[server.Address]; own && !a.serves(lb.Key, server.Address) {
+				faults = append(faults, wire.Fault{LoadBalancer: &lb.Key, Field: fmt.Sprintf("loadBalancers[%d].%s", n, field),
+					Message: fmt.Sprintf("the gateway %s has %s itself, on %s, and sends no client to its own daemons; take it out of "+
+						"the Service's EndpointSlices", a.config.Gateway, server.Address, device)})
+			}
+		})
+	}
+	return faults, nil
+}
+
+// eachServer goes over the servers of all pools of a load balancer.
+func eachServer(lb *desired.LoadBalancer, do func(field string, server desired.Server)) {
+	pool := func(field string, p *desired.Pool) {
+		if p == nil {
+			return
+		}
+		for n, server := range p.Servers {
+			do(fmt.Sprintf("%s.servers[%d].address", field, n), server)
+		}
+	}
+	pool("pool", lb.Pool)
+	for n, f := range lb.Frontends {
+		pool(fmt.Sprintf("frontends[%d].pool", n), f.Pool)
+	}
+}
+
+// serves says whether the State that is held has the address as a server of this load balancer.
+func (a *Agent) serves(key desired.Key, address netip.Addr) (has bool) {
+	held := a.held()
+	if held == nil {
+		return false
+	}
+	for n := range held.state.LoadBalancers {
+		if lb := &held.state.LoadBalancers[n]; lb.Key == key {
+			eachServer(lb, func(_ string, server desired.Server) { has = has || server.Address == address })
+		}
+	}
+	return has
+}
+
 // checkInterfaces finds VIPs on interfaces that this machine lacks, which keepalived's own check does not see: it would
 // keep every instance with such a VIP in state FAULT. So it would without the address that it sends adverts from, until it
 // is told again; that is nobody's fault but this machine's, hence an error.

@@ -105,6 +105,56 @@ func TestDaemonsBlameLoadBalancers(t *testing.T) {
 	}
 }
 
+// A new server that is the machine itself, at any of its addresses, is refused as its load balancer's fault.
+func TestServerOfTheMachine(t *testing.T) {
+	served := func(address string, ofPort bool) func(*desired.State) {
+		return func(s *desired.State) {
+			pool := &desired.Pool{Algorithm: desired.RoundRobin, Check: desired.Check{Kind: desired.CheckNone},
+				Servers: []desired.Server{{Name: "one", Address: addr("10.0.2.4"), Port: 8080, Weight: 1}, {Name: "two", Address: addr(address), Port: 22, Weight: 1}}}
+			if lb := &s.LoadBalancers[0]; ofPort {
+				lb.Frontends[0].Pool = pool
+			} else {
+				pool.Servers[0].Port, pool.Servers[1].Port = 0, 0
+				lb.Pool = pool
+			}
+		}
+	}
+	const message = " itself, on eth0, and sends no client to its own daemons; take it out of the Service's EndpointSlices"
+	web, db := service("web", "192.0.2.10", 51), service("db", "192.0.2.11", 51)
+	for _, test := range []struct {
+		name    string
+		held    *desired.State
+		machine func(*machine)
+		next    *desired.State
+		want    []string
+	}{
+		{"where VRRP is", sample(1, web), nil, sample(2, web, served("10.0.0.2", true)),
+			[]string{"default/web loadBalancers[0].frontends[0].pool.servers[1].address: the gateway east has 10.0.0.2" + message}},
+		{"in the other family", sample(1, web), nil, sample(2, web, served("2001:db8::2", true)),
+			[]string{"default/web loadBalancers[0].frontends[0].pool.servers[1].address: the gateway east has 2001:db8::2" + message}},
+		{"of all ports", sample(1, web), nil, sample(2, web, served("192.0.2.2", false)),
+			[]string{"default/web loadBalancers[0].pool.servers[1].address: the gateway east has 192.0.2.2" + message}},
+		{"another machine's", sample(1, web), nil, sample(2, web, served("10.0.2.10", true)), nil},
+		{"an address that the machine got later", sample(1, web, served("10.0.2.10", true)),
+			func(m *machine) { m.added = append(m.added, "10.0.2.10") }, sample(2, web, served("10.0.2.10", true), db), nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			m := holding(t, test.held)
+			if test.machine != nil {
+				test.machine(m)
+			}
+			m.files["/etc/gatewayctl/limits.yaml"] = strings.Replace(openLimits, "10.0.0.0/8", `0.0.0.0/0, "::/0"`, 1)
+			result, refusal := started(t, m).apply(t.Context(), sign(t, test.next))
+			if refusal != nil {
+				t.Fatal(refusal)
+			}
+			if diff := cmp.Diff(test.want, blamed(result)); diff != "" || (result.Outcome == wire.Refused) != (test.want != nil) {
+				t.Errorf("outcome %s, faults (-want +got):\n%s", result.Outcome, diff)
+			}
+		})
+	}
+}
+
 // A new VIP that the machine has already is refused as its load balancer's fault; one of the State that is held is not.
 func TestAddressOfTheMachine(t *testing.T) {
 	const own = "the gateway east has 192.0.2.2 itself, on eth0; exclude the address from the pool, or take it off there " +

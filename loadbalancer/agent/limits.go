@@ -190,19 +190,9 @@ func (c *limitsCheck) loadBalancer(field string, lb *desired.LoadBalancer) {
 	for n, f := range lb.Frontends {
 		c.port(&lb.Key, fmt.Sprintf("%s.frontends[%d].port", field, n), f.Port)
 	}
-	c.pool(&lb.Key, field+".pool", lb.Pool)
-	for n, f := range lb.Frontends {
-		c.pool(&lb.Key, fmt.Sprintf("%s.frontends[%d].pool", field, n), f.Pool)
-	}
-}
-
-func (c *limitsCheck) pool(owner *desired.Key, field string, pool *desired.Pool) {
-	if pool == nil {
-		return
-	}
-	for n, server := range pool.Servers {
-		c.address(owner, fmt.Sprintf("%s.servers[%d].address", field, n), server.Address, "serverPrefixes", c.limits.ServerPrefixes)
-	}
+	eachServer(lb, func(at string, server desired.Server) {
+		c.address(&lb.Key, field+"."+at, server.Address, "serverPrefixes", c.limits.ServerPrefixes)
+	})
 }
 
 func (c *limitsCheck) networkInterface(owner *desired.Key, field, name string) {

@@ -69,6 +69,11 @@ func (a *Agent) check(ctx context.Context, w *work, seen *observation, want *ren
 		}
 		faults = append(faults, found...)
 	}
+	found, err := a.checkServers(seen, want.revision.state)
+	if err != nil {
+		return nil, err
+	}
+	faults = append(faults, found...)
 	if w.swaps(p.HAProxy) {
 		found, err := a.checkHAProxy(ctx, w, want)
 		if err != nil {

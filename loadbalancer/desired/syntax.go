@@ -127,8 +127,8 @@ func interfaceProblem(s string) string {
 	return fmt.Sprintf("%q is no interface name; allowed are 1 to 15 letters, digits, '-', '.', '_', '@' and '+'", s)
 }
 
-// pathProblem judges an HTTP path. ';' is left out because it separates HAProxy's runtime commands.
-func pathProblem(s string) string {
+// PathProblem judges an HTTP path: it says what keeps a State with a check that asks for it from being valid; "" when nothing does. ';' is left out because it separates HAProxy's runtime commands.
+func PathProblem(s string) string {
 	if strings.HasPrefix(s, "/") && len(s) <= 256 && consistsOf(s, "/-._~%:@&+,=?") {
 		return ""
 	}

@@ -31,7 +31,7 @@ func (c Check) faults() []Fault {
 		add("port", "is 0; allowed are 1 to 65535")
 	}
 	if web || c.Path != "" {
-		if problem := pathProblem(c.Path); problem != "" {
+		if problem := PathProblem(c.Path); problem != "" {
 			add("path", problem)
 		}
 	}

@@ -108,6 +108,21 @@ func Held(addresses []byte, s *desired.State, l Local) (Holding, error) {
 	return h, nil
 }
 
+// Here reads the output of AddressArgv: every address of the machine, with an interface that has it.
+func Here(addresses []byte) (map[netip.Addr]string, error) {
+	var links []link
+	if err := json.Unmarshal(addresses, &links); err != nil {
+		return nil, fmt.Errorf("reading the addresses that ip -json told: %w", err)
+	}
+	here := map[netip.Addr]string{}
+	for _, i := range links {
+		for _, a := range i.Addresses {
+			here[a.Local] = i.Name
+		}
+	}
+	return here, nil
+}
+
 // HeldVIPs is Held's VIPs.
 func HeldVIPs(addresses []byte, s *desired.State, l Local) ([]netip.Addr, error) {
 	h, err := Held(addresses, s, l)

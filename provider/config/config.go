@@ -111,7 +111,7 @@ type Nodes struct {
 	Addresses map[string][]netip.Addr `yaml:"addresses"`
 	// CIDRs restricts which addresses of a node are used: the first one inside these networks, in the order of the node's own list. It also allows looking up a node without any address by its host name, if the answer lies inside. Default: every address will do, and nothing is looked up.
 	CIDRs []netip.Prefix `yaml:"cidrs"`
-	// PodCIDRs are the networks of the cluster's pods (`[10.244.0.0/16]`), named if the gateways have routes to them (the network plugin's BGP, or static ones). Then the ports without a nodePort of a Service with `allocateLoadBalancerNodePorts: false` are served by its pods directly, at the addresses and ports of its EndpointSlices that lie in these networks or, for pods on their node's network, in `cidrs`. Run `gatewayctl bootstrap` after a change: the gateways' limits have these networks too. Default: none, and every port needs a nodePort.
+	// PodCIDRs are the networks of the cluster's pods (`[10.244.0.0/16]`), named if the gateways have routes to them (the network plugin's BGP, or static ones). Then the ports without a nodePort of a Service with `allocateLoadBalancerNodePorts: false` are served by its pods directly, at the addresses and ports of its EndpointSlices that lie in these networks or, for pods on their node's network (`hostNetwork`), are an address of a Node, inside `cidrs` where that is set. Run `gatewayctl bootstrap` after a change: the gateways' limits have these networks too. Default: none, and every port needs a nodePort.
 	PodCIDRs []netip.Prefix `yaml:"podCIDRs"`
 	// HealthCheck is how HAProxy finds out that a worker is fit to serve.
 	HealthCheck HealthCheck `yaml:"healthCheck"`

@@ -2,22 +2,12 @@ package config
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
 
 	"go4.org/netipx"
 
 	"cloud-provider-haproxy/provider/config/strict"
 )
-
-// PodNetworks are where endpoints of Services may be for gateways to connect to them: none when gateways reach nodes only. A pod on
-// its node's own network (hostNetwork) has the node's address.
-func (c *Config) PodNetworks() []netip.Prefix {
-	if len(c.Nodes.PodCIDRs) == 0 {
-		return nil
-	}
-	return slices.Concat(c.Nodes.PodCIDRs, c.Nodes.CIDRs)
-}
 
 // validatePodCIDRs keeps away what could not be meant: the gateways themselves, and the addresses of Services.
 func (c *Config) validatePodCIDRs(f *strict.Faults) {

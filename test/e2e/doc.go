@@ -7,7 +7,12 @@
 // read is asserted by its words: kubectl's columns, Events, `gatewayctl status`. Numbers are logged, with bounds that say
 // "broken", not "slow today".
 //
-// Kubernetes' own tests of load balancers (test/e2e/network/loadbalancer.go) ask for a cloud; the same is shown here by:
+// Test knobs turns what a Service may ask for by annotations, and the fields that no other test is about: a table in which each row
+// sets, changes and removes one, under the traffic of a neighbour. Package provider holds README.md's tables to the tests that
+// they name: these are run, and have the annotation in them.
+//
+// Kubernetes' own tests of load balancers (test/e2e/network/loadbalancer.go) ask for a cloud. None of them is run itself; the same is shown
+// here by:
 //
 //	change the type and ports of a TCP service, of a UDP service   changes
 //	only allow access from service loadbalancer source ranges      source-ranges (for pods it is kube-proxy's)

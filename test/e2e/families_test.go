@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"cloud-provider-haproxy/test/lab"
 	"cloud-provider-haproxy/test/lab/traffic"
 )
 
@@ -113,6 +114,61 @@ func testOneFamilyNodes(t *testing.T, s *site) {
 		}
 	}
 	t.Log(s.expectEvent(t, "Service", "shared-four", "Warning", "NodeWithoutIPv4", six.Name))
+	s.portsAreInVain(t, four, six)
+}
+
+// portsAreInVain: a Service of both families is left with nodes of one. Its TCP port is served at both addresses, its UDP port at one;
+// the status says so of the other, until there is a node for it.
+func (s *site) portsAreInVain(t *testing.T, four, six *lab.Host) {
+	t.Helper()
+	among := func(nodes ...string) func(*corev1.Service) {
+		return annotated(selectorAnnotation, "kubernetes.io/hostname in ("+strings.Join(nodes, ",")+")")
+	}
+	s.create(t, service("in-vain", families(corev1.IPFamilyPolicyRequireDualStack, corev1.IPv4Protocol, corev1.IPv6Protocol), withDNS, among(four.Name)))
+	addresses := s.addresses(t, "in-vain")
+	errors := func(want map[bool]string) { // of the UDP port, by whether the address is IPv4
+		t.Helper()
+		s.await(t, fmt.Sprintf("the status to say %v", want), func(ctx context.Context) error {
+			svc, err := s.Client.CoreV1().Services(namespace).Get(ctx, "in-vain", metav1.GetOptions{})
+			if err != nil {
+				return err
+			}
+			for _, i := range svc.Status.LoadBalancer.Ingress {
+				for _, p := range i.Ports {
+					said, is4 := "", netip.MustParseAddr(i.IP).Is4()
+					if p.Error != nil {
+						said = *p.Error
+					}
+					if p.Protocol == corev1.ProtocolTCP && said != "" || p.Protocol == corev1.ProtocolUDP && said != want[is4] {
+						return fmt.Errorf("it says %q of %v at %s", said, p.Protocol, i.IP)
+					}
+				}
+			}
+			return nil
+		})
+	}
+	const no4, no6 = prefix + "NoIPv4Node", prefix + "NoIPv6Node"
+	for _, step := range []struct {
+		node   *lab.Host
+		errors map[bool]string
+	}{{four, map[bool]string{false: no6}}, {six, map[bool]string{true: no4}}} {
+		s.change(t, "in-vain", among(step.node.Name))
+		errors(step.errors)
+		t.Log(s.expectEvent(t, "Service", "in-vain", "Warning", strings.TrimPrefix(step.errors[true]+step.errors[false], prefix), "UDP"))
+		for _, a := range addresses {
+			s.awaitAnswers(t, target(a, 80), "web-0", "web-1", "web-2")
+			if step.errors[a.Is4()] == "" {
+				s.awaitDatagrams(t, target(a, 53), "web-0", "web-1", "web-2")
+			} else if who, err := s.datagram(target(a, 53)); err == nil {
+				t.Errorf("%s answers at %s, which the status calls in vain", who, target(a, 53))
+			}
+		}
+	}
+	s.change(t, "in-vain", among(four.Name, six.Name))
+	errors(nil)
+	for _, a := range addresses {
+		s.awaitDatagrams(t, target(a, 53), "web-0", "web-1", "web-2")
+	}
 }
 
 // policy changes a Service's ipFamilyPolicy.

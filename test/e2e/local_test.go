@@ -171,7 +171,7 @@ func testOnlyPodMoves(t *testing.T, s *site) {
 // testNodeLeaves: a node with the autoscaler's taint gets no new connection at once; those that it has live until the drain time is
 // over, in the shared pool and in a slot. Those of other nodes live on.
 func testNodeLeaves(t *testing.T, s *site) {
-	const drain = 20 * time.Second
+	const drain = 10 * time.Second
 	s.withConfig(t, func(config string) string {
 		return strings.Replace(config, "nodes:\n", fmt.Sprintf("nodes:\n  drainTime: %s\n", drain), 1)
 	})

@@ -59,6 +59,7 @@ func testPodTargets(t *testing.T, s *site) {
 	s.pending(t, "direct")
 	s.routesToPods(t)
 	s.awaitPods(t, "direct", "direct-0", "direct-1", "direct-2")
+	s.podsOfHosts(t)
 	before := s.count(t)
 	at := target(s.addresses(t, "direct")[0], 80)
 	by := s.asks(t, at, 300)
@@ -100,4 +101,27 @@ func testPodTargets(t *testing.T, s *site) {
 	if done := s.count(t).since(before, len(s.Lab.Gateways)); done.reloads != 0 {
 		t.Errorf("HAProxy was reloaded %d times", done.reloads)
 	}
+}
+
+// podsOfHosts: pods on their node's own network serve too, at the addresses of Nodes. Nobody else in that network is connected to, and
+// no gateway, whatever an EndpointSlice says.
+func (s *site) podsOfHosts(t *testing.T) {
+	t.Helper()
+	const number = 9100
+	for _, machine := range append(slices.Clone(s.Lab.Workers), s.Lab.Client, s.Lab.Gateways[0]) {
+		process, err := machine.Start("host-pod", s.Lab.Program("backend"), "-name", "host-"+machine.Name, "-listen", fmt.Sprintf(":%d", number))
+		must(t, err)
+		t.Cleanup(func() { must(t, process.Stop()) })
+		must(t, process.AwaitLine(t.Context(), "ready"))
+	}
+	var serving []string
+	for _, w := range s.Lab.Workers {
+		serving = append(serving, "host-"+w.Name)
+	}
+	s.create(t, service("hosts", func(svc *corev1.Service) {
+		svc.Spec.Selector, svc.Spec.AllocateLoadBalancerNodePorts = nil, new(false)
+	}))
+	s.slice(t, "hosts", []string{"http"}, number, append(slices.Clone(s.Lab.Workers), s.Lab.Client, s.Lab.Gateways[0])...)
+	s.awaitAnswers(t, target(s.addresses(t, "hosts")[0], 80), serving...)
+	t.Log(s.expectEvent(t, "Service", "hosts", "Warning", "EndpointsOutside", s.Lab.Client.Addr4.String(), s.Lab.Gateways[0].Addr4.String(), "Nodes"))
 }

@@ -65,6 +65,7 @@ func TestSite(t *testing.T) {
 		{"one-family-pool", testOneFamilyPool},
 		{"one-family-nodes", testOneFamilyNodes},
 		{"affinity", testAffinity},
+		{"knobs", testKnobs},
 		{"rolling-update", testRollingUpdate},
 		{"server-cycles", testServerCycles},
 		{"bad-config", testBadConfig},

@@ -20,10 +20,12 @@ import (
 const denyAnnotation = prefix + "deny-source-ranges"
 
 // testSourceRanges: who may connect reaches the Service, who may not is refused at once; the ranges change while it is served,
-// without a reload of HAProxy. Who may not connect any more keeps a connection for half a minute. What cannot be read changes nothing, and a new Service with it is not served.
+// without a reload of HAProxy. Who may not connect any more keeps a connection for half a minute. What cannot be read changes nothing,
+// and a new Service with it is not served.
 func testSourceRanges(t *testing.T, s *site) {
 	friend, stranger := s.client, s.Lab.Controller
 	friends := []string{single(friend.Addr4), single(friend.Addr6)}
+	narrowed := s.narrow(t, friends) // and the rest meanwhile
 	s.create(t, service("ranged", families(corev1.IPFamilyPolicyRequireDualStack), func(svc *corev1.Service) {
 		svc.Spec.LoadBalancerSourceRanges = append(friends, "10.0.0.0/8", "10.1.0.0/16") // one inside another
 	}))
@@ -74,20 +76,6 @@ func testSourceRanges(t *testing.T, s *site) {
 	s.change(t, "ranged", func(svc *corev1.Service) { svc.Spec.LoadBalancerSourceRanges = nil })
 	s.awaitServed(t, friend, v4, v6)
 	s.awaitServed(t, stranger, v4, v6)
-
-	theirs, ours := dial(t, stranger, v4), dial(t, friend, v4)
-	begun := time.Now()
-	s.change(t, "ranged", func(svc *corev1.Service) { svc.Spec.LoadBalancerSourceRanges = friends })
-	s.awaitRefused(t, stranger, v4)
-	if took, err := awaitEnd(t, theirs); !errors.Is(err, syscall.ECONNRESET) || took.Sub(begun) < 20*time.Second {
-		t.Errorf("an established connection whose client may not connect any more ended after %v: %v; want it reset after 30s", took.Sub(begun), err)
-	} else {
-		t.Logf("the connection whose client may not connect any more ended after %v", took.Sub(begun).Round(time.Millisecond))
-	}
-	must(t, ours.SetReadDeadline(time.Now().Add(time.Second)))
-	if _, err := ours.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("a connection whose client may connect: %v, want it to live", err)
-	}
 	if reloads := s.count(t).reloads - before.reloads; reloads != 0 {
 		t.Errorf("changes of who may connect reloaded HAProxy %d times, want 0", reloads)
 	}
@@ -95,6 +83,43 @@ func testSourceRanges(t *testing.T, s *site) {
 	s.create(t, service("ranged-wrong", annotated(denyAnnotation, "198.51.100.7")))
 	t.Log(s.expectEvent(t, "Service", "ranged-wrong", "Warning", denyAnnotation, `"198.51.100.7" is not a range`))
 	s.pending(t, "ranged-wrong")
+	narrowed()
+}
+
+// narrow lets a Service be reached by its friends alone, while they and a stranger are connected. What is given waits until the
+// stranger's connection is reset.
+func (s *site) narrow(t *testing.T, friends []string) (await func()) {
+	t.Helper()
+	friend, stranger := s.client, s.Lab.Controller
+	s.create(t, service("narrowed"))
+	at := target(s.addresses(t, "narrowed")[0], 80)
+	s.awaitServed(t, stranger, at)
+	theirs, ours := dial(t, stranger, at), dial(t, friend, at)
+	must(t, theirs.SetReadDeadline(time.Now().Add(90*time.Second)))
+	type end struct {
+		when time.Time
+		err  error
+	}
+	ended, begun := make(chan end, 1), time.Now()
+	go func() {
+		_, err := theirs.Read(make([]byte, 1))
+		ended <- end{time.Now(), err}
+	}()
+	s.change(t, "narrowed", func(svc *corev1.Service) { svc.Spec.LoadBalancerSourceRanges = friends })
+	s.awaitRefused(t, stranger, at)
+	return func() {
+		t.Helper()
+		switch e := <-ended; {
+		case !errors.Is(e.err, syscall.ECONNRESET) || e.when.Sub(begun) < 20*time.Second:
+			t.Errorf("an established connection whose client may not connect any more ended after %v: %v; want it reset after 30s", e.when.Sub(begun), e.err)
+		default:
+			t.Logf("the connection whose client may not connect any more ended after %v", e.when.Sub(begun).Round(time.Millisecond))
+		}
+		must(t, ours.SetReadDeadline(time.Now().Add(time.Second)))
+		if _, err := ours.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("a connection whose client may connect: %v, want it to live", err)
+		}
+	}
 }
 
 func single(a netip.Addr) string { return netip.PrefixFrom(a, a.BitLen()).String() }
@@ -106,14 +131,6 @@ func dial(t *testing.T, h *lab.Host, target string) net.Conn {
 	must(t, err)
 	t.Cleanup(func() { _ = c.Close() })
 	return c
-}
-
-// awaitEnd waits until somebody ends a connection, a minute at most.
-func awaitEnd(t *testing.T, c net.Conn) (when time.Time, err error) {
-	t.Helper()
-	must(t, c.SetReadDeadline(time.Now().Add(time.Minute)))
-	_, err = c.Read(make([]byte, 1))
-	return time.Now(), err
 }
 
 // change updates a Service.
