@@ -92,5 +92,8 @@ func newPart(part string) string {
 	if seconds, ok := strings.CutPrefix(part, "backend-"+affinityPrefix); ok {
 		return fmt.Sprintf("affinity of %s s is new", seconds)
 	}
+	if part == clientSourcePart {
+		return "connections from clients' addresses were allowed (clientSourceProbes of limits.yaml)"
+	}
 	return part + " is new"
 }

@@ -63,7 +63,7 @@ func (d *Diff) reload(running *Running, want *Config) {
 			missing[kind]++
 		}
 	}
-	for _, kind := range slotKinds() {
+	for _, kind := range slotKinds(want.Local.clientFamilies()...) {
 		if missing[kind] > 0 {
 			d.Reload = append(d.Reload, fmt.Sprintf("%d more slots of kind %s are needed", missing[kind], kind))
 		}

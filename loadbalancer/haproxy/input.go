@@ -74,9 +74,7 @@ func (in *input) loadBalancer(lb *desired.LoadBalancer) {
 	defer func() { in.owner = nil }()
 	in.word("namespace", lb.Namespace)
 	in.word("name", lb.Name)
-	if lb.ClientSource {
-		in.fault("clientSource", "is not served yet: HAProxy connects from its own address; remove it")
-	}
+	in.clientSource(lb)
 	in.pool("pool", lb.Pool)
 	for i, f := range lb.Frontends {
 		field := fmt.Sprintf("frontends[%d].", i)

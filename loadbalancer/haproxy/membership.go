@@ -42,7 +42,7 @@ func (d *Diff) backend(m membership) {
 	for _, server := range m.want {
 		wanted[server.Name] = true
 		id := m.name + "/" + server.Name
-		tested := !replaced && !m.proven(server)
+		tested := m.fromClients() || !replaced && !m.proven(server)
 		if has, ok := m.running.Servers[server.Name]; ok {
 			d.server(id, has, server, tested)
 			continue
@@ -55,6 +55,13 @@ func (d *Diff) backend(m membership) {
 			d.removal(m.name+"/"+name, has, m.gone(has))
 		}
 	}
+}
+
+// fromClients says that a server must pass its check before it gets connections, whoever is refused till then: to have served others
+// shows nothing of where its answers to clients go.
+func (m membership) fromClients() bool {
+	kind, _ := parseSlot(m.name)
+	return kind.client != noClients
 }
 
 func serves(has RunningServer) bool { return has.State == "UP" || has.State == "NOCHECK" }

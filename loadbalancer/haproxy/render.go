@@ -55,6 +55,7 @@ type slotView struct {
 	Tenant   string // empty: free
 	Balance  []string
 	Timeouts []string
+	Source   string // empty: connections come from the gateway
 	HTTP     bool
 	Servers  []Server
 }
@@ -198,9 +199,9 @@ func (c *Config) slots(s *desired.State, slots Slots, v *view) {
 			tenants[slot] = n
 		}
 	}
-	for _, kind := range slots.kinds() {
+	for _, kind := range slots.kinds(c.Local) {
 		for _, name := range slots.names(kind, c.Local) {
-			slot := slotView{Name: name, Balance: kind.balance(), Timeouts: kind.timeoutLines(), HTTP: kind.check == desired.CheckHTTP}
+			slot := slotView{Name: name, Balance: kind.balance(), Timeouts: kind.timeoutLines(), HTTP: kind.check == desired.CheckHTTP, Source: kind.sourceLine(c.Local)}
 			if n, ok := tenants[name]; ok {
 				slot.Tenant, c.tenants[name] = n.String(), n.Tenant
 				slot.Servers = n.servers()
@@ -230,26 +231,24 @@ func (c *Config) entries(s *desired.State, slots Slots) {
 			if f.Protocol != desired.TCP {
 				continue // nftables forwards the other protocols itself
 			}
-			value, ok := route(lb, f, slots)
-			if !ok {
-				continue
-			}
 			for _, address := range lb.Addresses {
-				c.Entries = append(c.Entries, Entry{mapKey(address, f.Port), value})
+				if value, ok := route(lb, f, address, slots); ok {
+					c.Entries = append(c.Entries, Entry{mapKey(address, f.Port), value})
+				}
 			}
 		}
 	}
 	sortEntries(c.Entries)
 }
 
-// route is the value of a frontend's entries; false when it needs a slot and has none. The port is 0 where servers have one of
+// route is the value of a frontend's entry for one of its addresses; false when it needs a slot and has none. The port is 0 where servers have one of
 // their own: the destination stays the VIP's, and the PROXY protocol's header says so.
-func route(lb *desired.LoadBalancer, f desired.Frontend, slots Slots) (value string, ok bool) {
+func route(lb *desired.LoadBalancer, f desired.Frontend, vip netip.Addr, slots Slots) (value string, ok bool) {
 	backend, port := nodesBackend, f.NodePort
 	if lb.IPv6Only() {
 		backend = nodes6Backend
 	}
-	if tenant, needed := TenantOf(lb, f); needed {
+	if tenant, needed := tenantAt(lb, f, vip); needed {
 		if backend = slots.of(tenant); backend == "" {
 			return "", false
 		}

@@ -49,6 +49,9 @@ type RunningServer struct {
 	Sessions int
 	Total    uint64
 
+	// LastCheck is what the last check found, in HAProxy's words (L7OK, L4TOUT); empty: none yet.
+	LastCheck string
+
 	// Checked says that the server has a check, Checking that it runs.
 	Checked, Checking bool
 
@@ -85,6 +88,8 @@ func (r *Running) Slots() Slots {
 			if fields[1] == "0" {
 				tenant.Port, tenant.Proxy = portOf(e.Key), r.proxyOf(fields[0])
 			}
+			kind, _ := parseSlot(fields[0])
+			tenant.Client = kind.client
 			if ok {
 				slots[tenant] = fields[0]
 			}

@@ -30,7 +30,7 @@ func (slots Slots) of(t Tenant) string {
 // At gives the slot of a load balancer's port, or with 0 that of its frontends without one of their own; empty when there is none.
 func (slots Slots) At(key desired.Key, port uint16) string {
 	for tenant, slot := range slots {
-		if tenant.Key == key && tenant.Port == port {
+		if tenant.Key == key && tenant.Port == port && tenant.Client == noClients {
 			return slot
 		}
 	}
@@ -41,7 +41,8 @@ func (slots Slots) At(key desired.Key, port uint16) string {
 // to each other. free asks the running HAProxy (Running.Free). short names the tenants whose slot has to be made by a reload
 // first, because all running ones are taken or it has timeouts of its own: Compare asks for that reload. An agent that cannot
 // reload now deletes these from slots: Render then leaves their map entries out, and their ports refuse. A tenant whose pool
-// has no kind gets no slot; Render tells why.
+// has no kind gets no slot; Render tells why. Nor does one that is to connect from clients' addresses where Local allows none: its
+// ports refuse.
 func Assign(previous Slots, s *desired.State, free func(slot string) bool, l Local) (slots Slots, short []Tenant) {
 	slots = Slots{}
 	taken := map[string]bool{}
@@ -52,7 +53,7 @@ func Assign(previous Slots, s *desired.State, free func(slot string) bool, l Loc
 	var wants []want
 	for _, n := range needs(s) {
 		kind, err := n.kind()
-		if err != nil {
+		if err != nil || kind.client != noClients && !l.probe(kind.client).IsValid() {
 			continue
 		}
 		if slot := previous.of(n.Tenant); kind.number(slot) > 0 && !taken[slot] {
