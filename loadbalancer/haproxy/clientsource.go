@@ -76,10 +76,10 @@ func (l Local) RunsAs() []string {
 		probes = append(probes, a.String())
 	}
 	mark := clientSourceMark + "limits.yaml allows connections from clients' addresses, and checks from " + strings.Join(probes, " and ")
-	if l.Version != "" && atLeast(l.Version, 2, 9) {
-		return append(confined, mark, "  setcap cap_net_raw")
+	if l.Root() {
+		return []string{mark + "; before HAProxy 2.9 that takes root: no user, no group"}
 	}
-	return []string{mark + "; before HAProxy 2.9 that takes root: no user, no group"}
+	return append(confined, mark, "  setcap cap_net_raw")
 }
 
 // sourceLine is the slot's own line; empty: HAProxy connects from an address of the gateway.
@@ -159,4 +159,9 @@ func (slots Slots) AtVIP(lb *desired.LoadBalancer, vip netip.Addr) string {
 		}
 	}
 	return ""
+}
+
+// Root says whether the worker stays root.
+func (l Local) Root() bool {
+	return len(l.ClientSourceProbes) > 0 && (l.Version == "" || !atLeast(l.Version, 2, 9))
 }

@@ -130,7 +130,7 @@ func (f *flows) sharedCandidates(vip netip.Addr) []candidate {
 func (f *flows) ownCandidates(lb desired.LoadBalancer, vip netip.Addr, frontend desired.Frontend) []candidate {
 	var unfit map[string]bool
 	if frontend.Pool == nil {
-		unfit = f.unfit.of(&lb, vip)
+		unfit = f.unfit.Of(&lb, vip)
 	}
 	var first, backups []candidate
 	for _, server := range lb.PoolOf(frontend).Servers {

@@ -27,7 +27,8 @@ type Unfit struct {
 	Servers6 map[desired.Key]map[string]bool
 }
 
-func (u Unfit) of(lb *desired.LoadBalancer, vip netip.Addr) map[string]bool {
+// Of are the servers of a load balancer that get no new flows at a VIP.
+func (u Unfit) Of(lb *desired.LoadBalancer, vip netip.Addr) map[string]bool {
 	if lb.ClientSource && vip.Is6() {
 		return u.Servers6[lb.Key]
 	}
