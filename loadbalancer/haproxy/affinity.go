@@ -97,3 +97,11 @@ func newPart(part string) string {
 	}
 	return part + " is new"
 }
+
+// gonePart is the same for one that is gone.
+func gonePart(part string) string {
+	if part == clientSourcePart {
+		return "connections from clients' addresses are not allowed any more (clientSourceProbes of limits.yaml)"
+	}
+	return part + " is gone"
+}

@@ -87,7 +87,8 @@ func (k slotKind) sourceLine(l Local) string {
 	if k.client == noClients {
 		return ""
 	}
-	return fmt.Sprintf("source %s usesrc clientip", l.probe(k.client))
+	probe := Server{Addr: l.probe(k.client)}
+	return fmt.Sprintf("source %s usesrc clientip", probe.address())
 }
 
 // tenantsOf are those who serve a frontend: two, where the client's address is kept and there are VIPs of both families.

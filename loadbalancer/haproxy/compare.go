@@ -49,7 +49,7 @@ func (d *Diff) reload(running *Running, want *Config) {
 	}
 	for _, part := range sortedKeys(has) {
 		if _, ok := wants[part]; !ok && !stays(part) {
-			d.Reload = append(d.Reload, part+" is gone")
+			d.Reload = append(d.Reload, gonePart(part))
 		}
 	}
 	missing := map[slotKind]int{}
