@@ -97,3 +97,60 @@ func TestClientSourceIsProvenFirst(t *testing.T) {
 		}
 	}
 }
+
+// From where servers saw their clients a load balancer goes without waiting for a check: each node serves, at its address of the family
+// whose VIP is held here.
+func TestFromClientSourceAtOnce(t *testing.T) {
+	s, l := baseState(), testLocal()
+	seeing(s, &l)
+	s.LoadBalancers[0].ClientSource = false
+	slots, _ := Assign(nil, s, func(string) bool { return true }, l)
+	want, err := Render(s, l, slots)
+	if err != nil {
+		t.Fatal(err)
+	}
+	running := &Running{Generation: want.Generation, Backends: backendsOf(want), Maps: map[string][]Entry{}}
+	running.Backends["slot-http-roundrobin-client6-1"].Servers["worker2"] = RunningServer{Name: "worker2", Addr: netip.MustParseAddr("fd00::12"), State: "UP"}
+	running.Backends["slot-http-roundrobin-client4-1"].Servers["worker1"] = RunningServer{Name: "worker1", Addr: netip.MustParseAddr("10.0.0.11"), State: "DOWN"}
+	running.Maps[l.ServicesMap] = []Entry{{"192.0.2.20:80", "slot-http-roundrobin-client4-1|30080|edge/ingress|0|0|0|0"},
+		{"2001:db8::20:80", "slot-http-roundrobin-client6-1|30080|edge/ingress|0|0|0|0"}}
+	tested := map[string]bool{}
+	for _, c := range Compare(running, want).add {
+		for _, name := range []string{"worker1", "worker2"} {
+			if strings.Contains(c.line, "add server slot-http-roundrobin-1/"+name+" ") {
+				tested[name] = strings.HasSuffix(c.line, " health down")
+			}
+		}
+	}
+	if len(tested) != 2 || !tested["worker1"] || tested["worker2"] {
+		t.Errorf("who waits for a check: %v, want worker1, which failed the one before, and not worker2", tested)
+	}
+}
+
+// As whom the worker runs depends on what is allowed and on what this HAProxy can keep.
+func TestRunsAs(t *testing.T) {
+	for _, test := range []struct {
+		version string
+		probes  []netip.Addr
+		want    string // without the line for people
+	}{
+		{"2.6.12", nil, "user haproxy, group haproxy"},
+		{"2.6.12", addrs("203.0.113.1"), ""},
+		{"", addrs("203.0.113.1"), ""},
+		{"2.9.0", addrs("203.0.113.1"), "user haproxy, group haproxy, setcap cap_net_raw"},
+		{"3.0.2", addrs("203.0.113.1", "3fff::1"), "user haproxy, group haproxy, setcap cap_net_raw"},
+		{"3.0.2", nil, "user haproxy, group haproxy"},
+	} {
+		l := testLocal()
+		l.Version, l.ClientSourceProbes = test.version, test.probes
+		var lines []string
+		for _, line := range l.RunsAs() {
+			if !strings.HasPrefix(line, clientSourceMark) {
+				lines = append(lines, strings.TrimSpace(line))
+			}
+		}
+		if got := strings.Join(lines, ", "); got != test.want || l.Root() != (test.want == "") {
+			t.Errorf("%s, %v: got %q and root %v, want %q", test.version, test.probes, got, l.Root(), test.want)
+		}
+	}
+}

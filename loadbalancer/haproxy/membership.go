@@ -12,25 +12,33 @@ type membership struct {
 	running *RunningBackend
 	want    []Server
 	// former are the backends that the map sends the connections of this one to now: a load balancer moves.
-	former []*RunningBackend
+	former []formerBackend
 	pods   map[pod]bool // all that State names
 }
 
+// formerBackend is one that a load balancer leaves.
+type formerBackend struct {
+	*RunningBackend
+	// fromClients says that it reaches nodes at their addresses of one family, whichever the next one takes.
+	fromClients bool
+}
+
 // former gives, for each slot, the running backends whose connections it is going to take over.
-func (r *Running) former(want *Config) map[string][]*RunningBackend {
+func (r *Running) former(want *Config) map[string][]formerBackend {
 	served := map[string]string{}
 	for _, e := range r.Maps[want.Local.ServicesMap] {
 		served[e.Key], _, _ = strings.Cut(e.Value, "|")
 	}
-	former := map[string][]*RunningBackend{}
+	former := map[string][]formerBackend{}
 	for _, e := range want.Entries {
 		backend, _, _ := strings.Cut(e.Value, "|")
 		before, ok := served[e.Key]
 		if !ok || before == backend || !strings.HasPrefix(backend, slotPrefix) {
 			continue
 		}
-		if b := r.Backends[before]; b != nil && !slices.Contains(former[backend], b) {
-			former[backend] = append(former[backend], b)
+		f := formerBackend{r.Backends[before], fromClients(before)}
+		if f.RunningBackend != nil && !slices.Contains(former[backend], f) {
+			former[backend] = append(former[backend], f)
 		}
 	}
 	return former
@@ -42,7 +50,7 @@ func (d *Diff) backend(m membership) {
 	for _, server := range m.want {
 		wanted[server.Name] = true
 		id := m.name + "/" + server.Name
-		tested := m.fromClients() || !replaced && !m.proven(server)
+		tested := fromClients(m.name) || !replaced && !m.proven(server)
 		if has, ok := m.running.Servers[server.Name]; ok {
 			d.server(id, has, server, tested)
 			continue
@@ -59,8 +67,8 @@ func (d *Diff) backend(m membership) {
 
 // fromClients says that a server must pass its check before it gets connections, whoever is refused till then: to have served others
 // shows nothing of where its answers to clients go.
-func (m membership) fromClients() bool {
-	kind, _ := parseSlot(m.name)
+func fromClients(backend string) bool {
+	kind, _ := parseSlot(backend)
 	return kind.client != noClients
 }
 
@@ -86,7 +94,7 @@ func (m membership) replacesAll() bool {
 func (m membership) proven(s Server) bool {
 	for _, former := range m.former {
 		for _, has := range former.Servers {
-			if has.Addr == s.Addr && serves(has) {
+			if (has.Addr == s.Addr || former.fromClients && has.Name == s.Name) && serves(has) {
 				return true
 			}
 		}

@@ -133,10 +133,6 @@ func scenarios() []scenario {
 		}),
 		// Servers see their clients: worker1 has no IPv6 address, worker3 no IPv4, and one that terminates is not known to answer.
 		make("client-source", func(s *desired.State, l *Local) { seeing(s, l) }),
-		make("client-source-setcap", func(s *desired.State, l *Local) {
-			seeing(s, l)
-			l.Version = "3.0.2"
-		}),
 		make("client-source-ipv4", func(s *desired.State, l *Local) {
 			seeing(s, l)
 			l.ClientSourceProbes = l.ClientSourceProbes[:1]
