@@ -97,10 +97,10 @@ func TestClientSourceOfTheKernel(t *testing.T) {
 		}
 		write := func(text string) { m.meanwhile(func() { m.files["/etc/gatewayctl/limits.yaml"] = text }) }
 		write(allowsClients)
-		if ran := look(2 * time.Second); len(ran) != 6 || !slices.Contains(ran, "ip -4 address replace 203.0.113.1/32 dev lo scope host") {
+		if ran := look(2 * time.Second); len(ran) != 8 || !slices.Contains(ran, "ip -4 address replace 203.0.113.1/32 dev lo scope host") {
 			t.Errorf("where it is allowed the agent ran %q", ran)
 		}
-		if ran := look(2 * time.Minute); len(ran) != 12 {
+		if ran := look(2 * time.Minute); len(ran) != 16 {
 			t.Errorf("in two minutes it was made again by %q", ran)
 		}
 		write("{")
@@ -110,7 +110,7 @@ func TestClientSourceOfTheKernel(t *testing.T) {
 		write(openLimits)
 		again := started(t, m)
 		watching(t, again.keepClientSource)
-		if ran := look(2 * time.Second); !slices.Contains(ran, "ip -6 rule delete pref 7481") || !slices.Contains(ran, "ip -4 address delete 203.0.113.1/32 dev lo") {
+		if ran := look(2 * time.Second); !slices.Contains(ran, "ip -6 rule delete pref 7482") || !slices.Contains(ran, "ip -4 address delete 203.0.113.1/32 dev lo") {
 			t.Errorf("where it is allowed no more the agent ran %q", ran)
 		}
 		if ran := look(2 * time.Minute); ran != nil {

@@ -16,7 +16,8 @@ import (
 // gateway is not served here. ICMP is looked up by what it quotes: without it path MTU would not be learnt.
 const (
 	sourceMark  = 0x4000000
-	sourceRoute = 7481 // routing table and preference, beside those of the second hop
+	sourceRoute = 7482 // routing table and preference, beside those of the second hop
+	sourceCheck = 7481 // preference of what comes before
 )
 
 // ClientSource says whether this machine's owner allows it. Then the rules are there, whether the State needs them or not.
@@ -29,6 +30,17 @@ func (content) SourceMark() string { return "0x" + strconv.FormatInt(sourceMark,
 // kept, and where it can be proven that answers come back.
 func (l Local) keepsClients(lb *desired.LoadBalancer, vip netip.Addr) bool {
 	return !lb.ClientSource || slices.ContainsFunc(l.ClientSourceProbes, func(a netip.Addr) bool { return a.Is4() == vip.Is4() })
+}
+
+// nodesAsClients are the nodes' own addresses: what a node answers to another one goes there without any router, and to itself nowhere.
+// They are refused where servers see their clients.
+func nodesAsClients(s *desired.State) (all []netip.Prefix) {
+	for _, n := range s.Nodes {
+		for _, a := range n.Addresses {
+			all = append(all, netip.PrefixFrom(a, a.BitLen()))
+		}
+	}
+	return all
 }
 
 // newDirect makes the sets of ports whose servers see the client.
@@ -48,7 +60,8 @@ func newDirect(s *desired.State, l Local) byFamily {
 }
 
 // ClientSourceArgvs are the programs that lead in what is marked, and give this machine the addresses that its servers are checked
-// from. Each may be run again; ClientSourceThere tells the failure that means that it was run before. The address is of scope host, or
+// from. The first rule is for the question where a marked packet comes from (net.ipv4.conf.*.src_valid_mark, which wg-quick sets): the
+// second would say that a node is this machine. Each may be run again; ClientSourceThere tells the failure that means that it was run before. The address is of scope host, or
 // deprecated, so that nothing else is ever sent from it.
 func ClientSourceArgvs(probes []netip.Addr) [][]string {
 	var all [][]string
@@ -60,6 +73,7 @@ func ClientSourceArgvs(probes []netip.Addr) [][]string {
 		table, mark := strconv.Itoa(sourceRoute), content{}.SourceMark()
 		all = append(all,
 			[]string{"ip", family, "route", "replace", "local", "default", "dev", "lo", "table", table},
+			[]string{"ip", family, "rule", "add", "iif", "lo", "fwmark", mark + "/" + mark, "lookup", "main", "pref", strconv.Itoa(sourceCheck)},
 			[]string{"ip", family, "rule", "add", "fwmark", mark + "/" + mark, "lookup", table, "pref", table},
 			append([]string{"ip", family, "address", "replace", single(probe), "dev", "lo"}, more...))
 	}
@@ -78,6 +92,7 @@ func ClientSourceRemovalArgvs(probes []netip.Addr) [][]string {
 		all = append(all,
 			[]string{"ip", family, "address", "delete", single(probe), "dev", "lo"},
 			[]string{"ip", family, "rule", "delete", "pref", table},
+			[]string{"ip", family, "rule", "delete", "pref", strconv.Itoa(sourceCheck)},
 			[]string{"ip", family, "route", "delete", "local", "default", "table", table})
 	}
 	return all

@@ -134,10 +134,29 @@ func TestFlowsOfClients(t *testing.T) {
 	}
 }
 
+// A node would be answered past the gateway, so it is refused, and others are not.
+func TestNodesAreNoClients(t *testing.T) {
+	f := clients(t)
+	f.haproxy(t)
+	for _, vip := range bothVIPs {
+		if !refused(t, f.nodes[0], "", door(vip, "53")) {
+			t.Errorf("a node's datagrams to %s are not refused", vip)
+		}
+		if got := greeting(t, f.nodes[0], vip, "80"); got != "refused" {
+			t.Errorf("a node that connects to %s: %s", vip, got)
+		}
+		if got, want := greeting(t, f.client, vip, "80"), "services "+door(vip, "80"); got != want {
+			t.Errorf("the client gets %q, want %q", got, want)
+		}
+	}
+}
+
 // HAProxy's connection from a client's address: the node sees that address, its answer comes to the socket, and to no other; without
 // the routing rule it does not.
 func TestAnswersToClientsAddresses(t *testing.T) {
 	f := clients(t)
+	// A site's own wish (wg-quick's): the check of a packet's source looks at its mark.
+	run(t, "ip", "netns", "exec", f.gateway, "sysctl", "--quiet", "net.ipv4.conf.all.src_valid_mark=1", "net.ipv4.conf.all.rp_filter=1")
 	for node, client := range map[string]string{"10.0.0.11": client4, "2001:db8:0:1::11": client6} {
 		listen(t, f.nodes[0], "w1", "tcp", net.JoinHostPort(node, "30080"), false)
 		c, err := dialFrom(t, f.gateway, client, net.JoinHostPort(node, "30080"))
@@ -159,7 +178,7 @@ func TestAnswersToClientsAddresses(t *testing.T) {
 		t.Errorf("without the routing rule: %v", err)
 	}
 	left := run(t, "ip", "-n", f.gateway, "rule")
-	if strings.Contains(string(left), "7481") || strings.Contains(string(run(t, "ip", "-n", f.gateway, "address")), "203.0.113.1") {
+	if strings.Contains(string(left), "748") || strings.Contains(string(run(t, "ip", "-n", f.gateway, "address")), "203.0.113.1") {
 		t.Errorf("after the removal there are rules\n%s", left)
 	}
 }

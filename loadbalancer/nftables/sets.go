@@ -106,6 +106,9 @@ func newSets(s *desired.State, l Local) ([]*set, error) {
 		}
 	}
 	for _, lb := range s.LoadBalancers {
+		if lb.ClientSource {
+			lb.DenySources = slices.Concat(lb.DenySources, nodesAsClients(s))
+		}
 		services.add(lb, func(vip netip.Addr, f desired.Frontend) bool {
 			if !l.keepsClients(&lb, vip) {
 				return false

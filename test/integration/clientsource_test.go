@@ -231,7 +231,7 @@ func TestClientSource(t *testing.T) {
 	for _, g := range p.Gateways {
 		eventually(t, "nothing is left on "+g.Name, func() error {
 			left := mustRun(t, g, "ip", "rule") + mustRun(t, g, "ip", "-6", "rule") + mustRun(t, g, "ip", "address", "show", "dev", "lo")
-			if strings.Contains(left, "7481") || strings.Contains(left, probe4.String()) || strings.Contains(left, probe6.String()) {
+			if strings.Contains(left, "748") || strings.Contains(left, probe4.String()) || strings.Contains(left, probe6.String()) {
 				return errors.New(left)
 			}
 			return nil
