@@ -30,7 +30,7 @@ type Limits struct {
 	// Ports are the ports that may be opened on VIPs: "443" or "1024-65535". Default all.
 	Ports []Interval `json:"ports"`
 	// ClientSourceProbes allow Services whose servers see their clients' addresses (annotation source-address: client), for which
-	// HAProxy before 2.9 runs as root. They are addresses that nobody has, one of IPv4, one of IPv6 or both, from which HAProxy checks the
+	// HAProxy before 3.0 runs as root. They are addresses that nobody has, one of IPv4, one of IPv6 or both, from which HAProxy checks the
 	// workers of such Services: ones that workers route like those of clients. Default none: it is not allowed.
 	ClientSourceProbes []netip.Addr `json:"clientSourceProbes"`
 }

@@ -64,8 +64,9 @@ const (
 	clientSourcePart = "client-source"
 )
 
-// RunsAs are the lines of global that say as whom the worker runs. Binding to another machine's address takes a capability. 2.9 keeps it
-// when it changes its user (setcap); what is older loses it, and refuses to start with a user and usesrc in one file.
+// RunsAs are the lines of global that say as whom the worker runs. To bind to another machine's address takes CAP_NET_RAW (or
+// CAP_NET_ADMIN) and nothing else. From 3.0 on the worker keeps it when it changes its user (setcap). What is older loses it, and so refuses
+// to start with a user and usesrc in one file, 2.9 also with setcap (src/haproxy.c, LSTCHK_NETADM; commit e4306fb82). `haproxy -c` does not see it.
 func (l Local) RunsAs() []string {
 	confined := []string{"  user " + l.User, "  group " + l.Group}
 	if len(l.ClientSourceProbes) == 0 {
@@ -77,7 +78,7 @@ func (l Local) RunsAs() []string {
 	}
 	mark := clientSourceMark + "limits.yaml allows connections from clients' addresses, and checks from " + strings.Join(probes, " and ")
 	if l.Root() {
-		return []string{mark + "; before HAProxy 2.9 that takes root: no user, no group"}
+		return []string{mark + "; before HAProxy 3.0 that takes root: no user, no group"}
 	}
 	return append(confined, mark, "  setcap cap_net_raw")
 }
@@ -164,5 +165,5 @@ func (slots Slots) AtVIP(lb *desired.LoadBalancer, vip netip.Addr) string {
 
 // Root says whether the worker stays root.
 func (l Local) Root() bool {
-	return len(l.ClientSourceProbes) > 0 && (l.Version == "" || !atLeast(l.Version, 2, 9))
+	return len(l.ClientSourceProbes) > 0 && (l.Version == "" || !atLeast(l.Version, 3, 0))
 }

@@ -137,7 +137,8 @@ func TestRunsAs(t *testing.T) {
 		{"2.6.12", nil, "user haproxy, group haproxy"},
 		{"2.6.12", addrs("203.0.113.1"), ""},
 		{"", addrs("203.0.113.1"), ""},
-		{"2.9.0", addrs("203.0.113.1"), "user haproxy, group haproxy, setcap cap_net_raw"},
+		{"2.9.0", addrs("203.0.113.1"), ""},
+		{"3.0.0", addrs("203.0.113.1"), "user haproxy, group haproxy, setcap cap_net_raw"},
 		{"3.0.2", addrs("203.0.113.1", "3fff::1"), "user haproxy, group haproxy, setcap cap_net_raw"},
 		{"3.0.2", nil, "user haproxy, group haproxy"},
 	} {

@@ -189,7 +189,7 @@ func (s *Site) clientSourceProbes() string {
 		words = append(words, fmt.Sprintf("%q", p))
 	}
 	return fmt.Sprintf(`
-# HAProxy may connect to workers from clients' addresses (annotation source-address: client), before version 2.9 as root, and
+# HAProxy may connect to workers from clients' addresses (annotation source-address: client), before version 3.0 as root, and
 # checks from these that answers come back.
 clientSourceProbes: [%s]
 `, strings.Join(words, ", "))
