@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -69,21 +70,22 @@ type own struct {
 	config *haproxy.Config
 }
 
-func (o own) state(key desired.Key, name string) string {
-	slot := o.slots.At(key, 0)
+func (o own) state(lb *desired.LoadBalancer, vip netip.Addr, name string) string {
+	slot := o.slots.AtVIP(lb, vip)
 	if state, told := o.health[slot][name]; told {
 		return state
 	}
 	return o.health[o.config.Former(slot)][name]
 }
 
-func (o own) fit(key desired.Key, name string) bool {
-	return o.health == nil || inService(o.state(key, name))
+func (o own) fit(lb *desired.LoadBalancer, vip netip.Addr, name string) bool {
+	return o.health == nil || inService(o.state(lb, vip, name))
 }
 
 // unfit gives the servers that the table leaves out.
 func (h health) unfit(s *desired.State, slots haproxy.Slots, config *haproxy.Config) nftables.Unfit {
-	u := nftables.Unfit{Nodes4: map[string]bool{}, Nodes6: map[string]bool{}, Servers: map[desired.Key]map[string]bool{}}
+	u := nftables.Unfit{Nodes4: map[string]bool{}, Nodes6: map[string]bool{}, Servers: map[desired.Key]map[string]bool{},
+		Servers6: map[desired.Key]map[string]bool{}}
 	for _, n := range s.Nodes {
 		u.Nodes4[n.Name], u.Nodes6[n.Name] = !h.fit(nodesBackend, n.Name), !h.fit(nodes6Backend, n.Name)
 	}
@@ -92,10 +94,16 @@ func (h health) unfit(s *desired.State, slots haproxy.Slots, config *haproxy.Con
 		if lb.Pool == nil || !hasDatagrams(lb) {
 			continue
 		}
-		u.Servers[lb.Key] = map[string]bool{}
-		for _, server := range lb.Pool.Servers {
-			// HAProxy checks no backup, and knows it by another name.
-			u.Servers[lb.Key][server.Name] = !server.Backup && !servers.fit(lb.Key, server.Name)
+		for _, vip := range lb.Addresses {
+			of := u.Servers
+			if lb.ClientSource && vip.Is6() {
+				of = u.Servers6
+			}
+			of[lb.Key] = map[string]bool{}
+			for _, server := range lb.Pool.Servers {
+				// HAProxy checks no backup, and knows it by another name.
+				of[lb.Key][server.Name] = !server.Backup && !servers.fit(&lb, vip, server.Name)
+			}
 		}
 	}
 	return u

@@ -58,6 +58,11 @@
 //     nearly all flows: here at most 47 of 1021 slots of others, with 100 nodes); more slots (each costs a transaction 50
 //     microseconds to read back); a map for each pool of nodes (rules again).
 //
+// Servers that see their clients' addresses (ClientSource) answer to these, which are not this machine's. Rules for them are there when the
+// owner allows it (Local.ClientSourceProbes): what has a transparent socket, is for no VIP and not for this machine is marked, and a
+// routing rule leads it in (ClientSourceArgvs); flows of UDP and SCTP keep their source by `snat` to itself, since a later rule of
+// the site's would give them another one after `accept`. The nodes themselves are refused: they are answered past us.
+//
 // How what runs is compared with what is wanted: elements come from the State (Want), rules from this machine's nft, which loads
 // the table without elements into a namespace that ends at once and echoes it (RulesArgv, 10 ms, once per start of the agent).
 // Nothing is remembered from a load, so a restarted agent sees every difference. Rejected:
