@@ -109,6 +109,14 @@ const (
 	// gateways alone then: request them with `load-balancer-ips` if they must outlive all gateways made anew. Default: the
 	// addresses are published.
 	Hostname Annotation = Prefix + "hostname"
+	// SourceAddress with `client` has the nodes, and with `externalTrafficPolicy: Local` the pods, see the client's address without a
+	// header, for TCP, UDP and SCTP; `gateway` is the default. The workers must send their answers back through the gateway that holds
+	// the Service's address, and the gateways' owner must allow it (`clientSourceProbes` of limits.yaml): see "Clients' addresses". A
+	// node whose answers are not seen to come back gets no connection, and the gateway says which route it lacks. Not with
+	// `proxy-protocol`, nor for ports that pods serve. Pods that terminate serve nobody, even when no others are left. Established connections end when
+	// the address moves to another gateway. The Service fails closed. Default `gateway`: nodes see a gateway, of UDP and SCTP the Service's
+	// address.
+	SourceAddress Annotation = Prefix + "source-address"
 	// Log with `true` has every TCP connection logged by HAProxy, not only those that failed. `true` or `false`. Default
 	// `false`.
 	Log Annotation = Prefix + "log"
@@ -119,7 +127,7 @@ func annotations() []Annotation {
 	return []Annotation{AddressPool, Algorithm, AllowSharedIP, ConnectionLimit, ConnectionRateLimit, DenySourceRanges,
 		DrainTimeout, HealthCheckHealthyThreshold, HealthCheckInterval, HealthCheckPath, HealthCheckPort, HealthCheckProtocol,
 		HealthCheckTimeout, HealthCheckUnhealthyThreshold, Hostname, KeepIP, LoadBalancerIPs, Log, NodeSelector,
-		PreferredGateway, ProxyProtocol, TimeoutConnect, TimeoutIdle}
+		PreferredGateway, ProxyProtocol, SourceAddress, TimeoutConnect, TimeoutIdle}
 }
 
 // unknownAnnotations gives the keys with our prefix that nobody reads, sorted.

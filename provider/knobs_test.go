@@ -135,6 +135,10 @@ func knobs() []knob {
 			"5", checked(func(c *desired.Check) { c.Fall = 5 }), "0", hundred),
 		annotated(Hostname, "lb.example.com", nothingElse, "other.example.com", nothingElse,
 			"192.0.2.70", dnsName, "2001:db8::1", dnsName, "LB.example.com", dnsName, "lb.example.com.", dnsName, "", dnsName),
+		annotated(SourceAddress, "client", func(lb *desired.LoadBalancer) {
+			pooled(func(*desired.Pool) {})(lb)
+			lb.ClientSource = true
+		}, "gateway", nothingElse, "Client", `source-address "Client"; allowed is client or gateway`, "", "allowed is client or gateway"),
 		annotated(Log, "true", func(lb *desired.LoadBalancer) { lb.Log = true }, "false", nothingElse,
 			"yes", `log "yes"; allowed is true or false`),
 		annotated(PreferredGateway, "gw2", func(s *loadbalancer.Service) { s.PreferredGateway = "gw2" },

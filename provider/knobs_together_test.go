@@ -124,6 +124,14 @@ func TestKnobsTogether(t *testing.T) {
 			func(lb desired.LoadBalancer) any { return lb.Pool == nil }, true, nil},
 		{"no gateway of this name", web(annotate(string(PreferredGateway), "gw9")),
 			func(lb desired.LoadBalancer) any { return lb.Pool == nil }, true, []string{"UnknownGateway"}},
+		{"clients' addresses with policy Cluster", web(annotate(string(SourceAddress), "client")),
+			func(lb desired.LoadBalancer) any { return lb.ClientSource }, true, []string{"SourceAddressLost"}},
+		{"clients' addresses with policy Local, for all protocols", web(localAt(32000), both, sctp, annotate(string(SourceAddress), "client")),
+			func(lb desired.LoadBalancer) any { return [2]any{lb.ClientSource, lb.Pool.Check} }, [2]any{true, localCheck}, nil},
+		{"clients' addresses of UDP alone", web(udp, localAt(32000), annotate(string(SourceAddress), "client")),
+			func(lb desired.LoadBalancer) any { return [2]any{lb.ClientSource, lb.Pool != nil} }, [2]any{true, true}, nil},
+		{"the gateway's address is no wish", web(annotate(string(SourceAddress), "gateway")),
+			func(lb desired.LoadBalancer) any { return [2]any{lb.ClientSource, lb.Pool == nil} }, [2]any{false, true}, nil},
 		{"affinity without a timeout", web(func(svc *v1.Service) { svc.Spec.SessionAffinity = v1.ServiceAffinityClientIP }),
 			func(lb desired.LoadBalancer) any { return [2]any{lb.AffinitySeconds, lb.Pool == nil} }, [2]any{10800, true}, nil},
 	} {
@@ -176,6 +184,15 @@ func TestKnobsContradict(t *testing.T) {
 		{"an idle time that UDP cannot have", web(func(svc *v1.Service) { svc.Spec.Ports[1].Protocol = v1.ProtocolUDP },
 			annotate(string(TimeoutIdle), "25h")), nil, `annotation cloud-provider-haproxy/timeout-idle "25h"; allowed is a duration ` +
 			"of 1s to 24h in whole seconds, as in 500ms, 30s, 1h30m"},
+		{"clients' addresses twice", web(localAt(32000), annotatedWith("source-address", "client", "proxy-protocol", "80=v2")), nil,
+			"annotation cloud-provider-haproxy/source-address is client and cloud-provider-haproxy/proxy-protocol is set: both tell pods the client's address; remove one"},
+		{"clients' addresses unchecked", web(annotatedWith("source-address", "client", "health-check-protocol", "none")), nil,
+			"annotation cloud-provider-haproxy/source-address is client, and nodes are not checked: a check shows that their answers come back through the " +
+				"gateways; set cloud-provider-haproxy/health-check-protocol"},
+		{"clients' addresses of a family that no node has", web(localAt(32000), annotate(string(SourceAddress), "client"), func(svc *v1.Service) {
+			svc.Spec.IPFamilies = []v1.IPFamily{v1.IPv4Protocol, v1.IPv6Protocol}
+		}), nil, "annotation cloud-provider-haproxy/source-address is client, and none of 2 eligible nodes has an IPv6 address, so that none can see that of a " +
+			"client of this family; give the kubelets one (--node-ip), name it in nodes.addresses of the cloud config, or take IPv6 out of spec.ipFamilies"},
 		{"all at once", web(annotatedWith("algorithm", "x", "connection-limit", "x", "log", "x", "hostname", "X", "drain-timeout", "x")),
 			nil, `annotation cloud-provider-haproxy/connection-limit "x"; allowed is a whole number, 1 to 10000000; ` +
 				`annotation cloud-provider-haproxy/log "x"; allowed is true or false; ` +
@@ -189,7 +206,9 @@ func TestKnobsContradict(t *testing.T) {
 			if test.change != nil {
 				test.change(&tr)
 			}
-			_, err := tr.translate(test.svc, among(twoNodes()))
+			nodes := twoNodes()
+			nodes[0].Addresses = nodes[0].Addresses[:1]
+			_, err := tr.translate(test.svc, among(nodes))
 			if err == nil || err.Error() != test.want {
 				t.Errorf("error %q\nwant  %q", err, test.want)
 			}

@@ -14,6 +14,9 @@ import (
 // hasPool says that a Service has servers of its own, and is none of the shared pool's.
 func hasPool(svc *v1.Service) bool {
 	asks := set(svc, append(aboutChecks(), NodeSelector)...)
+	if svc.Annotations[string(SourceAddress)] == sourceClient {
+		asks = append(asks, SourceAddress)
+	}
 	if hasPort(svc, v1.ProtocolTCP) {
 		asks = append(asks, set(svc, Algorithm, ProxyProtocol, TimeoutConnect, TimeoutIdle)...)
 	}

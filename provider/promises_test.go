@@ -93,6 +93,7 @@ func shownBy() map[Annotation][]string {
 		Hostname:         {"e2e/testHostname"},
 		PreferredGateway: {"e2e/testPreferredGateway"},
 		ProxyProtocol:    {"integration/testProxyProtocol"},
+		SourceAddress:    {"integration/TestClientSource"},
 		Algorithm:        {"integration/testSlots"},
 		TimeoutConnect:   {"integration/testSlots"},
 		TimeoutIdle:      {"integration/testSlots"},

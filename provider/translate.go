@@ -92,6 +92,7 @@ func (t translator) translate(svc *v1.Service, around circumstances) (translatio
 	d.request(svc, around)
 	d.pool(svc, around, t)
 	d.knobs(svc, t)
+	d.clientSource(svc, around)
 	d.access(svc)
 	d.unusedSelector(svc, t.pods)
 	d.warnOfPods(svc, around, t.pods)

@@ -71,8 +71,8 @@ type Agent struct {
 	admission chan struct{}
 	// rules are the rules of our nftables table as this machine's nft spells them; guarded by writing.
 	rules []byte
-	// rulesOfFlows tells that they are those of a State with ports of UDP and SCTP.
-	rulesOfFlows bool
+	// rulesOf is what they depend on.
+	rulesOf rulesShape
 
 	mu sync.Mutex
 	// current is what is committed, as rendered for this machine; nil before the first State.
@@ -96,6 +96,8 @@ type Agent struct {
 	health health
 	routes [2]bool
 	hop    hop
+	// clients is what Services need whose servers see their clients' addresses.
+	clients clientSource
 	// orphaned is the cluster that is gone although its State may still be held; empty: none.
 	orphaned string
 	// shared is true when somebody else seemed to listen on HAProxy's ports, rivals is the warning about it.
@@ -182,6 +184,7 @@ func (a *Agent) live(ctx context.Context, serve func(context.Context) error) err
 	group.Go(func() error { a.endDeparted(ctx); return nil })
 	group.Go(func() error { a.followFlows(ctx); return nil })
 	group.Go(func() error { a.followPeers(ctx); return nil })
+	group.Go(func() error { a.keepClientSource(ctx); return nil })
 	if err := notify(a.notify, "READY=1"); err != nil {
 		a.log.Warn("telling systemd that the agent is ready", "error", err)
 	}

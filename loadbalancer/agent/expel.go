@@ -154,14 +154,14 @@ func (a *Agent) connections(ctx context.Context, counts func(connection) bool) (
 	if err != nil {
 		return nil, err
 	}
-	user := a.haproxyUser()
+	user, vips := a.haproxyUser(), a.vipsOfRoot()
 	var found []connection
 	for line := range strings.Lines(string(output.Stdout)) {
 		c, err := parseConnection(line)
 		if err != nil {
 			return nil, err
 		}
-		c.ofHAProxy = user != "" && slices.Contains(strings.Fields(line), user)
+		c.ofHAProxy = user != "" && slices.Contains(strings.Fields(line), user) || vips[c.vip.Addr()] && !strings.Contains(line, "uid:")
 		if counts(c) {
 			found = append(found, c)
 		}

@@ -32,6 +32,7 @@ type machine struct {
 	script  string   // that made our table; "" is the absent table
 	hop     string   // the newest script of the second hop's tables
 	routes  []string // programs run for it
+	sourced []string // programs run for clients' addresses
 	ruleset string   // what nft tells of everybody's tables; "" is none
 	// addressless is true while the machine lacks its own address, as before its network is up.
 	addressless bool
@@ -285,6 +286,9 @@ func (m *machine) Run(ctx context.Context, argv []string, stdin []byte) (output 
 		default:
 			if slices.ContainsFunc(nftables.HopRouteArgvs("eth0"), func(a []string) bool { return slices.Equal(a, argv) }) {
 				m.routes = append(m.routes, command)
+				return nil
+			}
+			if m.changesClientSource(argv) {
 				return nil
 			}
 			if slices.ContainsFunc(nftables.HopRouteRemovalArgvs(), func(a []string) bool { return slices.Equal(a, argv) }) {

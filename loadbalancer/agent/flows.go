@@ -58,7 +58,8 @@ func (h health) dead(backend, name string) bool { return h[backend][name] == "DO
 
 // unfit gives the servers that the table leaves out.
 func (h health) unfit(s *desired.State, slots haproxy.Slots) nftables.Unfit {
-	u := nftables.Unfit{Nodes4: map[string]bool{}, Nodes6: map[string]bool{}, Servers: map[desired.Key]map[string]bool{}}
+	u := nftables.Unfit{Nodes4: map[string]bool{}, Nodes6: map[string]bool{}, Servers: map[desired.Key]map[string]bool{},
+		Servers6: map[desired.Key]map[string]bool{}}
 	for _, n := range s.Nodes {
 		u.Nodes4[n.Name], u.Nodes6[n.Name] = !h.fit(nodesBackend, n.Name), !h.fit(nodes6Backend, n.Name)
 	}
@@ -66,10 +67,16 @@ func (h health) unfit(s *desired.State, slots haproxy.Slots) nftables.Unfit {
 		if lb.Pool == nil || !hasDatagrams(lb) {
 			continue
 		}
-		u.Servers[lb.Key] = map[string]bool{}
-		for _, server := range lb.Pool.Servers {
-			// HAProxy checks no backup, and knows it by another name.
-			u.Servers[lb.Key][server.Name] = !server.Backup && !h.fit(slots.At(lb.Key, 0), server.Name)
+		for _, vip := range lb.Addresses {
+			of := u.Servers
+			if lb.ClientSource && vip.Is6() {
+				of = u.Servers6
+			}
+			of[lb.Key] = map[string]bool{}
+			for _, server := range lb.Pool.Servers {
+				// HAProxy checks no backup, and knows it by another name.
+				of[lb.Key][server.Name] = !server.Backup && !h.fit(slots.AtVIP(&lb, vip), server.Name)
+			}
 		}
 	}
 	return u

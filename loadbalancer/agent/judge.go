@@ -120,7 +120,6 @@ func (j flowJudge) ofTarget(f flow, d doorman) flowVerdict {
 // when it has no endpoint of a Local one.
 func (j flowJudge) ofOwn(f flow, d doorman, pool *desired.Pool) flowVerdict {
 	name, known := j.nodes[f.node.Addr()]
-	key := d.lb.Key
 	for _, server := range pool.Servers {
 		here := server.Address == f.node.Addr() || server.Port == 0 && known && server.Name == name
 		if !here || f.node.Port() != cmp.Or(server.Port, d.frontend.NodePort) {
@@ -128,9 +127,9 @@ func (j flowJudge) ofOwn(f flow, d doorman, pool *desired.Pool) flowVerdict {
 		}
 		switch {
 		case server.Drains || server.Backup || d.frontend.Pool != nil: // HAProxy checks none of them
-		case j.health.dead(j.slots.At(key, 0), server.Name):
+		case j.health.dead(j.slots.AtVIP(d.lb, f.vip.Addr()), server.Name):
 			return lost
-		case j.unfit.Servers[key][server.Name]:
+		case j.unfit.Of(d.lb, f.vip.Addr())[server.Name]:
 			return departs
 		}
 		return stays

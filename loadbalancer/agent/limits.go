@@ -29,6 +29,10 @@ type Limits struct {
 	RouterIDs []Interval `json:"routerIDs"`
 	// Ports are the ports that may be opened on VIPs: "443" or "1024-65535". Default all.
 	Ports []Interval `json:"ports"`
+	// ClientSourceProbes allow Services whose servers see their clients' addresses (annotation source-address: client), for which
+	// HAProxy before 2.9 runs as root. They are addresses that nobody has, one of IPv4, one of IPv6 or both, from which HAProxy checks the
+	// workers of such Services: ones that workers route like those of clients. Default none: it is not allowed.
+	ClientSourceProbes []netip.Addr `json:"clientSourceProbes"`
 }
 
 // Interval is a range of numbers with both ends, written "first-last", or one number.
@@ -74,6 +78,11 @@ func DecodeLimits(text []byte) (*Limits, error) {
 	}
 	ranges("routerIDs", limits.RouterIDs, 255)
 	ranges("ports", limits.Ports, 65535)
+	for n := range limits.ClientSourceProbes {
+		if problem := limits.probeFault(n); problem != "" {
+			faults = multierror.Append(faults, fmt.Errorf("clientSourceProbes[%d]: %s", n, problem))
+		}
+	}
 	if err := faults.ErrorOrNil(); err != nil {
 		return nil, fmt.Errorf("the limits: %w", err)
 	}
@@ -190,6 +199,7 @@ func (c *limitsCheck) loadBalancer(field string, lb *desired.LoadBalancer) {
 	for n, f := range lb.Frontends {
 		c.port(&lb.Key, fmt.Sprintf("%s.frontends[%d].port", field, n), f.Port)
 	}
+	c.clientSource(field, lb)
 	c.pool(&lb.Key, field+".pool", lb.Pool)
 	for n, f := range lb.Frontends {
 		c.pool(&lb.Key, fmt.Sprintf("%s.frontends[%d].pool", field, n), f.Pool)

@@ -56,6 +56,7 @@ func (r *rendering) has(path string) bool {
 // render makes all files of a State. running is nil when HAProxy does not answer: then every slot is free.
 func (a *Agent) render(ctx context.Context, r *revision, running *haproxy.Running) (*rendering, error) {
 	local := a.haproxyLocal()
+	local.ClientSourceProbes = a.clientSourceProbes()
 	free := func(string) bool { return true }
 	if running != nil {
 		free = running.Free
@@ -98,11 +99,16 @@ func (a *Agent) render(ctx context.Context, r *revision, running *haproxy.Runnin
 	return &rendering{revision: r, slots: slots, config: config, table: table, front: paths.frontFile(), files: files}, nil
 }
 
+// rulesShape is what the rules of our table depend on: whether the State has ports of UDP and SCTP, and whether servers may see their
+// clients' addresses.
+type rulesShape struct{ flows, clientSource bool }
+
 func (a *Agent) renderFront(ctx context.Context, s *desired.State, slots haproxy.Slots) ([]byte, *nftables.Table, error) {
 	local := a.nftablesLocal()
+	local.ClientSourceProbes = a.clientSourceProbes()
 	local.Unfit = a.healthNow().unfit(s, slots)
-	if flows := nftables.Flows(s); a.rules == nil || a.rulesOfFlows != flows {
-		script, err := nftables.RulesScript(local, flows)
+	if shape := (rulesShape{nftables.Flows(s), local.ClientSource()}); a.rules == nil || a.rulesOf != shape {
+		script, err := nftables.RulesScript(local, shape.flows)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -110,7 +116,7 @@ func (a *Agent) renderFront(ctx context.Context, s *desired.State, slots haproxy
 		if err != nil {
 			return nil, nil, fmt.Errorf("asking nft how it spells our rules, for which it needs the kernel modules nft_tproxy and nft_socket: %w", err)
 		}
-		a.rules, a.rulesOfFlows = output.Stdout, flows
+		a.rules, a.rulesOf = output.Stdout, shape
 	}
 	script, err := nftables.Render(s, local)
 	if err != nil {

@@ -107,6 +107,7 @@ func (a *Agent) warnings(running *haproxy.Running, s *desired.State) []wire.Warn
 	a.mu.Lock()
 	warnings := append(slices.Clone(a.foreign), a.datagramTroubles()...)
 	warnings = append(warnings, a.rivals...)
+	warnings = append(warnings, a.clientSourceWarnings()...)
 	if a.hanging != "" {
 		warnings = append(warnings, wire.Warning{Reason: "HAProxyHangs", Message: a.hanging})
 	}

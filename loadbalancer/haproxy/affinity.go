@@ -84,5 +84,16 @@ func newPart(part string) string {
 	if seconds, ok := strings.CutPrefix(part, "backend-"+affinityPrefix); ok {
 		return fmt.Sprintf("affinity of %s s is new", seconds)
 	}
+	if part == clientSourcePart {
+		return "connections from clients' addresses were allowed (clientSourceProbes of limits.yaml)"
+	}
 	return part + " is new"
+}
+
+// gonePart is the same for one that is gone.
+func gonePart(part string) string {
+	if part == clientSourcePart {
+		return "connections from clients' addresses are not allowed any more (clientSourceProbes of limits.yaml)"
+	}
+	return part + " is gone"
 }

@@ -53,7 +53,7 @@ func (d *Diff) reload(running *Running, want *Config) {
 	}
 	for _, part := range sortedKeys(has) {
 		if _, ok := wants[part]; !ok && !stays(part) {
-			d.Reload = append(d.Reload, part+" is gone")
+			d.Reload = append(d.Reload, gonePart(part))
 		}
 	}
 	missing := map[slotKind]int{}
@@ -67,7 +67,7 @@ func (d *Diff) reload(running *Running, want *Config) {
 			missing[kind]++
 		}
 	}
-	for _, kind := range slotKinds() {
+	for _, kind := range slotKinds(want.Local.clientFamilies()...) {
 		if missing[kind] > 0 {
 			d.Reload = append(d.Reload, fmt.Sprintf("%d more slots of kind %s are needed", missing[kind], kind))
 		}

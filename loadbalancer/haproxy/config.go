@@ -110,6 +110,9 @@ func generation(file []byte) string {
 		case line[0] == '#':
 			comment = append(comment, line...) // belongs to the section that follows
 			continue
+		case bytes.HasPrefix(line, []byte(clientSourceMark)):
+			sections[clientSourcePart] = line
+			continue
 		case bytes.HasPrefix(line, []byte("  server ")) || bytes.HasPrefix(line, []byte("  description ")),
 			slices.Contains(told, strings.TrimSpace(string(line))):
 			continue

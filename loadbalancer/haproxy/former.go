@@ -1,6 +1,7 @@
 package haproxy
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -17,17 +18,25 @@ func (c *Config) Succeed(before *desired.State, slots Slots) {
 	if before == nil {
 		return
 	}
-	served := map[desired.Key]string{}
+	type who struct {
+		desired.Key
+		family clientFamily // noClients: whichever it was
+	}
+	served := map[who]string{}
 	for i := range before.LoadBalancers {
 		lb := &before.LoadBalancers[i]
 		for _, f := range lb.Frontends {
-			if f.Protocol != desired.TCP && f.Pool == nil { // HAProxy checks no pods for datagrams
-				served[lb.Key] = backendOf(lb, f, slots)
+			if f.Protocol == desired.TCP || f.Pool != nil { // HAProxy checks no pods for datagrams
+				continue
+			}
+			for _, vip := range lb.Addresses {
+				backend := backendOf(lb, f, vip, slots)
+				served[who{lb.Key, familyOf(vip)}], served[who{lb.Key, noClients}] = backend, backend
 			}
 		}
 	}
 	for slot, tenant := range c.tenants {
-		if before := served[tenant.Key]; tenant.Port == 0 && before != "" && before != slot {
+		if before := served[who{tenant.Key, tenant.Client}]; tenant.Port == 0 && before != "" && before != slot {
 			c.former[slot] = before
 		}
 	}
@@ -37,9 +46,9 @@ func (c *Config) Succeed(before *desired.State, slots Slots) {
 // Config; empty when it was this one, or none. What a server's state was there holds until the slot tells it.
 func (c *Config) Former(slot string) string { return c.former[slot] }
 
-// backendOf is the backend that serves a frontend; empty when it needs a slot and has none.
-func backendOf(lb *desired.LoadBalancer, f desired.Frontend, slots Slots) string {
-	if tenant, needed := TenantOf(lb, f); needed {
+// backendOf is the backend that serves a frontend at a VIP; empty when it needs a slot and has none.
+func backendOf(lb *desired.LoadBalancer, f desired.Frontend, vip netip.Addr, slots Slots) string {
+	if tenant, needed := tenantAt(lb, f, vip); needed {
 		return slots.of(tenant)
 	}
 	if lb.IPv6Only() {
@@ -49,11 +58,12 @@ func backendOf(lb *desired.LoadBalancer, f desired.Frontend, slots Slots) string
 }
 
 // former gives, for each slot, the running backends whose connections it is going to take over.
-func (r *Running) former(want *Config) map[string][]*RunningBackend {
-	former := map[string][]*RunningBackend{}
+func (r *Running) former(want *Config) map[string][]formerBackend {
+	former := map[string][]formerBackend{}
 	add := func(slot, before string) {
-		if b := r.Backends[before]; b != nil && !slices.Contains(former[slot], b) {
-			former[slot] = append(former[slot], b)
+		f := formerBackend{r.Backends[before], fromClients(before)}
+		if f.RunningBackend != nil && !slices.Contains(former[slot], f) {
+			former[slot] = append(former[slot], f)
 		}
 	}
 	served := map[string]string{}

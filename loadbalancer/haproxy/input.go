@@ -36,7 +36,7 @@ func checkInput(s *desired.State, l Local, slots Slots) error {
 	for i := range s.LoadBalancers {
 		in.loadBalancer(&s.LoadBalancers[i])
 	}
-	in.slots(s, slots)
+	in.slots(s, l, slots)
 	if in.faults != nil {
 		return in.faults
 	}
@@ -74,9 +74,7 @@ func (in *input) loadBalancer(lb *desired.LoadBalancer) {
 	defer func() { in.owner = nil }()
 	in.word("namespace", lb.Namespace)
 	in.word("name", lb.Name)
-	if lb.ClientSource {
-		in.fault("clientSource", "is not served yet: HAProxy connects from its own address; remove it")
-	}
+	in.clientSource(lb)
 	in.pool("pool", lb.Pool)
 	for i, f := range lb.Frontends {
 		field := fmt.Sprintf("frontends[%d].", i)
@@ -110,12 +108,12 @@ func (in *input) pool(field string, p *desired.Pool) {
 
 // slots finds load balancers without a slot, which would refuse everybody, and slots that were given twice, or to a pool of another
 // kind: no Service may get another one's servers.
-func (in *input) slots(s *desired.State, slots Slots) {
+func (in *input) slots(s *desired.State, l Local, slots Slots) {
 	tenants := map[string]Tenant{}
 	for _, n := range needs(s) {
 		kind, err := n.kind()
-		if err != nil {
-			continue // pool has told
+		if err != nil || !l.allows(kind) {
+			continue // pool has told; whom this gateway's owner does not allow is refused here alone, and told by the agent
 		}
 		owner := n.Key
 		in.owner = &owner

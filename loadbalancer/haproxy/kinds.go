@@ -20,16 +20,26 @@ const maxSlots = 9999
 type slotKind struct {
 	check     desired.CheckKind // CheckHTTP or CheckTCP
 	algorithm desired.Algorithm
+	// client is the family of the clients whose addresses it connects from.
+	client clientFamily
 	// timeouts that are not 0 make slots of a kind of their own, which only a reload can.
 	timeouts desired.Timeouts
 }
 
 // slotKinds are all kinds that are prepared, in the order of the file.
-func slotKinds() []slotKind {
+func slotKinds(clients ...clientFamily) []slotKind {
+	var kinds []slotKind
+	for _, client := range append([]clientFamily{noClients}, clients...) {
+		kinds = append(kinds, kindsOf(client)...)
+	}
+	return kinds
+}
+
+func kindsOf(client clientFamily) []slotKind {
 	var kinds []slotKind
 	for _, algorithm := range []desired.Algorithm{desired.RoundRobin, desired.LeastConn, desired.Source, desired.Random} {
 		for _, check := range []desired.CheckKind{desired.CheckHTTP, desired.CheckTCP} {
-			kinds = append(kinds, slotKind{check: check, algorithm: algorithm})
+			kinds = append(kinds, slotKind{check: check, algorithm: algorithm, client: client})
 		}
 	}
 	return kinds
@@ -62,6 +72,9 @@ func (k slotKind) reloads() bool { return k.timeouts != desired.Timeouts{} }
 
 func (k slotKind) String() string {
 	name := string(k.check) + "-" + string(k.algorithm)
+	if k.client != noClients {
+		name += "-" + clientWord + strconv.Itoa(int(k.client))
+	}
 	for _, t := range k.times() {
 		name += "-" + t.word + t.value()
 	}
@@ -94,6 +107,10 @@ func parseSlot(slot string) (slotKind, int) {
 	kind := slotKind{check: desired.CheckKind(words[0]), algorithm: desired.Algorithm(words[1])}
 	last := len(words) - 1
 	for _, word := range words[2:last] {
+		if family, ok := strings.CutPrefix(word, clientWord); ok {
+			number, _ := strconv.Atoi(family)
+			kind.client = clientFamily(number)
+		}
 		for _, t := range kind.allTimes() {
 			if amount, ok := strings.CutPrefix(word, t.word); ok {
 				*t.amount, _ = strconv.Atoi(strings.TrimSuffix(amount, t.unit)) // what this is not the name of is found below
@@ -151,9 +168,10 @@ func (k slotKind) balance() []string {
 	return []string{"balance " + string(k.algorithm)}
 }
 
-// block is how many slots of the kind are made at a time. Most load balancers with a Pool have no algorithm of their own.
+// block is how many slots of the kind are made at a time. Most load balancers with a Pool have no algorithm of their own, and few
+// keep their clients' addresses.
 func (k slotKind) block(l Local) int {
-	if k.algorithm == desired.RoundRobin {
+	if k.algorithm == desired.RoundRobin && k.client == noClients {
 		return l.SlotsPerKind
 	}
 	return max(1, l.SlotsPerKind/5)
@@ -184,7 +202,7 @@ func (slots Slots) names(k slotKind, l Local) []string {
 }
 
 // kinds are the prepared ones, then those of their own that are taken, sorted by name.
-func (slots Slots) kinds() []slotKind {
+func (slots Slots) kinds(l Local) []slotKind {
 	var own []slotKind
 	for _, slot := range slots {
 		if kind, n := parseSlot(slot); n > 0 && kind.reloads() && !slices.Contains(own, kind) {
@@ -192,5 +210,5 @@ func (slots Slots) kinds() []slotKind {
 		}
 	}
 	slices.SortFunc(own, func(a, b slotKind) int { return cmp.Compare(a.String(), b.String()) })
-	return slices.Concat(slotKinds(), own)
+	return slices.Concat(slotKinds(l.clientFamilies()...), own)
 }

@@ -1,6 +1,9 @@
 package haproxy
 
-import "time"
+import (
+	"net/netip"
+	"time"
+)
 
 // Local is what a gateway knows of itself: where its HAProxy lives and how large it may grow. State knows none of it.
 type Local struct {
@@ -28,6 +31,10 @@ type Local struct {
 
 	// User, Group and Chroot are what the worker confines itself to.
 	User, Group, Chroot string
+
+	// ClientSourceProbes allow connections from clients' addresses, of a family each, for which HAProxy needs more rights: addresses of
+	// this gateway, one of a family at most, from which it checks servers that are to see those.
+	ClientSourceProbes []netip.Addr
 
 	// MaxConn is the global maxconn; 0 leaves it to HAProxy, which derives it from the file descriptors that it may
 	// have. Reserve is how many of these connections the Services can never use, so that the control plane can.

@@ -8,8 +8,15 @@ type membership struct {
 	running *RunningBackend
 	want    []Server
 	// former are the backends that this one's connections go to now: a load balancer moves.
-	former []*RunningBackend
+	former []formerBackend
 	pods   map[pod]bool // all that State names
+}
+
+// formerBackend is one that a load balancer leaves.
+type formerBackend struct {
+	*RunningBackend
+	// fromClients says that it reaches nodes at their addresses of one family, whichever the next one takes.
+	fromClients bool
 }
 
 func (d *Diff) backend(m membership) {
@@ -18,7 +25,7 @@ func (d *Diff) backend(m membership) {
 	for _, server := range m.want {
 		wanted[server.Name] = true
 		id := m.name + "/" + server.Name
-		tested := !replaced && !m.proven(server)
+		tested := fromClients(m.name) || !replaced && !m.proven(server)
 		if has, ok := m.running.Servers[server.Name]; ok {
 			d.server(id, has, server, tested)
 			continue
@@ -31,6 +38,13 @@ func (d *Diff) backend(m membership) {
 			d.removal(m.name+"/"+name, has, m.gone(has))
 		}
 	}
+}
+
+// fromClients says that a server must pass its check before it gets connections, whoever is refused till then: to have served others
+// shows nothing of where its answers to clients go.
+func fromClients(backend string) bool {
+	kind, _ := parseSlot(backend)
+	return kind.client != noClients
 }
 
 func serves(has RunningServer) bool { return has.State == "UP" || has.State == "NOCHECK" }
@@ -55,7 +69,7 @@ func (m membership) replacesAll() bool {
 func (m membership) proven(s Server) bool {
 	for _, former := range m.former {
 		for _, has := range former.Servers {
-			if has.Addr == s.Addr && serves(has) {
+			if (has.Addr == s.Addr || former.fromClients && has.Name == s.Name) && serves(has) {
 				return true
 			}
 		}

@@ -266,6 +266,9 @@ func (r *Running) parseStat(block string) error {
 			}
 			server.Sessions = n.int(row[column["scur"]])
 			server.Total = uint64(n.int(row[column["stot"]]))
+			if i, ok := column["check_status"]; ok && i < len(row) {
+				server.LastCheck = strings.TrimPrefix(row[i], "* ") // a star while the next one runs
+			}
 			b.Servers[name] = server
 		}
 	}

@@ -38,8 +38,13 @@ func TestRenderRefuses(t *testing.T) {
 		"a header for the shared pool": {change: func(s *desired.State, _ *Local, _ Slots) {
 			s.LoadBalancers[1].Pool, s.LoadBalancers[1].Frontends[1].ProxyProtocol = nil, desired.ProxyV1
 		}, want: "frontends[1].proxyProtocol", owner: ingress},
-		"the client's source": {change: func(s *desired.State, _ *Local, _ Slots) { s.LoadBalancers[1].ClientSource = true },
-			want: "clientSource: is not served yet", owner: ingress},
+		"clients' addresses without a check": {change: func(s *desired.State, _ *Local, _ Slots) {
+			s.LoadBalancers[1].ClientSource, s.LoadBalancers[1].Pool.Check = true, desired.Check{Kind: desired.CheckNone}
+		}, want: "clientSource: is set, and the servers are not checked", owner: ingress},
+		"clients' addresses for pods": {change: func(s *desired.State, _ *Local, _ Slots) {
+			s.LoadBalancers[1].ClientSource = true
+			s.LoadBalancers[1].Frontends[1].Pool = podPool(kubeProxyCheck(), podAt("a", "10.1.0.1", 8080))
+		}, want: "clientSource: is set, and frontends[1] has servers of its own", owner: ingress},
 		"a pod's name of two words": {change: func(s *desired.State, _ *Local, _ Slots) {
 			s.LoadBalancers[1].Frontends[0].Pool = podPool(kubeProxyCheck(), podAt("a b", "10.1.0.1", 8080))
 		}, want: "frontends[0].pool.servers[0].name", owner: ingress},

@@ -55,6 +55,7 @@ type slotView struct {
 	Tenant   string // empty: free
 	Balance  []string
 	Timeouts []string
+	Source   string // empty: connections come from the gateway
 	HTTP     bool
 	Servers  []Server
 }
@@ -197,9 +198,9 @@ func (c *Config) slots(s *desired.State, slots Slots, v *view) {
 			tenants[slot] = n
 		}
 	}
-	for _, kind := range slots.kinds() {
+	for _, kind := range slots.kinds(c.Local) {
 		for _, name := range slots.names(kind, c.Local) {
-			slot := slotView{Name: name, Balance: kind.balance(), Timeouts: kind.timeoutLines(), HTTP: kind.check == desired.CheckHTTP}
+			slot := slotView{Name: name, Balance: kind.balance(), Timeouts: kind.timeoutLines(), HTTP: kind.check == desired.CheckHTTP, Source: kind.sourceLine(c.Local)}
 			if n, ok := tenants[name]; ok {
 				slot.Tenant, c.tenants[name] = n.text(), n.Tenant
 				slot.Servers = n.servers()
@@ -229,23 +230,24 @@ func (c *Config) entries(s *desired.State, slots Slots) {
 			if f.Protocol != desired.TCP {
 				continue // nftables forwards the other protocols itself
 			}
-			value := route(lb, f, slots)
 			for _, address := range lb.Addresses {
-				c.Entries = append(c.Entries, Entry{mapKey(address, f.Port), value})
+				if value, ok := route(lb, f, address, slots); ok {
+					c.Entries = append(c.Entries, Entry{mapKey(address, f.Port), value})
+				}
 			}
 		}
 	}
 	sortEntries(c.Entries)
 }
 
-// route is the value of a frontend's entries. The port is 0 where servers have one of their own: the destination stays the VIP's,
-// and the PROXY protocol's header says so.
-func route(lb *desired.LoadBalancer, f desired.Frontend, slots Slots) string {
-	backend, port := backendOf(lb, f, slots), f.NodePort
+// route is the value of a frontend's entry for one of its addresses; false when it has no slot where it needs one. The port is 0 where
+// servers have one of their own: the destination stays the VIP's, and the PROXY protocol's header says so.
+func route(lb *desired.LoadBalancer, f desired.Frontend, vip netip.Addr, slots Slots) (value string, ok bool) {
+	backend, port := backendOf(lb, f, vip, slots), f.NodePort
 	if tenant, needed := TenantOf(lb, f); needed && tenant.Port != 0 {
 		port = 0
 	}
-	return fmt.Sprintf("%s|%d|%s|%s", backend, port, lb.Key, knobs(lb))
+	return fmt.Sprintf("%s|%d|%s|%s", backend, port, lb.Key, knobs(lb)), backend != ""
 }
 
 func mapKey(address netip.Addr, port uint16) string {

@@ -131,6 +131,16 @@ func scenarios() []scenario {
 				web("192.0.2.10"),
 			}
 		}),
+		// Servers see their clients: worker1 has no IPv6 address, worker3 no IPv4, and one that terminates is not known to answer.
+		make("client-source", func(s *desired.State, l *Local) { seeing(s, l) }),
+		make("client-source-ipv4", func(s *desired.State, l *Local) {
+			seeing(s, l)
+			l.ClientSourceProbes = l.ClientSourceProbes[:1]
+		}),
+		make("client-source-not-allowed", func(s *desired.State, l *Local) {
+			seeing(s, l)
+			l.ClientSourceProbes = nil
+		}),
 		// One pod is ready, another one terminates and serves still, a third one is not ready and has connections.
 		make("terminating", func(s *desired.State, _ *Local) {
 			health := desired.Check{Kind: desired.CheckHTTP, Port: 31999, Path: "/healthz", IntervalMillis: 2000, Rise: 1, Fall: 3, DownIntervalMillis: 250}

@@ -46,6 +46,9 @@ type RunningServer struct {
 	Sessions int
 	Total    uint64
 
+	// LastCheck is what the last check found, in HAProxy's words (L7OK, L4TOUT); empty: none yet.
+	LastCheck string
+
 	// Checked says that the server has a check, Checking that it runs.
 	Checked, Checking bool
 

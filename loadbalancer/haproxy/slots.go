@@ -44,7 +44,7 @@ func (slots Slots) of(t Tenant) string {
 // At gives the slot of a load balancer's port, or with 0 that of its frontends without one of their own; empty when there is none.
 func (slots Slots) At(key desired.Key, port uint16) string {
 	for tenant, slot := range slots {
-		if tenant.Key == key && tenant.Port == port {
+		if tenant.Key == key && tenant.Port == port && tenant.Client == noClients {
 			return slot
 		}
 	}
@@ -54,7 +54,8 @@ func (slots Slots) At(key desired.Key, port uint16) string {
 // Assign keeps what previous says for tenants that still need a slot of that kind, and gives the free slot of the lowest number
 // to each other. free asks the running HAProxy (Running.Free). short names the tenants whose slot has to be made by a reload
 // first, because all running ones are taken or it has timeouts of its own: Compare asks for that reload. A tenant whose pool has no
-// kind, or for whom none of maxSlots is left, gets no slot; Render tells why.
+// kind, or for whom none of maxSlots is left, gets no slot; Render tells why. Nor does one that is to connect from clients' addresses
+// where Local allows none: its ports refuse.
 func Assign(previous Slots, s *desired.State, free func(slot string) bool, l Local) (slots Slots, short []Tenant) {
 	slots = Slots{}
 	taken := map[string]bool{}
@@ -65,7 +66,7 @@ func Assign(previous Slots, s *desired.State, free func(slot string) bool, l Loc
 	var wants []want
 	for _, n := range needs(s) {
 		kind, err := n.kind()
-		if err != nil {
+		if err != nil || !l.allows(kind) {
 			continue
 		}
 		if slot := previous.of(n.Tenant); kind.number(slot) > 0 && !taken[slot] {

@@ -142,9 +142,11 @@ func TestSlotsAreKeptAsJSON(t *testing.T) {
 func TestSlotNamesTellTheirKind(t *testing.T) {
 	for name, want := range map[string]slotKind{
 		"slot-http-roundrobin-1": {check: desired.CheckHTTP, algorithm: desired.RoundRobin},
-		"slot-tcp-source-connect250ms-idle3600s-check700ms-12": {desired.CheckTCP, desired.Source,
-			desired.Timeouts{ConnectMillis: 250, IdleSeconds: 3600, CheckMillis: 700}},
-		"slot-tcp-random-idle1s-3": {desired.CheckTCP, desired.Random, desired.Timeouts{IdleSeconds: 1}},
+		"slot-tcp-source-connect250ms-idle3600s-check700ms-12": {check: desired.CheckTCP, algorithm: desired.Source,
+			timeouts: desired.Timeouts{ConnectMillis: 250, IdleSeconds: 3600, CheckMillis: 700}},
+		"slot-tcp-random-idle1s-3":             {check: desired.CheckTCP, algorithm: desired.Random, timeouts: desired.Timeouts{IdleSeconds: 1}},
+		"slot-http-roundrobin-client6-2":       {check: desired.CheckHTTP, algorithm: desired.RoundRobin, client: clientsIPv6},
+		"slot-http-leastconn-client4-idle9s-1": {check: desired.CheckHTTP, algorithm: desired.LeastConn, client: clientsIPv4, timeouts: desired.Timeouts{IdleSeconds: 9}},
 	} {
 		kind, n := parseSlot(name)
 		if kind != want || n == 0 || kind.slot(n) != name || kind.number(name) != n {
@@ -152,7 +154,8 @@ func TestSlotNamesTellTheirKind(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"nodes", "slot-", "slot-http-roundrobin-0", "slot-http-roundrobin-01", "slot-http-roundrobin-x",
-		"slot-http-roundrobin-idle1s", "slot-http-roundrobin-idle01s-1", "slot-http-roundrobin-idle0s-1", "slot-http-roundrobin-idle1s-connect1ms-1"} {
+		"slot-http-roundrobin-idle1s", "slot-http-roundrobin-idle01s-1", "slot-http-roundrobin-idle0s-1", "slot-http-roundrobin-idle1s-connect1ms-1", "slot-http-roundrobin-client-1",
+		"slot-http-roundrobin-client04-1", "slot-http-roundrobin-idle9s-client4-1"} {
 		if kind, n := parseSlot(name); n != 0 {
 			t.Errorf("%s was read as slot %d of %v", name, n, kind)
 		}
@@ -170,7 +173,7 @@ func TestSlotCountKeepsASpareFifth(t *testing.T) {
 			t.Errorf("with slot %d taken there are %d slots, want %d", highest, got, want)
 		}
 	}
-	rare, own := slotKind{check: desired.CheckTCP, algorithm: desired.Source}, slotKind{desired.CheckTCP, desired.Source, desired.Timeouts{IdleSeconds: 9}}
+	rare, own := slotKind{check: desired.CheckTCP, algorithm: desired.Source}, slotKind{check: desired.CheckTCP, algorithm: desired.Source, timeouts: desired.Timeouts{IdleSeconds: 9}}
 	slots := Slots{{Port: 1}: rare.slot(9), {Port: 2}: own.slot(4), {Port: 3}: own.slot(11)}
 	if got := len(slots.names(rare, l)); got != 20 {
 		t.Errorf("with slot 9 of a rare kind taken there are %d slots, want 20", got)

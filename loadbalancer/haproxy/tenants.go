@@ -21,13 +21,15 @@ type Tenant struct {
 	// Check is how the servers are checked, as far as HAProxy can neither change nor tell it while they run. It makes another
 	// tenant too: with new servers in another slot the change is in effect at once, and nobody is refused. Empty: not known.
 	Check string
+	// Client is the family of VIPs that are served, where the servers see their clients' addresses.
+	Client clientFamily
 }
 
 // TenantOf tells who serves a frontend; false when no slot does: the shared pool of nodes, or nftables alone.
 func TenantOf(lb *desired.LoadBalancer, f desired.Frontend) (Tenant, bool) {
 	switch {
 	case f.Protocol == desired.TCP && (f.Pool != nil || f.ProxyProtocol != desired.ProxyNone) && lb.PoolOf(f) != nil:
-		return Tenant{lb.Key, f.Port, f.ProxyProtocol, fixed(lb, f)}, true
+		return Tenant{Key: lb.Key, Port: f.Port, Proxy: f.ProxyProtocol, Check: fixed(lb, f)}, true
 	case f.Pool == nil && lb.Pool != nil:
 		return Tenant{Key: lb.Key, Check: fixed(lb, f)}, true // also for datagrams: nftables asks this slot's checks
 	}
@@ -70,7 +72,7 @@ func checkProxied(lb *desired.LoadBalancer, f desired.Frontend) bool {
 	})
 }
 
-// String gives "namespace/name", "namespace/name:443" or "namespace/name:443=v2".
+// String gives "namespace/name", "namespace/name:443" or "namespace/name:443=v2", and "@6" behind it for clients of IPv6.
 func (t Tenant) String() string {
 	text := t.Key.String()
 	if t.Port != 0 {
@@ -78,6 +80,9 @@ func (t Tenant) String() string {
 	}
 	if t.Proxy != desired.ProxyNone {
 		text += "=" + string(t.Proxy)
+	}
+	if t.Client != noClients {
+		text += "@" + strconv.Itoa(int(t.Client))
 	}
 	return text
 }
@@ -96,6 +101,7 @@ func (t Tenant) MarshalText() ([]byte, error) { return []byte(t.text()), nil }
 // UnmarshalText is the reverse of MarshalText. What agents wrote before slots had ports is a Tenant without one.
 func (t *Tenant) UnmarshalText(text []byte) error {
 	name, check, _ := strings.Cut(string(text), " ")
+	name, client, _ := strings.Cut(name, "@")
 	name, proxy, _ := strings.Cut(name, "=")
 	name, port, ported := strings.Cut(name, ":")
 	namespace, name, ok := strings.Cut(name, "/")
@@ -103,6 +109,10 @@ func (t *Tenant) UnmarshalText(text []byte) error {
 	if ported {
 		n, err := strconv.ParseUint(port, 10, 16)
 		t.Port, ok = uint16(n), ok && err == nil
+	}
+	if client != "" {
+		n, err := strconv.Atoi(client)
+		t.Client, ok = clientFamily(n), ok && err == nil
 	}
 	if !ok {
 		return fmt.Errorf("%q names no load balancer, as namespace/name or namespace/name:port", text)
@@ -112,7 +122,7 @@ func (t *Tenant) UnmarshalText(text []byte) error {
 
 // Compare orders by key, then port.
 func (t Tenant) Compare(other Tenant) int {
-	return cmp.Or(t.Key.Compare(other.Key), cmp.Compare(t.Port, other.Port), cmp.Compare(t.Proxy, other.Proxy), cmp.Compare(t.Check, other.Check))
+	return cmp.Or(t.Key.Compare(other.Key), cmp.Compare(t.Port, other.Port), cmp.Compare(t.Proxy, other.Proxy), cmp.Compare(t.Check, other.Check), cmp.Compare(t.Client, other.Client))
 }
 
 // need is a tenant with what the slot has to have.
@@ -126,23 +136,27 @@ type need struct {
 	checkProxy bool
 }
 
-func (n need) kind() (slotKind, error) { return kindOf(n.pool, n.timeouts) }
+func (n need) kind() (slotKind, error) {
+	kind, err := kindOf(n.pool, n.timeouts)
+	kind.client = n.Client
+	return kind, err
+}
 
 // needs are all slots that a State needs, sorted by tenant.
 func needs(s *desired.State) []need {
 	var all []need
 	for i := range s.LoadBalancers {
-		lb, first := &s.LoadBalancers[i], len(all)
+		lb, known := &s.LoadBalancers[i], map[Tenant]bool{}
 		for _, f := range lb.Frontends {
-			tenant, ok := TenantOf(lb, f)
-			if !ok {
-				continue
-			}
-			n := need{Tenant: tenant, pool: lb.PoolOf(f), timeouts: lb.Timeouts, checkProxy: checkProxied(lb, f)}
-			if tenant.Port != 0 {
-				n.nodePort = f.NodePort
-			}
-			if !slices.Contains(all[first:], n) {
+			for _, tenant := range tenantsOf(lb, f) {
+				if known[tenant] {
+					continue
+				}
+				known[tenant] = true
+				n := need{Tenant: tenant, pool: ofClients(s, lb.PoolOf(f), tenant.Client), timeouts: lb.Timeouts, checkProxy: checkProxied(lb, f)}
+				if tenant.Port != 0 {
+					n.nodePort = f.NodePort
+				}
 				all = append(all, n)
 			}
 		}

@@ -130,7 +130,7 @@ func (f *flows) sharedCandidates(vip netip.Addr) []candidate {
 func (f *flows) ownCandidates(lb desired.LoadBalancer, vip netip.Addr, frontend desired.Frontend) []candidate {
 	var unfit map[string]bool
 	if frontend.Pool == nil {
-		unfit = f.unfit.Servers[lb.Key]
+		unfit = f.unfit.Of(&lb, vip)
 	}
 	var first, backups []candidate
 	for _, server := range lb.PoolOf(frontend).Servers {
@@ -146,7 +146,7 @@ func (f *flows) ownCandidates(lb desired.LoadBalancer, vip netip.Addr, frontend 
 			first = append(first, c)
 		}
 	}
-	if !slices.ContainsFunc(first, func(c candidate) bool { return !c.unfit }) {
+	if !lb.ClientSource && !slices.ContainsFunc(first, func(c candidate) bool { return !c.unfit }) { // nobody checks where backups answer to
 		first = backups
 	}
 	return sortedByName(first)

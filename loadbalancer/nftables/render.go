@@ -4,6 +4,7 @@ import (
 	"bytes"
 	_ "embed"
 	"fmt"
+	"net/netip"
 	"text/template"
 
 	"cloud-provider-haproxy/loadbalancer/desired"
@@ -25,6 +26,9 @@ type Local struct {
 	// router on purpose, and its own firewall decides what it forwards.
 	Routes4, Routes6 bool
 	Unfit            Unfit
+	// ClientSourceProbes are addresses of this machine, one of a family at most, from which HAProxy checks servers that see their
+	// clients' addresses; none: its owner does not allow that.
+	ClientSourceProbes []netip.Addr
 }
 
 // DebianLocal gives the ports of a Debian gateway.

@@ -106,7 +106,13 @@ func newSets(s *desired.State, l Local) ([]*set, error) {
 		}
 	}
 	for _, lb := range s.LoadBalancers {
+		if lb.ClientSource {
+			lb.DenySources = slices.Concat(lb.DenySources, nodesAsClients(s))
+		}
 		services.add(lb, func(vip netip.Addr, f desired.Frontend) bool {
+			if !l.keepsClients(&lb, vip) {
+				return false
+			}
 			if f.Protocol == desired.TCP {
 				return served(s, lb, f)
 			}
@@ -119,6 +125,9 @@ func newSets(s *desired.State, l Local) ([]*set, error) {
 		back.add(s)
 		families = append(families, datagrams.sets()...)
 		families = append(families, back.sets()...)
+		if l.ClientSource() {
+			families = append(families, newDirect(s, l))
+		}
 	}
 	var all []*set
 	for _, b := range families {

@@ -3,6 +3,7 @@ package nftables
 import (
 	"crypto/sha256"
 	"encoding/binary"
+	"net/netip"
 
 	"cloud-provider-haproxy/loadbalancer/desired"
 )
@@ -22,6 +23,16 @@ type Unfit struct {
 	// Servers are those of load balancers with a Pool. All of them: backups serve, and without any the load balancer refuses
 	// (fail closed).
 	Servers map[desired.Key]map[string]bool
+	// Servers6 are those at their IPv6 addresses where they see their clients' addresses: an answer comes back, or not, by family.
+	Servers6 map[desired.Key]map[string]bool
+}
+
+// Of are the servers of a load balancer that get no new flows at a VIP.
+func (u Unfit) Of(lb *desired.LoadBalancer, vip netip.Addr) map[string]bool {
+	if lb.ClientSource && vip.Is6() {
+		return u.Servers6[lb.Key]
+	}
+	return u.Servers[lb.Key]
 }
 
 // candidate may be given slots.

@@ -113,6 +113,8 @@ type Nodes struct {
 	CIDRs []netip.Prefix `yaml:"cidrs"`
 	// PodCIDRs are the networks of the cluster's pods (`[10.244.0.0/16]`), named if the gateways have routes to them (the network plugin's BGP, or static ones). Then the ports without a nodePort of a Service with `allocateLoadBalancerNodePorts: false` are served by its pods directly, at the addresses and ports of its EndpointSlices that lie in these networks or, for pods on their node's network, in `cidrs`. Run `gatewayctl bootstrap` after a change: the gateways' limits have these networks too. Default: none, and every port needs a nodePort.
 	PodCIDRs []netip.Prefix `yaml:"podCIDRs"`
+	// ClientSourceProbes allow Services to have annotation `cloud-provider-haproxy/source-address: client`: addresses that nobody has, one of IPv4, one of IPv6 or both (`[203.0.113.1]`), from which the gateways check the workers of such Services, and which workers route like those of clients, back through the gateways. HAProxy before 2.9 runs as root then. Run `gatewayctl bootstrap` after a change: it is the gateways' limits that count. Default: none, and a gateway refuses such a Service.
+	ClientSourceProbes []netip.Addr `yaml:"clientSourceProbes"`
 	// HealthCheck is how HAProxy finds out that a worker is fit to serve.
 	HealthCheck HealthCheck `yaml:"healthCheck"`
 	// DrainTime is how long connections to a worker live on that gets no more of them, `1s` to `24h` in whole seconds: one that was deleted, is to be deleted by the cluster autoscaler (taint `ToBeDeletedByClusterAutoscaler`), carries the label `node.kubernetes.io/exclude-from-external-load-balancers`, or is not chosen by a Service any more. A Service has another one with annotation `cloud-provider-haproxy/drain-timeout`. Default `5m`.

@@ -37,6 +37,7 @@ nodes:
   addresses: {worker: [192.0.2.21, "2001:db8:1::21"], worker.example: [192.0.2.22]}
   cidrs: [192.0.2.0/24]
   podCIDRs: [10.244.0.0/16]
+  clientSourceProbes: [203.0.113.1]
   healthCheck: {type: kube-proxy, port: 10256, path: /healthz, interval: 2s, rise: 2, fall: 3}
 ipMode: Proxy
 loadBalancerClass: example.org/gateway

@@ -35,6 +35,7 @@ func (c *Config) validate(f *strict.Faults) {
 	c.validateReservations(f)
 	c.Nodes.validate(f)
 	c.validatePodCIDRs(f)
+	c.validateClientSourceProbes(f)
 	oneOf(f, "ipMode", c.IPMode, "VIP", "Proxy")
 	if !labelKey(c.LoadBalancerClass) {
 		f.Add("loadBalancerClass", "%q; a label key with a prefix (%s) is allowed", c.LoadBalancerClass, LoadBalancerClass)

@@ -25,6 +25,7 @@ type Site struct {
 	interfaces    []string // of pools and of the control plane, beside the gateways' own
 	routerIDs     agent.Interval
 	controllers   []Key
+	probes        []netip.Addr
 	settings      []byte
 }
 
@@ -41,7 +42,7 @@ type Options struct {
 
 // New tells every fault at once.
 func New(c *config.Config, options Options) (*Site, error) {
-	s := &Site{User: c.SSH.User, Gateways: c.DesiredGateways(), settings: options.AgentSettings}
+	s := &Site{User: c.SSH.User, Gateways: c.DesiredGateways(), settings: options.AgentSettings, probes: c.Nodes.ClientSourceProbes}
 	var faults []error
 	var err error
 	if s.vips, err = vipPrefixes(c); err != nil {
@@ -175,7 +176,23 @@ routerIDs: [%s]
 
 # Ports that may be opened on floating addresses: all, since Services choose theirs.
 ports: ["1-65535"]
-`, LimitsFile, quoted(s.vips), quoted(s.servers), strings.Join(names, ", "), `"`+s.routerIDs.String()+`"`)
+%s`, LimitsFile, quoted(s.vips), quoted(s.servers), strings.Join(names, ", "), `"`+s.routerIDs.String()+`"`, s.clientSourceProbes())
+}
+
+// clientSourceProbes is the last part of limits.yaml; empty: what it allows is not allowed.
+func (s *Site) clientSourceProbes() string {
+	if len(s.probes) == 0 {
+		return ""
+	}
+	var words []string
+	for _, p := range s.probes {
+		words = append(words, fmt.Sprintf("%q", p))
+	}
+	return fmt.Sprintf(`
+# HAProxy may connect to workers from clients' addresses (annotation source-address: client), before version 2.9 as root, and
+# checks from these that answers come back.
+clientSourceProbes: [%s]
+`, strings.Join(words, ", "))
 }
 
 // agentConfig is agent.yaml of one gateway.

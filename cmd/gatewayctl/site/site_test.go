@@ -106,6 +106,22 @@ func TestFiles(t *testing.T) {
 	}
 }
 
+// What the configuration says of clients' addresses is what the gateways allow, and without a word nothing.
+func TestLimitsOfClientSource(t *testing.T) {
+	for line, want := range map[string]int{"": 0, "\n  clientSourceProbes: [203.0.113.200, \"3fff::1\"]": 2} {
+		s, err := New(decode(t, strings.Replace(cloud, "cidrs: [198.51.100.0/24]", "cidrs: [198.51.100.0/24]"+line, 1)),
+			Options{ControllerKeys: []string{controllerKey}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		g, _ := s.Gateway("gw1")
+		limits, err := agent.DecodeLimits([]byte(s.limits(g)))
+		if err != nil || len(limits.ClientSourceProbes) != want {
+			t.Errorf("with %q: %v, %v", line, limits, err)
+		}
+	}
+}
+
 // limits.yaml allows what the configuration needs, to the address.
 func TestLimitsAreTight(t *testing.T) {
 	withPods := strings.Replace(cloud, "cidrs: [198.51.100.0/24]", "cidrs: [198.51.100.0/24]\n  podCIDRs: [172.30.0.0/16, \"fd00:30::/56\"]", 1)
