@@ -2,7 +2,7 @@ package nftables
 
 import (
 	"net/netip"
-	"slices"
+	"strings"
 
 	"cloud-provider-haproxy/loadbalancer/desired"
 )
@@ -10,9 +10,11 @@ import (
 // answers are what comes from a server as the answer to a flow: to the VIP, from the server's port. Conntrack leads it back to the
 // client, so a first packet that looks so is one whose flow this kernel does not know: the VIP has just come here, or the flow was
 // forgotten. Taken for a client's it would go to a server that answers it, for ever where both sides use the same port (IKE, SIP,
-// NTP); refused, the server's socket would see an error.
+// NTP); refused, the server's socket would see an error. Two that are no answers look so all the same and get none: a pod behind
+// kube-proxy's masquerade whose source became a NodePort of the VIP (--random-fully draws from 1024 to 65535: one flow in 64512 for
+// each NodePort), and a pod that is a client of its own VIP from the port that it serves at.
 type answers struct {
-	// nodes are the nodes, ports the NodePorts of a VIP; nobody connects from a NodePort.
+	// nodes are the nodes, ports the NodePorts of a VIP.
 	nodes, ports byFamily
 	// servers are pods, at ports of their own.
 	servers byFamily
@@ -20,13 +22,21 @@ type answers struct {
 
 func newAnswers() answers {
 	return answers{
-		nodes:   newByFamily("answerers", "", "nodes that answer for Services"),
-		ports:   newByFamily("answers", doorType, "NodePorts from which nodes answer to a VIP"),
-		servers: byFamily{v4: &set{Name: "ownanswers4", Type: "ipv4_addr" + doorType + " . ipv4_addr", Comment: ownAnswers}, v6: &set{Name: "ownanswers6", Type: "ipv6_addr" + doorType + " . ipv6_addr", Comment: ownAnswers}},
+		nodes: newByFamily("answerers", "", "nodes that answer for Services"),
+		ports: newByFamily("answers", doorType, "NodePorts from which nodes answer to a VIP"),
+		servers: byFamily{
+			v4: &set{Name: "ownanswers4", Type: "ipv4_addr" + doorType + " . ipv4_addr", Comment: ownAnswers},
+			v6: &set{Name: "ownanswers6", Type: "ipv6_addr" + doorType + " . ipv6_addr", Comment: ownAnswers},
+		},
 	}
 }
 
 const ownAnswers = "servers' own ports from which they answer to a VIP"
+
+// isAnswers says whether a set, given by its name and what follows, is one of theirs whose elements have ports.
+func isAnswers(name string) bool {
+	return strings.HasPrefix(name, "answers") || strings.HasPrefix(name, "ownanswers")
+}
 
 func (a answers) sets() []byFamily { return []byFamily{a.nodes, a.ports, a.servers} }
 
@@ -60,8 +70,8 @@ func (a answers) addPort(lb *desired.LoadBalancer, f desired.Frontend, vip netip
 	if pool == nil {
 		return
 	}
-	for _, server := range slices.DeleteFunc(slices.Clone(pool.Servers), func(s desired.Server) bool { return s.Port == 0 }) {
-		if server.Address.Is4() == vip.Is4() {
+	for _, server := range pool.Servers {
+		if server.Port != 0 && server.Address.Is4() == vip.Is4() {
 			a.servers.add(vip, element(vip, f.Protocol, server.Port)+" . "+server.Address.String())
 		}
 	}

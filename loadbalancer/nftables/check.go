@@ -33,10 +33,13 @@ func ParseCheck(output []byte) []Message {
 }
 
 // Behind gives the address whose element stands in a line of a rendered script, the first being 1, and the protocol and port
-// when the element has them. The zero Addr: no single element is behind the line.
+// when these are a door's: of an answer it has a server's. The zero Addr: no single element is behind the line.
 func Behind(script []byte, line int) (vip netip.Addr, port desired.Port) {
-	number := 0
+	number, answers := 0, false
 	for text := range strings.Lines(string(script)) {
+		if kind, name, _ := strings.Cut(strings.TrimSpace(text), " "); kind == "set" || kind == "map" {
+			answers = isAnswers(name)
+		}
 		if number++; number < line {
 			continue
 		}
@@ -46,7 +49,7 @@ func Behind(script []byte, line int) (vip netip.Addr, port desired.Port) {
 		if err != nil {
 			break
 		}
-		if len(words) > 2 {
+		if len(words) > 2 && !answers {
 			number, _ := strconv.ParseUint(words[2], 10, 16)
 			port = desired.Port{Protocol: desired.Protocol(strings.ToUpper(words[1])), Port: uint16(number)}
 		}

@@ -175,11 +175,6 @@ func ofFamily(addresses []netip.Addr, like netip.Addr) (netip.Addr, bool) {
 
 // sortedByName gives the order in which slots are filled.
 func sortedByName(all []candidate) []candidate {
-	slices.SortFunc(all, func(a, b candidate) int {
-		if a.name < b.name {
-			return -1
-		}
-		return 1
-	})
+	slices.SortFunc(all, func(a, b candidate) int { return cmp.Compare(a.name, b.name) })
 	return all
 }

@@ -209,3 +209,14 @@ func TestBehindElementOfAMap(t *testing.T) {
 		}
 	}
 }
+
+// The port of an answer is a server's, which may be the number of another Service's door at the same address.
+func TestBehindAnAnswerIsNoDoor(t *testing.T) {
+	script := []byte("table {\n\tset answers4 {\n\t\t192.0.2.10 . udp . 30053,\n\t}\n\tset ownanswers4 {\n\t\t192.0.2.10 . udp . 53 . 10.1.0.1,\n" +
+		"\t}\n\tmap own4 {\n\t\t192.0.2.10 . udp . 53 . 7 : 10.1.0.1 . 53,\n\t}\n}\n")
+	for line, want := range map[int]desired.Port{3: {}, 6: {}, 9: {Protocol: desired.UDP, Port: 53}} {
+		if vip, port := Behind(script, line); vip.String() != "192.0.2.10" || port != want {
+			t.Errorf("line %d is read as %v, %+v", line, vip, port)
+		}
+	}
+}
