@@ -67,9 +67,9 @@ const (
 	// ConnectionLimit is how many TCP connections each port takes at a time at one gateway, 1 to 10000000; more are refused.
 	// Default: as many as the gateway has room for.
 	ConnectionLimit Annotation = Prefix + "connection-limit"
-	// ConnectionRateLimit is how many new TCP connections a second, averaged over ten seconds, one client address may open
-	// to each port at one gateway, 1 to 10000000; more are refused. Clients behind one router are one address. Default: no
-	// limit.
+	// ConnectionRateLimit is how many new TCP connections a second, averaged over ten seconds, one client address (of
+	// IPv6: one network of 64 bits) may open to each port at one gateway, 1 to 10000000; more are refused. Clients behind one
+	// router are one address. Default: no limit.
 	ConnectionRateLimit Annotation = Prefix + "connection-rate-limit"
 	// DrainTimeout is how long connections live on to a node that gets no more of them because it left or is not chosen any
 	// more, `1s` to `24h` in whole seconds. Default: `nodes.drainTime` of the configuration.

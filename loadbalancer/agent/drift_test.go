@@ -127,6 +127,7 @@ func deviations() []deviation {
 		}, wire.Runtime, "VIP 192.0.2.10 is missing"},
 		{"VIP added", func(_ *testing.T, m *machine) { m.added = []string{"192.0.2.12"} }, wire.Runtime, "VIP 192.0.2.12 is held although"},
 		{"slots forgotten", func(_ *testing.T, m *machine) { delete(m.files, "/var/lib/gatewayctl/slots.json") }, wire.Runtime, "slots.json: it was gone"},
+		{"slots garbled", func(_ *testing.T, m *machine) { m.files["/var/lib/gatewayctl/slots.json"] = "{" }, wire.Runtime, "slots.json: it had"},
 	}
 }
 

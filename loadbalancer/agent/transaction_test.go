@@ -130,7 +130,7 @@ func TestDaemonRefuses(t *testing.T) {
 			t.Fatal(err)
 		}
 		for n, text := range strings.Split(string(r.config.File), "\n") {
-			if strings.HasPrefix(text, "backend slot-") && strings.HasSuffix(text, "default/db") {
+			if strings.HasPrefix(text, "backend slot-") && strings.Contains(text, " # default/db ") {
 				return n + 2
 			}
 		}

@@ -167,7 +167,8 @@ type LoadBalancer struct {
 	// UDPIdleSeconds is how long a flow of UDP that was answered is remembered without a datagram, 1 to 86400; a gateway may take the
 	// next longer time that it has. 0: as the gateway's kernel is set.
 	UDPIdleSeconds int `json:"udpIdleSeconds,omitempty"`
-	// AffinitySeconds is how long a client without a connection is sent where its last one went, 1 to 86400; 0: not at all.
+	// AffinitySeconds is how long after its last new connection began a client is sent where that one went, 1 to 86400; a gateway may
+	// take the next longer time that it has. 0: not at all.
 	AffinitySeconds int `json:"affinitySeconds,omitempty"`
 	// DrainSeconds is State.DrainSeconds for this load balancer alone, 1 to 86400; 0: the State's.
 	DrainSeconds int `json:"drainSeconds,omitempty"`
@@ -176,8 +177,8 @@ type LoadBalancer struct {
 	// ConnectionLimit is how many TCP connections each frontend takes at a time at one gateway; more are refused. 0: as many as
 	// there are.
 	ConnectionLimit int `json:"connectionLimit,omitempty"`
-	// SourceRate is how many new TCP connections a second, averaged over ten seconds, one client address may open to each frontend
-	// at one gateway; more are refused. 0: as many as it likes.
+	// SourceRate is how many new TCP connections a second, averaged over ten seconds, one client address (of IPv6: one network
+	// of 64 bits) may open to each frontend at one gateway; more are refused. 0: as many as it likes.
 	SourceRate int `json:"sourceRate,omitempty"`
 	// Log has every TCP connection logged, not those alone that failed.
 	Log bool `json:"log,omitempty"`

@@ -152,7 +152,7 @@ func TestServerCommandsAskTheCheckFirst(t *testing.T) {
 	}{
 		"new": {nil, want, "add server nodes/a [fd00::1] weight 1 check port 10256 inter 2000 rise 2 fall 3;enable health nodes/a;enable server nodes/a;set server nodes/a health down"},
 		"moved": {map[string]RunningServer{"a": moved}, want,
-			"set server nodes/a state maint;set server nodes/a addr fd00::1;set server nodes/a state ready;set server nodes/a health down"},
+			"set server nodes/a state maint;set server nodes/a addr fd00::1\nset server nodes/a state ready;set server nodes/a health down"},
 		"back":            {map[string]RunningServer{"a": away}, want, "set server nodes/a state ready;enable health nodes/a;set server nodes/a health down"},
 		"back, unchecked": {map[string]RunningServer{"a": open}, want.unchecked(), "set server nodes/a state ready"},
 		"as it should be": {map[string]RunningServer{"a": runs}, want, ""},
@@ -175,7 +175,7 @@ func TestServerCommandsAskTheCheckFirst(t *testing.T) {
 			d.backend(membership{name: "nodes", running: &RunningBackend{Servers: when.running}, want: when.want})
 			got := ""
 			if len(d.add) > 0 {
-				got = d.add[0].line
+				got = strings.TrimSuffix(d.add[0].line+"\n"+d.add[0].then, "\n")
 			}
 			if got != when.command || len(d.add) > 1 {
 				t.Errorf("%s: got %q, want %q", name, got, when.command)
@@ -312,7 +312,7 @@ func TestCompareTablesOfAffinity(t *testing.T) {
 	}{
 		"the usual":       {nil, []int{usualAffinity, usualAffinity}, nil},
 		"a new one":       {nil, []int{600}, []string{"affinity of 600 s is new"}},
-		"two new ones":    {[]int{60}, []int{60, 600, 601}, []string{"affinity of 600 s is new", "affinity of 601 s is new"}},
+		"two new ones":    {[]int{60}, []int{60, 600, 601, 602}, []string{"affinity of 600 s is new", "affinity of 900 s is new"}},
 		"one gone":        {[]int{60, 600}, []int{600}, nil},
 		"one for another": {[]int{60}, []int{600}, []string{"affinity of 600 s is new"}},
 		"the same":        {[]int{60, 600}, []int{600, 60}, nil},

@@ -286,11 +286,8 @@ func (d *daemon) apply(state *desired.State) Diff {
 // reload replaces the worker, which inherits the servers' state, and waits until the new one answers with the generation.
 func (d *daemon) reload(c *Config) {
 	d.t.Helper()
-	state, err := d.runtime.ServersState(d.t.Context())
+	state, err := c.Inherit(d.saved())
 	if err != nil {
-		d.t.Fatal(err)
-	}
-	if state, err = c.Inherit(state); err != nil {
 		d.t.Fatal(err)
 	}
 	if err := os.WriteFile(d.local.ServerState, state, 0o600); err != nil {

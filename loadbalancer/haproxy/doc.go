@@ -15,19 +15,31 @@
 // without a NodePort, for the VIP's own port may be the node's sshd. Every pool that fails open is two backends of the same
 // servers, one checked, the other with "-open" behind its name. Slots fail closed.
 //
-// A slot has one tenant: a load balancer, or one port of it whose servers have ports of their own, because they get a PROXY protocol's
-// header or are pods. Then the map has no NodePort and the destination stays what the client connected to, which the header names.
-// What HAProxy cannot change while it runs makes another tenant or another kind of slot: algorithm, header, check, timeouts. So the
-// load balancer moves: new servers in a free slot, then the map entry, and the old servers drain where they are. A server is up there
-// at once when it served from where the load balancer comes (membership.proven); else everybody would be refused until a check has
-// passed. Slots of all kinds are made ahead, those with timeouts one by one; these come by a reload, go without one and are used again.
+// A slot has one tenant: a load balancer, or one port of it whose servers have ports of their own, because they get a PROXY
+// protocol's header or are pods. Then the map has no NodePort and the destination stays what the client connected to, which the
+// header names. What HAProxy cannot change while it runs makes another tenant or another kind of slot: algorithm, header, check,
+// timeouts. So the load balancer moves: new servers in a free slot, then the map entry, and the old servers drain where they are.
+// A server is up there at once when it served from where the load balancer comes (membership.proven): the running map tells that
+// for TCP, Config.Succeed for datagrams, of which HAProxy has no entry. Else everybody would be refused until a check has passed.
+// A slot's name in haproxy.cfg has its tenant behind it, check included, so that an agent which lost its record moves nobody
+// (SlotsIn). Slots of all kinds are made ahead, those with timeouts one by one; these come by a reload, go without one and are
+// used again.
 //
 // A pod's server is shut when State names the pod no more, whatever the drain time: its address may be another Service's pod's, and a
 // connection that still tries to reach it would get there (with the next SYN). That holds for the present worker: one that a reload
 // replaced has no socket to be told by, and may try for as long as its timeout connect, four times.
 //
-// Marks behind a server's name (web-1_pod_v2, worker1_backup) tell its nature, as HAProxy does not. A server is checked with a header
-// only where its clients go: kube-proxy's healthz would refuse one (manual 5.2, check-send-proxy).
+// A pod counts as named where its address and port are: one whose Service or port is gone, or its targetPort, is shut as well.
+// Nothing here knows whether it lives on.
+//
+// Marks behind a server's name (web-1_pod_v2, worker1_backup) tell its nature, as HAProxy does not. A check has a header if who answers at
+// the checked port gets one from clients of this load balancer, through whichever frontend: kube-proxy's healthz would refuse one (manual
+// 5.2, check-send-proxy). A server that gets none itself is then checked with version 1, and one that gets version 2 with that, also
+// where the other one is spoken: HAProxy, nginx and Envoy take both.
+//
+// What is saved of the servers before a reload is for that reload alone, and only what the new file says too (Config.Inherit): HAProxy
+// believes the ports, the check and the maintenance that it reads about a name, and slots change hands. A start reads nothing: the
+// words for it stand behind a variable that the master has in its environment from its first reload on (mworker_reload of src/mworker.c).
 //
 // A server that nobody wants, or that drains, goes into maintenance: no new connection, the old ones live. It is deleted after the
 // last one; Departed names those that have some and End ends them, when the agent says so. A node that is a backup is another server
@@ -43,7 +55,9 @@
 // the check of nodes (`track`) keeps a server from being deleted, and tells nothing about IPv6.
 //
 // What a few Services ask for stands in fields 4 to 7 of the map entry: affinity, limit, rate, log. It comes and goes with the map;
-// all others have |0|0|0|0 there and leave the rules after one look at it. Clients stick by "client|VIP:port", for kube-proxy keeps
+// all others have |0|0|0|0 there and leave the rules after one look at it. There are seventeen times of affinity; another one that is
+// asked for becomes the next longer (affinityOf). Were they bounded by number, a new Service's wish could take the table of
+// one that is served. Clients stick by "client|VIP:port", for kube-proxy keeps
 // affinity for each port too (kubernetes issue 103000), in a table for each time that is asked for: one that is new is the only
 // reload among all that (Diff.Reload tells it), one that nobody uses stays until the next. What sticks is a server's name, and its
 // number only when the name is unknown; both are looked up in the connection's own backend, so that no stale one leads to
@@ -63,9 +77,9 @@
 // Facts of HAProxy 2.6.12, each held by a test against the daemon:
 //   - Keys of the map are as netip writes addresses, IPv6 without brackets; a server's IPv6 address needs brackets, or its
 //     last group is taken for a port and the rest for a hostname.
-//   - A reload takes the port of a server's check from the saved state, not from the new file (its address it does not):
-//     a reload is followed by Read, Compare and Apply. They also set the limit of the Services' frontend, which only the
-//     worker knows when maxconn is its own computation.
+//   - A server's port, the port of its check, maintenance and verdict come from the saved state, by its name, not from the file (its
+//     address does not). A reload is followed by Read, Compare and Apply: they set the limit of the Services' frontend, which only
+//     the worker knows when maxconn is its own computation.
 //   - SIGUSR2 between the worker's first answer and the master's wait loop is lost (5 of 16 reloads right after a start).
 //     The master CLI's reload is refused in that moment, at worst, and can be repeated (0 of 50 lost).
 //   - `set server addr` moves a server while connections to its old address live on. Deleting and adding it anew, as
@@ -96,8 +110,10 @@
 // (BenchmarkConnection, medians of 15 runs on a busy machine, which differ by 10 %). To use affinity or a limit costs nothing that could
 // be measured, a rate 3 %, a log 10 %.
 //
-// Memory, at most: 338 bytes for each client that sticks, 524288 of a table (177 MB), then the oldest is forgotten; 336 for each client
-// of a Service with a rate, 102400 (34 MB). Each time of affinity costs 0.17 MB with a hundred slots.
+// Memory, at most, and once more in each old worker: 338 bytes for each client that sticks, 524288 of the usual time (177 MB), 65536
+// of each other one (22 MB), all together 530 MB, then the oldest is forgotten; 336 for each client of a Service with a rate, 102400 (34 MB). Each
+// time of affinity costs 0.17 MB with a hundred slots. A rate counts IPv6 by /64, as who has one could take another address for each
+// connection; affinity does not: a site's own clients, all in one /64, would get to one server.
 //
 // Evenness, 600 connections of two Services over one pool, least and most of a node, each Service and both:
 //

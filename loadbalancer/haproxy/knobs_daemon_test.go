@@ -1,6 +1,7 @@
 package haproxy
 
 import (
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -142,6 +143,27 @@ func TestSourceRate(t *testing.T) {
 	change(func(lb *desired.LoadBalancer) { lb.SourceRate = 0 })
 	if n := opened(client(1), 5); n != 5 {
 		t.Errorf("without the rate a client opened %d connections of 5", n)
+	}
+}
+
+// A client of IPv6 has a network of 64 bits, and could come from another address of it each time.
+func TestRateOfIPv6CountsNetworks(t *testing.T) {
+	state := twoNodes()
+	state.LoadBalancers[0].SourceRate = 1 // ten in ten seconds
+	d := startDaemon(t, state, append(nodes(), "fd88:0:0:1::1", "fd88:0:0:1::2", "fd88:0:0:1::3", "fd88:0:0:2::1"), vips())
+	d.nodePorts(node1+":30080", node1+":10256")
+	d.up("nodes", "worker1")
+	opened := 0
+	for i := range 18 {
+		if got := d.from(fmt.Sprintf("fd88:0:0:1::%d", 1+i%3), "["+vip6+"]:80"); !strings.HasPrefix(got, "error") {
+			opened++
+		}
+	}
+	if opened != 10 {
+		t.Errorf("the addresses of a network opened %d connections, want 10", opened)
+	}
+	if got := d.from("fd88:0:0:2::1", "["+vip6+"]:80"); strings.HasPrefix(got, "error") {
+		t.Errorf("another network got %s", got)
 	}
 }
 

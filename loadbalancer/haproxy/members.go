@@ -36,16 +36,6 @@ func ServerName(server desired.Server, proxy desired.ProxyProtocol) string {
 // isPod says whether a server that runs is one.
 func isPod(name string) bool { return strings.Contains(name+"_", podMark+"_") }
 
-// proxyOf is the header that a server which runs gets.
-func proxyOf(name string) desired.ProxyProtocol {
-	for _, proxy := range []desired.ProxyProtocol{desired.ProxyV1, desired.ProxyV2} {
-		if strings.Contains(name+"_", "_"+string(proxy)+"_") {
-			return proxy
-		}
-	}
-	return desired.ProxyNone
-}
-
 // servers are those of a slot. It leaves out servers that drain: they are taken out like those that nobody wants, and a worker
 // that starts has no connection of theirs.
 func (n need) servers() []Server {

@@ -1,10 +1,12 @@
 package haproxy
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"cloud-provider-haproxy/loadbalancer/desired"
 )
@@ -139,5 +141,60 @@ func TestGonePods(t *testing.T) {
 		if deferred := len(d.Deferred) == 1 && d.Empty(); deferred != test.deferred {
 			t.Errorf("%s: deferred %v, commands %v", name, d.Deferred, d.lines())
 		}
+	}
+}
+
+// Pods that are gone are all shut before one is waited for, and all together for a moment only.
+func TestGoneServersAreShutTogether(t *testing.T) {
+	s, l := baseState(), testLocal()
+	s.LoadBalancers = []desired.LoadBalancer{podService("web", "192.0.2.10", podAt("a", "10.1.0.1", 80), podAt("b", "10.1.0.2", 80), podAt("c", "10.1.0.3", 80),
+		podAt("d", "10.1.0.4", 80), podAt("e", "10.1.0.5", 80))}
+	slots, _ := Assign(nil, s, func(string) bool { return true }, l)
+	running := asRunning(scenario{"", l, s}.render(t))
+	s.LoadBalancers[0].Frontends[0].Pool.Servers = nil
+	c, err := Render(s, l, slots)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var verbs []string
+	r := obeying(t, func(line string) string {
+		verb := strings.Fields(line)[0]
+		if len(verbs) == 0 || verbs[len(verbs)-1] != verb {
+			verbs = append(verbs, verb)
+		}
+		if verb == "del" {
+			return stillConnected + "\n\n"
+		}
+		return "\n"
+	})
+	begun := time.Now()
+	if err := r.Apply(t.Context(), Compare(running, c)); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(begun); took > 3*insistLimit { // it would be five times that
+		t.Errorf("they were waited for %s", took)
+	}
+	if !slices.Equal(verbs, []string{"set", "del"}) {
+		t.Errorf("the commands are %v", verbs)
+	}
+}
+
+// A server whose address HAProxy does not take is not put back: its clients would get to the old one.
+func TestServerThatCannotMoveStaysAway(t *testing.T) {
+	want := Server{Name: "a", Addr: netip.MustParseAddr("10.0.0.2"), Weight: 1}
+	has := RunningServer{Name: "a", Addr: netip.MustParseAddr("10.0.0.1"), Weight: 1}
+	var d Diff
+	d.backend(membership{name: "nodes", running: &RunningBackend{Servers: map[string]RunningServer{"a": has}}, want: []Server{want}})
+	var lines []string
+	r := obeying(t, func(line string) string {
+		lines = append(lines, line)
+		return "Invalid addr family or IP address\n\n"
+	})
+	var refused *CommandError
+	if err := r.Apply(t.Context(), d); !errors.As(err, &refused) {
+		t.Errorf("got %v, want the refusal", err)
+	}
+	if len(lines) != 1 || strings.Contains(lines[0], "ready") {
+		t.Errorf("the commands were %q", lines)
 	}
 }

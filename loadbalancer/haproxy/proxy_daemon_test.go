@@ -3,6 +3,7 @@ package haproxy
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"cloud-provider-haproxy/loadbalancer/desired"
 )
@@ -45,16 +46,87 @@ func TestHeaderNamesClientAndVIP(t *testing.T) {
 	}
 }
 
-// A server that is checked where its clients go expects the header of a check as well.
-func TestCheckOfTheServedPortHasAHeader(t *testing.T) {
+// Whether a check begins with a header follows from who answers at the checked port. The ports above 31990 want one.
+func TestChecksAreGreetedAsClientsAre(t *testing.T) {
+	pods := func(lb *desired.LoadBalancer) {
+		lb.Frontends[1].Pool = podPool(health(31995, "/"), podAt("web-1", node1, 31995))
+	}
+	for name, test := range map[string]struct {
+		change  func(*desired.LoadBalancer)
+		slot    string
+		servers []string
+	}{
+		"pods at the port they serve": {pods, "slot-http-roundrobin-2", []string{"web-1_pod_v2"}},
+		"another port with a header": {func(lb *desired.LoadBalancer) {
+			lb.Frontends[0].NodePort, lb.Frontends[0].ProxyProtocol, lb.Pool.Check = 31995, desired.ProxyV2, health(31995, "/")
+		}, "slot-http-roundrobin-2", []string{"worker1_v2"}},
+		// HAProxy knows no version for these, and takes 1.
+		"servers without a header themselves": {func(lb *desired.LoadBalancer) {
+			lb.Frontends[1].NodePort, lb.Pool.Check = 31995, health(31995, "/")
+		}, "slot-http-roundrobin-1", []string{"worker1"}},
+		"a port without a header, and servers with one": {func(lb *desired.LoadBalancer) {
+			lb.Frontends[0].NodePort, lb.Pool.Check = 31991, health(31991, "/31991")
+		}, "slot-http-roundrobin-2", []string{"worker1_v2"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			state := twoNodes()
+			d := startDaemon(t, state, nodes(), vips())
+			d.proxied(node1 + ":31995")
+			d.nodePorts(node1 + ":31991")
+			lb := proxiedIngress(desired.ProxyV2)
+			test.change(&lb)
+			state.LoadBalancers = []desired.LoadBalancer{lb}
+			d.apply(state)
+			d.up(test.slot, test.servers...)
+		})
+	}
+}
+
+// A check that goes to another port alone, from one without a header to one with, and back: the header goes with it, and connections
+// live.
+func TestCheckMovesToAPortWithAHeader(t *testing.T) {
 	state := twoNodes()
-	d := startDaemon(t, state, nodes(), vips())
-	d.proxied(node1 + ":31995")
-	lb := proxiedIngress(desired.ProxyV2)
-	lb.Frontends[1].Pool = podPool(health(31995, "/"), podAt("web-1", node1, 31995))
-	state.LoadBalancers = []desired.LoadBalancer{lb}
-	d.apply(state)
-	d.up("slot-http-roundrobin-2", "web-1_pod_v2")
+	d := startDaemon(t, state, nodes(), vips(), func(l *Local) { l.SlotsPerKind = 20 })
+	d.nodePorts(node1+":30080", node1+":31991")
+	d.proxied(node1+":30443", node1+":31995")
+	checkedAt := func(check desired.Check) {
+		t.Helper()
+		lb := proxiedIngress(desired.ProxyV2)
+		lb.Frontends = append(lb.Frontends, desired.Frontend{Protocol: desired.TCP, Port: 993, NodePort: 31995, ProxyProtocol: desired.ProxyV2})
+		lb.Pool.Servers, lb.Pool.Check = lb.Pool.Servers[:1], check
+		state.LoadBalancers = []desired.LoadBalancer{lb}
+		d.apply(state)
+		key := lb.Key
+		d.up(d.slots.At(key, 0), "worker1")
+		d.up(d.slots.At(key, 443), "worker1_v2")
+		d.wantHeader("next", "v2", vipLocal+":443")
+	}
+	passed := func() {
+		t.Helper()
+		for _, server := range []string{d.slots.At(state.LoadBalancers[0].Key, 0) + ",worker1", d.slots.At(state.LoadBalancers[0].Key, 443) + ",worker1_v2"} {
+			since := time.Now() // for three checks at least, of which one failure is enough
+			d.eventually(server+" to pass its checks", func() bool {
+				stat, err := d.runtime.ask(t.Context(), "show stat")
+				_, row, _ := strings.Cut(stat, "\n"+server+",")
+				row, _, _ = strings.Cut(row, "\n")
+				if err != nil || !strings.Contains(row, ",UP,") || !strings.Contains(row, ",L7OK,") {
+					since = time.Now()
+				}
+				return time.Since(since) > 400*time.Millisecond
+			})
+		}
+		if got := d.ask("say kept"); got != "still here" {
+			t.Errorf("the connection says %q", got)
+		}
+	}
+	plain, headed := health(31991, "/31991"), health(31995, "/31991")
+	checkedAt(plain)
+	d.wantHeader("kept", "v2", vipLocal+":443")
+	passed()
+	checkedAt(headed)
+	passed()
+	checkedAt(plain)
+	passed()
 }
 
 // The header changes with the map: each connection gets the old one or the new one, as its server was told, and those that are

@@ -180,29 +180,6 @@ func TestReloadChangesGeneration(t *testing.T) {
 	}
 }
 
-// A reload must not take the address, the check port or the state of a server from the saved state where the file differs.
-func TestReloadBelievesTheFile(t *testing.T) {
-	state := twoNodes()
-	d := startDaemon(t, state, nodes(), vips())
-	d.nodePorts(node1+":30080", node1+":10257")
-	d.eventually("the nodes to be down", func() bool { return d.read().Backends["nodes"].Servers["worker1"].State == "DOWN" })
-	state.NodeCheck.Port = 10257
-	state.Nodes[1].Addresses = addrs(node6)
-	want := d.render(state)
-	d.reload(want)
-	diff := Compare(d.read(), want)
-	if err := d.runtime.Apply(t.Context(), diff); err != nil {
-		t.Fatal(err)
-	}
-	// HAProxy 2.6 does take the check's port from the saved state; that is why a reload is followed by an Apply.
-	if !slices.Contains(diff.Changes, "server nodes/worker1 is checked at port 10257") {
-		t.Errorf("the reload left %q: it kept the check's new port, so doc.go is wrong", diff.Changes)
-	}
-	if left := Compare(d.read(), want); !left.Empty() {
-		t.Errorf("after Apply: %q", left.Changes)
-	}
-}
-
 func TestReadLargeMap(t *testing.T) {
 	state := twoNodes()
 	d := startDaemon(t, state, nodes(), vips())

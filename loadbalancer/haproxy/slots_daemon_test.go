@@ -159,3 +159,31 @@ func TestSlotsAreRefilledByAReload(t *testing.T) {
 		}
 	}
 }
+
+// A load balancer of UDP alone takes its healthy servers with it to another slot, at once, though its new check comes once an hour: its
+// flows have no other place. The one that is down has to pass a check there first.
+func TestDatagramsFindTheirServersInAnotherSlot(t *testing.T) {
+	state := twoNodes()
+	dns := localPolicy("dns", vipLocal, health(31991, "/31991"), serverAt("worker1", node1), serverAt("worker2", node2))
+	dns.Frontends = []desired.Frontend{{Protocol: desired.UDP, Port: 53, NodePort: 31053}}
+	state.LoadBalancers = append(state.LoadBalancers, dns)
+	d := startDaemon(t, state, nodes(), vips())
+	d.nodePorts(node1 + ":31991")
+	d.up("slot-http-roundrobin-1", "worker1")
+	d.eventually("worker2 to be down", func() bool { return d.read().Backends["slot-http-roundrobin-1"].Servers["worker2"].State == "DOWN" })
+
+	before, slots := *state, d.slots
+	state.LoadBalancers = slices.Clone(state.LoadBalancers)
+	dns.Pool = &desired.Pool{Algorithm: desired.RoundRobin, Check: dns.Pool.Check, Servers: dns.Pool.Servers}
+	dns.Pool.Check.IntervalMillis, dns.Pool.Check.Rise = 3_600_000, 2
+	state.LoadBalancers[1] = dns
+	c := d.render(state)
+	c.Succeed(&before, slots)
+	if err := d.runtime.Apply(t.Context(), Compare(d.read(), c)); err != nil {
+		t.Fatal(err)
+	}
+	servers := d.read().Backends["slot-http-roundrobin-2"].Servers
+	if servers["worker1"].State != "UP" || servers["worker2"].State != "DOWN" {
+		t.Errorf("in the new slot there are %+v, want worker1 up and worker2 down", servers)
+	}
+}

@@ -243,3 +243,54 @@ func TestNoSlotIsLeft(t *testing.T) {
 		t.Errorf("got %v, short are %v, want a fault of edge/a alone", err, short)
 	}
 }
+
+func TestWhichChecksHaveAHeader(t *testing.T) {
+	at := func(port uint16) desired.Check {
+		return desired.Check{Kind: desired.CheckTCP, Port: port, IntervalMillis: 100, Rise: 1, Fall: 1}
+	}
+	for name, test := range map[string]struct {
+		change func(*desired.LoadBalancer)
+		want   map[uint16]bool // by the tenant's port
+	}{
+		"kube-proxy's port": {func(lb *desired.LoadBalancer) { lb.Pool.Check = at(10256) }, map[uint16]bool{0: false, 443: false}},
+		"the first port's, both have a header": {func(lb *desired.LoadBalancer) {
+			lb.Frontends[0].ProxyProtocol, lb.Pool.Check = desired.ProxyV2, at(30080)
+		}, map[uint16]bool{80: true, 443: true}},
+		"the first port's, which has none": {func(lb *desired.LoadBalancer) { lb.Pool.Check = at(30080) }, map[uint16]bool{0: false, 443: false}},
+		"the port with a header":           {func(lb *desired.LoadBalancer) { lb.Pool.Check = at(30443) }, map[uint16]bool{0: true, 443: true}},
+		"UDP with the number of a header's port": {func(lb *desired.LoadBalancer) {
+			lb.Frontends = append(lb.Frontends, desired.Frontend{Protocol: desired.UDP, Port: 443, NodePort: 30443})
+			lb.Pool.Check = at(30443)
+		}, map[uint16]bool{0: true, 443: true}},
+		"no check": {func(lb *desired.LoadBalancer) { lb.Pool.Check = desired.Check{Kind: desired.CheckNone} }, map[uint16]bool{0: false, 443: false}},
+		"pods, each at its own": {func(lb *desired.LoadBalancer) {
+			lb.Frontends[0].Pool, lb.Frontends[1].Pool = podPool(at(0), podAt("a", "10.1.0.1", 8080)), podPool(at(0), podAt("a", "10.1.0.1", 8443))
+		}, map[uint16]bool{80: false, 443: true}},
+		"pods, both at the one with a header": {func(lb *desired.LoadBalancer) {
+			lb.Frontends[0].Pool, lb.Frontends[1].Pool = podPool(at(8443), podAt("a", "10.1.0.1", 8080)), podPool(at(8443), podAt("a", "10.1.0.1", 8443))
+		}, map[uint16]bool{80: true, 443: true}},
+		"pods, both at the one without": {func(lb *desired.LoadBalancer) {
+			lb.Frontends[0].Pool, lb.Frontends[1].Pool = podPool(at(8080), podAt("a", "10.1.0.1", 8080)), podPool(at(8080), podAt("a", "10.1.0.1", 8443))
+		}, map[uint16]bool{80: false, 443: false}},
+		"pods at a port that is a NodePort": {func(lb *desired.LoadBalancer) {
+			lb.Frontends[0].Pool = podPool(at(30443), podAt("a", "10.1.0.1", 8080))
+			lb.Pool.Check = at(10256)
+		}, map[uint16]bool{80: false, 443: false}},
+	} {
+		lb := localPolicy("a", "192.0.2.1", at(1), serverAt("worker1", "10.0.0.11"))
+		lb.Frontends[1].ProxyProtocol = desired.ProxyV2
+		test.change(&lb)
+		got := map[uint16]bool{}
+		for _, n := range needs(&desired.State{LoadBalancers: []desired.LoadBalancer{lb}}) {
+			got[n.Port] = strings.HasSuffix(n.Check, ",proxy")
+			for _, s := range n.servers() {
+				if strings.HasSuffix(s.words(), " check-send-proxy") != got[n.Port] {
+					t.Errorf("%s: %s has %q", name, n.Tenant, s.words())
+				}
+			}
+		}
+		if !maps.Equal(got, test.want) {
+			t.Errorf("%s: headers of checks are %v, want %v", name, got, test.want)
+		}
+	}
+}
