@@ -61,24 +61,13 @@ func inService(state string) bool { return state == "UP" || state == "NOCHECK" }
 // dead says whether a server fails its check: what it served before is lost.
 func (h health) dead(backend, name string) bool { return h[backend][name] == "DOWN" }
 
-// own are a load balancer's servers of its own, in the words of the slot that checks them. While HAProxy has not told of them there,
-// because a transaction has just moved them or is about to, it is what was said where the load balancer was before.
-type own struct {
-	health
-	slots  haproxy.Slots
-	config *haproxy.Config
-}
-
-func (o own) state(key desired.Key, name string) string {
-	slot := o.slots.At(key, 0)
-	if state, told := o.health[slot][name]; told {
+// own is the state of a server in a load balancer's slot. While HAProxy has not told of it there, because a transaction has just moved it
+// or is about to, it is what was said where the load balancer was before.
+func (h health) own(slot, name string, config *haproxy.Config) string {
+	if state, told := h[slot][name]; told {
 		return state
 	}
-	return o.health[o.config.Former(slot)][name]
-}
-
-func (o own) fit(key desired.Key, name string) bool {
-	return o.health == nil || inService(o.state(key, name))
+	return h[config.Former(slot)][name]
 }
 
 // unfit gives the servers that the table leaves out.
@@ -87,7 +76,6 @@ func (h health) unfit(s *desired.State, slots haproxy.Slots, config *haproxy.Con
 	for _, n := range s.Nodes {
 		u.Nodes4[n.Name], u.Nodes6[n.Name] = !h.fit(nodesBackend, n.Name), !h.fit(nodes6Backend, n.Name)
 	}
-	servers := own{h, slots, config}
 	for _, lb := range s.LoadBalancers {
 		if lb.Pool == nil || !hasDatagrams(lb) {
 			continue
@@ -95,7 +83,7 @@ func (h health) unfit(s *desired.State, slots haproxy.Slots, config *haproxy.Con
 		u.Servers[lb.Key] = map[string]bool{}
 		for _, server := range lb.Pool.Servers {
 			// HAProxy checks no backup, and knows it by another name.
-			u.Servers[lb.Key][server.Name] = !server.Backup && !servers.fit(lb.Key, server.Name)
+			u.Servers[lb.Key][server.Name] = !server.Backup && h != nil && !inService(h.own(slots.At(lb.Key, 0), server.Name, config))
 		}
 	}
 	return u
