@@ -101,7 +101,7 @@ func servesDatagrams(s *desired.State) bool {
 func (a *Agent) followFlows(ctx context.Context) {
 	ticker := time.NewTicker(flowsEvery)
 	defer ticker.Stop()
-	sweep := sweeper{since: map[flow]time.Time{}}
+	sweep, unsteady := sweeper{since: map[flow]time.Time{}}, damper{}
 	for {
 		select {
 		case <-ticker.C:
@@ -114,14 +114,14 @@ func (a *Agent) followFlows(ctx context.Context) {
 			a.forgetTroubles(following, forwarding, sweeping)
 			continue
 		}
-		a.noteTrouble(ctx, following, a.followHealth(ctx))
+		a.noteTrouble(ctx, following, a.followHealth(ctx, unsteady))
 		a.noteTrouble(ctx, forwarding, a.forward(ctx))
 		a.noteTrouble(ctx, sweeping, a.sweep(ctx, &sweep))
 	}
 }
 
 // followHealth asks HAProxy, and changes the table when somebody's fitness did.
-func (a *Agent) followHealth(ctx context.Context) error {
+func (a *Agent) followHealth(ctx context.Context, unsteady damper) error {
 	asking, cancel := context.WithTimeout(ctx, healthLimit)
 	defer cancel()
 	state, err := a.haproxy.ServersState(asking)
@@ -133,6 +133,7 @@ func (a *Agent) followHealth(ctx context.Context) error {
 		return err
 	}
 	now := healthOf(backends)
+	unsteady.calm(now, a.healthNow(), time.Now())
 	if now.equal(a.healthNow()) {
 		return nil
 	}
