@@ -122,6 +122,7 @@ func (a *Agent) followFlows(ctx context.Context) {
 
 // followHealth asks HAProxy, and changes the table when somebody's fitness did.
 func (a *Agent) followHealth(ctx context.Context, unsteady damper) error {
+	asked := a.rendered()
 	asking, cancel := context.WithTimeout(ctx, healthLimit)
 	defer cancel()
 	state, err := a.haproxy.ServersState(asking)
@@ -137,7 +138,12 @@ func (a *Agent) followHealth(ctx context.Context, unsteady damper) error {
 	if now.equal(a.healthNow()) {
 		return nil
 	}
-	return a.refront(ctx, func() { a.setHealth(now) })
+	return a.refront(ctx, func() {
+		// What was seen half-way through a transaction, a server between `add server` and `enable server`, is not true any more.
+		if a.rendered() == asked {
+			a.setHealth(now)
+		}
+	})
 }
 
 // refront renders our table anew after a change of what the agent knows beside the State, and loads it when it differs.

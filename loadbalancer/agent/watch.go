@@ -24,10 +24,10 @@ const (
 func (a *Agent) watchDaemons(ctx context.Context) {
 	ticker := time.NewTicker(daemonsEvery)
 	defer ticker.Stop()
-	var retryAt, foreignAt time.Time
+	var foreignAt time.Time
+	var repairs, renewals backoff
 	// Once more soon after the start: a reload that an agent before us began may still be under way.
 	leftoverAt, again := time.Now().Add(leftoverEvery), true
-	wait := retryFirst
 	for {
 		select {
 		case now := <-ticker.C:
@@ -37,22 +37,42 @@ func (a *Agent) watchDaemons(ctx context.Context) {
 				foreignAt = now.Add(foreignEvery)
 			}
 			broken, renewed := a.broken(), a.workerIsNew()
-			if !broken && !renewed {
-				wait, retryAt = retryFirst, time.Time{}
-			}
-			due := (broken || renewed) && now.After(retryAt) || (again || a.hasLeftover()) && now.After(leftoverAt) || a.wishDue(now)
+			due := repairs.due(broken, now)
+			due = renewals.due(renewed, now) || due || (again || a.hasLeftover()) && now.After(leftoverAt) || a.wishDue(now)
 			if !due || !a.repair(ctx, broken) {
 				continue
 			}
 			leftoverAt, again = now.Add(leftoverEvery), false
-			if broken || renewed {
-				retryAt = now.Add(wait)
-				wait = min(2*wait, a.longestWait())
+			if broken {
+				repairs.tried(now, a.longestWait())
+			}
+			if renewed {
+				renewals.tried(now, retryLast)
 			}
 		case <-ctx.Done():
 			return
 		}
 	}
+}
+
+// backoff is when something is tried again.
+type backoff struct {
+	at   time.Time
+	wait time.Duration
+}
+
+// due forgets what was tried when there is no need any more.
+func (b *backoff) due(needed bool, now time.Time) bool {
+	if !needed {
+		*b = backoff{}
+	}
+	return needed && now.After(b.at)
+}
+
+func (b *backoff) tried(now time.Time, most time.Duration) {
+	b.wait = max(b.wait, retryFirst)
+	b.at = now.Add(b.wait)
+	b.wait = min(2*b.wait, most)
 }
 
 // broken is true when what runs is known to be wrong, or a State is held and what it needs does not run. A daemon that
