@@ -42,7 +42,6 @@ func changes() []change {
 		{"certificates renewed", sample(1, web, controlPlane, verifies(ca)), sample(2, web, controlPlane, verifies(renewedCA)), wire.Reloaded},
 		{"certificates gone", sample(1, web, controlPlane, verifies(ca)), sample(2, db, controlPlane), wire.Reloaded},
 		{"certificates stay", sample(1, web, controlPlane, verifies(ca)), sample(2, web, db, controlPlane, verifies(ca)), wire.Runtime},
-		{"reload for a wish", sample(1, web, local("web", "10.0.2.1")), sample(2, web, idle("web", 60), node("worker-3", "10.0.2.3")), wire.Reloaded},
 		{"VIP moved", sample(1, web), sample(2, service("web", "192.0.2.10", 52)), wire.Runtime},
 		{"only the fence", sample(1, web), sample(2, web), wire.Unchanged},
 	}
