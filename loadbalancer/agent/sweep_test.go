@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -78,13 +79,13 @@ func TestSlowWalksHoldNobodyUp(t *testing.T) {
 		for n := range 9 {
 			m.tracked = append(m.tracked, tracked("198.51.100.7", "192.0.2.10", fmt.Sprintf("10.0.3.%d", n), 30053))
 		}
-		looks := 0
+		var looks atomic.Int64
 		m.strike = func(_ int, operation string) strike {
 			switch {
 			case strings.HasPrefix(operation, "run conntrack -D"):
 				time.Sleep(cullLimit / 2)
 			case operation == "haproxy show servers state":
-				looks++
+				looks.Add(1)
 			}
 			return passes
 		}
@@ -94,11 +95,11 @@ func TestSlowWalksHoldNobodyUp(t *testing.T) {
 		if got := len(m.flows()); got != 9 {
 			t.Fatalf("before the drain time conntrack has %d flows", got)
 		}
-		before := looks
+		before := looks.Load()
 		time.Sleep(7 * time.Second)
 		synctest.Wait()
-		if got := len(m.flows()); got != 0 || looks-before < 5 {
-			t.Errorf("conntrack has %d flows, and health was looked at %d times", got, looks-before)
+		if got := len(m.flows()); got != 0 || looks.Load()-before < 5 {
+			t.Errorf("conntrack has %d flows, and health was looked at %d times", got, looks.Load()-before)
 		}
 	})
 }
