@@ -32,6 +32,7 @@ lint:
 unit: ## what needs no lab: pure code, and renderers against the real daemons' checkers
 	@echo "testing what needs no lab (minutes the first time; go test tells of a package when it is done)"
 	CGO_ENABLED=1 $(GO) test -race -timeout 30m ./ipam/... ./loadbalancer/...
+	$(GO) test -timeout 30m -run FaultAtEveryOperation ./loadbalancer/agent # each operation; a sample of them under -race
 	$(GO) test ./provider/... ./cmd/...
 
 lab-test: controlplane ## one package at a time: they measure failovers on two cores

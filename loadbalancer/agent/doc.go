@@ -28,7 +28,9 @@
 //     a State nothing is started, so nothing is held. An apply that fails changes ready neither way.
 //     keepalived waits for our readiness, and by then the nftables table of before the boot is there.
 //   - 11, no reload without a reason: reasons are told in the result, logged, and counted by class in counters.json. Each
-//     one can leave an old worker behind, so a try has two wrong workers at most and repairs come to ten minutes between them.
+//     one can leave an old worker behind, so a try has two wrong workers at most and repairs come to ten minutes between them. What
+//     load balancers wish for that takes a reload (timeouts, a new time of affinity) causes five, then one each ten minutes
+//     (wishes.go): HAProxy serves the State without the wishes that wait, and that is what runs is compared with meanwhile.
 //   - 13, the last word: signers and limits are read anew for each State. A State that is held is served on when either
 //     has changed under it, with a warning.
 //
@@ -39,7 +41,8 @@
 // agent.yaml leaves it, daemons that were stopped too, until a start or another State. What is no difference: the work that a known
 // fault left, servers whose last connection ended, a VRRP transition seen half-way (a VIP has a second to come right). What no
 // question shows: an edited haproxy.cfg or keepalived.conf that somebody let the daemon load. Both are reloaded when their file is
-// not what it was. A VIP that somebody put on a gateway which is not its MASTER is taken off; keepalived does it neither by
+// not what it was. A worker of HAProxy that somebody else started is known by its PID, and compared within a second (renewed.go). It finds no
+// state of servers: what is saved for a reload is removed after it. A VIP that somebody put on a gateway which is not its MASTER is taken off; keepalived does it neither by
 // itself nor at a reload. One that somebody took off its MASTER is keepalived's: back after 0.1 s. Our table is back 0.1 s after
 // `nft flush ruleset` (90 to 115 ms in five tries), by nft's own events, before anything else is looked at, and also with drift:
 // report: without it a machine that forwards is an open router. Whoever goes on taking it has it back once a second.
@@ -75,6 +78,8 @@
 // nftables spreads their flows and checks no node (package nftables). So HAProxy's checks are looked at twice a second, while
 // the State has such ports, and the table is replaced when somebody's fitness changed (flows.go); a transaction that runs
 // meanwhile comes first. Who is fit is remembered, and read from HAProxy at the start: nothing that a comparison finds is only news.
+// A load balancer whose slot changes is judged by what was said of its servers in the former one, until the new one tells: its door never
+// closes, and its flows stay. A server that fails again and again has to pass for longer before it gets flows (damping.go).
 // Conntrack keeps flows where they are, so those to a node that fails are deleted at once, and their next datagram goes to another
 // node; those of a removed port or pod, whose NodePort or address another Service may get, end at once as well; those of a node that
 // left the State end at its load balancer's drain time, of a client that may not connect any more a drain time later (sweep.go).

@@ -89,7 +89,6 @@ func (h health) unfit(s *desired.State, slots haproxy.Slots, config *haproxy.Con
 	for _, n := range s.Nodes {
 		u.Nodes4[n.Name], u.Nodes6[n.Name] = !h.fit(nodesBackend, n.Name), !h.fit(nodes6Backend, n.Name)
 	}
-	servers := own{h, slots, config}
 	for _, lb := range s.LoadBalancers {
 		if lb.Pool == nil || !hasDatagrams(lb) {
 			continue
@@ -121,7 +120,7 @@ func servesDatagrams(s *desired.State) bool {
 func (a *Agent) followFlows(ctx context.Context) {
 	ticker := time.NewTicker(flowsEvery)
 	defer ticker.Stop()
-	sweep := sweeper{since: map[flow]time.Time{}}
+	sweep, unsteady := sweeper{since: map[flow]time.Time{}}, damper{}
 	for {
 		select {
 		case <-ticker.C:
@@ -134,14 +133,15 @@ func (a *Agent) followFlows(ctx context.Context) {
 			a.forgetTroubles(following, forwarding, sweeping)
 			continue
 		}
-		a.noteTrouble(ctx, following, a.followHealth(ctx))
+		a.noteTrouble(ctx, following, a.followHealth(ctx, unsteady))
 		a.noteTrouble(ctx, forwarding, a.forward(ctx))
 		a.noteTrouble(ctx, sweeping, a.sweep(ctx, &sweep))
 	}
 }
 
 // followHealth asks HAProxy, and changes the table when somebody's fitness did.
-func (a *Agent) followHealth(ctx context.Context) error {
+func (a *Agent) followHealth(ctx context.Context, unsteady damper) error {
+	asked := a.rendered()
 	asking, cancel := context.WithTimeout(ctx, healthLimit)
 	defer cancel()
 	state, err := a.haproxy.ServersState(asking)
@@ -153,10 +153,16 @@ func (a *Agent) followHealth(ctx context.Context) error {
 		return err
 	}
 	now := healthOf(backends)
+	unsteady.calm(now, a.healthNow(), time.Now())
 	if now.equal(a.healthNow()) {
 		return nil
 	}
-	return a.refront(ctx, func() { a.setHealth(now) })
+	return a.refront(ctx, func() {
+		// What was seen half-way through a transaction, a server between `add server` and `enable server`, is not true any more.
+		if a.rendered() == asked {
+			a.setHealth(now)
+		}
+	})
 }
 
 // refront renders our table anew after a change of what the agent knows beside the State, and loads it when it differs.

@@ -132,3 +132,25 @@ func TestDatagramsMoveOpen(t *testing.T) {
 		})
 	}
 }
+
+// HAProxy was asked while a transaction was adding servers, and answered that they are in maintenance: nobody's flows end for that.
+func TestHealthOfATransactionHalfDone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := holding(t, sample(1, dnsOn(func(*desired.LoadBalancer) {})))
+		a := started(t, m)
+		watching(t, a.followFlows)
+		time.Sleep(2 * flowsEvery)
+		a.writing <- struct{}{}
+		m.setServer(slot1, "worker-1", "MAINT")
+		time.Sleep(flowsEvery + time.Millisecond)
+		synctest.Wait()
+		m.setServer(slot1, "worker-1", "UP")
+		done := *a.rendered()
+		a.hold(&done, nil)
+		a.release()
+		synctest.Wait()
+		if !strings.Contains(m.file("/var/lib/gatewayctl/front.nft"), " : 10.0.2.1 . 30053") {
+			t.Error("a server that serves gets no flows")
+		}
+	})
+}

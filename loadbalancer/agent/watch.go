@@ -3,10 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
-	"strconv"
 	"time"
-
-	"cloud-provider-haproxy/loadbalancer/haproxy"
 )
 
 const (
@@ -27,10 +24,10 @@ const (
 func (a *Agent) watchDaemons(ctx context.Context) {
 	ticker := time.NewTicker(daemonsEvery)
 	defer ticker.Stop()
-	var retryAt, foreignAt time.Time
+	var foreignAt time.Time
+	var repairs, renewals backoff
 	// Once more soon after the start: a reload that an agent before us began may still be under way.
 	leftoverAt, again := time.Now().Add(leftoverEvery), true
-	wait, broken := retryFirst, false
 	for {
 		select {
 		case now := <-ticker.C:
@@ -39,24 +36,43 @@ func (a *Agent) watchDaemons(ctx context.Context) {
 				a.lookAtRivals(ctx)
 				foreignAt = now.Add(foreignEvery)
 			}
-			was := broken
-			renewed := a.workerIsNew()
-			if broken = a.broken(); broken != was || !broken && !renewed {
-				wait, retryAt = retryFirst, time.Time{}
-			}
-			due := (broken || renewed) && now.After(retryAt) || (again || a.hasLeftover()) && now.After(leftoverAt) || a.wishDue(now)
+			broken, renewed := a.broken(), a.workerIsNew()
+			due := repairs.due(broken, now)
+			due = renewals.due(renewed, now) || due || (again || a.hasLeftover()) && now.After(leftoverAt) || a.wishDue(now)
 			if !due || !a.repair(ctx, broken) {
 				continue
 			}
 			leftoverAt, again = now.Add(leftoverEvery), false
-			if broken || renewed {
-				retryAt = now.Add(wait)
-				wait = min(2*wait, a.longestWait())
+			if broken {
+				repairs.tried(now, a.longestWait())
+			}
+			if renewed {
+				renewals.tried(now, retryLast)
 			}
 		case <-ctx.Done():
 			return
 		}
 	}
+}
+
+// backoff is when something is tried again.
+type backoff struct {
+	at   time.Time
+	wait time.Duration
+}
+
+// due forgets what was tried when there is no need any more.
+func (b *backoff) due(needed bool, now time.Time) bool {
+	if !needed {
+		*b = backoff{}
+	}
+	return needed && now.After(b.at)
+}
+
+func (b *backoff) tried(now time.Time, most time.Duration) {
+	b.wait = max(b.wait, retryFirst)
+	b.at = now.Add(b.wait)
+	b.wait = min(2*b.wait, most)
 }
 
 // broken is true when what runs is known to be wrong, or a State is held and what it needs does not run. A daemon that
@@ -74,41 +90,6 @@ func (a *Agent) broken() bool {
 		}
 	}
 	return false
-}
-
-// workerIsNew is true when HAProxy has a worker that nothing was compared with: somebody else started or reloaded it, and it has what
-// was in its files then, or nothing has told it yet what they cannot.
-func (a *Agent) workerIsNew() bool {
-	newest, born := 0, -1
-	for _, w := range a.workerStats() {
-		pid, err := strconv.Atoi(w.pid)
-		if err != nil || len(w.fields) < 20 || w.fields[0] == "Z" {
-			continue
-		}
-		if start, err := strconv.Atoi(w.fields[19]); err == nil && start >= born { // proc(5), field 22; they are in the order of their birth
-			newest, born = pid, start
-		}
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return newest != 0 && a.worker != 0 && newest != a.worker
-}
-
-// isRenewed says whether another worker answers than the one that was compared last: somebody else has started it.
-func (a *Agent) isRenewed(running *haproxy.Running) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return running != nil && a.worker != 0 && a.worker != running.PID
-}
-
-// noteWorker notes that a worker is what the State says, as far as it is to be; nil: none answers.
-func (a *Agent) noteWorker(running *haproxy.Running) {
-	if running == nil {
-		return
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.worker = running.PID
 }
 
 func (a *Agent) longestWait() time.Duration {

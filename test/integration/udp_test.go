@@ -29,6 +29,7 @@ func TestDatagrams(t *testing.T) {
 		{"sources", testDatagramSources},
 		{"local", testDatagramsLocal},
 		{"pods", testPods},
+		{"slots", testDatagramsChangeSlot},
 		{"affinity", testDatagramsStick},
 		{"stranger", testStrangerIsNotRouted},
 		{"node-dies", testDatagramsNodeDies},

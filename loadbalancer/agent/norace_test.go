@@ -1,0 +1,6 @@
+//go:build !race
+
+package agent
+
+// strikeEvery: see race_test.go.
+const strikeEvery = 1
