@@ -19,7 +19,7 @@ func TestSecondHAProxyIsTold(t *testing.T) {
 		{"ours", mine, mine, "", ""},
 		{"for a moment", mine + other, mine, "", ""},
 		{"named", mine + other, mine + other, "", "run: kill 4242"},
-		{"ours twice, one for each thread group", mine + mine, mine + mine, "100 101\n", ""},
+		{"ours twice, one for each thread group", mine + mine, mine + mine, "100 101 4243\n", ""},
 		{"ours twice, and one that is not", mine + mine + other, mine + mine + other, "100 101\n", "run: kill 4242"},
 		{"not named", unnamed + unnamed, unnamed + unnamed, "100 101 4243\n", "perhaps one of the other processes called haproxy (4243) listens"},
 		{"not named, two could be", unnamed + unnamed, unnamed + unnamed, "100 4244 101 4243\n", "haproxy (4243, 4244) listens"},

