@@ -89,6 +89,7 @@ func (h health) unfit(s *desired.State, slots haproxy.Slots, config *haproxy.Con
 	for _, n := range s.Nodes {
 		u.Nodes4[n.Name], u.Nodes6[n.Name] = !h.fit(nodesBackend, n.Name), !h.fit(nodes6Backend, n.Name)
 	}
+	servers := own{h, slots, config}
 	for _, lb := range s.LoadBalancers {
 		if lb.Pool == nil || !hasDatagrams(lb) {
 			continue

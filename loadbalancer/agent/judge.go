@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"cloud-provider-haproxy/loadbalancer/desired"
-	"cloud-provider-haproxy/loadbalancer/haproxy"
 	"cloud-provider-haproxy/loadbalancer/nftables"
 )
 
@@ -26,8 +25,7 @@ type flowJudge struct {
 	state  *desired.State
 	doors  map[door]doorman
 	health health
-	slots  haproxy.Slots
-	config *haproxy.Config
+	own    own
 	vips   map[netip.Addr]bool
 	nodes  map[netip.Addr]string
 	unfit  nftables.Unfit
@@ -46,7 +44,7 @@ type doorman struct {
 
 func newFlowJudge(r *rendering, h health) flowJudge {
 	s := r.revision.state
-	j := flowJudge{state: s, health: h, slots: r.slots, config: r.config, unfit: h.unfit(s, r.slots, r.config),
+	j := flowJudge{state: s, health: h, own: own{h, r.slots, r.config}, unfit: h.unfit(s, r.slots, r.config),
 		doors: map[door]doorman{}, vips: map[netip.Addr]bool{}, nodes: map[netip.Addr]string{}}
 	for _, v := range s.VIPs {
 		j.vips[v.Address] = true
