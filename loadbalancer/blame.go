@@ -74,6 +74,7 @@ func (m *Manager) refuse(key desired.Key, form *desired.LoadBalancer, gateway st
 	switch {
 	case !isGood && entry.refused == nil && entry.want != nil && sameForm(*entry.want, *form):
 		entry.refused, entry.settled = fault, false
+		entry.cautious = entry.cautious || kept != nil && reflect.DeepEqual(*kept, *form)
 	case kept == nil || !reflect.DeepEqual(*kept, *form):
 		return true // a newer form came while the gateway looked at this one
 	case !entry.cautious && !reflect.DeepEqual(*m.safest(key), *form):

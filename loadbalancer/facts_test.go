@@ -183,8 +183,19 @@ func TestPodsLeaveARefusedForm(t *testing.T) {
 				if strings.HasPrefix(spec, "faulty") {
 					s.refuse(c, "pods", nil)
 				}
+				offered := func() (n int) {
+					for _, g := range s.gateways {
+						_, applies := g.snapshot()
+						n += len(applies)
+					}
+					return n
+				}
+				before := offered()
 				c.Refill(key("pods"), podWeb("pods", two, foreign).Facts)
 				s.servesPods("one went, a foreign one came", "pods", two)
+				if n := offered() - before; n != 3 && !strings.Contains(spec, "nobody") {
+					t.Errorf("%d times a gateway was offered a State, want a refusal and two that are taken", n)
+				}
 				c.Refill(key("pods"), podWeb("pods", foreign).Facts)
 				s.servesPods("the other went", "pods")
 				_, applies := s.gateways[0].snapshot()

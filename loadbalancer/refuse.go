@@ -140,10 +140,10 @@ func (m *Manager) fallback(key desired.Key) *desired.LoadBalancer {
 	if good == nil || entry == nil || entry.facts == nil {
 		return good
 	}
-	kept := entry.facts.Of(*good)
-	if entry.cautious || entry.refused != nil && entry.want != nil && sameForm(kept, *entry.want) {
+	if entry.cautious {
 		return m.safest(key)
 	}
+	kept := entry.facts.Of(*good)
 	return &kept
 }
 
