@@ -213,6 +213,9 @@ func (m *Manager) form(key desired.Key, withheld bool) *desired.LoadBalancer {
 		return entry.want
 	}
 	lb := m.fallback(key)
+	if withheld {
+		lb = m.safest(key)
+	}
 	if lb == nil || entry.banned {
 		return nil
 	}

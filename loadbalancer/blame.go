@@ -74,9 +74,10 @@ func (m *Manager) refuse(key desired.Key, form *desired.LoadBalancer, gateway st
 	switch {
 	case !isGood && entry.refused == nil && entry.want != nil && sameForm(*entry.want, *form):
 		entry.refused, entry.settled = fault, false
+		entry.cautious = entry.cautious || kept != nil && reflect.DeepEqual(*kept, *form)
 	case kept == nil || !reflect.DeepEqual(*kept, *form):
 		return true // a newer form came while the gateway looked at this one
-	case entry.adds(good, form, m.nodes):
+	case !entry.cautious && !reflect.DeepEqual(*m.safest(key), *form):
 		if entry.cautious = true; entry.want == nil {
 			entry.refused = fault
 		}
@@ -88,11 +89,6 @@ func (m *Manager) refuse(key desired.Key, form *desired.LoadBalancer, gateway st
 	}
 	m.log.Warn("load balancer is refused", "service", key, "gateway", gateway, "problems", problems, "kept", fault.Kept)
 	return true
-}
-
-// adds says that a form has more than the last good one because of today's facts: without that it may be served.
-func (s *service) adds(good, form *desired.LoadBalancer, nodes []desired.Node) bool {
-	return s.facts != nil && !s.cautious && !reflect.DeepEqual(s.facts.without(*good, nodes), *form)
 }
 
 // blameLocally refuses the load balancers whose faults Validate found. It is called with mu held.
@@ -213,7 +209,7 @@ func (b *bisection) forms(offered []desired.Key) (forms []*desired.LoadBalancer)
 	for i := range b.refused.state.LoadBalancers {
 		lb := &b.refused.state.LoadBalancers[i]
 		if b.withheld[lb.Key] && !slices.Contains(offered, lb.Key) {
-			lb = m.fallback(lb.Key)
+			lb = m.safest(lb.Key)
 		}
 		if lb != nil {
 			forms = append(forms, lb)

@@ -3,6 +3,7 @@ package loadbalancer_test
 import (
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -165,13 +166,13 @@ func (s *site) servesPods(when, name string, want ...desired.Server) {
 // A pod that is gone leaves what is served although the gateways refuse whatever else there is to say, at once and after a restart;
 // what they refuse is not tried again and again.
 func TestPodsLeaveARefusedForm(t *testing.T) {
-	for _, spec := range []string{"good", "faulty"} {
+	for _, spec := range []string{"good", "faulty", "good, and the gateway names nobody", "faulty, and the gateway names nobody"} {
 		t.Run(spec, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newSite(t, "10.0.0.0/24", "gw1", "gw2")
 				one, two, foreign := podServer("10.1.0.1"), podServer("10.1.0.2"), podServer("10.9.0.1")
 				for _, g := range s.gateways {
-					g.judge = refusing(foreign.Address)
+					g.judge = refusing(foreign.Address, !strings.Contains(spec, "nobody"))
 				}
 				c := s.start()
 				first := podWeb("pods", one, two)
@@ -179,11 +180,22 @@ func TestPodsLeaveARefusedForm(t *testing.T) {
 				if !c.HasPods(key("pods")) || c.HasPods(key("stranger")) {
 					t.Error("who is served by pods is not known")
 				}
-				if spec == "faulty" {
+				if strings.HasPrefix(spec, "faulty") {
 					s.refuse(c, "pods", nil)
 				}
+				offered := func() (n int) {
+					for _, g := range s.gateways {
+						_, applies := g.snapshot()
+						n += len(applies)
+					}
+					return n
+				}
+				before := offered()
 				c.Refill(key("pods"), podWeb("pods", two, foreign).Facts)
 				s.servesPods("one went, a foreign one came", "pods", two)
+				if n := offered() - before; n != 3 && !strings.Contains(spec, "nobody") {
+					t.Errorf("%d times a gateway was offered a State, want a refusal and two that are taken", n)
+				}
 				c.Refill(key("pods"), podWeb("pods", foreign).Facts)
 				s.servesPods("the other went", "pods")
 				_, applies := s.gateways[0].snapshot()
@@ -206,14 +218,17 @@ func TestPodsLeaveARefusedForm(t *testing.T) {
 	}
 }
 
-// refusing has a gateway refuse a State with a server at this address, and name the load balancer.
-func refusing(address netip.Addr) func(*desired.State) (*wire.Result, error) {
+// refusing has a gateway refuse a State with a server at this address, and perhaps name the load balancer.
+func refusing(address netip.Addr, names bool) func(*desired.State) (*wire.Result, error) {
 	return func(s *desired.State) (*wire.Result, error) {
 		var faults []wire.Fault
 		for _, lb := range s.LoadBalancers {
 			for _, pool := range lb.Pools() {
 				if slices.ContainsFunc(pool.Servers, func(server desired.Server) bool { return server.Address == address }) {
-					faults = append(faults, wire.Fault{LoadBalancer: &lb.Key, Message: "a server is outside the limits"})
+					faults = append(faults, wire.Fault{Message: "a server is outside the limits"})
+					if names {
+						faults[len(faults)-1].LoadBalancer = &lb.Key
+					}
 				}
 			}
 		}

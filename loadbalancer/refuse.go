@@ -140,10 +140,20 @@ func (m *Manager) fallback(key desired.Key) *desired.LoadBalancer {
 	if good == nil || entry == nil || entry.facts == nil {
 		return good
 	}
-	kept := entry.facts.Of(*good)
-	if entry.cautious || entry.refused != nil && entry.want != nil && sameForm(kept, *entry.want) {
-		kept = entry.facts.without(*good, m.nodes)
+	if entry.cautious {
+		return m.safest(key)
 	}
+	kept := entry.facts.Of(*good)
+	return &kept
+}
+
+// safest is fallback without anything that gateways have not accepted yet. It is called with mu held.
+func (m *Manager) safest(key desired.Key) *desired.LoadBalancer {
+	good, entry := m.lastForm(key), m.services[key]
+	if good == nil || entry == nil || entry.facts == nil {
+		return good
+	}
+	kept := entry.facts.without(*good, m.nodes)
 	return &kept
 }
 

@@ -194,7 +194,8 @@ func (b *balancer) follow(svc *v1.Service) (news bool) {
 	b.manager.Refill(keyOf(svc), b.translator.facts(svc, around))
 	d.pool(svc, around, b.translator)
 	d.warnOfPods(svc, around, b.translator.pods)
-	return len(d.problems) == 0 && b.warnings.news(svc, d.warnings, noNodeSelected, endpointsElsewhere, endpointsOutside, endpointsByName)
+	return len(d.problems) == 0 && b.warnings.news(svc, d.warnings, noNodeSelected, endpointsElsewhere, endpointsOutside, endpointsByName,
+		endpointsTooMany)
 }
 
 // UpdateLoadBalancer has nothing to do: our own watch moves servers, for all Services at once.

@@ -154,7 +154,7 @@ func TestNodeSelectorFollowed(t *testing.T) {
 	objects := []runtime.Object{worker("a", "192.0.2.21"), worker("b", "192.0.2.22"), named("picky", selecting("disk=ssd")), named("web")}
 	inCluster(t, testConfig, nil, objects, func(c *cluster) {
 		c.wantPool("nobody has the label", "picky")
-		c.wantEvent("picky", `NoNodeSelected: annotation cloud-provider-haproxy/node-selector "disk=ssd" matches none of 2 eligible nodes`)
+		c.wantEvent("picky", `NoNodeSelected: annotation cloud-provider-haproxy/node-selector "disk=ssd" matches none of the eligible nodes`)
 		c.label("a", "192.0.2.21", fast)
 		c.wantPool("a has it", "picky", "a 1")
 		before, _ := c.manager.counted()
@@ -174,7 +174,7 @@ func TestNodeSelectorFollowed(t *testing.T) {
 		}
 		c.settle()
 		c.wantPool("the last one is to be deleted", "picky")
-		c.wantEvent("picky", `NoNodeSelected: annotation cloud-provider-haproxy/node-selector "disk=ssd" matches none of 1 eligible nodes`)
+		c.wantEvent("picky", `NoNodeSelected: annotation cloud-provider-haproxy/node-selector "disk=ssd" matches none of the eligible nodes`)
 		c.change("picky", func(svc *v1.Service) { delete(svc.Annotations, string(NodeSelector)) })
 		if _, has := c.manager.pool(key("picky")); has {
 			t.Error("without the annotation it has a pool of its own")

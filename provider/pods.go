@@ -123,8 +123,8 @@ func (p podEndpoints) add(port discoveryv1.EndpointPort, address netip.Addr, ran
 }
 
 // of gives the endpoints of a port, sorted; outside are those that gateways must not connect to. A gateway connects over TCP
-// from an address of any family: there each pod counts once, at its address of the Service's first family that has endpoints.
-// Flows of UDP and SCTP keep their family.
+// from an address of any family: there each pod counts once, at its address of the Service's first family that has the best
+// endpoints, so that ready ones come before others of whatever family. Flows of UDP and SCTP keep their family.
 func (p podEndpoints) of(svc *v1.Service, port v1.ServicePort, targets podTargets) (inside, outside []netip.AddrPort) {
 	for at := range p.at[endpointPort{port.Name, protocolOf(port)}] {
 		switch {
@@ -140,13 +140,16 @@ func (p podEndpoints) of(svc *v1.Service, port v1.ServicePort, targets podTarget
 	if protocolOf(port) != v1.ProtocolTCP {
 		return inside, outside
 	}
-	for _, family := range svc.Spec.IPFamilies {
-		others := func(at netip.AddrPort) bool { return familyOf(at.Addr()) != family }
-		if first := slices.DeleteFunc(slices.Clone(inside), others); len(first) > 0 {
-			return first, slices.DeleteFunc(outside, others)
-		}
+	if len(inside) == 0 {
+		return inside, outside
 	}
-	return inside, outside
+	ranks := p.at[endpointPort{port.Name, protocolOf(port)}]
+	best := slices.MaxFunc(inside, func(a, b netip.AddrPort) int {
+		family := func(at netip.AddrPort) int { return slices.Index(svc.Spec.IPFamilies, familyOf(at.Addr())) }
+		return cmp.Or(cmp.Compare(ranks[a], ranks[b]), cmp.Compare(family(b), family(a)))
+	})
+	others := func(at netip.AddrPort) bool { return familyOf(at.Addr()) != familyOf(best.Addr()) }
+	return slices.DeleteFunc(inside, others), slices.DeleteFunc(outside, others)
 }
 
 func familyOf(a netip.Addr) v1.IPFamily {
@@ -192,7 +195,12 @@ func (d *draft) unusedSelector(svc *v1.Service, targets podTargets) {
 const (
 	endpointsOutside = "EndpointsOutside"
 	endpointsByName  = "EndpointsByName"
+	endpointsTooMany = "EndpointsTooMany"
 )
+
+// maxDatagramPods is how many servers of its own the gateways' firewall has for a port of UDP or SCTP (ownSlots of package nftables);
+// pods after these get nothing.
+const maxDatagramPods = 61
 
 // warnOfPods warns of endpoints that get no connections although they may be ready.
 func (d *draft) warnOfPods(svc *v1.Service, around circumstances, targets podTargets) {
@@ -212,6 +220,17 @@ func (d *draft) warnOfPods(svc *v1.Service, around circumstances, targets podTar
 		d.warn(endpointsOutside, "%d endpoints get no connections (%s): gateways connect to pods in %s (nodes.podCIDRs of the cloud "+
 			"configuration) and to the addresses of Nodes, never to a gateway; name their network there, or give the ports a nodePort", len(outside),
 			few(outside), join(targets.networks))
+	}
+	for _, port := range svc.Spec.Ports {
+		perFamily := map[v1.IPFamily]int{}
+		for _, server := range around.pods.servers(svc, port, targets) {
+			perFamily[familyOf(server.Address)]++
+		}
+		most := max(perFamily[v1.IPv4Protocol], perFamily[v1.IPv6Protocol])
+		if targets.take(port) && protocolOf(port) != v1.ProtocolTCP && most > maxDatagramPods {
+			d.warn(endpointsTooMany, "port %s has more pods of its own than the %d of each family that can get datagrams; the rest gets none: "+
+				"give the port a nodePort, or take fewer pods", portName(port), maxDatagramPods)
+		}
 	}
 	if len(around.pods.hosts) > 0 {
 		d.warn(endpointsByName, "%d endpoints have a name instead of an address (%s), to which gateways do not connect; write an "+

@@ -96,6 +96,8 @@ func TestPodTargets(t *testing.T) {
 		{"a network of one family, datagrams", both, []*discoveryv1.EndpointSlice{at(podsOf("web", four), ip4, "dns/UDP/5353"),
 			at(podsOf("web", pod("fd00:2::1", "a", true, false)), ip6, "dns/UDP/5353")}, nil, []string{"10.1.0.1:5353"},
 			[]string{"EndpointsOutside: 1 endpoints get no connections ([fd00:2::1]:5353)"}},
+		{"ready ones come before others of the first family", both, []*discoveryv1.EndpointSlice{at(podsOf("web", pod("10.1.0.1", "a", false, true)), ip4, "web/TCP/8080"),
+			at(podsOf("web", six), ip6, "web/TCP/8080")}, []string{"[fd00:1::1]:8080"}, nil, nil},
 		{"a family that the Service has not", nil, []*discoveryv1.EndpointSlice{at(podsOf("web", six), ip6, "web/TCP/8080", "dns/UDP/5353")}, nil, nil, nil},
 		{"a Node's", nil, []*discoveryv1.EndpointSlice{at(podsOf("web", pod("192.0.2.21", "a", true, false)), ip4, "web/TCP/8080")},
 			[]string{"192.0.2.21:8080"}, nil, nil},
@@ -142,6 +144,24 @@ func TestPodTargets(t *testing.T) {
 					}
 				}
 			})
+		}
+	}
+}
+
+// More pods than the firewall has room for are told of, by port and family; those of TCP are as many as they like.
+func TestTooManyPods(t *testing.T) {
+	translator, around := testTranslator(), among(twoNodes())
+	translator.pods = testPods()
+	for n, want := range map[int]bool{61: false, 62: true} {
+		var four, six []discoveryv1.Endpoint
+		for i := range n {
+			four, six = append(four, pod(fmt.Sprintf("10.1.0.%d", i+1), "a", true, false)), append(six, pod(fmt.Sprintf("fd00:1::%d", i+1), "a", true, false))
+		}
+		around.pods = findPods([]*discoveryv1.EndpointSlice{at(podsOf("web", four...), discoveryv1.AddressTypeIPv4, "web/TCP/8080", "dns/UDP/5353"),
+			at(podsOf("web", six...), discoveryv1.AddressTypeIPv6, "web/TCP/8080", "dns/UDP/5353")})
+		got, err := translator.translate(web(noNodePorts, onlyIn(v1.IPv4Protocol, v1.IPv6Protocol)), around)
+		if err != nil || (len(got.warnings) == 1) != want || want && !strings.Contains(got.warnings[0].message, "port dns 53/UDP has more pods of its own than the 61") {
+			t.Errorf("%d pods: %v, %v", n, got.warnings, err)
 		}
 	}
 }
@@ -324,6 +344,11 @@ func TestPodsAreFollowed(t *testing.T) {
 		update(slice(9090, two, pod("10.9.0.1", "b", true, false)))
 		c.wantEvent("own", "EndpointsOutside: 1 endpoints get no connections (10.9.0.1:9090)")
 		c.wantPods("one is elsewhere", "own", "10.1.0.2:9090")
+		told := c.manager.ensured[key("own")]
+		update(slice(9090, two, pod("10.9.0.1", "b", true, false), pod("10.9.0.2", "b", true, false)))
+		if n := c.manager.ensured[key("own")] - told; n != 0 {
+			t.Errorf("each step of a rollout is told: %d calls", n)
+		}
 		c.change("own", func(svc *v1.Service) { svc.Spec.LoadBalancerSourceRanges = []string{"nonsense"} })
 		update(slice(9090, one))
 		c.wantPods("the newest spec is refused", "own", "10.1.0.1:9090")

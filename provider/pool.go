@@ -80,9 +80,8 @@ func (d *draft) noNode(svc *v1.Service, nodes []desired.Node, around circumstanc
 	switch {
 	case len(around.nodes) == 0: // told for all Services
 	case len(nodes) == 0:
-		d.warn(noNodeSelected, "annotation %s %q matches none of %d eligible nodes, so connections are refused; label "+
-			"nodes (kubectl label node NAME KEY=VALUE) or change the annotation", NodeSelector,
-			svc.Annotations[string(NodeSelector)], len(around.nodes))
+		d.warn(noNodeSelected, "annotation %s %q matches none of the eligible nodes, so connections are refused; "+
+			"label nodes (kubectl label node NAME KEY=VALUE) or change the annotation", NodeSelector, svc.Annotations[string(NodeSelector)])
 	case isLocal(svc) && len(d.service.LoadBalancer.Pool.Active()) == 0:
 		if elsewhere := around.endpoints.without(nodes); len(elsewhere) > 0 {
 			d.warn(endpointsElsewhere, "spec.externalTrafficPolicy is Local, and all endpoints are on nodes that get no "+

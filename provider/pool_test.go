@@ -36,7 +36,7 @@ func TestPoolByNodeSelector(t *testing.T) {
 		"absence":              {web(selecting("!legacy,zone notin (c)")), false, 10250, []string{"a"}, ""},
 		"existence":            {web(selecting("legacy")), false, 10250, []string{"b"}, ""},
 		"of one family":        {web(selecting("zone"), onlyIn(v1.IPv6Protocol)), false, 10250, []string{"a"}, ""},
-		"nothing":              {web(selecting("zone=c")), false, 10250, nil, `NoNodeSelected: annotation cloud-provider-haproxy/node-selector "zone=c" matches none of 2 eligible nodes, so connections are refused`},
+		"nothing":              {web(selecting("zone=c")), false, 10250, nil, `NoNodeSelected: annotation cloud-provider-haproxy/node-selector "zone=c" matches none of the eligible nodes, so connections are refused`},
 		"local":                {web(local), false, 32000, []string{"a"}, ""},
 		"local of all":         {web(local, selecting("zone")), false, 32000, []string{"a"}, ""},
 		"local, no pod there":  {web(local, selecting("zone=b")), false, 32000, nil, elsewhere},

@@ -158,10 +158,11 @@ func slim(object any) (any, error) {
 
 // sameEndpoints says whether two versions of a slice mean the same. Their order says nothing, but stays as it is.
 func sameEndpoints(a, b *discoveryv1.EndpointSlice) bool {
-	return a.AddressType == b.AddressType && slices.EqualFunc(a.Ports, b.Ports, samePort) && slices.EqualFunc(a.Endpoints, b.Endpoints, func(a, b discoveryv1.Endpoint) bool {
-		return rankOf(a.Conditions) == rankOf(b.Conditions) && slices.Equal(a.Addresses, b.Addresses) &&
-			same(a.NodeName, b.NodeName)
-	})
+	sameEndpoint := func(a, b discoveryv1.Endpoint) bool {
+		return rankOf(a.Conditions) == rankOf(b.Conditions) && slices.Equal(a.Addresses, b.Addresses) && same(a.NodeName, b.NodeName)
+	}
+	return a.AddressType == b.AddressType && slices.EqualFunc(a.Ports, b.Ports, samePort) &&
+		slices.EqualFunc(a.Endpoints, b.Endpoints, sameEndpoint)
 }
 
 func samePort(a, b discoveryv1.EndpointPort) bool {

@@ -13,6 +13,16 @@ import (
 // warning is what deserves an Event of type Warning and stops nothing.
 type warning struct{ reason, message string }
 
+// told is by what a warning is known again. Some name endpoints and nodes, which change with every step of a rollout: each is told once,
+// until it is over.
+func (w warning) told() warning {
+	switch w.reason {
+	case endpointsElsewhere, endpointsOutside, endpointsByName:
+		w.message = ""
+	}
+	return w
+}
+
 // warnings tells what is wrong with a Service once, not on every call: a warning is told again only after it was over.
 type warnings struct {
 	recorder record.EventRecorder
@@ -33,7 +43,7 @@ func (w *warnings) now(svc *v1.Service, current []warning) {
 	w.mu.Lock()
 	before := w.told[svc.UID]
 	for _, one := range current {
-		set[one] = true
+		set[one.told()] = true
 	}
 	if len(set) == 0 {
 		delete(w.told, svc.UID)
@@ -42,7 +52,7 @@ func (w *warnings) now(svc *v1.Service, current []warning) {
 	}
 	w.mu.Unlock()
 	for _, one := range current {
-		if !before[one] {
+		if !before[one.told()] {
 			w.recorder.Event(svc, v1.EventTypeWarning, one.reason, one.message)
 		}
 	}
@@ -59,7 +69,7 @@ func (w *warnings) news(svc *v1.Service, current []warning, reasons ...string) b
 			old++
 		}
 	}
-	return old != len(current) || slices.ContainsFunc(current, func(one warning) bool { return !told[one] })
+	return old != len(current) || slices.ContainsFunc(current, func(one warning) bool { return !told[one.told()] })
 }
 
 // leads notes where a Service's host name has to lead, in the words of an Event, and says whether those were not told yet. Empty: it

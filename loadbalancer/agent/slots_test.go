@@ -154,3 +154,33 @@ func TestHealthOfATransactionHalfDone(t *testing.T) {
 		}
 	})
 }
+
+// A pool of all nodes is served by those of the State, and follows them without being named again; the State is kept as it was sent.
+func TestSlotOfAllNodes(t *testing.T) {
+	all := func(s *desired.State) {
+		local("web", "10.0.2.9")(s)
+		pool := s.LoadBalancers[0].Pool
+		pool.AllNodes, pool.Local, pool.Servers = true, false, nil
+	}
+	own := sample(1, service("web", "192.0.2.10", 51), node("n1", "10.0.2.31"), all)
+	m := newMachine()
+	a := started(t, m)
+	for i, names := range [][]string{{"n1"}, {"n1", "n2"}} {
+		if own.Fence.Sequence = uint64(i + 1); i == 1 {
+			node("n2", "10.0.2.32")(own)
+		}
+		signed := sign(t, own)
+		if result, refusal := a.apply(t.Context(), signed); refusal != nil || len(result.Faults) > 0 {
+			t.Fatal(result, refusal)
+		}
+		_, slots, _ := strings.Cut(m.files["/etc/haproxy/haproxy.cfg"], "backend slot-")
+		for _, name := range names {
+			if strings.Count(slots, "server "+name+" 10.0.2.3") != 1 {
+				t.Errorf("%s is no server of the slot", name)
+			}
+		}
+		if held := a.held(); string(held.signed.State) != string(signed.State) {
+			t.Error("another State is held than was sent")
+		}
+	}
+}

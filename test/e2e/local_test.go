@@ -251,7 +251,7 @@ func testNodeSelector(t *testing.T, s *site) {
 	const annotation = "cloud-provider-haproxy/node-selector"
 	s.create(t, service("picky", annotated(annotation, "disk in (ssd, nvme)"), local))
 	at := target(s.addresses(t, "picky")[0], 80)
-	t.Log(s.expectEvent(t, "Service", "picky", "Warning", "NoNodeSelected", annotation, "matches none of 3 eligible nodes"))
+	t.Log(s.expectEvent(t, "Service", "picky", "Warning", "NoNodeSelected", annotation, "matches none of the eligible nodes"))
 	s.awaitRefused(t, s.client, at)
 	label(names[0], "disk=ssd")
 	s.awaitAnswers(t, at, "web-0")

@@ -272,7 +272,7 @@ func (c *controller) replayOf(o *object) loadbalancer.Replay {
 	if s, sources, err := c.world.cluster.translate(o, c.nodes); err == nil {
 		r.Service = &s
 	} else {
-		r.Sources = sources
+		r.Sources, r.Facts = sources, s.Facts
 	}
 	return r
 }
