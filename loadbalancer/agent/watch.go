@@ -47,7 +47,7 @@ func (a *Agent) watchDaemons(ctx context.Context) {
 				repairs.tried(now, a.longestWait())
 			}
 			if renewed {
-				renewals.tried(now, retryLast)
+				renewals.tried(now, a.longestWait())
 			}
 		case <-ctx.Done():
 			return
