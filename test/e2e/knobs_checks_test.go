@@ -272,24 +272,33 @@ func (c *checking) passed(t *testing.T) {
 func (c *checking) passes(t *testing.T, want int) {
 	t.Helper()
 	c.passed(t)
-	c.verdict(t, http.StatusServiceUnavailable, false)
-	before, after := c.verdict(t, http.StatusOK, true)
-	expectChecks(t, want, before, after)
+	expectChecks(t, want, func() (before, after int) {
+		c.verdict(t, http.StatusServiceUnavailable, false)
+		return c.verdict(t, http.StatusOK, true)
+	})
 }
 
 // fails: so many checks in a row fail before a worker gets no more connections.
 func (c *checking) fails(t *testing.T, want int) {
 	t.Helper()
 	c.passed(t)
-	before, after := c.verdict(t, http.StatusServiceUnavailable, false)
-	expectChecks(t, want, before, after)
-	c.verdict(t, http.StatusOK, true)
+	expectChecks(t, want, func() (before, after int) {
+		before, after = c.verdict(t, http.StatusServiceUnavailable, false)
+		c.verdict(t, http.StatusOK, true)
+		return before, after
+	})
 }
 
-func expectChecks(t *testing.T, want, before, after int) {
+// expectChecks lets it be tried three times: a check that has not connected after its interval fails, without a word to the worker,
+// and on a machine that is busy that happens.
+func expectChecks(t *testing.T, want int, try func() (before, after int)) {
 	t.Helper()
-	t.Logf("%d checks had not been enough, %d were", before, after)
-	if before > want || after < want {
-		t.Errorf("%d checks had not been enough and %d were, want %d to be enough", before, after, want)
+	for range 3 {
+		before, after := try()
+		t.Logf("%d checks had not been enough, %d were", before, after)
+		if before <= want && want <= after {
+			return
+		}
 	}
+	t.Errorf("want %d checks to be enough", want)
 }
