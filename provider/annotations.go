@@ -87,8 +87,8 @@ const (
 	// HealthCheckPath is what `http` and `https` ask for: `/` and then at most 255 letters, digits and characters of
 	// `/-._~%:@&+,=?`. The Service fails closed. Default: `/` if `health-check-protocol` is set, else the configuration's.
 	HealthCheckPath Annotation = Prefix + "health-check-path"
-	// HealthCheckInterval is the time between two checks of a node by one gateway, `100ms` to `1h`. The Service fails
-	// closed. Default: the configuration's (`2s`).
+	// HealthCheckInterval is the time between two checks of a node by one gateway, `100ms` to `1h`. A check that has not
+	// connected by then has failed. The Service fails closed. Default: the configuration's (`2s`).
 	HealthCheckInterval Annotation = Prefix + "health-check-interval"
 	// HealthCheckTimeout bounds the wait for the answer to a check, `50ms` to `1m`. HAProxy reloads when it changes. The
 	// Service fails closed. Default `2s`.

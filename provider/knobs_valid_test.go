@@ -1,10 +1,14 @@
 package provider
 
 import (
+	"slices"
+	"strings"
 	"testing"
 
 	v1 "k8s.io/api/core/v1"
 	"pgregory.net/rapid"
+
+	"cloud-provider-haproxy/loadbalancer/desired"
 )
 
 // TestKnobsAreValid: whatever annotations say, what is taken here a State takes too. Else the Service's owner would be told a field
@@ -18,25 +22,30 @@ func TestKnobsAreValid(t *testing.T) {
 		func(*v1.Service) {}, localAt(32000), noNodePorts, ported(map[int32]v1.Protocol{53: v1.ProtocolUDP}),
 		ported(map[int32]v1.Protocol{53: v1.ProtocolUDP, 80: v1.ProtocolTCP, 99: v1.ProtocolSCTP}),
 	}
-	taken := 0
-	rapid.Check(t, func(r *rapid.T) {
-		svc := web(rapid.SampledFrom(forms).Draw(r, "form"))
-		for _, key := range rapid.SliceOfNDistinct(rapid.SampledFrom(annotations()), 1, 4, rapid.ID).Draw(r, "keys") {
-			value := rapid.OneOf(rapid.SampledFrom(values), rapid.String(), rapid.StringMatching(`/[!-~]{0,300}`)).Draw(r, string(key))
-			annotate(string(key), value)(svc)
-		}
-		translator := testTranslator()
-		translator.pods = testPods()
-		got, err := translator.translate(svc, among(twoNodes()))
-		if err != nil {
-			return
-		}
-		taken++
-		if err := stateOf(t, got.service.LoadBalancer).Validate(); err != nil {
-			r.Errorf("annotations %q are taken, and no State takes what they mean: %v", svc.Annotations, err)
-		}
-	})
-	if taken == 0 {
-		t.Error("nothing was taken")
+	for _, key := range annotations() {
+		t.Run(strings.TrimPrefix(string(key), Prefix), func(t *testing.T) {
+			taken := 0
+			rapid.Check(t, func(r *rapid.T) {
+				svc := web(rapid.SampledFrom(forms).Draw(r, "form"))
+				others := rapid.SliceOfNDistinct(rapid.SampledFrom(annotations()), 0, 1, rapid.ID).Draw(r, "others")
+				for _, key := range slices.Compact(append(others, key)) {
+					word := rapid.SampledFrom(values)
+					value := rapid.OneOf(word, word, word, rapid.String(), rapid.StringMatching(`/[!-~]{0,300}`)).Draw(r, string(key))
+					annotate(string(key), value)(svc)
+				}
+				translator := testTranslator()
+				translator.pods = testPods()
+				translator.nodeCheck = desired.Check{Kind: desired.CheckHTTP, Port: 10256, Path: "/healthz", IntervalMillis: 2000, Rise: 2, Fall: 3}
+				got, err := translator.translate(svc, among(twoNodes()))
+				if err != nil {
+					return
+				}
+				taken++
+				if err := stateOf(t, got.service.LoadBalancer).Validate(); err != nil {
+					r.Errorf("annotations %q are taken, and no State takes what they mean: %v", svc.Annotations, err)
+				}
+			})
+			t.Logf("%d were taken", taken)
+		})
 	}
 }

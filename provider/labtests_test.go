@@ -18,6 +18,13 @@ type labTest struct {
 	words, names map[string]bool
 }
 
+// has says whether an annotation is set in the test. Where the lab's workers must be routed like a site's, a State is pushed that has
+// what the annotation means.
+func (l *labTest) has(annotation string) bool {
+	inState := map[string]string{"cloud-provider-haproxy/source-address": "ClientSource"}
+	return l.words[annotation] || l.words[strings.TrimPrefix(annotation, Prefix)] || l.names[inState[annotation]]
+}
+
 // labPackage is the source of one package of tests, by what its declarations are called. A method is called by its name alone,
 // whatever it is of: what is reached that way is too much rather than too little.
 type labPackage map[string][]ast.Node

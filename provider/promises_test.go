@@ -156,7 +156,7 @@ func shown(t *testing.T, what string, tests []string, inLab map[string]*labTest)
 			t.Errorf("%s: there is no test %s in the lab", what, name)
 		case !test.runs:
 			t.Errorf("%s: nobody runs %s", what, name)
-		case strings.HasPrefix(what, Prefix) && !test.words[what] && !test.words[strings.TrimPrefix(what, Prefix)]:
+		case strings.HasPrefix(what, Prefix) && !test.has(what):
 			t.Errorf("%s is nowhere in %s", what, name)
 		}
 		names = append(names, "`"+name+"`")

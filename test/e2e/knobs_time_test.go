@@ -185,8 +185,10 @@ func (u *turned) drains(t *testing.T, end bool) {
 	u.awaitMapped(t, "slot-")
 	u.await(t, "all nodes to serve", func(context.Context) error { return u.reachesNodes(workers(u.Lab)...) })
 	all, err := u.keepMany(u.at, 9)
-	must(t, err)
+	var waiting sync.WaitGroup
+	defer waiting.Wait()
 	defer all.close()
+	must(t, err)
 	leaver := u.Lab.Workers[2].Name
 	theirs, others := all.by(leaver)
 	if len(theirs) == 0 {
@@ -195,31 +197,33 @@ func (u *turned) drains(t *testing.T, end bool) {
 	chosen := func(how string) {
 		u.change(t, u.name, func(svc *corev1.Service) { svc.Annotations[selectorAnnotation] = how })
 	}
-	chosen("kubernetes.io/hostname!=" + leaver)
-	defer chosen("kubernetes.io/hostname")
-	u.await(t, "no new connection to come by way of "+leaver, func(context.Context) error {
-		return u.reachesNodes(u.Lab.Workers[0].Name, u.Lab.Workers[1].Name)
-	})
+	leaves := func() {
+		u.await(t, "no new connection to come by way of "+leaver, func(context.Context) error {
+			return u.reachesNodes(u.Lab.Workers[0].Name, u.Lab.Workers[1].Name)
+		})
+	}
+	patience := quiet
 	if end {
-		for _, l := range theirs {
-			if after, err := l.ends(15 * time.Second); err != nil {
-				t.Errorf("a connection to a node that was left out: %v", err)
-			} else {
-				t.Logf("a connection to a node that was left out ended %v after that was seen", after.Round(time.Millisecond))
-			}
-		}
+		patience = 30 * time.Second
 	} else {
-		var waiting sync.WaitGroup
-		for _, l := range theirs {
-			waiting.Go(func() {
-				if after, err := l.ends(quiet); err == nil {
-					t.Errorf("a connection to a node that was left out ended after %v", after)
-				}
-			})
-		}
-		waiting.Wait()
 		others = all
 	}
+	defer chosen("kubernetes.io/hostname")
+	chosen("kubernetes.io/hostname!=" + leaver)
+	if !end {
+		leaves()
+	}
+	for _, l := range theirs {
+		waiting.Go(func() {
+			after, err := l.ends(patience)
+			t.Logf("a connection to a node that was left out: ended %t, after %v", err == nil, after.Round(time.Millisecond))
+			if (err == nil) != end || end && after < 800*time.Millisecond {
+				t.Errorf("a connection to a node that was left out ended after %v, %v; want it ended: %t", after, err, end)
+			}
+		})
+	}
+	leaves()
+	waiting.Wait()
 	for _, l := range others {
 		if err := l.says(); err != nil {
 			t.Errorf("a connection by way of %s: %v", l.node, err)
