@@ -107,6 +107,9 @@ func TestClientSourceOfTheKernel(t *testing.T) {
 		if ran := look(2 * time.Second); ran != nil {
 			t.Errorf("with a file half written the agent ran %q", ran)
 		}
+		if got := started(t, m).clientSourceProbes(); !slices.Equal(got, bothProbes) {
+			t.Errorf("an agent that starts with a file half written knows %v", got)
+		}
 		write(openLimits)
 		again := started(t, m)
 		watching(t, again.keepClientSource)
