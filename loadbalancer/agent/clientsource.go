@@ -33,6 +33,8 @@ const (
 	clientSourceAgain = time.Minute
 	// returnPatience is how long a server may fail to answer before people are told: as when the VIP has just come.
 	returnPatience = 5 * time.Second
+	// mostReturns is how many silent servers are told one by one.
+	mostReturns = 10
 )
 
 // clientSource is what the agent knows of it.
@@ -183,6 +185,9 @@ func (a *Agent) watchReturns(ctx context.Context, silent map[string]time.Time) {
 		if now.Sub(since) >= returnPatience {
 			warnings = append(warnings, found[server])
 		}
+	}
+	if more := len(warnings) - mostReturns; more > 0 {
+		warnings = append(warnings[:mostReturns:mostReturns], wire.Warning{Reason: "NoReturnPath", Message: fmt.Sprintf("%d more as those", more)})
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
