@@ -33,12 +33,15 @@ const (
 	clientSourceAgain = time.Minute
 	// returnPatience is how long a server may fail to answer before people are told: as when the VIP has just come.
 	returnPatience = 5 * time.Second
+	// mostReturns is how many silent servers are told one by one.
+	mostReturns = 10
 )
 
 // clientSource is what the agent knows of it.
 type clientSource struct {
 	// probes are what limits.yaml said when it could be read last. They are guarded by Agent.mu, and so are warnings.
 	probes   []netip.Addr
+	known    bool // that they were read, by this process or the one before
 	warnings []wire.Warning
 	trouble  string
 }
@@ -53,10 +56,27 @@ func (a *Agent) clientSourceProbes() []netip.Addr {
 	limits, err := a.readLimits()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if err == nil {
-		a.clients.probes = limits.ClientSourceProbes
+	switch {
+	case err == nil:
+		a.clients.probes, a.clients.known = limits.ClientSourceProbes, true
+	case !a.clients.known:
+		a.clients.probes, a.clients.known = a.markedProbes(), true
 	}
 	return a.clients.probes
+}
+
+// markedProbes are those that an agent put on the machine.
+func (a *Agent) markedProbes() (probes []netip.Addr) {
+	text, err := a.host.ReadFile(a.config.Paths.clientSourceMark())
+	if err != nil {
+		return nil // nothing was put there since the boot
+	}
+	for word := range strings.FieldsSeq(string(text)) {
+		if address, err := netip.ParseAddr(word); err == nil {
+			probes = append(probes, address)
+		}
+	}
+	return probes
 }
 
 // keepClientSource prepares the kernel and watches who answers, until ctx ends.
@@ -101,11 +121,9 @@ func (a *Agent) noteClientSource(ctx context.Context, err error) {
 // leadAnswersIn gives the machine the addresses and the rule, and takes off those that are not allowed any more. What an agent
 // before this one has put there stands in the mark.
 func (a *Agent) leadAnswersIn(ctx context.Context, probes []netip.Addr) error {
-	mark := a.config.Paths.clientSourceMark()
-	text, _ := a.host.ReadFile(mark) // absent: nothing was put there since the boot
-	for word := range strings.FieldsSeq(string(text)) {
-		address, err := netip.ParseAddr(word)
-		if err != nil || slices.Contains(probes, address) {
+	mark, marked := a.config.Paths.clientSourceMark(), a.markedProbes()
+	for _, address := range marked {
+		if slices.Contains(probes, address) {
 			continue
 		}
 		for _, argv := range nftables.ClientSourceRemovalArgvs([]netip.Addr{address}) {
@@ -113,7 +131,7 @@ func (a *Agent) leadAnswersIn(ctx context.Context, probes []netip.Addr) error {
 		}
 	}
 	if len(probes) == 0 {
-		if len(text) == 0 {
+		if len(marked) == 0 {
 			return nil
 		}
 		return a.host.Remove(mark)
@@ -167,6 +185,9 @@ func (a *Agent) watchReturns(ctx context.Context, silent map[string]time.Time) {
 		if now.Sub(since) >= returnPatience {
 			warnings = append(warnings, found[server])
 		}
+	}
+	if more := len(warnings) - mostReturns; more > 0 {
+		warnings = append(warnings[:mostReturns:mostReturns], wire.Warning{Reason: "NoReturnPath", Message: fmt.Sprintf("%d more as those", more)})
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()

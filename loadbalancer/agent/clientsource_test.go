@@ -11,6 +11,7 @@ import (
 	"cloud-provider-haproxy/loadbalancer/desired"
 	"cloud-provider-haproxy/loadbalancer/haproxy"
 	"cloud-provider-haproxy/loadbalancer/nftables"
+	"cloud-provider-haproxy/loadbalancer/wire"
 )
 
 const allowsClients = openLimits + "clientSourceProbes: [203.0.113.1, \"3fff::1\"]\n"
@@ -33,6 +34,7 @@ func seeing(name string) func(*desired.State) {
 		for i := range s.LoadBalancers {
 			if lb := &s.LoadBalancers[i]; lb.Name == name {
 				lb.ClientSource = true
+				lb.Pool.Check = desired.Check{Kind: desired.CheckHTTP, Port: 31999, Path: "/healthz", IntervalMillis: 1000, Rise: 1, Fall: 2}
 			}
 		}
 	}
@@ -106,6 +108,9 @@ func TestClientSourceOfTheKernel(t *testing.T) {
 		write("{")
 		if ran := look(2 * time.Second); ran != nil {
 			t.Errorf("with a file half written the agent ran %q", ran)
+		}
+		if got := started(t, m).clientSourceProbes(); !slices.Equal(got, bothProbes) {
+			t.Errorf("an agent that starts with a file half written knows %v", got)
 		}
 		write(openLimits)
 		again := started(t, m)
@@ -190,5 +195,39 @@ func TestRootsConnections(t *testing.T) {
 	m.files["/etc/gatewayctl/limits.yaml"] = allowsClients
 	if got := all(); len(got) != 1 || got[0] != netip.MustParseAddrPort("192.0.2.10:80") {
 		t.Errorf("of root's, HAProxy's are said to be %v", got)
+	}
+}
+
+// Consent that is taken back under a State which needs it closes the Service, and takes the right from HAProxy, with the next
+// comparison; the reason is told, the State stays, and all others are served.
+func TestConsentIsTakenBack(t *testing.T) {
+	m := newMachine()
+	m.files["/etc/gatewayctl/limits.yaml"] = allowsClients
+	a := started(t, m)
+	s := sample(1, service("web", "192.0.2.10", 51), service("db", "192.0.2.11", 52), local("web", "10.0.2.1"), seeing("web"))
+	if result, refusal := a.apply(t.Context(), sign(t, s)); refusal != nil || result.Outcome != wire.Reloaded {
+		t.Fatalf("with consent: %+v %v", result, refusal)
+	}
+	config, services := "/etc/haproxy/haproxy.cfg", "/etc/haproxy/services.map"
+	if strings.Contains(m.files[config], "\n  user haproxy\n") || !strings.Contains(m.files[services], "192.0.2.10:80 slot-http-roundrobin-client4-1|") {
+		t.Fatalf("with consent HAProxy keeps its user, or the Service has no slot:\n%s", m.files[services])
+	}
+	m.files["/etc/gatewayctl/limits.yaml"] = openLimits
+	a.recover(t.Context())
+	if !strings.Contains(m.files[config], "\n  user haproxy\n") || strings.Contains(m.files[config], "usesrc") {
+		t.Error("without consent HAProxy is to keep the right")
+	}
+	if got := m.files[services]; strings.Contains(got, "192.0.2.10:80 ") || !strings.Contains(got, "192.0.2.11:80 ") {
+		t.Errorf("without consent these are served:\n%s", got)
+	}
+	status := a.status(t.Context(), wire.RoleOperator)
+	told := slices.ContainsFunc(status.Differences, func(d wire.Difference) bool {
+		return strings.Contains(strings.Join(d.Changes, "\n"), "connections from clients' addresses are not allowed any more")
+	})
+	outside := slices.ContainsFunc(status.Warnings, func(w wire.Warning) bool {
+		return w.Reason == "OutsideLimits" && strings.Contains(w.Message, "clientSourceProbes")
+	})
+	if !told || !outside || !status.InSync {
+		t.Errorf("told why HAProxy was reloaded: %v, that the State is outside of the limits: %v, in sync: %v", told, outside, status.InSync)
 	}
 }

@@ -62,15 +62,21 @@ func (l *LoadBalancer) Pools() []*Pool {
 }
 
 // Targets says whether connections of the load balancer that go to address may live on: new ones go there too, or the server
-// drains.
+// drains. A node is reached at its other address too, by UDP and SCTP, and where it sees its clients'.
 func (s *State) Targets(lb *LoadBalancer, address netip.Addr) bool {
 	for _, pool := range lb.Pools() {
-		if slices.ContainsFunc(pool.Servers, func(server Server) bool { return server.Address == address }) {
+		if slices.ContainsFunc(pool.Servers, func(server Server) bool {
+			return server.Address == address || server.Port == 0 && s.isNode(server.Name, address)
+		}) {
 			return true
 		}
 	}
 	shared := slices.ContainsFunc(lb.Frontends, func(f Frontend) bool { return lb.PoolOf(f) == nil })
 	return shared && s.HasNode(address)
+}
+
+func (s *State) isNode(name string, address netip.Addr) bool {
+	return slices.ContainsFunc(s.Nodes, func(n Node) bool { return n.Name == name && slices.Contains(n.Addresses, address) })
 }
 
 // HasNode says whether the address is one of a node's.

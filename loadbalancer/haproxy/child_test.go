@@ -27,6 +27,8 @@ func TestMain(m *testing.M) {
 		serveNodePorts(os.Args[1:])
 	case "proxied":
 		serveProxied(os.Args[1:])
+	case "seers":
+		serveSeers(os.Args[1:])
 	case "client":
 		serveClient(os.Stdin, os.Stdout)
 	default:
