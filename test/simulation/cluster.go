@@ -46,7 +46,7 @@ type stored struct {
 // claim is what a Service was told that it is served at.
 type claim struct {
 	addresses []netip.Addr
-	ports     []uint16
+	doors     []desired.Port
 	by        map[string]bool // the controllers that ever said so
 }
 
@@ -122,8 +122,8 @@ func (c *cluster) edit(key desired.Key, uid string, change func(*object)) {
 }
 
 // nodePort gives a port of a Service its NodePort, which no other one ever gets.
-func (c *cluster) nodePort(uid string, port uint16) uint16 {
-	id := fmt.Sprintf("%s:%d", uid, port)
+func (c *cluster) nodePort(uid string, protocol desired.Protocol, port uint16) uint16 {
+	id := fmt.Sprintf("%s:%s:%d", uid, protocol, port)
 	if known, ok := c.ports[id]; ok {
 		return known
 	}
@@ -244,12 +244,16 @@ func (c *cluster) nodeNames() (names []string) {
 	return names
 }
 
-func (c *cluster) toggleSick(i int) (undo func()) {
-	name := nodeNumber(i % 2).Addresses[0].String()
+// sicken lets a node fall ill, or all.
+func (c *cluster) sicken(i int, all bool) (undo func()) {
 	set := func(sick bool) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		c.sick[name] = sick
+		for n := range 3 {
+			if n == i%2 || all {
+				c.sick[nodeNumber(n).Addresses[0].String()] = sick
+			}
+		}
 	}
 	set(true)
 	return func() { set(false) }

@@ -74,7 +74,7 @@ func (w *world) settings(c *controller) loadbalancer.Settings {
 		},
 		Existing: c.existing,
 		Gateways: w.described, VRRP: desired.VRRP{AdvertIntervalMillis: int(advert / time.Millisecond)}, FirstRouterID: 51,
-		NodeCheck: desired.Check{Kind: desired.CheckNone},
+		NodeCheck: desired.Check{Kind: desired.CheckNone}, ControlPlane: w.controlPlane(),
 		Resync:    w.resync(),
 		PoolSettings: loadbalancer.PoolSettings{
 			Pools:    ipamPools(pool),
