@@ -75,7 +75,7 @@ func (w *world) settings(c *controller) loadbalancer.Settings {
 		Existing: c.existing,
 		Gateways: w.described, VRRP: desired.VRRP{AdvertIntervalMillis: int(advert / time.Millisecond)}, FirstRouterID: 51,
 		NodeCheck: desired.Check{Kind: desired.CheckNone}, ControlPlane: w.controlPlane(),
-		Resync:    w.resync(),
+		Resync: w.resync(),
 		PoolSettings: loadbalancer.PoolSettings{
 			Pools:    ipamPools(pool),
 			Unprobed: map[string]bool{"pool": true}, // prove.go has tests of its own; half a second for each Service says no more here
