@@ -63,7 +63,7 @@ func (w *world) start() *controller {
 }
 
 func (w *world) settings(c *controller) loadbalancer.Settings {
-	pool, err := ipam.ParseRange(poolAddress(0).String() + "-" + poolAddress(poolSize-1).String())
+	pool, err := ipam.ParseRange(poolAddress(0).String() + "-" + poolAddress(poolSize(w.seed)-1).String())
 	if err != nil {
 		panic(err)
 	}

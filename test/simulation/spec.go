@@ -77,7 +77,16 @@ func (w *world) specOf(how uint32) spec {
 		s.local = s.local || how>>30 != 0
 	}
 	s.datagrams = withDatagrams(w.seed) && how>>28&1 == 1
+	s.request = w.inPool(s.request)
 	return s
+}
+
+// inPool is an address of this world's pool instead of one of the largest.
+func (w *world) inPool(a netip.Addr) netip.Addr {
+	if !a.IsValid() {
+		return a
+	}
+	return poolAddress((int(a.As4()[3]) - int(poolAddress(0).As4()[3])) % poolSize(w.seed))
 }
 
 // changed is a change of it.
@@ -87,6 +96,7 @@ func (w *world) changed(s spec, how uint32) spec {
 	if s.datagrams = datagrams; withDatagrams(w.seed) && how>>28&7 == 7 {
 		s.datagrams = !datagrams
 	}
+	s.request = w.inPool(s.request)
 	return s
 }
 
@@ -128,10 +138,18 @@ func (s spec) changed(how uint32) spec {
 	return s
 }
 
-// The pool is small, so that addresses are given again soon.
-const poolSize = 6
+// mostAddresses are as many as Services can have.
+const mostAddresses = services + 1
 
-func poolAddress(i int) netip.Addr { return netip.AddrFrom4([4]byte{192, 0, 2, byte(10 + i%poolSize)}) }
+// poolSize is small, so that addresses are given again soon: in crowded worlds at once, as Services wait for them.
+func poolSize(seed uint64) int {
+	if crowded(seed) {
+		return 3
+	}
+	return mostAddresses
+}
+
+func poolAddress(i int) netip.Addr { return netip.AddrFrom4([4]byte{192, 0, 2, byte(10 + i%mostAddresses)}) }
 
 var errInvalid = errors.New("annotation cannot be read")
 
