@@ -91,5 +91,8 @@ func (w *world) operate(g *gateway, request wire.Request) error {
 	if reply.Refusal != nil {
 		return reply.Refusal
 	}
+	if d := request.Drain; d != nil && !d.Force && reply.Drained.Changed {
+		w.checks.handedOver(g)
+	}
 	return nil
 }

@@ -149,7 +149,9 @@ func poolSize(seed uint64) int {
 	return mostAddresses
 }
 
-func poolAddress(i int) netip.Addr { return netip.AddrFrom4([4]byte{192, 0, 2, byte(10 + i%mostAddresses)}) }
+func poolAddress(i int) netip.Addr {
+	return netip.AddrFrom4([4]byte{192, 0, 2, byte(10 + i%mostAddresses)})
+}
 
 var errInvalid = errors.New("annotation cannot be read")
 
