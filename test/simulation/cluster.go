@@ -50,6 +50,12 @@ type claim struct {
 	by        map[string]bool // the controllers that ever said so
 }
 
+// endpoint is a port of a Service's pods.
+type endpoint struct {
+	uid  string
+	port desired.Port
+}
+
 // cluster is the API server with its etcd, the nodes and the pods.
 type cluster struct {
 	mu sync.Mutex
@@ -62,7 +68,7 @@ type cluster struct {
 
 	// What is true whatever etcd says. pods is whose pods answer at a NodePort, unwanted since when an object was not wanted;
 	// valid are objects whose status was written while all was well: an etcd that was restored says what was once so.
-	pods     map[uint16]string
+	pods     map[uint16]endpoint
 	ports    map[string]uint16 // uid and port -> NodePort
 	unwanted map[string]time.Time
 	valid    map[string]claim
@@ -76,7 +82,7 @@ type cluster struct {
 func newCluster() *cluster {
 	c := &cluster{
 		stored: stored{objects: map[desired.Key]*object{}},
-		pods:   map[uint16]string{}, ports: map[string]uint16{}, unwanted: map[string]time.Time{}, valid: map[string]claim{},
+		pods:   map[uint16]endpoint{}, ports: map[string]uint16{}, unwanted: map[string]time.Time{}, valid: map[string]claim{},
 		moved: map[string]bool{}, names: map[string]desired.Key{},
 		sick: map[string]bool{},
 	}
@@ -128,7 +134,7 @@ func (c *cluster) nodePort(uid string, protocol desired.Protocol, port uint16) u
 		return known
 	}
 	n := uint16(30000 + len(c.ports))
-	c.ports[id], c.pods[n] = n, uid
+	c.ports[id], c.pods[n] = n, endpoint{uid, desired.Port{Protocol: protocol, Port: port}}
 	return n
 }
 

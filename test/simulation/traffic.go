@@ -151,9 +151,9 @@ func (c *checks) send(o *object, to netip.AddrPort) {
 		if refusal != machine.Taken || c.excused() {
 			continue
 		}
-		uid := c.w.cluster.serves(server.Port())
-		if uid != o.uid && (uid == "" || c.w.cluster.name(uid) != o.key) {
-			c.w.fail(0, "a datagram for %s (%s) reaches pods of %q at %s", o.key, to, uid, g.name)
+		reached := c.w.cluster.endpoint(server.Port())
+		if reached.uid != o.uid && (reached.uid == "" || c.w.cluster.name(reached.uid) != o.key) || reached.port != (desired.Port{Protocol: desired.UDP, Port: to.Port()}) {
+			c.w.fail(0, "a datagram for %s (%s) reaches %v at %s", o.key, to, reached, g.name)
 		}
 	}
 }

@@ -165,7 +165,9 @@ func (c *cluster) wasRestored() bool {
 }
 
 // serves says whose pods answer at a node's port; "" nobody's.
-func (c *cluster) serves(nodePort uint16) string {
+func (c *cluster) serves(nodePort uint16) string { return c.endpoint(nodePort).uid }
+
+func (c *cluster) endpoint(nodePort uint16) endpoint {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.pods[nodePort]
