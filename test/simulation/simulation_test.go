@@ -112,6 +112,7 @@ func TestSeedsThatFound(t *testing.T) {
 		6648: "as 6282, while a gateway was missing",
 		1920: "a State that nobody had read was overwritten, as another gateway had confirmed ours before",
 		6963: "each round after a full disk found another Service that is refused, and none came to the rest",
+		3783: "a drain was done, and a VIP held that had come while it waited",
 		5970: "a VIP was put elsewhere although a gateway that came back had taken it, with its State, from a peer",
 	} {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
