@@ -106,8 +106,7 @@ func TestOneBadServiceHurtsItselfAlone(t *testing.T) {
 	}
 }
 
-// TestFaultOfAServiceWithPortsInAnyOrder: a State sorts the ports, and a refused form must be known as the wanted one.
-// Both gateways were left out, and are fit again: who comes then does not wait for each of those that are refused to be found by a
+// TestFaultsAfterEveryGatewayWasLeftOut: both gateways were left out, and are fit again: who comes then does not wait for each of those that are refused to be found by a
 // round of its own. Those were tried again as often as rounds were, so that no round had a State without any.
 func TestFaultsAfterEveryGatewayWasLeftOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -130,6 +129,7 @@ func TestFaultsAfterEveryGatewayWasLeftOut(t *testing.T) {
 	})
 }
 
+// TestFaultOfAServiceWithPortsInAnyOrder: a State sorts the ports, and a refused form must be known as the wanted one.
 func TestFaultOfAServiceWithPortsInAnyOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t, "10.0.0.0/16", "gw1")
