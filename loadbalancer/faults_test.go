@@ -106,8 +106,8 @@ func TestOneBadServiceHurtsItselfAlone(t *testing.T) {
 	}
 }
 
-// TestFaultsAfterEveryGatewayWasLeftOut: both gateways were left out, and are fit again: who comes then does not wait for each of those that are refused to be found by a
-// round of its own. Those were tried again as often as rounds were, so that no round had a State without any.
+// TestFaultsAfterEveryGatewayWasLeftOut: both gateways were left out, and are fit again: who comes then does not wait for each of
+// those that are refused to be found by a round of its own. Those were tried again as often as rounds were, so that no round had a State without any.
 func TestFaultsAfterEveryGatewayWasLeftOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t, "10.0.0.0/24", "gw1", "gw2")
