@@ -12,15 +12,10 @@ import (
 func (m *Machine) Datagram(client, to netip.AddrPort) (server netip.AddrPort, refusal Refusal) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	switch {
-	case !m.on || !m.addresses[to.Addr()]:
-		return server, NotHeld
-	case !m.table.admits(client.Addr(), "udp", to):
-		if !m.table.guards(to.Addr()) {
-			return server, Unguarded
-		}
-		return server, Rejected
-	case strings.TrimSpace(string(m.memory[forwardFile])) != "1":
+	if refusal = m.enter(client, "udp", to); refusal != Taken {
+		return server, refusal
+	}
+	if strings.TrimSpace(string(m.memory[forwardFile])) != "1" {
 		return server, NotForwarded
 	}
 	return m.table.spread(client, to)

@@ -42,19 +42,27 @@ const (
 	NoServer     Refusal = "the table leads to no server"
 )
 
+// enter says whether a client's packet gets to who serves a door (Taken), and else what becomes of it.
+func (m *Machine) enter(client netip.AddrPort, protocol string, to netip.AddrPort) Refusal {
+	switch {
+	case !m.on || !m.addresses[to.Addr()]:
+		return NotHeld
+	case m.table.admits(client.Addr(), protocol, to):
+		return Taken
+	case !m.table.guards(to.Addr()):
+		return Unguarded
+	}
+	return Rejected
+}
+
 // Connect is what happens to a client's SYN that comes to this machine.
 func (m *Machine) Connect(client netip.AddrPort, to netip.AddrPort) (*Session, Refusal) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	switch {
-	case !m.on || !m.addresses[to.Addr()]:
-		return nil, NotHeld
-	case !m.table.admits(client.Addr(), "tcp", to):
-		if !m.table.guards(to.Addr()) {
-			return nil, Unguarded
-		}
-		return nil, Rejected
-	case m.worker == nil:
+	if refusal := m.enter(client, "tcp", to); refusal != Taken {
+		return nil, refusal
+	}
+	if m.worker == nil {
 		return nil, NoHAProxy
 	}
 	route, found := m.worker.route(to)
