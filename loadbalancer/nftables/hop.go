@@ -40,6 +40,8 @@ type Hop struct {
 //go:embed hop.nft.tmpl
 var hopText string
 
+var hopTemplate = template.Must(template.New("hop.nft").Parse(hopText))
+
 type hopView struct {
 	Family, Type string
 	VIPs         []netip.Addr
@@ -67,12 +69,8 @@ func RenderHop(h Hop) ([]byte, error) {
 			}
 		}
 	}
-	t, err := template.New("hop.nft").Parse(hopText)
-	if err != nil {
-		return nil, fmt.Errorf("rendering the tables of the second hop: %w", err)
-	}
 	var out bytes.Buffer
-	if err := t.Execute(&out, views); err != nil {
+	if err := hopTemplate.Execute(&out, views); err != nil {
 		return nil, fmt.Errorf("rendering the tables of the second hop: %w", err)
 	}
 	return out.Bytes(), nil

@@ -150,7 +150,7 @@ func (m *Machine) loadHAProxy(start bool) error {
 		m.master = m.begin(haproxyPID, "haproxy")
 		m.files(haproxySocket)[haproxySocket] = nil
 	} else {
-		m.reloads = append(m.reloads, Reload{m.worker.generation, w.generation})
+		m.reloads = append(m.reloads, Reload{time.Now(), m.worker.generation, w.generation, len(m.worker.order), len(w.order)})
 	}
 	m.pids++
 	w.pid = m.pids
