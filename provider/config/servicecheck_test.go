@@ -28,3 +28,20 @@ nodes: {healthCheck: {type: ` + kind + times + `}}
 		}
 	}
 }
+
+// A node with a pod is up as soon as kube-proxy says so, and is asked soon; a check that is faster than that stays.
+func TestLocalCheck(t *testing.T) {
+	for text, want := range map[string]desired.Check{
+		"": {Kind: desired.CheckHTTP, Port: 32000, Path: "/healthz", IntervalMillis: 2000, DownIntervalMillis: 250, Rise: 1, Fall: 3},
+		"nodes: {healthCheck: {type: tcp, port: 10250, interval: 200ms, rise: 5, fall: 4}}\n": {Kind: desired.CheckHTTP, Port: 32000,
+			Path: "/healthz", IntervalMillis: 200, Rise: 1, Fall: 4},
+	} {
+		c, err := Decode([]byte(base + text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := c.LocalCheck(32000); got != want {
+			t.Errorf("%s: got %+v", text, got)
+		}
+	}
+}
