@@ -46,6 +46,9 @@ func (w Worker) Ping(ctx context.Context) error {
 func (w Worker) knock(ctx context.Context) error {
 	var dialer net.Dialer
 	connection, err := dialer.DialContext(ctx, "tcp", w.door)
+	if errors.Is(err, syscall.ECONNRESET) {
+		return nil // it was closed before we knew that it was made
+	}
 	if err != nil {
 		return fmt.Errorf("connecting to HAProxy's port for Services: %w", err)
 	}
