@@ -47,18 +47,36 @@ type tampering struct {
 	left func(*testing.T, *lab.Host) error // why it is not undone
 }
 
+// has looks whether a file has a text.
+func has(path, text string, want bool) func(*testing.T, *lab.Host) error {
+	return func(_ *testing.T, h *lab.Host) error {
+		content, err := h.ReadFile(path)
+		if err == nil && strings.Contains(string(content), text) != want {
+			err = fmt.Errorf("%q in %s: not %v", text, path, want)
+		}
+		return err
+	}
+}
+
+// reloaded is undone at once: a worker that nothing was compared with is looked at when it is seen.
+func reloaded() tampering {
+	const config = "/etc/haproxy/haproxy.cfg"
+	return tampering{"haproxy.cfg edited, and HAProxy reloaded with it", func(t *testing.T, h *lab.Host) {
+		edit(t, h, config, "retries 3", "retries 7")
+		before := mustRun(t, h, "pgrep", "-P", mustRun(t, h, "cat", "/run/haproxy.pid"))
+		mustRun(t, h, "pkill", "-USR2", "-F", "/run/haproxy.pid")
+		eventually(t, "HAProxy has a new worker", func() error {
+			if now, err := h.Run(t.Context(), "pgrep", "-P", mustRun(t, h, "cat", "/run/haproxy.pid")); err != nil || strings.TrimSpace(now) == before {
+				return fmt.Errorf("workers %s, %w", now, err)
+			}
+			return nil
+		})
+	}, "reload HAProxy: haproxy.cfg was edited", has(config, "retries 7", false)}
+}
+
 // tamperings are for a gateway that does not hold web6.
 func tamperings() []tampering {
-	const config, vrrp, services = "/etc/haproxy/haproxy.cfg", "/etc/keepalived/keepalived.conf", "/etc/haproxy/services.map"
-	has := func(path, text string, want bool) func(*testing.T, *lab.Host) error {
-		return func(_ *testing.T, h *lab.Host) error {
-			content, err := h.ReadFile(path)
-			if err == nil && strings.Contains(string(content), text) != want {
-				err = fmt.Errorf("%q in %s: not %v", text, path, want)
-			}
-			return err
-		}
-	}
+	const vrrp, services = "/etc/keepalived/keepalived.conf", "/etc/haproxy/services.map"
 	answers := func(command, text string) func(*testing.T, *lab.Host) error {
 		return func(t *testing.T, h *lab.Host) error {
 			if said := haproxy(t, h, command); !strings.Contains(said, text) {
@@ -68,17 +86,6 @@ func tamperings() []tampering {
 		}
 	}
 	return []tampering{
-		{"haproxy.cfg edited, and HAProxy reloaded with it", func(t *testing.T, h *lab.Host) {
-			edit(t, h, config, "retries 3", "retries 7")
-			before := mustRun(t, h, "pgrep", "-P", mustRun(t, h, "cat", "/run/haproxy.pid"))
-			mustRun(t, h, "pkill", "-USR2", "-F", "/run/haproxy.pid")
-			eventually(t, "HAProxy has a new worker", func() error {
-				if now, err := h.Run(t.Context(), "pgrep", "-P", mustRun(t, h, "cat", "/run/haproxy.pid")); err != nil || strings.TrimSpace(now) == before {
-					return fmt.Errorf("workers %s, %w", now, err)
-				}
-				return nil
-			})
-		}, "reload HAProxy: haproxy.cfg was edited", has(config, "retries 7", false)},
 		{"set server", func(t *testing.T, h *lab.Host) { haproxy(t, h, "set server nodes/worker1 state maint") },
 			"server nodes/worker1 put back from MAINT", func(t *testing.T, h *lab.Host) error {
 				if said := haproxy(t, h, "show stat"); !strings.Contains(said, "worker1") || strings.Contains(said, "MAINT") {
@@ -107,41 +114,51 @@ func tamperings() []tampering {
 	}
 }
 
-// testDrift: with no controller at all, whatever somebody did to a gateway by hand is undone within a minute or so, and told by
-// status and in the agent's log; a client of the other gateway notices nothing.
+// testDrift: with no controller at all, whatever somebody did to a gateway by hand is undone within a minute or so, a foreign reload of
+// HAProxy at once, and told by status and in the agent's log; a client of the other gateway notices nothing.
 func testDrift(t *testing.T, p *pair) {
 	p.begin(t)
 	h := p.other(p.home(t, web6))
 	before := len(p.status(t)[h.Name].Differences)
-	for _, one := range tamperings() {
+	flow := p.flowTo(t, port(web6, 80))
+	tampered(t, h, tamperings())
+	if s := p.status(t)[h.Name]; s.InSync || len(s.Drift) < 5 {
+		t.Errorf("status does not tell: in sync %v, %q", s.InSync, s.Drift)
+	}
+	undone(t, p, h, 80*time.Second, tamperings())
+	tampered(t, h, []tampering{reloaded()})
+	undone(t, p, h, 20*time.Second, []tampering{reloaded()})
+	if report := stop(t, flow); report.Failed > 0 {
+		t.Errorf("the other gateway's client: %v", report)
+	}
+	told := toldDifferences(p.status(t)[h.Name], before)
+	for _, one := range append(tamperings(), reloaded()) {
+		if !strings.Contains(told, one.says) {
+			t.Errorf("%s: status does not tell %q:\n%s", one.name, one.says, told)
+		}
+	}
+}
+
+func tampered(t *testing.T, h *lab.Host, all []tampering) {
+	for _, one := range all {
 		one.do(t, h)
 		if one.left(t, h) == nil {
 			t.Fatalf("%s: nothing is wrong, so this test would show nothing", one.name)
 		}
 	}
-	if s := p.status(t)[h.Name]; s.InSync || len(s.Drift) < 5 {
-		t.Errorf("status does not tell: in sync %v, %q", s.InSync, s.Drift)
-	}
-	flow := p.flowTo(t, port(web6, 80))
+}
+
+func undone(t *testing.T, p *pair, h *lab.Host, limit time.Duration, all []tampering) {
 	begun := time.Now()
-	within(t, 80*time.Second, "all is undone", func() error {
-		for _, one := range tamperings() {
+	within(t, limit, "all is undone", func() error {
+		for _, one := range all {
 			if err := one.left(t, h); err != nil {
 				return fmt.Errorf("%s: %w", one.name, err)
 			}
 		}
 		return p.inSync(t)
 	})
-	t.Logf("all undone after %v", time.Since(begun).Round(time.Second))
-	if report := stop(t, flow); report.Failed > 0 {
-		t.Errorf("the other gateway's client: %v", report)
-	}
-	told := toldDifferences(p.status(t)[h.Name], before)
-	for _, one := range tamperings() {
-		if !strings.Contains(told, one.says) {
-			t.Errorf("%s: status does not tell %q:\n%s", one.name, one.says, told)
-		}
-	}
+	t.Logf("%d differences undone after %v", len(all), time.Since(begun).Round(time.Second))
 }
 
 func toldDifferences(s *wire.Status, from int) string {

@@ -251,7 +251,7 @@ func testPowerFailure(t *testing.T, p *pair) {
 			return p.reaches(port(web4, 80), port(web6, 80), port(web4, 82), port(web6, 82))
 		})
 		t.Logf("%s knew more: all as it should be %v after the power came", knows.Name, time.Since(begun).Round(10*time.Millisecond))
-		must(t, p.holdAll(t, newest.Fence))
+		eventually(t, "both have committed it, which is after they serve it", func() error { return p.holdAll(t, newest.Fence) })
 		eventually(t, "both are current", func() error { return p.allCurrent(t) })
 	}
 }
