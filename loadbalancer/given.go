@@ -69,15 +69,14 @@ func (m *Manager) ungiven(key desired.Key, addresses []netip.Addr) bool {
 // with mu held.
 func (m *Manager) vouchPublished(key desired.Key, published []netip.Addr, sharing ipam.Sharing) {
 	for _, address := range published {
-		h := hold{address, key}
-		if sharing.Key == "" && !m.vouched[h].whole && slices.Contains(m.addresses.Addresses(ipam.Owner(key)), address) {
-			m.vouched[h] = extent{whole: true}
-			signal(m.noted)
+		if sharing.Key == "" && slices.Contains(m.addresses.Addresses(ipam.Owner(key)), address) {
+			m.vouched[hold{address, key}] = extent{whole: true}
 		}
 	}
 }
 
-// Published tells that a Service's status names these addresses, which the ledger then need not tell of any more.
+// Published tells that a Service's status names these addresses, of which the ledger need not tell any more the next time that it is
+// looked at.
 func (m *Manager) Published(key desired.Key, addresses []netip.Addr) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
