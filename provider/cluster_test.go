@@ -179,19 +179,6 @@ func (m *manager) Has(key desired.Key) ([]netip.Addr, bool) {
 	return s.LoadBalancer.Addresses, held
 }
 
-// serve makes this what is served.
-func (m *manager) serve(s loadbalancer.Service) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.held[s.LoadBalancer.Key] = s
-}
-
-func (m *manager) Published(key desired.Key, addresses []netip.Addr) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.published[key] = addresses
-}
-
 func (m *manager) SetNodes(nodes []desired.Node) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

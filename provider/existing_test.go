@@ -2,6 +2,7 @@ package provider
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -103,6 +104,12 @@ func TestExistingServicesOfAnAPIServerThatIsAway(t *testing.T) {
 			t.Errorf("found %v", found)
 		}
 	})
+}
+
+func (m *manager) Published(key desired.Key, addresses []netip.Addr) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.published[key] = addresses
 }
 
 // What statuses say is told to Manager: the ledger need not remember it.

@@ -92,6 +92,13 @@ func TestStatus(t *testing.T) {
 var portErrorForm = regexp.MustCompile(`^([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)` +
 	`?(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])$`)
 
+// serve makes this what is served.
+func (m *manager) serve(s loadbalancer.Service) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.held[s.LoadBalancer.Key] = s
+}
+
 // A Service that publishes a name keeps its address, which its status does not tell, and gets it back when it publishes
 // addresses again.
 func TestHostname(t *testing.T) {
