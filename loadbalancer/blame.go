@@ -36,7 +36,9 @@ func (r *round) findFault(ctx context.Context, reply reply) error {
 		// What it refuses is served well elsewhere: taking it away from everybody would hurt more than this gateway's
 		// absence does.
 		r.m.setAside(reply.gateway, reply.err, false)
+		return nil
 	}
+	r.asked = false // who answers so has been left out for something else: a State with less may be what it takes
 	return nil
 }
 

@@ -106,6 +106,29 @@ func TestOneBadServiceHurtsItselfAlone(t *testing.T) {
 	}
 }
 
+// TestFaultsAfterEveryGatewayWasLeftOut: both gateways were left out, and are fit again: who comes then does not wait for each of
+// those that are refused to be found by a round of its own. Those were tried again as often as rounds were, so that no round had a State without any.
+func TestFaultsAfterEveryGatewayWasLeftOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "10.0.0.0/24", "gw1", "gw2")
+		full := func(*desired.State) (*wire.Result, error) {
+			return nil, &wire.Refusal{Code: wire.CodeInternal, Message: "no space left on device"}
+		}
+		s.gateway("gw1").judge, s.gateway("gw2").judge = full, full
+		c := s.start()
+		defer c.stop()
+		for _, bad := range []string{"a", "b", "c"} {
+			if _, err := c.Ensure(t.Context(), web(bad, badPort)); err == nil {
+				t.Fatalf("%s is served by gateways whose disks are full", bad)
+			}
+		}
+		for _, g := range []string{"gw1", "gw2"} {
+			s.gateway(g).change(func(g *fakeGateway) { g.judge = naming })
+		}
+		s.ensure(c, web("good", 80))
+	})
+}
+
 // TestFaultOfAServiceWithPortsInAnyOrder: a State sorts the ports, and a refused form must be known as the wanted one.
 func TestFaultOfAServiceWithPortsInAnyOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -17,9 +17,11 @@ const (
 	// processor it was perhaps we who slept. What all this comes to is how long a gateway whose HAProxy hangs keeps its VIPs.
 	secondLimit = 100 * time.Millisecond
 	secondTries = 3
-	// One that is silent and computes, or would if it were given a processor, has busyLimit altogether: under a full load the VIPs
-	// would go to and fro. HAProxy's own watchdog ends one that computes for ever.
-	busyLimit = 2 * time.Second
+	// One that is silent and computes, or would if it were given a processor, is asked busyTries times more (2 s altogether): under
+	// a full load the VIPs would go to and fro. Tries are counted, not time, since we may wait for a processor too. It can sleep
+	// whenever we look, as its answer came while we waited: so what it has computed since counts. HAProxy's own watchdog ends one
+	// that computes for ever.
+	busyTries = 15
 	// One that refuses the question is asked again after lookAgain, and is dead when it refused deadAfter times: while one worker
 	// replaces another, a single question can meet the socket of the one that goes.
 	lookAgain = 10 * time.Millisecond
@@ -75,7 +77,6 @@ func (a *Agent) watchHAProxy(ctx context.Context) {
 // askForLife asks HAProxy for a sign of life, and asks again when there is none. One that refuses the question is not silent: its
 // socket is gone, or it is.
 func (a *Agent) askForLife(ctx context.Context) (answers, refuses bool) {
-	begun := time.Now()
 	answers, late := a.ping(ctx, silenceLimit)
 	for refused := 1; !answers && !late && refused < deadAfter; refused++ {
 		if pause(ctx, lookAgain) != nil {
@@ -83,18 +84,25 @@ func (a *Agent) askForLife(ctx context.Context) (answers, refuses bool) {
 		}
 		answers, late = a.ping(ctx, silenceLimit)
 	}
+	if !late {
+		return answers, !answers
+	}
+	spent := a.spent()
 	for again := 0; late && again < secondTries; again++ {
 		answers, late = a.ping(ctx, secondLimit)
 	}
-	for late && ctx.Err() == nil && time.Since(begun) < busyLimit && a.computes() {
+	for again := 0; late && ctx.Err() == nil && again < busyTries && a.computes(spent); again++ {
+		spent = a.spent()
 		answers, late = a.ping(ctx, secondLimit)
 	}
 	return answers, !answers && !late
 }
 
-// computes is true when a worker of HAProxy runs or waits for a processor, and false for one that was stopped or sleeps.
-func (a *Agent) computes() bool {
-	return slices.ContainsFunc(a.workerStats(), func(w workerStat) bool { return len(w.fields) > 0 && w.fields[0] == "R" })
+// computes is true when a worker of HAProxy runs, waits for a processor, or has run since it had spent what is given, and false
+// when all were stopped or sleep.
+func (a *Agent) computes(spent string) bool {
+	return a.spent() != spent ||
+		slices.ContainsFunc(a.workerStats(), func(w workerStat) bool { return len(w.fields) > 0 && w.fields[0] == "R" })
 }
 
 // ping says late when nothing was heard within the limit. A queue of questions that is full (EAGAIN) is silence too, and is waited

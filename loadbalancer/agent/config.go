@@ -33,6 +33,9 @@ type Config struct {
 	PeersPort int `json:"peersPort"`
 	// MaxConn is HAProxy's global maxconn; 0 leaves it to HAProxy's own computation from the file descriptor limit.
 	MaxConn int `json:"maxConn"`
+	// SlotsPerKind is how many Services with servers of their own HAProxy has room for before a reload makes more room, for each
+	// kind of check. Default 50.
+	SlotsPerKind int `json:"slotsPerKind"`
 
 	// Drift is what becomes of a difference between the machine and its State that no transaction made: repair (the
 	// default), or report: then the agent touches nothing until it is started anew or gets another State.
@@ -101,6 +104,7 @@ func defaults() Config {
 		ServicesPort:     debian.ServicesPort,
 		ControlPlanePort: debian.ControlPlanePort,
 		PeersPort:        debian.PeersPort,
+		SlotsPerKind:     debian.SlotsPerKind,
 		Paths: Paths{
 			Socket:        Socket,
 			Limits:        "/etc/gatewayctl/limits.yaml",
@@ -162,6 +166,9 @@ func (c Config) validate() error {
 	}
 	if c.MaxConn < 0 {
 		fault("maxConn", fmt.Sprintf("%d is negative; give 0 for HAProxy's own choice", c.MaxConn))
+	}
+	if c.SlotsPerKind < 1 {
+		fault("slotsPerKind", fmt.Sprintf("%d leaves no room; give at least 1", c.SlotsPerKind))
 	}
 	if c.Drift != driftRepair && c.Drift != driftReport {
 		fault("drift", fmt.Sprintf("%q is neither %s nor %s", c.Drift, driftRepair, driftReport))

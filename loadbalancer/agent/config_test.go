@@ -30,6 +30,7 @@ func TestDecodeConfigTellsEveryFault(t *testing.T) {
 servicesPort: 7481
 peersPort: 7481
 maxConn: -1
+slotsPerKind: 0
 paths: {socket: agent.sock}
 keepalived: {start: []}
 peers:
@@ -41,7 +42,7 @@ peers:
 	if err == nil {
 		t.Fatal("accepted")
 	}
-	for _, says := range []string{"gateway: is missing", "controlPlanePort: must differ", "peersPort: must differ", "maxConn: -1 is negative",
+	for _, says := range []string{"gateway: is missing", "controlPlanePort: must differ", "peersPort: must differ", "maxConn: -1 is negative", "slotsPerKind: 0 leaves no room",
 		`paths.socket: "agent.sock" is no absolute path`, `keepalived.start[0]: ""`,
 		"peers.user: is empty", "peers.interval: 2h0m0s is not from", `peers.knownHostsFile: "known_hosts" is no absolute path`,
 		`peers.gateways[1].name: "west" is empty or listed twice`, `peers.gateways[1].sshAddress: "" is no host:port`,

@@ -101,10 +101,9 @@ func (a *Agent) drain(ctx context.Context, role wire.Role, request *wire.Drain) 
 	a.draining <- struct{}{}
 	defer func() { <-a.draining }()
 
-	held := a.held()
 	before := a.drainMark()
 	if before == nil {
-		if refusal := a.checkHeirs(held, request.Force); refusal != nil {
+		if refusal := a.checkHeirs(a.held(), request.Force); refusal != nil {
 			return nil, refusal
 		}
 		defer a.hop.announce(false) // the mark tells from then on
@@ -116,12 +115,12 @@ func (a *Agent) drain(ctx context.Context, role wire.Role, request *wire.Drain) 
 		}
 		a.log.Info("draining", "by", role, "reason", request.Reason, "grace", request.Grace, "force", request.Force)
 	}
-	left, err := a.awaitGone(ctx, held)
+	left, err := a.awaitGone(ctx)
 	if err != nil {
 		return nil, notDone(err, "this gateway is drained; `gatewayctl undrain` takes the mark away")
 	}
 	if len(left) > 0 && before == nil && !request.Force {
-		message := fmt.Sprintf("no other gateway took %s within %s, so the mark is taken away again", addressList(left), handOverTime(held.state))
+		message := fmt.Sprintf("no other gateway took %s within %s, so the mark is taken away again", addressList(left), handOverTime(a.held().state))
 		if err := a.setMark(nil); err != nil {
 			return nil, notDone(err, message+", which failed")
 		}
@@ -163,17 +162,23 @@ func notDone(err error, remedy string) *wire.Refusal {
 	return &wire.Refusal{Code: wire.CodeInternal, Message: err.Error(), Remedy: remedy}
 }
 
-// awaitGone waits until this gateway holds no VIP, and gives those that it still holds when that takes too long.
-func (a *Agent) awaitGone(ctx context.Context, held *revision) (left []netip.Addr, err error) {
+// awaitGone waits until this gateway holds no VIP, and gives those that it still holds when that takes too long. It looks between
+// transactions: one that has come since the drain was asked for may have given keepalived another VIP.
+func (a *Agent) awaitGone(ctx context.Context) (left []netip.Addr, err error) {
+	held := a.held()
 	if held == nil {
 		return nil, nil
 	}
 	err = poll(ctx, handOverTime(held.state), func() (bool, error) {
+		if err := a.acquire(ctx); err != nil {
+			return false, err
+		}
+		defer a.release()
 		addresses, err := a.readAddresses(ctx)
 		if err != nil {
 			return false, err
 		}
-		left = a.heldVIPs(addresses, held.state)
+		left = a.heldVIPs(addresses, a.held().state)
 		return len(left) == 0, nil
 	})
 	if errors.Is(err, errLate) {

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -152,6 +153,29 @@ func TestDrainThatNobodyTakes(t *testing.T) {
 		}
 		if again, refusal := a.drain(t.Context(), wire.RoleController, &wire.Drain{}); refusal != nil || again.Changed || m.file(drainFile) == "" {
 			t.Errorf("what was forced and is asked for again: %+v, %v", again, refusal)
+		}
+	})
+}
+
+// A State that comes while the drain waits for the peers brings a VIP: that one has to leave too.
+func TestDrainOfAVIPThatHasJustCome(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		west := fit(t, sample(5))
+		west.hop = &wire.Hop{Addresses: []netip.Addr{addr("10.0.0.3")}} // and never ready
+		a, m := peered(t, sample(5), west)
+		a.confirm("the test says so")
+		m.masters[51] = true
+		a.peers.meet(a.peerAddresses())
+		a.peers.ask(t.Context(), time.Second)
+		time.AfterFunc(time.Second, func() {
+			if result, refusal := a.apply(t.Context(), sign(t, sample(6, web))); refusal != nil || len(result.Held) != 1 {
+				t.Errorf("the VIP did not come: %+v, %v", result, refusal)
+			}
+		})
+		time.AfterFunc(6*time.Second, func() { m.meanwhile(func() { m.masters[51] = false }) }) // a second after the mark
+		got, refusal := a.drain(t.Context(), wire.RoleOperator, &wire.Drain{})
+		if refusal != nil || len(got.Held) != 0 {
+			t.Errorf("got %+v, %v", got, refusal)
 		}
 	})
 }

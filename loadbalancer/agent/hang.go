@@ -76,12 +76,14 @@ func (a *Agent) endHAProxy(ctx context.Context, master *process) error {
 	return err
 }
 
-// spent is the processor time of each worker with all its threads, in clock ticks: utime and stime of proc(5).
+// spent is the processor time of each worker: with all its threads in clock ticks (utime and stime of proc(5)), and of its first
+// thread in nanoseconds, where the kernel keeps schedstat.
 func (a *Agent) spent() string {
 	var all strings.Builder
 	for _, w := range a.workerStats() {
 		if len(w.fields) > 12 {
-			fmt.Fprintf(&all, "%s:%s+%s ", w.pid, w.fields[11], w.fields[12])
+			first, _ := a.host.ReadFile("/proc/" + w.pid + "/schedstat")
+			fmt.Fprintf(&all, "%s:%s+%s %s ", w.pid, w.fields[11], w.fields[12], first)
 		}
 	}
 	return all.String()

@@ -158,7 +158,7 @@ func (a *Agent) haproxyLocal() haproxy.Local {
 	l.StatsSocket, l.ServerState = a.config.Paths.HAProxySocket, a.config.Paths.ServerState
 	l.ConfigFile, l.ServicesMap, l.ChecksMap = a.config.Paths.HAProxy, a.config.Paths.ServicesMap, a.config.Paths.ChecksMap
 	l.ControlPlaneCA = a.config.Paths.ControlPlaneCA
-	l.MaxConn = a.config.MaxConn
+	l.MaxConn, l.SlotsPerKind = a.config.MaxConn, a.config.SlotsPerKind
 	return l
 }
 

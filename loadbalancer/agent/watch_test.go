@@ -119,11 +119,18 @@ func TestLeavesToAnHeir(t *testing.T) {
 
 // A silent HAProxy that waits for a processor has more time than one that hangs.
 func TestBusyIsNotHung(t *testing.T) {
-	for _, test := range []struct{ state, told string }{{"R", "100\n"}, {"S", "0\n"}, {"T", "0\n"}} {
+	for _, test := range []struct {
+		state string
+		works bool
+		told  string
+	}{{"R", false, "100\n"}, {"S", false, "0\n"}, {"S", true, "100\n"}, {"T", false, "0\n"}} {
 		synctest.Test(t, func(t *testing.T) {
 			m := holding(t, sample(1, service("web", "192.0.2.10", 51)))
 			a := started(t, m)
 			a.haproxy = hung{m}
+			if test.works {
+				a.haproxy = starved{m}
+			}
 			pid := m.haproxy.pid
 			m.files[alive] = "100\n"
 			m.files["/run/haproxy.pid"] = fmt.Sprintln(pid)
@@ -132,10 +139,10 @@ func TestBusyIsNotHung(t *testing.T) {
 			m.files["/proc/7001/stat"] = stat(7001, "haproxy")
 			m.files["/proc/7002/stat"] = strings.Replace(stat(7002, "haproxy"), ") S", ") "+test.state, 1)
 			watching(t, a.watchHAProxy)
-			time.Sleep(busyLimit - secondLimit)
+			time.Sleep(silenceLimit + (secondTries+busyTries-1)*secondLimit)
 			synctest.Wait()
 			if m.file(alive) != test.told {
-				t.Errorf("in state %s the track file says %q, want %q", test.state, m.file(alive), test.told)
+				t.Errorf("in state %s, working %t, the track file says %q, want %q", test.state, test.works, m.file(alive), test.told)
 			}
 			time.Sleep(2 * secondLimit)
 			synctest.Wait()
@@ -144,6 +151,15 @@ func TestBusyIsNotHung(t *testing.T) {
 			}
 		})
 	}
+}
+
+// starved is an HAProxy that is given a processor now and then, too late for each question.
+type starved struct{ *machine }
+
+func (s starved) Ping(ctx context.Context) error {
+	<-ctx.Done()
+	s.meanwhile(func() { s.files["/proc/7002/schedstat"] += "." })
+	return ctx.Err()
 }
 
 // One question that is refused, or late, is no death: a worker replaces another one, or we slept.

@@ -1,6 +1,7 @@
 package haproxy
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
 	"slices"
@@ -66,11 +67,11 @@ func (in *input) affinities(s *desired.State) {
 }
 
 // tableOf gives the table of the line "  stick on KEY table NAME if ...".
-func tableOf(line string) (table string, ok bool) {
-	if !strings.HasPrefix(line, "  stick on ") {
+func tableOf(line []byte) (table string, ok bool) {
+	if !bytes.HasPrefix(line, []byte("  stick on ")) {
 		return "", false
 	}
-	_, rest, _ := strings.Cut(line, " table ")
+	_, rest, _ := strings.Cut(string(line), " table ")
 	table, _, ok = strings.Cut(rest, " ")
 	return table, ok
 }

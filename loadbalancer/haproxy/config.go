@@ -110,10 +110,10 @@ func generation(file []byte) string {
 			comment = append(comment, line...) // belongs to the section that follows
 			continue
 		case bytes.HasPrefix(line, []byte("  server ")) || bytes.HasPrefix(line, []byte("  description ")),
-			slices.Contains(told, strings.TrimSpace(string(line))):
+			len(told) > 0 && slices.Contains(told, string(bytes.TrimSpace(line))):
 			continue
 		}
-		if table, ok := tableOf(string(line)); ok {
+		if table, ok := tableOf(line); ok {
 			sticks[stickOf(table, current, line)] = true
 			continue
 		}

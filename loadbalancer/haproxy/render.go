@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"crypto/sha256"
-	"embed"
+	_ "embed"
 	"encoding/hex"
 	"fmt"
 	"net/netip"
@@ -18,7 +18,10 @@ import (
 )
 
 //go:embed templates/haproxy.cfg.tmpl
-var templates embed.FS
+var configText string
+
+// configTemplate is parsed once: that takes longer than a rendering for some Services.
+var configTemplate = template.Must(template.New("haproxy.cfg").Parse(configText))
 
 // generationMark stands for the Generation until the rest of the file, which it digests, is rendered.
 const generationMark = "<generation>"
@@ -81,12 +84,8 @@ func Render(s *desired.State, l Local, slots Slots) (*Config, error) {
 	c.entries(s, slots)
 	c.ServicesMap, c.ChecksMap = mapFile(c.Entries), mapFile(c.Checks)
 
-	t, err := template.ParseFS(templates, "templates/haproxy.cfg.tmpl")
-	if err != nil {
-		return nil, fmt.Errorf("parsing the template of haproxy.cfg: %w", err)
-	}
 	var file bytes.Buffer
-	if err := t.Execute(&file, v); err != nil {
+	if err := configTemplate.Execute(&file, v); err != nil {
 		return nil, fmt.Errorf("rendering haproxy.cfg: %w", err)
 	}
 	c.Generation = generation(file.Bytes())

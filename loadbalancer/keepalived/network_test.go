@@ -111,7 +111,7 @@ func (m *machine) start(t *testing.T) {
 		}
 		return file
 	}
-	m.process = exec.Command("ip", "netns", "exec", m.namespace, "keepalived", "--dont-fork", "--log-console", "--no-syslog", "--log-detail",
+	m.process = exec.Command("ip", "netns", "exec", m.namespace, "chrt", "--rr", "10", "keepalived", "--dont-fork", "--log-console", "--no-syslog", "--log-detail",
 		"--vrrp", "--use-file", m.local().ConfigFile, "--pid", pid("all"), "--vrrp_pid", pid("vrrp"),
 		"--checkers_pid", pid("checkers"), "--bfd_pid", pid("bfd"))
 	log, err := os.OpenFile(m.logFile(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)

@@ -267,6 +267,7 @@ func TestSourceAddressStaysTheGateways(t *testing.T) {
 func TestPairReloadsUnderLoad(t *testing.T) {
 	const vips, reloads = 1000, 100
 	s := state(2, "10.0.0.0")
+	s.VRRP.AdvertIntervalMillis = 100
 	address := netip.MustParseAddr("198.18.0.0") // RFC 2544: room for 1000
 	for n := range vips {
 		address = address.Next()

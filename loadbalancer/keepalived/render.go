@@ -54,6 +54,8 @@ const (
 //go:embed keepalived.conf.tmpl
 var configText string
 
+var configTemplate = template.Must(template.New("keepalived.conf").Parse(configText))
+
 // The priorities of one instance. AliveFile adds 100, ReadyFile 50 and a drain takes 25, so a base must stay below 105 (254 is
 // VRRP's highest), and two bases less than 25 apart: a drain then outweighs the order of heirs, being ready outweighs a drain
 // (a stale gateway takes nothing from a fresh one that is drained), and being alive outweighs all three: a drained gateway
@@ -107,12 +109,8 @@ func Render(s *desired.State, l Local) ([]byte, error) {
 	if err := errors.Join(faults...); err != nil {
 		return nil, fmt.Errorf("rendering keepalived.conf: %w", err)
 	}
-	t, err := template.New("keepalived.conf").Parse(configText)
-	if err != nil {
-		return nil, fmt.Errorf("rendering keepalived.conf: %w", err)
-	}
 	var out bytes.Buffer
-	if err := t.Execute(&out, c); err != nil {
+	if err := configTemplate.Execute(&out, c); err != nil {
 		return nil, fmt.Errorf("rendering keepalived.conf: %w", err)
 	}
 	return out.Bytes(), nil
@@ -223,10 +221,12 @@ func loopback(like netip.Addr) netip.Addr {
 	return netip.IPv6Loopback()
 }
 
+var wordPattern = regexp.MustCompile(`^[A-Za-z0-9_.@+-]+$`)
+
 // word refuses what would not stay one word of keepalived.conf: blanks, quotes, braces, comments, $VARIABLES. Validate
 // refuses it too; here it is what stands between a State and a notify script that runs as root.
 func word(s string) error {
-	if ok, _ := regexp.MatchString(`^[A-Za-z0-9_.@+-]+$`, s); !ok {
+	if !wordPattern.MatchString(s) {
 		return fmt.Errorf("%q: only letters, digits and _.@+- may stand in keepalived.conf", s)
 	}
 	return nil

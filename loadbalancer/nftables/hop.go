@@ -19,6 +19,10 @@ import (
 // milliseconds, it would go to and fro else. Conntrack tells the first ACK of a client that was answered by a SYN cookie,
 // which has no socket either, from a connection of somebody else. It is asked while VIPs move and not for every connection
 // all the time, so this is a table of its own, absent otherwise: ip and ip6, since `dup to` an address is not there for inet.
+//
+// The kernel makes a new IPv6 address local in a queue of its own, which waits for a processor: neighbours have heard of it by then. So
+// what comes for a VIP that is not local is judged like the rest, for it may be the new holder that it comes to, and the answers of
+// neighbours that were asked in the name of such a VIP are taken in, for they are asked again a second later only.
 const (
 	hopMark  = 0x2000000
 	hopRoute = 7480 // routing table and preference, like HAProxy's port: nobody else's, it is hoped
@@ -35,6 +39,8 @@ type Hop struct {
 
 //go:embed hop.nft.tmpl
 var hopText string
+
+var hopTemplate = template.Must(template.New("hop.nft").Parse(hopText))
 
 type hopView struct {
 	Family, Type string
@@ -63,12 +69,8 @@ func RenderHop(h Hop) ([]byte, error) {
 			}
 		}
 	}
-	t, err := template.New("hop.nft").Parse(hopText)
-	if err != nil {
-		return nil, fmt.Errorf("rendering the tables of the second hop: %w", err)
-	}
 	var out bytes.Buffer
-	if err := t.Execute(&out, views); err != nil {
+	if err := hopTemplate.Execute(&out, views); err != nil {
 		return nil, fmt.Errorf("rendering the tables of the second hop: %w", err)
 	}
 	return out.Bytes(), nil

@@ -35,6 +35,8 @@ func DebianLocal(gateway string) Local {
 //go:embed table.nft.tmpl
 var tableText string
 
+var tableTemplate = template.Must(template.New("table.nft").Parse(tableText))
+
 // content is what the template shows. The rules depend on Local, but for its Unfit, and of the State on no more than Flows;
 // the elements on the State, PeersPort and Unfit only.
 type content struct {
@@ -75,12 +77,8 @@ func Render(s *desired.State, l Local) ([]byte, error) {
 }
 
 func execute(c content) ([]byte, error) {
-	t, err := template.New("table.nft").Parse(tableText)
-	if err != nil {
-		return nil, fmt.Errorf("rendering the nftables table: %w", err)
-	}
 	var out bytes.Buffer
-	if err := t.Execute(&out, c); err != nil {
+	if err := tableTemplate.Execute(&out, c); err != nil {
 		return nil, fmt.Errorf("rendering the nftables table: %w", err)
 	}
 	return out.Bytes(), nil

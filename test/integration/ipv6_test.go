@@ -190,15 +190,14 @@ func testHolderDies6(t *testing.T, p *pair) {
 	}
 }
 
-// testDrain6: a planned move costs nobody a connection, nearly.
-//
-// One may fail, and that hides a real fault, not found yet: CI lost 1 of 332 by a reset. At 600 connections a second, 7 of 49 moves there
-// and back lost some, 40 of 40612 in all (34 of them in one move: reset, timed out, refused), where looked at when VIPs returned. Leaving
-// TIME_WAIT out of chain hop (socket wildcard 0) did not mend it: 3 of 24 moves still lost one each.
+// testDrain6: a planned move costs nobody a connection. The new holder is asked before its kernel has made the addresses local, which
+// takes a processor: of 40 moves there and back at 600 connections a second, at load 16, 10 lost up to 12 connections by that before
+// chain hop heeded it, none since.
 func testDrain6(t *testing.T, p *pair) {
 	p.begin6(t)
 	drained := p.home(t, web6)
-	flow := p.flowTo(t, targets6()...)
+	flow, err := p.Client.StartFlow(t.Context(), traffic.Flow{Targets: targets6(), Rate: 600, Timeout: 5 * time.Second})
+	must(t, err)
 	eventually(t, "the drain is granted", func() error { _, err := p.tryDrain(t, drained); return err })
 	for _, address := range all6() {
 		eventually(t, address.String()+" is at the other gateway alone", func() error {
@@ -210,8 +209,8 @@ func testDrain6(t *testing.T, p *pair) {
 	}
 	p.undrain(t, drained)
 	eventually(t, "the addresses are back", func() error { return p.home6(t) })
-	if report := stop(t, flow); report.Failed > 1 || report.Failed*100 > report.Opened {
-		t.Errorf("drained and back: %v; want none failed, or one of a hundred or more", report)
+	if report := stop(t, flow); report.Failed != 0 {
+		t.Errorf("drained and back: %v; want none failed", report)
 	} else {
 		t.Logf("drained and back: %v", report)
 	}

@@ -311,7 +311,14 @@ func testRelay(t *testing.T, p *pair) {
 	_, err := p.client(t, far).Hello(t.Context())
 	must(t, err)
 	must(t, p.Cut(t.Context(), p.Controller, far))
-	defer func() { must(t, p.Mend(t.Context(), p.Controller, far)) }()
+	defer func() {
+		must(t, p.Mend(t.Context(), p.Controller, far))
+		// What asked for its neighbour in vain until now is told "no route to host" yet.
+		eventually(t, "the controller reaches the far gateway again", func() error {
+			_, err := p.client(t, far).Hello(t.Context())
+			return err
+		})
+	}()
 	late := service("late", desired.Frontend{Protocol: desired.TCP, Port: 82, NodePort: firstNodePort + 1}, web4, web6)
 	p.push(t, p.state(p.Workers, web(), late), "--gateway", near.Name)
 	begun := time.Now()

@@ -127,7 +127,7 @@ func AgentSettings() string {
   pidFile: /run/haproxy.pid
 keepalived:
   program: /usr/sbin/keepalived
-  start: [/usr/sbin/keepalived, --vrrp]
+  start: [/usr/bin/chrt, --rr, "10", /usr/sbin/keepalived, --vrrp]
   reload: [/usr/bin/pkill, -HUP, -F, /run/keepalived.pid]
   stop: [/usr/bin/pkill, -TERM, -F, /run/keepalived.pid]
   pidFile: /run/keepalived.pid

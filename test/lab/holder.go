@@ -97,6 +97,12 @@ func inNamespaces(pid int, f func() error, kinds ...string) error {
 	result := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread() // and never unlocked: the thread is spoilt
+		if unix.Gettid() == unix.Getpid() {
+			// The process's first thread does not end, and would stay in the host. While it is held here another one is taken.
+			defer runtime.UnlockOSThread()
+			result <- inNamespaces(pid, f, kinds...)
+			return
+		}
 		result <- func() error {
 			for _, kind := range kinds {
 				if kind == "mnt" {

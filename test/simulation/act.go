@@ -27,9 +27,9 @@ func (w *world) act(o Operation) {
 	w.cluster.save()
 	switch o.Kind {
 	case Create:
-		w.cluster.create(serviceKey(o.Which), specOf(o.How))
+		w.cluster.create(serviceKey(o.Which), w.specOf(o.How))
 	case Change:
-		w.cluster.change(serviceKey(o.Which), func(s *spec) { *s = s.changed(o.How) })
+		w.cluster.change(serviceKey(o.Which), func(s *spec) { *s = w.changed(*s, o.How) })
 	case Delete:
 		w.cluster.delete(serviceKey(o.Which))
 	case Retype:
@@ -37,7 +37,7 @@ func (w *world) act(o Operation) {
 	case Node:
 		w.cluster.toggleNode(o.Which)
 	case Sicken:
-		w.lasts(o.For, w.cluster.toggleSick(o.Which))
+		w.lasts(o.For, w.cluster.sicken(o.Which, w.crowded() && o.How&1 == 1))
 		w.disturb()
 	case Crash, Second, Pause:
 		w.actOnController(o)
@@ -88,6 +88,10 @@ func (w *world) actOnGateway(g *gateway, o Operation) {
 		w.lasts(o.For, func() { m.SetLag(0); w.disturb() })
 	case Forge:
 		w.forge(g, o)
+	case Lie:
+		w.lieFor(o.For, g)
+	case Drain:
+		w.group.Go(func() { w.drain(g, o) })
 	case CutSSH:
 		w.cutFor(o.For, "controllers>"+g.name)
 	case CutPeers:

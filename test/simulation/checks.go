@@ -3,8 +3,8 @@ package simulation
 import (
 	"encoding/json"
 	"net/netip"
+	"reflect"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -27,6 +27,7 @@ type checks struct {
 	applies  map[string]int           // that run, by controller
 	names    map[string]string        // of controllers, by instance
 	knows    map[string]desired.Fence // the newest State that a controller has read, by its name
+	shared   map[string]uint64        // digests of what all gateways make of a State, by State and slots
 	sessions []*session
 	dialed   int
 	settled  map[desired.Key]stable
@@ -44,11 +45,12 @@ type seen struct {
 	caught    map[string]bool // since its boot it held what this other one held, or newer
 	unheard   map[string]bool // since its boot this other one was asked and did not answer
 	tampered  time.Time       // when somebody last did something to its daemons
+	reloaded  time.Time       // when its HAProxy was reloaded last
 }
 
 func newChecks(w *world) *checks {
 	c := &checks{w: w, states: map[string]*revision{}, fences: map[desired.Fence]string{}, gateways: map[string]*seen{},
-		applies: map[string]int{}, knows: map[string]desired.Fence{}, names: map[string]string{}, settled: map[desired.Key]stable{}}
+		applies: map[string]int{}, knows: map[string]desired.Fence{}, names: map[string]string{}, settled: map[desired.Key]stable{}, shared: map[string]uint64{}}
 	for _, g := range w.gateways {
 		c.gateways[g.name] = &seen{caught: map[string]bool{}, unheard: map[string]bool{}}
 	}
@@ -111,12 +113,13 @@ func (c *checks) catchUp() {
 	}
 	slices.SortStableFunc(commits, func(a, b commit) int { return a.At.Compare(b.At) })
 	for _, one := range commits {
-		c.committed(one.by, c.decode(one.Text))
+		c.committed(one.by, one.Commit)
 	}
 }
 
 // committed judges a State that a gateway holds from now on.
-func (c *checks) committed(g *gateway, r *revision) {
+func (c *checks) committed(g *gateway, commit machine.Commit) {
+	r := c.decode(commit.Text)
 	s := c.gateways[g.name]
 	c.fresh()
 	before := s.held
@@ -131,6 +134,9 @@ func (c *checks) committed(g *gateway, r *revision) {
 	}
 	c.fences[f] = string(r.signed.State)
 	c.allowed(g, r)
+	if before == nil || f.Compare(before.state.Fence) > 0 {
+		c.rendered(g, r, commit.Files)
+	}
 	if before == nil {
 		return
 	}
@@ -158,6 +164,9 @@ func (c *checks) allowed(g *gateway, r *revision) {
 	if err := (verifier{}).Verify(r.signed); err != nil {
 		c.w.fail(13, "%s holds a State that it cannot believe: %v", g.name, err)
 	}
+	if got, want := r.state.ControlPlane, c.w.controlPlane(); !reflect.DeepEqual(got, want) {
+		c.w.fail(1, "%s holds a State with the control plane %+v, not %+v", g.name, got, want)
+	}
 	owners := map[string]desired.Key{}
 	prefix := netip.MustParsePrefix("192.0.2.0/24")
 	for _, i := range r.state.Instances {
@@ -174,7 +183,7 @@ func (c *checks) allowed(g *gateway, r *revision) {
 				if f.Port > 9000 {
 					c.w.fail(13, "%s opens port %d", g.name, f.Port)
 				}
-				to := door(a, f.Port)
+				to := door(a, f)
 				if other, taken := owners[to]; taken {
 					c.w.fail(8, "in one State %s is of %s and of %s", to, other, lb.Key)
 				}
@@ -184,7 +193,14 @@ func (c *checks) allowed(g *gateway, r *revision) {
 	}
 }
 
-func door(a netip.Addr, port uint16) string { return a.String() + ":" + strconv.Itoa(int(port)) }
+// door is a port of an address, as HAProxy's map names it; those of UDP have their protocol's name behind.
+func door(a netip.Addr, f desired.Frontend) string {
+	to := netip.AddrPortFrom(a, f.Port).String()
+	if f.Protocol != desired.TCP {
+		to += "/" + string(f.Protocol)
+	}
+	return to
+}
 
 // claimed notes whose instance it is.
 func (c *checks) claimed(by *controller, instance string) {
@@ -218,7 +234,7 @@ func (c *checks) owners() {
 		for _, lb := range r.state.LoadBalancers {
 			for _, a := range lb.Addresses {
 				for _, f := range lb.Frontends {
-					claim(door(a, f.Port), owner{lb.Key, "held by " + g.name})
+					claim(door(a, f), owner{lb.Key, "held by " + g.name})
 				}
 			}
 		}
@@ -232,14 +248,6 @@ func (c *checks) owners() {
 type owner struct {
 	key desired.Key
 	at  string
-}
-
-// reloaded judges a reload of HAProxy: what Services, nodes and slots need is done at run time (invariant 11).
-func (c *checks) reloaded(g *gateway, reload machine.Reload) {
-	c.w.note("%s: HAProxy reloaded: %+v", g.name, reload)
-	if reload.Before != "" && reload.After != "" {
-		c.w.fail(11, "%s reloaded HAProxy, which ran our configuration; it is another one: %t", g.name, reload.Before != reload.After)
-	}
 }
 
 // fresh notes which gateways have caught up with which since their boot.
@@ -311,6 +319,7 @@ func (c *checks) heard(l *line, verb wire.Verb, reply *wire.Reply) {
 		c.w.note("%s answers %s: %s %s %v %v", g.name, verb, r.Outcome, r.Fence, r.Changes, r.Faults)
 		if slices.Contains([]wire.Outcome{wire.Unchanged, wire.Runtime, wire.Reloaded}, r.Outcome) {
 			confirm(r.Fence)
+			c.accounted(g, r)
 			c.true(g, r)
 		}
 		if r.Outcome == wire.RolledBack {
@@ -341,6 +350,15 @@ func (c *checks) true(g *gateway, r *wire.Result) {
 	}
 }
 
+// handedOver judges an answer that says that nobody's address is here any more (invariant 3).
+func (c *checks) handedOver(g *gateway) {
+	for _, a := range g.machine.Held() {
+		if !a.IsLinkLocalUnicast() { // an anchor
+			c.w.fail(3, "%s says that it is drained and holds %s", g.name, a)
+		}
+	}
+}
+
 // booted notes that a gateway knows no more whether it is current.
 func (c *checks) booted(g *gateway) {
 	c.mu.Lock()
@@ -356,19 +374,4 @@ func (c *checks) tampered(g *gateway) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.gateways[g.name].tampered = time.Now()
-}
-
-// applying judges that a controller gives a State to one gateway at a time (invariant 11).
-func (c *checks) applying(l *line) (done func()) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.applies[l.from]++
-	if c.applies[l.from] > 1 {
-		c.w.fail(11, "%s applies to two gateways at once", l.from)
-	}
-	return func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.applies[l.from]--
-	}
 }

@@ -46,8 +46,14 @@ type stored struct {
 // claim is what a Service was told that it is served at.
 type claim struct {
 	addresses []netip.Addr
-	ports     []uint16
+	doors     []desired.Port
 	by        map[string]bool // the controllers that ever said so
+}
+
+// endpoint is a port of a Service's pods.
+type endpoint struct {
+	uid  string
+	port desired.Port
 }
 
 // cluster is the API server with its etcd, the nodes and the pods.
@@ -62,7 +68,7 @@ type cluster struct {
 
 	// What is true whatever etcd says. pods is whose pods answer at a NodePort, unwanted since when an object was not wanted;
 	// valid are objects whose status was written while all was well: an etcd that was restored says what was once so.
-	pods     map[uint16]string
+	pods     map[uint16]endpoint
 	ports    map[string]uint16 // uid and port -> NodePort
 	unwanted map[string]time.Time
 	valid    map[string]claim
@@ -76,7 +82,7 @@ type cluster struct {
 func newCluster() *cluster {
 	c := &cluster{
 		stored: stored{objects: map[desired.Key]*object{}},
-		pods:   map[uint16]string{}, ports: map[string]uint16{}, unwanted: map[string]time.Time{}, valid: map[string]claim{},
+		pods:   map[uint16]endpoint{}, ports: map[string]uint16{}, unwanted: map[string]time.Time{}, valid: map[string]claim{},
 		moved: map[string]bool{}, names: map[string]desired.Key{},
 		sick: map[string]bool{},
 	}
@@ -122,13 +128,13 @@ func (c *cluster) edit(key desired.Key, uid string, change func(*object)) {
 }
 
 // nodePort gives a port of a Service its NodePort, which no other one ever gets.
-func (c *cluster) nodePort(uid string, port uint16) uint16 {
-	id := fmt.Sprintf("%s:%d", uid, port)
+func (c *cluster) nodePort(uid string, protocol desired.Protocol, port uint16) uint16 {
+	id := fmt.Sprintf("%s:%s:%d", uid, protocol, port)
 	if known, ok := c.ports[id]; ok {
 		return known
 	}
 	n := uint16(30000 + len(c.ports))
-	c.ports[id], c.pods[n] = n, uid
+	c.ports[id], c.pods[n] = n, endpoint{uid, desired.Port{Protocol: protocol, Port: port}}
 	return n
 }
 
@@ -244,12 +250,16 @@ func (c *cluster) nodeNames() (names []string) {
 	return names
 }
 
-func (c *cluster) toggleSick(i int) (undo func()) {
-	name := nodeNumber(i % 2).Addresses[0].String()
+// sicken lets a node fall ill, or all.
+func (c *cluster) sicken(i int, all bool) (undo func()) {
 	set := func(sick bool) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		c.sick[name] = sick
+		for n := range 3 {
+			if n == i%2 || all {
+				c.sick[nodeNumber(n).Addresses[0].String()] = sick
+			}
+		}
 	}
 	set(true)
 	return func() { set(false) }

@@ -63,7 +63,7 @@ func (w *world) start() *controller {
 }
 
 func (w *world) settings(c *controller) loadbalancer.Settings {
-	pool, err := ipam.ParseRange(poolAddress(0).String() + "-" + poolAddress(poolSize-1).String())
+	pool, err := ipam.ParseRange(poolAddress(0).String() + "-" + poolAddress(poolSize(w.seed)-1).String())
 	if err != nil {
 		panic(err)
 	}
@@ -74,8 +74,8 @@ func (w *world) settings(c *controller) loadbalancer.Settings {
 		},
 		Existing: c.existing,
 		Gateways: w.described, VRRP: desired.VRRP{AdvertIntervalMillis: int(advert / time.Millisecond)}, FirstRouterID: 51,
-		NodeCheck: desired.Check{Kind: desired.CheckNone},
-		Resync:    w.resync(),
+		NodeCheck: desired.Check{Kind: desired.CheckNone}, ControlPlane: w.controlPlane(),
+		Resync: w.resync(),
 		PoolSettings: loadbalancer.PoolSettings{
 			Pools:    ipamPools(pool),
 			Unprobed: map[string]bool{"pool": true}, // prove.go has tests of its own; half a second for each Service says no more here

@@ -62,7 +62,7 @@ func (g *gateway) live() {
 // liveOnce is the life of one agent. Its ghost may go on for a while.
 func (g *gateway) liveOnce() {
 	p := g.machine.Begin()
-	config, err := agent.DecodeConfig([]byte("gateway: " + g.name))
+	config, err := agent.DecodeConfig(fmt.Appendf(nil, "gateway: %s\nslotsPerKind: %d\n", g.name, slotsPerKind(g.world.seed)))
 	if err != nil {
 		panic(err)
 	}
@@ -246,7 +246,7 @@ func (p peer) Hello(ctx context.Context) (*wire.Hello, error) {
 	if err != nil {
 		return nil, err
 	}
-	return reply.Hello, nil
+	return p.to.toldHello(reply.Hello), nil
 }
 
 // State implements agent.Peer.
@@ -255,7 +255,7 @@ func (p peer) State(ctx context.Context) (*desired.Signed, error) {
 	if err != nil {
 		return nil, err
 	}
-	return reply.State, nil
+	return p.to.toldState(reply.State), nil
 }
 
 // dialPeer is agent.Parts.DialPeer.

@@ -236,5 +236,8 @@ func (w *world) reached(o *object) bool {
 			return false
 		}
 	}
-	return true
+	return !o.spec.datagrams || slices.ContainsFunc(w.gateways, func(g *gateway) bool {
+		server, refusal := g.machine.Datagram(clientOf(o), to(o, o.spec.ports[0]))
+		return refusal == machine.Taken && w.cluster.serves(server.Port()) == o.uid
+	})
 }

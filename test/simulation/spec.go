@@ -22,6 +22,8 @@ type spec struct {
 	// closed admits somebody else than the clients of this simulation.
 	closed bool
 	keep   bool
+	// datagrams opens the first port for UDP too.
+	datagrams bool
 	// request is an address by name; the zero Addr: any.
 	request netip.Addr
 	share   string
@@ -68,6 +70,49 @@ func specOf(how uint32) spec {
 	return s
 }
 
+// specOf is what a user asks in this world.
+func (w *world) specOf(how uint32) spec {
+	s := specOf(how)
+	if w.crowded() {
+		s.local = s.local || how>>30 != 0
+	}
+	s.datagrams = withDatagrams(w.seed) && how>>28&1 == 1
+	s.request = w.inPool(s.request)
+	return s
+}
+
+// inPool is an address of this world's pool instead of one of the largest.
+func (w *world) inPool(a netip.Addr) netip.Addr {
+	if !a.IsValid() {
+		return a
+	}
+	return poolAddress((int(a.As4()[3]) - int(poolAddress(0).As4()[3])) % poolSize(w.seed))
+}
+
+// changed is a change of it.
+func (w *world) changed(s spec, how uint32) spec {
+	datagrams := s.datagrams
+	s = s.changed(how)
+	if s.datagrams = datagrams; withDatagrams(w.seed) && how>>28&7 == 7 {
+		s.datagrams = !datagrams
+	}
+	s.request = w.inPool(s.request)
+	return s
+}
+
+func (w *world) crowded() bool { return crowded(w.seed) }
+
+// doors are the ports of a spec with their protocols, as a State sorts them.
+func (s spec) doors() (doors []desired.Port) {
+	for _, port := range s.ports {
+		doors = append(doors, desired.Port{Protocol: desired.TCP, Port: port})
+	}
+	if s.datagrams {
+		doors = append(doors, desired.Port{Protocol: desired.UDP, Port: s.ports[0]})
+	}
+	return doors
+}
+
 // changed is one change of a spec.
 func (s spec) changed(how uint32) spec {
 	next := specOf(how >> 3)
@@ -93,10 +138,20 @@ func (s spec) changed(how uint32) spec {
 	return s
 }
 
-// The pool is small, so that addresses are given again soon.
-const poolSize = 6
+// mostAddresses are as many as Services can have.
+const mostAddresses = services + 1
 
-func poolAddress(i int) netip.Addr { return netip.AddrFrom4([4]byte{192, 0, 2, byte(10 + i%poolSize)}) }
+// poolSize is small, so that addresses are given again soon: in crowded worlds at once, as Services wait for them.
+func poolSize(seed uint64) int {
+	if crowded(seed) {
+		return 3
+	}
+	return mostAddresses
+}
+
+func poolAddress(i int) netip.Addr {
+	return netip.AddrFrom4([4]byte{192, 0, 2, byte(10 + i%mostAddresses)})
+}
 
 var errInvalid = errors.New("annotation cannot be read")
 
@@ -108,10 +163,9 @@ func (c *cluster) translate(o *object, nodes []desired.Node) (loadbalancer.Servi
 	}
 	s := loadbalancer.Service{Published: o.status, Keep: o.spec.keep}
 	lb := desired.LoadBalancer{Key: o.key, UID: o.uid, AllowSources: sources.Allow}
-	s.Request = ipam.Request{Families: []ipam.Family{ipam.IPv4}, Sharing: ipam.Sharing{Key: o.spec.share}}
-	for _, port := range o.spec.ports {
-		lb.Frontends = append(lb.Frontends, desired.Frontend{Protocol: desired.TCP, Port: port, NodePort: c.nodePort(o.uid, port)})
-		s.Request.Sharing.Ports = append(s.Request.Sharing.Ports, ipam.Port{Protocol: "TCP", Number: port})
+	s.Request = ipam.Request{Families: []ipam.Family{ipam.IPv4}, Sharing: o.sharing()}
+	for _, to := range o.spec.doors() {
+		lb.Frontends = append(lb.Frontends, desired.Frontend{Protocol: to.Protocol, Port: to.Port, NodePort: c.nodePort(o.uid, to.Protocol, to.Port)})
 	}
 	if o.spec.request.IsValid() {
 		s.Request.Addresses = []netip.Addr{o.spec.request}
@@ -147,8 +201,8 @@ func servers(nodes []desired.Node) (all []desired.Server) {
 // sharing is the Service's, also when the rest does not translate.
 func (o *object) sharing() ipam.Sharing {
 	s := ipam.Sharing{Key: o.spec.share}
-	for _, port := range o.spec.ports {
-		s.Ports = append(s.Ports, ipam.Port{Protocol: "TCP", Number: port})
+	for _, to := range o.spec.doors() {
+		s.Ports = append(s.Ports, ipam.Port{Protocol: string(to.Protocol), Number: to.Port})
 	}
 	return s
 }

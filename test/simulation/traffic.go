@@ -38,7 +38,7 @@ func (c *checks) ensured(by *controller, o *object, addresses []netip.Addr) {
 		tellers = map[string]bool{}
 	}
 	tellers[by.name] = true
-	api.valid[o.uid] = claim{addresses, o.spec.ports, tellers}
+	api.valid[o.uid] = claim{addresses, o.spec.doors(), tellers}
 	now := api.objects[o.key]
 	if now != nil && now.uid == o.uid && len(now.status) > 0 && !slices.Equal(now.status, addresses) &&
 		!api.restored && !api.moved[o.uid] {
@@ -53,15 +53,20 @@ func (c *checks) clients() {
 	defer c.mu.Unlock()
 	c.retry()
 	gateways, _ := c.w.calm()
+	c.callAPI(gateways)
 	for _, o := range c.w.cluster.all() {
 		told := c.w.cluster.told(o.uid)
 		if !o.wanted() || len(o.status) == 0 || !slices.Equal(told.addresses, o.status) {
 			delete(c.settled, o.key)
 			continue
 		}
-		for _, port := range told.ports {
-			if slices.Contains(o.spec.ports, port) {
-				c.connect(o, netip.AddrPortFrom(address(o.status), port), gateways)
+		for _, door := range told.doors {
+			switch to := netip.AddrPortFrom(address(o.status), door.Port); {
+			case !slices.Contains(o.spec.doors(), door):
+			case door.Protocol == desired.UDP:
+				c.send(o, to)
+			default:
+				c.connect(o, to, gateways)
 			}
 		}
 	}
@@ -72,9 +77,7 @@ func (c *checks) connect(o *object, to netip.AddrPort, calm time.Duration) {
 	held, served := 0, 0
 	why := []string{}
 	for _, g := range c.w.gateways {
-		c.dialed++
-		client := netip.AddrPortFrom(netip.MustParseAddr("198.51.100.200"), uint16(1024+c.dialed%60000))
-		s, refusal := g.machine.Connect(client, to)
+		s, refusal := g.machine.Connect(c.client(), to)
 		if refusal != machine.NotHeld {
 			held++
 		}
@@ -92,6 +95,66 @@ func (c *checks) connect(o *object, to netip.AddrPort, calm time.Duration) {
 	if c.isStable(o) && calm > 25*time.Second && !o.spec.closed && !o.spec.bad() && (served == 0 || held != 1 && !c.w.isCut()) {
 		c.w.fail(5, "%s at %s is served everywhere since %s and nobody touched a gateway for %s: held by %d, served by %d: %v",
 			o.key, to, time.Since(c.settled[o.key].since), calm, held, served, why)
+	}
+}
+
+// callAPI is a client of the API server: it depends on no Service and on no controller (invariant 5).
+func (c *checks) callAPI(calm time.Duration) {
+	plane := c.w.controlPlane()
+	if calm = min(calm, time.Since(c.w.begun)); plane == nil || calm < 25*time.Second || c.w.isCut() {
+		return
+	}
+	held, served, why := 0, 0, []string{}
+	for _, g := range c.w.gateways {
+		if has := c.gateways[g.name].held; g.machine.On() && (has == nil || has.state.ControlPlane == nil) {
+			return // its first State is still to come
+		}
+		refusal := g.machine.Control(netip.AddrPortFrom(plane.Address, plane.Port))
+		if refusal != machine.NotHeld {
+			held++
+		}
+		if refusal == machine.Taken {
+			served++
+		}
+		why = append(why, g.name+": "+string(refusal))
+	}
+	if held != 1 || served != 1 {
+		c.w.fail(5, "nobody touched a gateway for %s, and the control plane is held by %d and served by %d: %v", calm, held, served, why)
+	}
+}
+
+// controlPlane is what every State has of it; nil in worlds without one.
+func (w *world) controlPlane() *desired.ControlPlane {
+	if !controlled(w.seed) {
+		return nil
+	}
+	return &desired.ControlPlane{
+		Address: netip.AddrFrom4([4]byte{192, 0, 2, 100}), Port: 6443,
+		Endpoints: []netip.AddrPort{netip.MustParseAddrPort("10.0.3.1:6443"), netip.MustParseAddrPort("10.0.3.2:6443")},
+		Check:     desired.Check{Kind: desired.CheckTCP, Port: 6443, IntervalMillis: 1000, Rise: 1, Fall: 2},
+	}
+}
+
+// client is one that was not there before.
+func (c *checks) client() netip.AddrPort {
+	c.dialed++
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{198, 51, 100, 200}), uint16(1024+c.dialed%60000))
+}
+
+// send is one client's first datagram. What is demanded of where it goes is what is of a connection.
+func (c *checks) send(o *object, to netip.AddrPort) {
+	for _, g := range c.w.gateways {
+		server, refusal := g.machine.Datagram(c.client(), to)
+		if refusal == machine.NoServer {
+			c.w.fail(3, "%s lets datagrams for %s in and has no server for them", g.name, to)
+		}
+		if refusal != machine.Taken || c.excused() {
+			continue
+		}
+		reached := c.w.cluster.endpoint(server.Port())
+		if reached.uid != o.uid && (reached.uid == "" || c.w.cluster.name(reached.uid) != o.key) || reached.port != (desired.Port{Protocol: desired.UDP, Port: to.Port()}) {
+			c.w.fail(0, "a datagram for %s (%s) reaches %v at %s", o.key, to, reached, g.name)
+		}
 	}
 }
 
@@ -150,7 +213,7 @@ func (c *checks) isStable(o *object) bool {
 			return false
 		}
 	}
-	if known.object == nil || known.object.uid != o.uid || !slices.Equal(known.object.status, o.status) || !slices.Equal(known.object.spec.ports, o.spec.ports) {
+	if known.object == nil || known.object.uid != o.uid || !slices.Equal(known.object.status, o.status) || !slices.Equal(known.object.spec.doors(), o.spec.doors()) {
 		c.settled[o.key] = stable{o, time.Now()}
 		return false
 	}
@@ -164,7 +227,7 @@ func holdsForm(state *desired.State, o *object) bool {
 		return false
 	}
 	lb := state.LoadBalancers[i]
-	return slices.EqualFunc(lb.Frontends, o.spec.ports, func(f desired.Frontend, port uint16) bool { return f.Port == port }) &&
+	return slices.EqualFunc(lb.Frontends, o.spec.doors(), func(f desired.Frontend, to desired.Port) bool { return f.Port == to.Port && f.Protocol == to.Protocol }) &&
 		(lb.Pool != nil) == o.spec.local && (len(lb.AllowSources) > 0) == o.spec.closed
 }
 

@@ -18,17 +18,21 @@ func differences(s machine.Serving, state *desired.State) (problems []string) {
 		add("of HAProxy, keepalived and nftables something does not run: %t %t %t", s.HAProxy, s.Keepalived, s.Table)
 		return problems
 	}
-	routes, open, allowed := 0, 0, 0
+	routes, open, allowed, flows := 0, 0, 0, map[string]bool{}
 	for _, lb := range state.LoadBalancers {
 		for _, a := range lb.Addresses {
 			for _, f := range lb.Frontends {
-				routes++
-				problems = append(problems, routeProblems(s, &lb, door(a, f.Port), f)...)
+				if f.Protocol == desired.TCP {
+					routes++
+					problems = append(problems, routeProblems(s, &lb, door(a, f), f)...)
+				}
 				if lb.Pool != nil && len(lb.Pool.Servers) == 0 || lb.Pool == nil && len(state.Nodes) == 0 {
 					continue
 				}
-				element := a.String() + " . tcp . " + strconv.Itoa(int(f.Port))
+				element := a.String() + " . " + strings.ToLower(string(f.Protocol)) + " . " + strconv.Itoa(int(f.Port))
 				switch {
+				case f.Protocol == desired.UDP:
+					flows[element] = true // it is open while somebody is fit
 				case len(lb.AllowSources) == 0:
 					open++
 					if !slices.Contains(s.Open, element) {
@@ -43,13 +47,39 @@ func differences(s machine.Serving, state *desired.State) (problems []string) {
 	if routes != len(s.Routes) {
 		add("the map has %d entries, not %d: %v", len(s.Routes), routes, s.Routes)
 	}
-	if open != len(s.Open) || allowed != len(s.Allowed) {
-		add("%d doors are open and %d half-open, not %d and %d: %v %v", len(s.Open), len(s.Allowed), open, allowed, s.Open, s.Allowed)
+	datagrams := func(element string) bool { return strings.Contains(element, " . udp . ") }
+	for _, element := range s.Open {
+		if datagrams(element) && !flows[element] {
+			add("%s is open", element)
+		}
+	}
+	opened, half := slices.DeleteFunc(slices.Clone(s.Open), datagrams), slices.DeleteFunc(slices.Clone(s.Allowed), datagrams)
+	if open != len(opened) || allowed != len(half) {
+		add("%d doors are open and %d half-open, not %d and %d: %v %v", len(opened), len(half), open, allowed, opened, half)
 	}
 	if nodes := addressesOf(state); !slices.Equal(nodes, s.Servers["nodes"]) {
 		add("the pool has %v, not %v", s.Servers["nodes"], nodes)
 	}
-	return append(problems, vipProblems(s, state)...)
+	return slices.Concat(problems, controlProblems(s, state), vipProblems(s, state))
+}
+
+// controlProblems are about the API servers' own door.
+func controlProblems(s machine.Serving, state *desired.State) (problems []string) {
+	var doors []string
+	var servers []netip.Addr
+	if p := state.ControlPlane; p != nil {
+		doors = append(doors, p.Address.String()+" . tcp . "+strconv.Itoa(int(p.Port)))
+		for _, e := range p.Endpoints {
+			servers = append(servers, e.Addr())
+		}
+	}
+	if !slices.Equal(doors, s.Control) {
+		problems = append(problems, fmt.Sprintf("doors of the control plane are %v, not %v", s.Control, doors))
+	}
+	if has := s.Servers["control-plane"]; !slices.Equal(has, servers) {
+		problems = append(problems, fmt.Sprintf("API servers are %v, not %v", has, servers))
+	}
+	return problems
 }
 
 func addressesOf(state *desired.State) (all []netip.Addr) {
@@ -135,7 +165,9 @@ func (c *cluster) wasRestored() bool {
 }
 
 // serves says whose pods answer at a node's port; "" nobody's.
-func (c *cluster) serves(nodePort uint16) string {
+func (c *cluster) serves(nodePort uint16) string { return c.endpoint(nodePort).uid }
+
+func (c *cluster) endpoint(nodePort uint16) endpoint {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.pods[nodePort]

@@ -39,6 +39,7 @@ type world struct {
 	begun      time.Time
 	draws      map[string]uint64
 	cuts       map[string]int // "a>b": how many faults cut it
+	lies       map[string]int // gateways that lie to their peers
 	undo       []func()       // what ends the faults that last
 	disturbed  time.Time      // when something was last done to gateways or their network
 	moved      time.Time      // when anything was last done
@@ -59,7 +60,7 @@ func (v Violation) String() string {
 
 func newWorld(ctx context.Context, h History, texts *machine.Texts, trace bool) *world {
 	w := &world{ctx: ctx, seed: h.Seed, trace: trace, log: quiet(), cluster: newCluster(), begun: time.Now(),
-		draws: map[string]uint64{}, cuts: map[string]int{}}
+		draws: map[string]uint64{}, cuts: map[string]int{}, lies: map[string]int{}}
 	if trace {
 		w.log = slog.New(slog.NewTextHandler(teller{w}, &slog.HandlerOptions{ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
 			if a.Key == slog.TimeKey {
@@ -205,11 +206,16 @@ func (w *world) heal() {
 
 // cutFor cuts lines for a while.
 func (w *world) cutFor(d time.Duration, name string) {
+	w.countFor(d, w.cuts, name)
+}
+
+// countFor counts a name in a map for a while.
+func (w *world) countFor(d time.Duration, in map[string]int, name string) {
 	change := func(n int) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		if w.cuts[name] += n; w.cuts[name] == 0 {
-			delete(w.cuts, name)
+		if in[name] += n; in[name] == 0 {
+			delete(in, name)
 		}
 	}
 	change(1)

@@ -10,12 +10,16 @@ import (
 	"cloud-provider-haproxy/loadbalancer/agent"
 )
 
-// table is our nftables table as its script says: the sets, and what nft would print. The rules are known: see
+// table is our nftables table as its script says: the sets and maps, and what nft would print. The rules are known: see
 // nftables/table.nft.tmpl.
 type table struct {
 	sets    map[string][]string
+	maps    map[string]map[string]string
 	listing []byte
 }
+
+// ours begins the lines of a script that are about our table. One without any is about the second hop, which is not modelled.
+const ours = "table inet cloud_provider_haproxy"
 
 // Poison is a port that this nft refuses without saying whose it is.
 const Poison = 666
@@ -30,26 +34,33 @@ func makeTable(script string) *table {
 	}
 	named := object{Family: "inet", Table: "cloud_provider_haproxy", Name: "cloud_provider_haproxy"}
 	objects := []map[string]object{{"table": named}}
-	t := &table{sets: map[string][]string{}}
+	t := &table{sets: map[string][]string{}, maps: map[string]map[string]string{}}
 	within := false
 	for line := range strings.Lines(script) {
 		line = strings.TrimSpace(line)
-		name, isSet := strings.CutPrefix(line, "set ")
+		kind, name, _ := strings.Cut(line, " ")
 		switch {
-		case isSet && strings.HasSuffix(name, " {"):
+		case (kind == "set" || kind == "map") && strings.HasSuffix(name, " {"):
 			named.Name = strings.TrimSuffix(name, " {")
-			objects = append(objects, map[string]object{"set": named})
-			t.sets[named.Name] = nil
+			objects = append(objects, map[string]object{kind: named})
+			if kind == "set" {
+				t.sets[named.Name] = nil
+			} else {
+				t.maps[named.Name] = map[string]string{}
+			}
 		case line == "elements = {":
 			within = true
 		case within && line == "}":
 			within = false
 		case within:
-			element := strings.TrimSuffix(line, ",")
-			t.sets[named.Name] = append(t.sets[named.Name], element)
-			last := objects[len(objects)-1]["set"]
-			last.Elem = append(last.Elem, element)
-			objects[len(objects)-1]["set"] = last
+			elements := strings.Split(strings.TrimSuffix(line, ","), ", ")
+			t.add(named.Name, elements)
+			for _, last := range objects[len(objects)-1:] {
+				for kind, o := range last {
+					o.Elem = append(o.Elem, elements...)
+					last[kind] = o
+				}
+			}
 		}
 	}
 	if len(t.sets) == 0 {
@@ -61,6 +72,19 @@ func makeTable(script string) *table {
 	}
 	t.listing = listing
 	return t
+}
+
+// add puts elements into a set, or a map.
+func (t *table) add(name string, elements []string) {
+	values, isMap := t.maps[name]
+	if !isMap {
+		t.sets[name] = append(t.sets[name], elements...)
+		return
+	}
+	for _, e := range elements {
+		key, value, _ := strings.Cut(e, " : ")
+		values[key] = value
+	}
 }
 
 func (m *Machine) setTable(t *table) {
@@ -86,13 +110,13 @@ func checkTable(argv []string, script []byte, output *agent.Output) error {
 	return nil
 }
 
-// admits is chain front: whether a client's connection gets to HAProxy. guards is chain guard: whether the machine's own
-// daemons are kept from it.
-func (t *table) admits(client netip.Addr, to netip.AddrPort) bool {
+// admits is chain front, and for datagrams chain admit: whether a client gets to who serves the door. guards is chain guard:
+// whether the machine's own daemons are kept from it.
+func (t *table) admits(client netip.Addr, protocol string, to netip.AddrPort) bool {
 	if t == nil {
 		return false
 	}
-	door := to.Addr().String() + " . tcp . " + strconv.Itoa(int(to.Port()))
+	door := doorOf(protocol, to)
 	matches := func(element string) bool {
 		source, ok := strings.CutPrefix(element, door+" . ")
 		if !ok {
@@ -114,4 +138,9 @@ func (t *table) admits(client netip.Addr, to netip.AddrPort) bool {
 
 func (t *table) guards(vip netip.Addr) bool {
 	return t != nil && slices.Contains(t.sets["vips4"], vip.String())
+}
+
+// doorOf is a port of a VIP as elements begin.
+func doorOf(protocol string, to netip.AddrPort) string {
+	return to.Addr().String() + " . " + protocol + " . " + strconv.Itoa(int(to.Port()))
 }

@@ -187,8 +187,13 @@ func (m *Machine) Boot() int {
 	return m.boot
 }
 
-// Reload is a reload of HAProxy: the generations of its workers, empty when the configuration is not ours.
-type Reload struct{ Before, After string }
+// Reload is a reload of HAProxy: the generations of its workers, empty when the configuration is not ours, and how many backends
+// they have.
+type Reload struct {
+	At                          time.Time
+	Before, After               string
+	BackendsBefore, BackendsNow int
+}
 
 // Reloads are the reloads of HAProxy since the last call.
 func (m *Machine) Reloads() []Reload {
@@ -310,7 +315,7 @@ func (p *Process) WriteFile(path string, content []byte, _ fs.FileMode) error {
 		}
 		p.m.files(path)[path] = bytes.Clone(content)
 		if path == stateFile {
-			p.m.commits = append(p.m.commits, Commit{time.Now(), p.m.disk[path]})
+			p.m.commits = append(p.m.commits, Commit{time.Now(), p.m.disk[path], p.m.rendered()})
 		}
 		return nil
 	})

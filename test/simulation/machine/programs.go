@@ -15,6 +15,8 @@ import (
 // The files and programs of a Debian gateway, as the agent's defaults name them.
 const (
 	stateFile      = "/var/lib/gatewayctl/state.json"
+	slotsFile      = "/var/lib/gatewayctl/slots.json"
+	frontFile      = "/var/lib/gatewayctl/front.nft"
 	haproxyFile    = "/etc/haproxy/haproxy.cfg"
 	servicesMap    = "/etc/haproxy/services.map"
 	checksMap      = "/etc/haproxy/checks.map"
@@ -24,6 +26,9 @@ const (
 	haproxyPID     = "/run/haproxy.pid"
 	keepalivedPID  = "/run/keepalived.pid"
 )
+
+// Version is that of all daemons.
+const Version = "2.6.12"
 
 // How long programs take: what was measured, rounded.
 const (
@@ -72,6 +77,9 @@ func (m *Machine) program(command string, argv []string, stdin []byte, output *a
 	case "/usr/bin/systemctl stop keepalived":
 		return func() error { m.stopKeepalived(); return nil }, vrrpTime, true
 	case "nft --file -":
+		if !strings.Contains(string(stdin), ours) { // the second hop is not modelled; the agent holds a lock meanwhile, for which no bubble waits
+			return func() error { return nil }, 0, true
+		}
 		return func() error { m.setTable(m.texts.table(string(stdin))); return nil }, nftTime, true
 	case "nft --json list table inet cloud_provider_haproxy":
 		return func() error { return m.listTable(argv, output) }, 0, false
@@ -86,7 +94,7 @@ func (m *Machine) program(command string, argv []string, stdin []byte, output *a
 	case "ip -json -4 route show table main", "ip -json -6 route show table main":
 		return prints(func() []byte { return []byte(`[]`) }), 0, false
 	case "/usr/sbin/haproxy -v", "/usr/sbin/keepalived -v", "nft --version":
-		return prints(func() []byte { return []byte("version 2.6.12") }), 0, false
+		return prints(func() []byte { return []byte("version " + Version) }), 0, false
 	case "/usr/sbin/haproxy -c -f " + haproxyFile + ".staged":
 		return func() error { return m.checkHAProxy(argv, output) }, 0, false
 	case "/usr/sbin/keepalived --config-test --use-file " + keepalivedFile + ".staged":
@@ -94,13 +102,31 @@ func (m *Machine) program(command string, argv []string, stdin []byte, output *a
 	case "ss --no-header --tcp --numeric --extended state established state close-wait":
 		return prints(m.listSessions), 0, false
 	}
-	if len(argv) > 2 && argv[0] == "ss" && argv[2] == "--kill" {
-		return func() error { m.killSessions(argv, output); return nil }, 0, true
-	}
-	if strings.HasPrefix(command, "ss --no-header --listening --tcp --numeric --processes sport = :") {
-		return prints(func() []byte { return nil }), 0, false // no other program listens, and HAProxy's does not count
+	if run, changes, known := m.network(command, argv, output); known {
+		return run, 0, changes
 	}
 	return func() error { return fmt.Errorf("this machine has no program for %q", command) }, 0, false
+}
+
+// network are the programs whose arguments differ.
+func (m *Machine) network(command string, argv []string, output *agent.Output) (run func() error, changes, known bool) {
+	nothing := func() error { return nil }
+	starts := func(prefix string) bool { return strings.HasPrefix(command, prefix) }
+	switch {
+	case starts("ss --no-header --listening --tcp --numeric --processes sport = :"):
+		return nothing, false, true // no other program listens, and HAProxy's does not count
+	case len(argv) > 2 && argv[0] == "ss" && argv[2] == "--kill":
+		return func() error { m.killSessions(argv, output); return nil }, true, true
+	case starts("conntrack -L "):
+		return nothing, false, true // conntrack is not modelled
+	case starts("sysctl --quiet --write ") && slices.Contains(argv, forwardSetting):
+		return func() error { m.memory[forwardFile] = []byte("1\n"); return nil }, true, true
+	case starts("ip -4 route replace ") || starts("ip -6 route replace ") || starts("ip -4 rule add ") || starts("ip -6 rule add "):
+		return nothing, true, true // the second hop is not modelled
+	case starts("ip -4 route delete ") || starts("ip -6 route delete ") || starts("ip -4 rule delete ") || starts("ip -6 rule delete "):
+		return func() error { return fails(argv, output, "RTNETLINK answers: No such file or directory\n") }, false, true
+	}
+	return nil, false, false
 }
 
 // fails is a program that exits with 1 after it has said something.

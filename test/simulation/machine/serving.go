@@ -19,6 +19,7 @@ type Serving struct {
 	// Open and Allowed are the doors of the nftables table.
 	Table         bool
 	Open, Allowed []string
+	Control       []string // the control plane's
 	// Addresses are those of the instances that keepalived has read, by router ID, anchors among them.
 	Addresses map[int][]netip.Addr
 }
@@ -44,7 +45,7 @@ func (m *Machine) Serving() Serving {
 		}
 	}
 	if m.table != nil {
-		s.Open, s.Allowed = m.table.sets["open4"], m.table.sets["allow4"]
+		s.Open, s.Allowed, s.Control = m.table.sets["open4"], m.table.sets["allow4"], m.table.sets["control4"]
 	}
 	if m.keepalived != nil {
 		for id, i := range m.keepalived.instances {
@@ -73,10 +74,18 @@ func (m *Machine) Routes() []Route {
 // Route says whose a port of a VIP is.
 type Route struct{ To, Owner string }
 
-// Commit is what state.json said from some time on.
+// Commit is what state.json said from some time on, and the files that lay beside it then.
 type Commit struct {
 	At   time.Time
 	Text []byte
+	Files
+}
+
+// Files are what the agent makes of a State.
+type Files struct{ Slots, HAProxy, Services, Checks, Keepalived, Front []byte }
+
+func (m *Machine) rendered() Files {
+	return Files{m.disk[slotsFile], m.disk[haproxyFile], m.disk[servicesMap], m.disk[checksMap], m.disk[keepalivedFile], m.disk[frontFile]}
 }
 
 // Commits are those since the last call, in their order.

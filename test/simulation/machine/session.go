@@ -37,21 +37,32 @@ const (
 	NoHAProxy  Refusal = "HAProxy does not run"
 	NotInMap   Refusal = "HAProxy does not know the address and port"
 	NoNodePort Refusal = "the map has no NodePort"
+
+	NotForwarded Refusal = "the kernel does not forward"
+	NoServer     Refusal = "the table leads to no server"
 )
+
+// enter says whether a client's packet gets to who serves a door (Taken), and else what becomes of it.
+func (m *Machine) enter(client netip.AddrPort, protocol string, to netip.AddrPort) Refusal {
+	switch {
+	case !m.on || !m.addresses[to.Addr()]:
+		return NotHeld
+	case m.table.admits(client.Addr(), protocol, to):
+		return Taken
+	case !m.table.guards(to.Addr()):
+		return Unguarded
+	}
+	return Rejected
+}
 
 // Connect is what happens to a client's SYN that comes to this machine.
 func (m *Machine) Connect(client netip.AddrPort, to netip.AddrPort) (*Session, Refusal) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	switch {
-	case !m.on || !m.addresses[to.Addr()]:
-		return nil, NotHeld
-	case !m.table.admits(client.Addr(), to):
-		if !m.table.guards(to.Addr()) {
-			return nil, Unguarded
-		}
-		return nil, Rejected
-	case m.worker == nil:
+	if refusal := m.enter(client, "tcp", to); refusal != Taken {
+		return nil, refusal
+	}
+	if m.worker == nil {
 		return nil, NoHAProxy
 	}
 	route, found := m.worker.route(to)
@@ -76,6 +87,26 @@ func (m *Machine) Connect(client netip.AddrPort, to netip.AddrPort) (*Session, R
 	m.sessions[s] = true
 	s.dispatch()
 	return s, Taken
+}
+
+// Control is what happens to the SYN of a client of the API server.
+func (m *Machine) Control(to netip.AddrPort) Refusal {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case !m.on || !m.addresses[to.Addr()]:
+		return NotHeld
+	case m.table == nil || !slices.Contains(m.table.sets["control4"], doorOf("tcp", to)):
+		return Rejected
+	case m.worker == nil:
+		return NoHAProxy
+	}
+	for _, name := range []string{"control-plane", "control-plane-open"} {
+		if b := m.worker.backends[name]; b != nil && m.worker.choose(b) != nil {
+			return Taken
+		}
+	}
+	return NoServer
 }
 
 // dispatch gives the session a server.

@@ -149,7 +149,7 @@ func (m *Machine) loadHAProxy(start bool) error {
 	if start {
 		m.master = m.begin(haproxyPID, "haproxy")
 	} else {
-		m.reloads = append(m.reloads, Reload{m.worker.generation, w.generation})
+		m.reloads = append(m.reloads, Reload{time.Now(), m.worker.generation, w.generation, len(m.worker.order), len(w.order)})
 	}
 	m.pids++
 	w.pid = m.pids
