@@ -73,7 +73,8 @@
 // A new address is in the ledger before a State has it (given.go), and leaves it when every gateway or the status tells of it: two
 // writes for each batch of new Services when there are two gateways or more. It has room for some thousands; the others wait their
 // turn. It tells what a Service has, not what it asks for and may be refused; what another controller has written takes nothing from who
-// has it by his status or by a State. Without the ledger nobody gets a new address; what runs goes on. What nobody told of, and gateways serve, is asked for at the API server itself before it is dropped (confirmGone).
+// has it by his status or by a State. Without the ledger nobody gets a new address; what runs goes on. What nobody told of, and gateways
+// serve, is asked for at the API server itself before it is dropped (confirmGone).
 //
 // Known limit: the last good form of a Service whose spec does not translate is only on the gateways. When those that have it are
 // away while a controller loads, it is not served until they are back or the spec is mended.
