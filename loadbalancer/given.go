@@ -74,12 +74,13 @@ func (m *Manager) ungiven(key desired.Key, addresses []netip.Addr) bool {
 func (m *Manager) vouchPublished(key desired.Key, published []netip.Addr, sharing ipam.Sharing) {
 	for _, address := range published {
 		h := hold{address, key}
+		_, vouched := m.vouched[h]
 		switch {
 		case !m.addresses.Has(ipam.Owner(key), address):
 		case sharing.Key == "" && m.heldPorts(h) == nil:
 			m.vouched[h] = extent{whole: true}
-		default:
-			m.vouched[h] = m.vouched[h] // an extent of nothing, unless it had another one
+		case !vouched:
+			m.vouched[h] = extent{}
 		}
 	}
 }
