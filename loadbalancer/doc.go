@@ -28,7 +28,8 @@
 //     the others serve well is itself left out; only when all refuse it is a served load balancer taken away. Who may
 //     connect, and which nodes serve, is held apart from that: it does not wait until the rest of a spec is mended.
 //   - 8: an address, or a port of a shared one, is free when every configured gateway confirmed a State that is at least as
-//     new as the first one without it (since). A last good form that is still served keeps it from being counted. State
+//     new as the first one without it (since). A last good form that is still served keeps it from being counted, and the status of
+//     a Service that has moved as long as it names it, for clients read that. State
 //     tells all of it, also what a Service took back and is not served with, so that the next controller knows as much. What
 //     the gateways serve is claimed on the terms on which they serve it; what Services ask for now is a change of that. It is claimed
 //     before what the status of another Service says of it, which is older then, or edited.

@@ -194,3 +194,31 @@ func TestPublishedSharersWhenAnotherIsFaster(t *testing.T) {
 		_, _ = former.stop(), newer.stop()
 	})
 }
+
+// A Service has moved to another address, and its status does not say so yet: clients that read it would reach who is given the former one
+// (seed 11450).
+func TestAddressIsNotFreeWhileAStatusNamesIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "192.0.2.10-192.0.2.19", "east", "west")
+		c := s.start()
+		defer c.stop()
+		had := s.ensure(c, web("moves", 80)).Addresses
+		moves := requesting(web("moves", 80), "192.0.2.13")
+		moves.Published = had
+		moved := s.ensure(c, moves).Addresses
+		time.Sleep(time.Minute)
+		next := requesting(web("next", 80), had[0].String())
+		if _, err := c.Ensure(t.Context(), next); !isA[*ipam.TakenError](err) {
+			t.Errorf("its former address is given away: %v", err)
+		}
+		c.Published(key("moves"), moved)
+		time.Sleep(time.Second)
+		if got := s.ensure(c, next).Addresses; !slices.Equal(got, had) {
+			t.Errorf("the next one has %v", got)
+		}
+		if err := c.Delete(t.Context(), key("moves"), false); err != nil {
+			t.Fatal(err)
+		}
+		s.ensure(c, requesting(web("last", 80), moved[0].String())) // nobody reads the status of what is gone
+	})
+}

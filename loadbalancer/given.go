@@ -76,7 +76,7 @@ func (m *Manager) vouchPublished(key desired.Key, published []netip.Addr, sharin
 		h := hold{address, key}
 		_, vouched := m.vouched[h]
 		switch {
-		case !m.addresses.Has(ipam.Owner(key), address):
+		case !slices.Contains(m.addresses.Addresses(ipam.Owner(key)), address):
 		case sharing.Key == "" && m.heldPorts(h) == nil:
 			m.vouched[h] = extent{whole: true}
 		case !vouched:
@@ -86,11 +86,12 @@ func (m *Manager) vouchPublished(key desired.Key, published []netip.Addr, sharin
 }
 
 // Published tells that a Service's status names these addresses, of which the ledger need not tell any more the next time that it is
-// looked at.
+// looked at, and no other ones, which may be free then.
 func (m *Manager) Published(key desired.Key, addresses []netip.Addr) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if entry := m.services[key]; entry != nil && m.replayed {
+		m.notePublished(key, addresses)
 		m.vouchPublished(key, addresses, entry.request.Sharing)
 	}
 }

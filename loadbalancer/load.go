@@ -228,6 +228,7 @@ func (m *Manager) takeOver() bool {
 		if m.services[replay.Key] == nil && !m.enlist(replay) {
 			refused = append(refused, replay)
 		}
+		m.services[replay.Key].published = replay.Published
 		notices = append(notices, m.claimPublished(replay, terms)...)
 	}
 	m.claimServed(m.good, terms, disowned)
