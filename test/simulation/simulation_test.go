@@ -111,6 +111,7 @@ func TestSeedsThatFound(t *testing.T) {
 		8508:  "a Service that a late watch told of while the last gateway let it go got another address",
 		4873:  "a controller that led no more wrote into the ledger what a Service asked for, and a published one lost its shared address",
 		10578: "a refused move had a VIP put elsewhere although a gateway that took no State held it",
+		11450: "an address was given to another Service while the status of the one that had left it still named it",
 		6963:  "each round after a full disk found another Service that is refused, and none came to the rest",
 		3783:  "a drain was done, and a VIP held that had come while it waited",
 		5970:  "a VIP was put elsewhere although a gateway that came back had taken it, with its State, from a peer",
