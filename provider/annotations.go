@@ -105,8 +105,8 @@ const (
 	// Service is served all the same. Default: the addresses are spread over the gateways.
 	PreferredGateway Annotation = Prefix + "preferred-gateway"
 	// Hostname is published in the Service's status instead of its addresses (`lb.example.com`), as with other clouds. It is
-	// for you to let the name resolve to the addresses, which an Event and `gatewayctl pools` name. kube-proxy answers for
-	// addresses and for no name, so that pods of the cluster come by way of the gateways. The addresses stand with the
+	// for you to let the name resolve to the addresses, which an Event names, again when they change, and `gatewayctl pools`.
+	// kube-proxy answers for addresses and for no name, so that pods of the cluster come by way of the gateways. The addresses stand with the
 	// gateways alone then: request them with `load-balancer-ips` if they must outlive all gateways made anew. Default: the
 	// addresses are published.
 	Hostname Annotation = Prefix + "hostname"
