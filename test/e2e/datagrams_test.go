@@ -25,19 +25,26 @@ func (s *site) datagram(at string) (who string, err error) {
 
 // exchange sends a datagram and tells who answered.
 func exchange(conn net.Conn) (who string, err error) {
+	who, _, err = introduce(conn)
+	return who, err
+}
+
+// introduce sends a datagram and tells who answered, and whom that one saw.
+func introduce(conn net.Conn) (who, saw string, err error) {
 	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
-		return "", err
+		return "", "", err
 	}
 	if _, err := conn.Write([]byte("?")); err != nil {
-		return "", err
+		return "", "", err
 	}
 	answer := make([]byte, 2048)
 	n, err := conn.Read(answer)
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
-	who, _, _ = strings.Cut(string(answer[:n]), " ")
-	return who, nil
+	who, rest, _ := strings.Cut(string(answer[:n]), " ")
+	saw, _, _ = strings.Cut(rest, " ")
+	return who, saw, nil
 }
 
 // datagrams are sent, one every twenty milliseconds, until stop is called.
