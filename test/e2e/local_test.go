@@ -135,6 +135,7 @@ func testDefaultCheck(t *testing.T, s *site) {
 	})
 	t.Run("only-pod-moves", func(t *testing.T) { testOnlyPodMoves(t, s) })
 	t.Run("policy-flips", func(t *testing.T) { testPolicyFlips(t, s) })
+	t.Run("flips-while-wrong", func(t *testing.T) { testFlipsWhileWrong(t, s) })
 }
 
 // testOnlyPodMoves: a Service's only pod moves to another node. It serves while it terminates (KEP-1669), so nobody notices.
