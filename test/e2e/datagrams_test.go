@@ -8,14 +8,18 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"cloud-provider-haproxy/test/lab"
 )
 
 // patience is how long an answer to a datagram may take.
 const patience = 500 * time.Millisecond
 
 // datagram sends one from a new port of the client and tells who answered.
-func (s *site) datagram(at string) (who string, err error) {
-	conn, err := s.client.Dial(context.Background(), "udp", at)
+func (s *site) datagram(at string) (who string, err error) { return datagramFrom(s.client, at) }
+
+func datagramFrom(h *lab.Host, at string) (who string, err error) {
+	conn, err := h.Dial(context.Background(), "udp", at)
 	if err != nil {
 		return "", err
 	}
@@ -52,7 +56,7 @@ type datagrams struct {
 	end  context.CancelFunc
 	done chan struct{}
 
-	newest atomic.Pointer[string] // who answered last
+	newest atomic.Pointer[answer]
 
 	// When it is stopped:
 	sent, lost int
@@ -61,15 +65,26 @@ type datagrams struct {
 	losses     []string      // when, and why; the first ten
 }
 
+// answer is who answered a datagram, and when.
+type answer struct {
+	who  string
+	when time.Time
+}
+
 // sends keeps sending datagrams: all from one port of the client, which is one flow for everybody under way, or each from a port of
 // its own.
 func (s *site) sends(t *testing.T, at string, oneFlow bool) *datagrams {
 	t.Helper()
+	return s.sendsFrom(t, s.client, at, oneFlow)
+}
+
+func (s *site) sendsFrom(t *testing.T, h *lab.Host, at string, oneFlow bool) *datagrams {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	d := &datagrams{end: cancel, done: make(chan struct{}), by: map[string]int{}}
-	ask := func() (string, error) { return s.datagram(at) }
+	ask := func() (string, error) { return datagramFrom(h, at) }
 	if oneFlow {
-		conn, err := s.client.Dial(ctx, "udp", at)
+		conn, err := h.Dial(ctx, "udp", at)
 		must(t, err)
 		t.Cleanup(func() { _ = conn.Close() })
 		ask = func() (string, error) { return exchange(conn) }
@@ -90,9 +105,9 @@ func (s *site) sends(t *testing.T, at string, oneFlow bool) *datagrams {
 				continue
 			}
 			d.by[who]++
-			d.newest.Store(&who)
 			d.longest = max(d.longest, time.Since(last))
 			last = time.Now()
+			d.newest.Store(&answer{who, last})
 		}
 	}()
 	return d
@@ -100,10 +115,18 @@ func (s *site) sends(t *testing.T, at string, oneFlow bool) *datagrams {
 
 // last is who answered the newest datagram that was answered.
 func (d *datagrams) last() string {
-	if who := d.newest.Load(); who != nil {
-		return *who
+	if newest := d.newest.Load(); newest != nil {
+		return newest.who
 	}
 	return "nobody"
+}
+
+// lastAnswer is when that was; zero: never.
+func (d *datagrams) lastAnswer() time.Time {
+	if newest := d.newest.Load(); newest != nil {
+		return newest.when
+	}
+	return time.Time{}
 }
 
 func (d *datagrams) stop() *datagrams {
