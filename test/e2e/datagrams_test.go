@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -75,20 +76,47 @@ type answer struct {
 // its own.
 func (s *site) sends(t *testing.T, at string, oneFlow bool) *datagrams {
 	t.Helper()
-	return s.sendsFrom(t, s.client, at, oneFlow)
+	if oneFlow {
+		return flowFrom(t, s.client, at)
+	}
+	return keepSending(t, func() (string, error) { return s.datagram(at) })
 }
 
-func (s *site) sendsFrom(t *testing.T, h *lab.Host, at string, oneFlow bool) *datagrams {
+// flowFrom is one flow of a host.
+func flowFrom(t *testing.T, h *lab.Host, at string) *datagrams {
 	t.Helper()
+	conn, err := h.Dial(t.Context(), "udp", at)
+	must(t, err)
+	t.Cleanup(func() { _ = conn.Close() })
+	return keepSending(t, func() (string, error) { return exchange(conn) })
+}
+
+// flowBy is one flow of the client that this Pod answers: ports of the client are tried until there is one.
+func (s *site) flowBy(t *testing.T, pod, at string) *datagrams {
+	t.Helper()
+	var flow net.Conn
+	s.await(t, "a flow of UDP to be answered by "+pod, func(ctx context.Context) error {
+		for range 20 {
+			conn, err := s.client.Dial(ctx, "udp", at)
+			if err != nil {
+				return err
+			}
+			if who, err := exchange(conn); err != nil || who != pod {
+				_ = conn.Close()
+				continue
+			}
+			flow = conn
+			return nil
+		}
+		return errors.New("none of 20 is")
+	})
+	t.Cleanup(func() { _ = flow.Close() })
+	return keepSending(t, func() (string, error) { return exchange(flow) })
+}
+
+func keepSending(t *testing.T, ask func() (who string, err error)) *datagrams {
 	ctx, cancel := context.WithCancel(context.Background())
 	d := &datagrams{end: cancel, done: make(chan struct{}), by: map[string]int{}}
-	ask := func() (string, error) { return datagramFrom(h, at) }
-	if oneFlow {
-		conn, err := h.Dial(ctx, "udp", at)
-		must(t, err)
-		t.Cleanup(func() { _ = conn.Close() })
-		ask = func() (string, error) { return exchange(conn) }
-	}
 	t.Cleanup(func() { d.stop() })
 	go func() {
 		defer close(d.done)

@@ -51,7 +51,6 @@ func TestSite(t *testing.T) {
 		{"preferred-gateway", testPreferredGateway},
 		{"source-ranges", testSourceRanges},
 		{"pod-targets", testPodTargets},
-		{"source-address", testSourceAddress},
 		{"bad-annotation", testBadAnnotation},
 		{"gateway-faults", testGatewayFaults},
 		{"excluded-nodes", testExcludedNodes},
