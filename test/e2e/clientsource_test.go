@@ -127,7 +127,7 @@ func (a *afar) awaitSeen(t *testing.T, what string, right func(network string, s
 }
 
 // testSourceAddress: with annotation source-address: client pods see the client's address, over TCP and UDP of both families. Without
-// the consent of the gateways' owner the Service stays as it is; with it, but without workers' routes, it serves nobody; both times an
+// the consent of the gateways' owner the Service stays as it is, a new one waits; with it, but without workers' routes, it serves nobody; both times an
 // Event says what to do, and doing just that helps. With policy Cluster kube-proxy hides the client, and an Event says so.
 func testSourceAddress(t *testing.T, s *site) {
 	lab.RequirePrograms(t, "pgrep", "ps")
@@ -145,6 +145,10 @@ func testSourceAddress(t *testing.T, s *site) {
 	asks("client")
 	t.Log(s.expectEvent(t, "Service", a.name, "Warning", "source-address: client", "limits.yaml", "clientSourceProbes: [203.0.113.1]", "clientSourceProbes: [3fff::1]"))
 	a.awaitSeen(t, "a gateway", a.gatewayOrVIP)
+	s.create(t, service("unseen", annotated(sourceAnnotation, "client"), local))
+	s.expectEvent(t, "Service", "unseen", "Warning", "source-address: client", "limits.yaml")
+	s.pending(t, "unseen")
+	s.remove(t, "unseen")
 
 	s.limits(t, consent)
 	// The Service is tried again within half a minute, or when it changes.
