@@ -127,10 +127,10 @@ func (a *afar) awaitSeen(t *testing.T, what string, right func(network string, s
 }
 
 // testSourceAddress: with annotation source-address: client pods see the client's address, over TCP and UDP of both families. Without
-// the consent of the gateways' owner the Service stays as it is, a new one waits; with it, but without workers' routes, it serves nobody; both times an
-// Event says what to do, and doing just that helps. With policy Cluster kube-proxy hides the client, and an Event says so.
+// the consent of the gateways' owner the Service stays as it is, and a new one waits; with it, but without workers' routes, it serves
+// nobody; both times an Event says what to do, and doing just that helps. With policy Cluster kube-proxy hides the client, and an Event
+// says so.
 func testSourceAddress(t *testing.T, s *site) {
-	lab.RequirePrograms(t, "pgrep", "ps")
 	a := s.fromAfar(t, "seeing")
 	t.Cleanup(func() { // last
 		s.awaitUser(t, "haproxy")
@@ -143,7 +143,8 @@ func testSourceAddress(t *testing.T, s *site) {
 		s.change(t, a.name, func(svc *corev1.Service) { svc.Annotations[sourceAnnotation] = value })
 	}
 	asks("client")
-	t.Log(s.expectEvent(t, "Service", a.name, "Warning", "source-address: client", "limits.yaml", "clientSourceProbes: [203.0.113.1]", "clientSourceProbes: [3fff::1]"))
+	t.Log(s.expectEvent(t, "Service", a.name, "Warning", "source-address: client", "limits.yaml",
+		"clientSourceProbes: [203.0.113.1]", "clientSourceProbes: [3fff::1]"))
 	a.awaitSeen(t, "a gateway", a.gatewayOrVIP)
 	s.create(t, service("unseen", annotated(sourceAnnotation, "client"), local))
 	s.expectEvent(t, "Service", "unseen", "Warning", "source-address: client", "limits.yaml")

@@ -52,7 +52,10 @@ func introduce(conn net.Conn) (who, saw string, err error) {
 	return who, saw, nil
 }
 
-// datagrams are sent, one every twenty milliseconds, until stop is called.
+// everyDatagram is the time between two of a client that keeps sending.
+const everyDatagram = 20 * time.Millisecond
+
+// datagrams are sent, one after the other, until stop is called.
 type datagrams struct {
 	end  context.CancelFunc
 	done chan struct{}
@@ -120,7 +123,7 @@ func keepSending(t *testing.T, ask func() (who string, err error)) *datagrams {
 	t.Cleanup(func() { d.stop() })
 	go func() {
 		defer close(d.done)
-		tick := time.NewTicker(20 * time.Millisecond)
+		tick := time.NewTicker(everyDatagram)
 		defer tick.Stop()
 		for last := time.Now(); ctx.Err() == nil; <-tick.C {
 			who, err := ask()

@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"cloud-provider-haproxy/test/lab"
 	"cloud-provider-haproxy/test/lab/traffic"
 )
 
@@ -210,37 +211,46 @@ func testNodeLeaves(t *testing.T, s *site) {
 		return nil
 	})
 	took := time.Since(tainted)
-	s.await(t, "a flow of UDP to go to another node", func(context.Context) error {
-		if who := datagrams.last(); who == "web-2" {
-			return errors.New("it is at " + leaver)
-		}
-		return nil
-	})
-	datagrams.stop()
-	t.Logf("a flow of UDP went to another node: %v", datagrams)
-	// It sends one every 20 ms.
-	if stayed := time.Duration(datagrams.by["web-2"]) * 20 * time.Millisecond; stayed < drain-2*time.Second || datagrams.longest > 2*time.Second {
-		t.Errorf("a flow of UDP to %s: %v; want it there for %v, and answered all the time", leaver, datagrams, drain)
-	}
+	datagrams.moves(t, s, "web-2", drain)
 	report, err := flow.Stop()
 	must(t, err)
 	t.Logf("those that it had were ended %v after it; meanwhile %v", took.Round(time.Millisecond), report)
 	if report.Failed > 0 {
 		t.Errorf("%v; want none failed", report)
 	}
-	for name, held := range map[string]interface {
-		Stop() (traffic.HoldReport, error)
-	}{"own": heldOwn, "shared": heldShared} {
-		report, err := held.Stop()
-		must(t, err)
-		if len(report.Cut) != 4 {
-			t.Errorf("%s: %d of %d held connections were cut, want the 4 of %s: %v", name, len(report.Cut), report.Held, leaver, report.Cut)
+	s.cutAtLeaver(t, "web-2", drain, heldOwn)
+	s.cutAtLeaver(t, "", drain, heldShared) // kube-proxy goes on to any Pod
+}
+
+// cutAtLeaver ends connections that were held: a third of them was cut, after so long a time, and all of these were at one Pod if it is
+// named.
+func (s *site) cutAtLeaver(t *testing.T, leaver string, drain time.Duration, held *lab.Running[traffic.HoldReport]) {
+	t.Helper()
+	report, err := held.Stop()
+	must(t, err)
+	if len(report.Cut) != report.Held/3 {
+		t.Errorf("%d of %d held connections were cut, want a third: %v", len(report.Cut), report.Held, report.Cut)
+	}
+	for _, cut := range report.Cut {
+		if cut.After < drain-2*time.Second || leaver != "" && cut.Who != leaver {
+			t.Errorf("%s was cut after %v, want one of %s after %v", cut.Who, cut.After, leaver, drain)
 		}
-		for _, cut := range report.Cut {
-			if cut.After < drain-2*time.Second || name == "own" && cut.Who != "web-2" {
-				t.Errorf("%s: %s was cut after %v, want one of %s after %v", name, cut.Who, cut.After, leaver, drain)
-			}
+	}
+}
+
+// moves waits until a flow is answered by another Pod than the one that leaves, and wants it to have been there for about so long.
+func (d *datagrams) moves(t *testing.T, s *site, leaver string, stayed time.Duration) {
+	t.Helper()
+	s.await(t, "a flow of UDP to move", func(context.Context) error {
+		if who := d.last(); who == leaver {
+			return errors.New("it is at " + leaver)
 		}
+		return nil
+	})
+	d.stop()
+	t.Logf("a flow of UDP moved: %v", d)
+	if there := time.Duration(d.by[leaver]) * everyDatagram; there < stayed-2*time.Second || d.longest > 2*time.Second {
+		t.Errorf("a flow of UDP to %s: %v; want it there for %v, and answered all the time", leaver, d, stayed)
 	}
 }
 

@@ -31,16 +31,9 @@ func testSourceRanges(t *testing.T, s *site) {
 	s.create(t, service("ranged", withDNS, families(corev1.IPFamilyPolicyRequireDualStack), func(svc *corev1.Service) {
 		svc.Spec.LoadBalancerSourceRanges = append(friends, "10.0.0.0/8", "10.1.0.0/16") // one inside another
 	}))
-	var v4, v6 []string // of TCP, and of UDP
-	for _, a := range s.addresses(t, "ranged") {
-		both := []string{target(a, 80), overUDP + target(a, 53)}
-		if s.awaitServed(t, friend, both...); a.Is4() {
-			v4 = both
-		} else {
-			v6 = both
-		}
-	}
+	v4, v6 := s.doors(t, "ranged")
 	all := slices.Concat(v4, v6)
+	s.awaitServed(t, friend, all...)
 	refused(t, stranger, all...)
 	held := s.hold(t, 10, v4[0], v6[0])
 	before := s.count(t)
@@ -89,6 +82,19 @@ func testSourceRanges(t *testing.T, s *site) {
 	s.pending(t, "ranged-wrong")
 	t.Run("source-address", func(t *testing.T) { testSourceAddress(t, s) }) // meanwhile, too
 	narrowed()
+}
+
+// doors are TCP port 80 and UDP port 53 of a Service's addresses.
+func (s *site) doors(t *testing.T, name string) (v4, v6 []string) {
+	t.Helper()
+	for _, a := range s.addresses(t, name) {
+		if both := []string{target(a, 80), overUDP + target(a, 53)}; a.Is4() {
+			v4 = both
+		} else {
+			v6 = both
+		}
+	}
+	return v4, v6
 }
 
 // narrow lets a Service be reached by its friends alone, while they and a stranger are connected, and have a flow of UDP each. What is
