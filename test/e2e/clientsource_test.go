@@ -211,7 +211,7 @@ func (a *afar) routed(t *testing.T) {
 		}
 		for _, w := range a.Lab.Workers {
 			advice := strings.Join(ip, " ") + " route replace " + probe + " via " + vip.String()
-			t.Log(a.expectEvent(t, "ConfigMap", epochObject, "Warning", "NoReturnPath", "node "+w.Name+" ", namespace+"/"+a.name+" ", advice))
+			t.Log(a.expectEvent(t, "Service", a.name, "Warning", "NoReturnPath", "node "+w.Name+" ", advice))
 			for _, to := range []string{probe, a.clients[i].String()} {
 				a.run(t, w, slices.Concat(ip, []string{"route", "replace", to, "via", vip.String()})...)
 				t.Cleanup(func() { a.run(t, w, slices.Concat(ip, []string{"route", "delete", to})...) })
