@@ -88,7 +88,7 @@ func shownBy() map[Annotation][]string {
 		NodeSelector:     {"e2e/testNodeSelector"},
 		Hostname:         {"e2e/testHostname"},
 		PreferredGateway: {"e2e/testPreferredGateway"},
-		SourceAddress:    {"integration/TestClientSource"},
+		SourceAddress:    {"e2e/testSourceAddress", "integration/TestClientSource"},
 		ProxyProtocol:    {"e2e/testKnobs"},
 		Algorithm:        {"e2e/testKnobs"},
 
