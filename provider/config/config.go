@@ -73,6 +73,8 @@ type VRRP struct {
 	FirstRouterID int `yaml:"firstRouterID"`
 	// AdvertInterval is the time between two adverts, from `10ms` to `40.95s` in steps of 10ms. Three missing ones make the heir take over: with 1000 addresses nobody answers for 0.3 s at `100ms`, for 0.6 s at `200ms`. Below `100ms` a gateway without a free processor is soon taken for a dead one. Default `100ms`.
 	AdvertInterval Duration `yaml:"advertInterval"`
+	// PreemptDelay is how long a gateway that has returned waits before it takes its addresses back, `0s` to `1000s` in whole seconds. Default `0s`.
+	PreemptDelay Duration `yaml:"preemptDelay"`
 }
 
 // Pool is a set of addresses that Services may get.
