@@ -120,7 +120,7 @@
 //
 // A gateway whose HAProxy is dead or hangs serves nobody. When a peer said that it is fit to take over, the track file says goodbye
 // for half a second (keepalived goes into FAULT, 10 to 40 ms) instead of a lower priority, by which the heirs wait for three
-// adverts. Dead is who refuses three questions in 20 ms. Hanging is who answers none of four in 0.7 s and neither runs nor waits for
+// adverts, or for their preemption delay; if none was fit then, when one is. Dead is who refuses three questions in 20 ms. Hanging is who answers none of four in 0.7 s and neither runs nor waits for
 // a processor; one that does has 2 s: with 100 reloads of 1000 VIPs and a load of 30 on two processors the VIPs left again and
 // again while only one question, or two, were asked. Measured by test/chaos, 1000 VIPs, advert_int 0.1, longest time without
 // an answer: killed 0.11 to 0.26 s (outbid: 0.34), hanging 0.8 s (outbid, after 0.4 s of silence: 0.73). One that hangs for 15 s is
@@ -133,7 +133,9 @@
 // and a stale one does not (invariant 6); nothing is reloaded. The mark lies beside the State (drained.json), goes by no
 // clock and stays over reboots until undrain. Every hello tells the others whether we could take over (HAProxy answers, keepalived
 // runs, current, not drained), and a drain is refused unless one peer said so when it was asked last, at most seconds ago.
-// That may be wrong, so the drain waits until the VIPs are gone, and takes itself back when they are not.
+// That may be wrong, so the drain waits until the VIPs are gone, and takes itself back when they are not. With a preemption delay
+// (package keepalived) the heir may be a gateway that waits, which is deaf to a lower priority: what is left then leaves, by the
+// ready file, and is looked for again when it would be back.
 //
 // Established connections go on, by a second hop (hop.go, nftables/hop.go): while VIPs move, and for the grace of the drain, the
 // new holder hands packets that belong to no socket of its own on to the old one, which takes them in although the address is

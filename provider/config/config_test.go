@@ -371,6 +371,14 @@ func TestExample(t *testing.T) {
 	}
 }
 
+func TestPreemptDelay(t *testing.T) {
+	for text, want := range map[string]int{"": 0, "vrrp: {preemptDelay: 0s}\n": 0, "vrrp: {preemptDelay: 1000s}\n": 1000} {
+		if c, err := Decode([]byte(base + text)); err != nil || c.DesiredVRRP().PreemptDelaySeconds != want {
+			t.Errorf("%s: got %+v, %v, want %d", text, c, err, want)
+		}
+	}
+}
+
 // The default drain time is left out, for gateways that know no other.
 func TestDrainTime(t *testing.T) {
 	for text, want := range map[string]int{"": 0, "nodes: {drainTime: 5m}\n": 0, "nodes: {drainTime: 90s}\n": 90, "nodes: {drainTime: 24h}\n": 86400} {
