@@ -30,19 +30,20 @@ func TestDrainToAGatewayThatWaits(t *testing.T) {
 				s := sample(5, web, db, test.change)
 				a, m := peered(t, s, fit(t, s))
 				a.confirm("the test says so")
-				left := false
-				m.strike = func(_ int, operation string) strike {
+				left, until := false, time.Time{}
+				m.strike = func(int, string) strike {
 					m.meanwhile(func() {
-						leaves := m.files[ready] == keepalived.Leave
-						left = left || leaves
-						m.masters[51] = !leaves && !(left && test.takes)
+						if m.files[ready] == keepalived.Leave {
+							left, until = true, time.Now().Add(310*time.Millisecond) // three adverts and the skew
+						}
+						m.masters[51] = !left || !test.takes && time.Now().After(until)
 					})
 					return passes
 				}
 				a.peers.meet(a.peerAddresses())
 				a.peers.ask(t.Context(), time.Second)
 				got, refusal := a.drain(t.Context(), wire.RoleController, &wire.Drain{})
-				if done := refusal == nil && len(got.Held) == 0; done != test.done || left != test.left {
+				if done := refusal == nil && len(got.Held) == 0; done != test.done || done != (a.drainMark() != nil) || left != test.left {
 					t.Errorf("left: %t; got %+v, %v", left, got, refusal)
 				}
 				agree(t, a, m, "then")
