@@ -141,7 +141,8 @@
 // new holder hands packets that belong to no socket of its own on to the old one, which takes them in although the address is
 // gone and answers the client itself. So a drain asks the heirs first: every hello tells whether VIPs leave this gateway and for
 // whom it is ready, and VIPs move when all heirs are, or after 5 s (a peer asks every 2 s). What is left when the grace is over
-// (told in status) is reset, by ss --kill. An undrain is the same in the other direction. It is for hand-overs between two
+// (told in status) is reset, by ss --kill. An undrain is the same in the other direction, and later by the
+// preemption delay (10 s, a grace of 4 s: 0 of 50 cut, 25 when the hop had not lasted). It is for hand-overs between two
 // living gateways: of a dead one nobody knows the connections, and its hop ends 5 s after it was last heard. Not covered: a VIP on
 // another interface than VRRP's; IPv6 VIPs of gateways without an IPv6 address; an agent that starts anew after undrain.
 //
