@@ -33,7 +33,8 @@ const (
 
 // watchHAProxy tells keepalived, by the track file, whether HAProxy answers. It needs no right to change the machine:
 // nobody else writes that file. When another gateway is fit to take over, this one leaves at once (10 to 40 ms) instead of being
-// outbid after three adverts, during which it would serve nobody.
+// outbid after three adverts, during which it would serve nobody. So it does when one becomes fit later: that one may be waiting
+// until it may preempt (VRRP.PreemptDelaySeconds), whatever this one bids.
 func (a *Agent) watchHAProxy(ctx context.Context) {
 	ticker := time.NewTicker(lookEvery)
 	defer ticker.Stop()
@@ -44,19 +45,22 @@ func (a *Agent) watchHAProxy(ctx context.Context) {
 	}
 	var left time.Time
 	var silent silence
+	hadHeir := false // when HAProxy did not answer the last time
 	for {
 		value := 0
 		answers, refuses := a.askForLife(ctx)
+		heir := !answers && a.hasHeir()
 		switch {
 		case ctx.Err() != nil:
 			return // silence means nothing now
 		case answers:
 			value = aliveWeight
-		case told == aliveWeight && a.hasHeir():
-			value, left = leaveWeight, time.Now()
 		case told == leaveWeight && time.Since(left) < leaveFor:
 			value = leaveWeight
+		case heir && (told == aliveWeight || !hadHeir):
+			value, left = leaveWeight, time.Now()
 		}
+		hadHeir = heir
 		if value != told {
 			if err := a.writeTrack(path, value); err != nil {
 				a.log.Error("telling keepalived about HAProxy", "error", err)

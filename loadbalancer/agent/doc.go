@@ -120,7 +120,7 @@
 //
 // A gateway whose HAProxy is dead or hangs serves nobody. When a peer said that it is fit to take over, the track file says goodbye
 // for half a second (keepalived goes into FAULT, 10 to 40 ms) instead of a lower priority, by which the heirs wait for three
-// adverts. Dead is who refuses three questions in 20 ms. Hanging is who answers none of four in 0.7 s and neither runs nor waits for
+// adverts, or for their preemption delay; if none was fit then, when one is. Dead is who refuses three questions in 20 ms. Hanging is who answers none of four in 0.7 s and neither runs nor waits for
 // a processor; one that does has 2 s: with 100 reloads of 1000 VIPs and a load of 30 on two processors the VIPs left again and
 // again while only one question, or two, were asked. Measured by test/chaos, 1000 VIPs, advert_int 0.1, longest time without
 // an answer: killed 0.11 to 0.26 s (outbid: 0.34), hanging 0.8 s (outbid, after 0.4 s of silence: 0.73). One that hangs for 15 s is
@@ -133,13 +133,16 @@
 // and a stale one does not (invariant 6); nothing is reloaded. The mark lies beside the State (drained.json), goes by no
 // clock and stays over reboots until undrain. Every hello tells the others whether we could take over (HAProxy answers, keepalived
 // runs, current, not drained), and a drain is refused unless one peer said so when it was asked last, at most seconds ago.
-// That may be wrong, so the drain waits until the VIPs are gone, and takes itself back when they are not.
+// That may be wrong, so the drain waits until the VIPs are gone, and takes itself back when they are not. With a preemption delay
+// (package keepalived) the heir may be a gateway that waits, which is deaf to a lower priority: what is left then leaves, by the
+// ready file, and is looked for again when it would be back.
 //
 // Established connections go on, by a second hop (hop.go, nftables/hop.go): while VIPs move, and for the grace of the drain, the
 // new holder hands packets that belong to no socket of its own on to the old one, which takes them in although the address is
 // gone and answers the client itself. So a drain asks the heirs first: every hello tells whether VIPs leave this gateway and for
 // whom it is ready, and VIPs move when all heirs are, or after 5 s (a peer asks every 2 s). What is left when the grace is over
-// (told in status) is reset, by ss --kill. An undrain is the same in the other direction. It is for hand-overs between two
+// (told in status) is reset, by ss --kill. An undrain is the same in the other direction, and later by the
+// preemption delay (10 s, a grace of 4 s: 0 of 50 cut, 25 when the hop had not lasted). It is for hand-overs between two
 // living gateways: of a dead one nobody knows the connections, and its hop ends 5 s after it was last heard. Not covered: a VIP on
 // another interface than VRRP's; IPv6 VIPs of gateways without an IPv6 address; an agent that starts anew after undrain.
 //

@@ -116,6 +116,9 @@ func (a *Agent) drain(ctx context.Context, role wire.Role, request *wire.Drain) 
 		a.log.Info("draining", "by", role, "reason", request.Reason, "grace", request.Grace, "force", request.Force)
 	}
 	left, err := a.awaitGone(ctx)
+	if err == nil && len(left) > 0 && a.hasHeir() && a.held().state.VRRP.PreemptDelaySeconds > 0 {
+		left, err = a.leave(ctx)
+	}
 	if err != nil {
 		return nil, notDone(err, "this gateway is drained; `gatewayctl undrain` takes the mark away")
 	}
@@ -185,6 +188,22 @@ func (a *Agent) awaitGone(ctx context.Context) (left []netip.Addr, err error) {
 		err = nil
 	}
 	return left, err
+}
+
+// leave hands over what is left to a gateway that has returned and waits until it may preempt: that one heeds no lower priority, but
+// a goodbye. Nobody has the VIPs for some 30 ms. It gives those that are here again, because nobody took them.
+func (a *Agent) leave(ctx context.Context) (left []netip.Addr, err error) {
+	a.log.Info("leaving: another gateway waits until it may preempt")
+	if err = a.tellReadiness(true); err == nil {
+		_, err = a.awaitGone(ctx)
+	}
+	if err = errors.Join(err, a.tellReadiness(false)); err == nil {
+		err = pause(ctx, transitionTime(a.held().state))
+	}
+	if err != nil {
+		return nil, err
+	}
+	return a.awaitGone(ctx)
 }
 
 func (a *Agent) describeDrain(ctx context.Context, changed bool) (*wire.Drained, error) {

@@ -327,15 +327,19 @@ func (p *peers) follow(gateway string) bool {
 	return true
 }
 
-// returnHop prepares that VIPs come back from those who have them: what is established there lives on as long as what was
-// established here was given.
+// returnHop prepares that VIPs come back from those who have them, which takes its time when there is a delay: what is established
+// there lives on as long as what was established here was given.
 func (a *Agent) returnHop(ctx context.Context, m *mark) {
 	grace := m.Until.Sub(m.Since)
 	if grace <= 0 {
 		grace = hopGrace
 	}
+	grace = min(grace, wire.MaxGrace)
+	if held := a.held(); held != nil {
+		grace += time.Duration(held.state.VRRP.PreemptDelaySeconds) * time.Second
+	}
 	a.hop.mu.Lock()
-	a.hop.returning = time.Now().Add(min(grace, wire.MaxGrace))
+	a.hop.returning = time.Now().Add(grace)
 	a.hop.mu.Unlock()
 	a.arrangeHop(ctx)
 }

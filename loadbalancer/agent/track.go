@@ -52,6 +52,17 @@ func readiness(ready, drained bool) int {
 	return value
 }
 
+// tellReadiness writes the ready file: what is so, or for a moment the order to leave.
+func (a *Agent) tellReadiness(leave bool) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	value := readiness(a.ready, a.drained != nil)
+	if leave {
+		value = leaveWeight
+	}
+	return a.writeTrack(a.config.Paths.readyFile(), value)
+}
+
 // readTrack finds nothing when there is no such file, or no number in it.
 func (a *Agent) readTrack(path string) (value int, found bool, err error) {
 	text, err := a.host.ReadFile(path)

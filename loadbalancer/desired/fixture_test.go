@@ -23,7 +23,7 @@ func valid() *desired.State {
 			{Name: "east", SSHAddress: "east.example.net:22", VRRPAddress: addr("10.0.0.2"), Interface: "eth0"},
 			{Name: "west", SSHAddress: "[2001:db8::3]:2222", VRRPAddress: addr("10.0.0.3"), Interface: "br-lan.100"},
 		},
-		VRRP: desired.VRRP{AdvertIntervalMillis: 100},
+		VRRP: desired.VRRP{AdvertIntervalMillis: 100, PreemptDelaySeconds: 60},
 		Instances: []desired.Instance{
 			{RouterID: 51, Gateways: []string{"east", "west"}},
 			{RouterID: 52, Gateways: []string{"west", "east"}},

@@ -85,6 +85,9 @@ type VRRP struct {
 	// AdvertIntervalMillis is the time between two adverts of a MASTER in milliseconds, 10 to 40950 in steps of 10
 	// (keepalived's advert_int; RFC 9568 section 5.2.7 counts centiseconds).
 	AdvertIntervalMillis int `json:"advertIntervalMillis"`
+	// PreemptDelaySeconds is how long a gateway that has returned leaves the instances that it is the first of to who has them, 0 to
+	// 1000 (keepalived's preempt_delay).
+	PreemptDelaySeconds int `json:"preemptDelaySeconds,omitempty"`
 }
 
 // Instance is one VRRP instance (vrrp_instance of keepalived.conf). Gateways[0] is its MASTER while it is healthy.

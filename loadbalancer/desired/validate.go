@@ -143,6 +143,9 @@ func (v *validation) gateways() {
 	if ms := v.state.VRRP.AdvertIntervalMillis; ms < 10 || ms > 40950 || ms%10 != 0 {
 		v.add("vrrp.advertIntervalMillis", fmt.Sprintf("is %d; allowed are 10 to 40950 in steps of 10", ms))
 	}
+	if seconds := v.state.VRRP.PreemptDelaySeconds; seconds < 0 || seconds > 1000 {
+		v.add("vrrp.preemptDelaySeconds", fmt.Sprintf("is %d; allowed are 0 to 1000", seconds))
+	}
 }
 
 // hostPortProblem judges the host:port of an sshd.

@@ -36,6 +36,7 @@ func TestValidStates(t *testing.T) {
 		"SSH zone":     func(s *desired.State) { s.Gateways[0].SSHAddress = "[fe80::1%eth0]:22" },
 		"advert 10 ms": func(s *desired.State) { s.VRRP.AdvertIntervalMillis = 10 },
 		"advert 41 s":  func(s *desired.State) { s.VRRP.AdvertIntervalMillis = 40950 },
+		"delay 1000":   func(s *desired.State) { s.VRRP.PreemptDelaySeconds = 1000 },
 		"shared VIP": func(s *desired.State) {
 			s.LoadBalancers[1].Addresses[0], s.LoadBalancers[1].Frontends[0].Port = addr("192.0.2.10"), 81
 		},
@@ -158,6 +159,8 @@ func TestValidateFenceAndGateways(t *testing.T) {
 		{"advert 0", func(s *desired.State) { s.VRRP.AdvertIntervalMillis = 0 }, []string{"vrrp.advertIntervalMillis: is 0; allowed are 10 to 40950 in steps of 10"}},
 		{"advert 15 ms", func(s *desired.State) { s.VRRP.AdvertIntervalMillis = 15 }, []string{"vrrp.advertIntervalMillis: is 15"}},
 		{"advert 41 s", func(s *desired.State) { s.VRRP.AdvertIntervalMillis = 40960 }, []string{"vrrp.advertIntervalMillis: is 40960"}},
+		{"delay -1", func(s *desired.State) { s.VRRP.PreemptDelaySeconds = -1 }, []string{"vrrp.preemptDelaySeconds: is -1; allowed are 0 to 1000"}},
+		{"delay 1001", func(s *desired.State) { s.VRRP.PreemptDelaySeconds = 1001 }, []string{"vrrp.preemptDelaySeconds: is 1001"}},
 		{"router ID 0", func(s *desired.State) {
 			single(s)
 			s.Instances[0].RouterID = 0

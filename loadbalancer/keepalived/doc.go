@@ -23,6 +23,22 @@
 //   - A drain is a smaller number in the ready file, not a file of its own: the same configuration, so no reload.
 //   - After a split (each gateway MASTER of all) the one that yields sends a last advert (vrrp_higher_prio_send_advert). Without
 //     it the rightful holder may never learn that the neighbours heard somebody else last: a minute of clients at the wrong one.
+//   - preempt_delay (VRRP.PreemptDelaySeconds) stands where a gateway is the first of an instance, and nowhere else.
+//
+// What preempt_delay does, by its source (vrrp_state_backup) and seen with 4 s at 0.1 s: a BACKUP believes whoever has a lower priority
+// for that long, counted from the first such advert. So a gateway is back 4.3 s after its keepalived was started, its link came up, it
+// left FAULT, its HAProxy answered, it was ready or undrained; at the start of both, too, unless they begin within three adverts. It
+// counts neither missed adverts (0.3 s when the holder dies or is cut off, also while it waits) nor a goodbye (20 ms). But it does
+// count when the holder's priority sinks: in all instances, an heir was 4.3 s late when HAProxy died without a goodbye, or at a drain or
+// a stale holder. Hence for the first gateway alone: 0.3 s. What is left of that, and what is done about it:
+//
+//   - A gateway that waits heeds no lower priority of the one that stands in (3.6 s, the rest of 4). So that one leaves: a drain for
+//     what remains after the usual time, and a dead HAProxy as always, also when an heir is fit only later (package agent). Left: HAProxy
+//     dies on a stand-in that does not know a fit heir (no SSH between them); the rest of the delay, 1000 s at most. A stale one
+//     that stands in serves on as long: a delay never lets a stale gateway take anything (invariant 6).
+//   - It begins anew when the gateway that waits reloads its keepalived, as for each VIP that comes or goes: where that
+//     happens more often than the delay is long, it does not return by itself. A reload of the other one changes nothing.
+//   - Of three gateways, an heir that returns takes at once what a later heir holds.
 //
 // How fast a death is noticed. Measured with test/chaos: 1000 VIPs on a crossed pair, the holder loses its power, longest time in
 // which a client got no answer from the VIP that moves last; two cores, load 10 to 19:

@@ -173,6 +173,13 @@ func (m *machine) transitions(t *testing.T) int {
 	return strings.Count(m.log(t), " STATE\n")
 }
 
+// waits says whether the delay before an instance may preempt has begun, and nothing has happened since.
+func (m *machine) waits(t *testing.T) bool {
+	t.Helper()
+	log := m.log(t)
+	return strings.LastIndex(log, "start preempt delay") > strings.LastIndex(log, " STATE\n")
+}
+
 func (m *machine) addresses(t *testing.T) []byte {
 	t.Helper()
 	argv := append([]string{"netns", "exec", m.namespace}, AddressArgv()...)

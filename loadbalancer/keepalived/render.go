@@ -75,6 +75,7 @@ type config struct {
 type instance struct {
 	Name, Heirs, Interface, AdvertInterval string
 	RouterID, Priority                     int
+	PreemptDelay                           int // seconds; 0: none
 	Source                                 netip.Addr
 	Peers                                  []string // addresses with the hop limit they must have left
 	Anchor                                 netip.Prefix
@@ -148,11 +149,17 @@ func newInstance(s *desired.State, gateways map[string]desired.Gateway, i desire
 		// instance unicast, and nothing leaves the machine: the socket is bound to Interface.
 		peers = []string{loopback(g.VRRPAddress).String()}
 	}
+	// An heir has no delay: keepalived would count it too when the holder's priority sinks, because its HAProxy is dead or it is drained.
+	delay := 0
+	if position == 0 && len(i.Gateways) > 1 {
+		delay = s.VRRP.PreemptDelaySeconds
+	}
 	return instance{
 		Name:           "instance_" + strconv.Itoa(i.RouterID),
 		Heirs:          strings.Join(i.Gateways, ", then "),
 		Interface:      g.Interface,
 		AdvertInterval: interval,
+		PreemptDelay:   delay,
 		RouterID:       i.RouterID,
 		Priority:       priority,
 		Source:         g.VRRPAddress,

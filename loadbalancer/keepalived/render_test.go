@@ -31,6 +31,8 @@ func TestRenderGolden(t *testing.T) {
 			vipOn("2001:db8::10", "", 1))},
 		{"pair-empty", "b", state(2, "10.0.0.0")},
 		{"pair6", "b", state(2, "2001:db8:0:1::", vipOn("192.0.2.10", "", 1), vipOn("2001:db8::10", "", 2))},
+		{"pair-delay", "b", delayed(2)},
+		{"single", "a", delayed(1)}, // nobody to leave anything to
 		{"names", "a", state(2, "10.0.0.0", vipOn("192.0.2.10", "br-a_0.1@x+y", 1))},
 		{"shared-address", "a", shared()},
 		{"three", "c", state(3, "10.0.0.0", vipOn("192.0.2.10", "", 6))},

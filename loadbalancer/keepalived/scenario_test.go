@@ -33,6 +33,13 @@ func state(n int, subnet string, vips ...desired.VIP) *desired.State {
 	}
 }
 
+// delayed is a State whose gateways wait before they take their VIPs back.
+func delayed(n int) *desired.State {
+	s := state(n, "10.0.0.0", vipOn("192.0.2.10", "", 1))
+	s.VRRP.PreemptDelaySeconds = 1000
+	return s
+}
+
 func vipOn(address, on string, routerID int) desired.VIP {
 	return desired.VIP{Address: netip.MustParseAddr(address), Interface: on, RouterID: routerID}
 }

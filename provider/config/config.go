@@ -73,6 +73,8 @@ type VRRP struct {
 	FirstRouterID int `yaml:"firstRouterID"`
 	// AdvertInterval is the time between two adverts, from `10ms` to `40.95s` in steps of 10ms. Three missing ones make the heir take over: with 1000 addresses nobody answers for 0.3 s at `100ms`, for 0.6 s at `200ms`. Below `100ms` a gateway without a free processor is soon taken for a dead one. Default `100ms`.
 	AdvertInterval Duration `yaml:"advertInterval"`
+	// PreemptDelay is how long a gateway that has returned (from a boot, a drain, a cut cable, a dead HAProxy) leaves its addresses to the one that stands in, `0s` to `1000s` in whole seconds: one that comes and goes then moves them less often. It begins anew when an address is added or removed meanwhile. Nobody waits to take over from a gateway that dies, is drained, or whose HAProxy dies; but when that is the one that stands in, and the two cannot reach each other by SSH, a dead HAProxy is waited out. Default `0s`: three adverts.
+	PreemptDelay Duration `yaml:"preemptDelay"`
 }
 
 // Pool is a set of addresses that Services may get.

@@ -151,6 +151,10 @@ func TestSingleFaults(t *testing.T) {
 		{"user", [2]string{"ssh: {", "ssh: {user: Root!, "}, `ssh.user: "Root!"; a login name (a-z, 0-9, -, _; at most 32) is allowed`},
 		{"router ID", [2]string{control, "vrrp: {firstRouterID: 256}\npools:"}, "vrrp.firstRouterID: 256; 1 to 255 is allowed"},
 		{"advert interval", [2]string{control, "vrrp: {advertInterval: 15ms}\npools:"}, "vrrp.advertInterval: 15ms; 10ms to 40.95s in steps of 10ms is allowed"},
+		{"negative delay", [2]string{control, "vrrp: {preemptDelay: -1s}\npools:"}, "vrrp.preemptDelay: -1s; 0s to 1000s in whole seconds is allowed"},
+		{"long delay", [2]string{control, "vrrp: {preemptDelay: 1001s}\npools:"}, "vrrp.preemptDelay: 16m41s; 0s to 1000s in whole seconds is allowed"},
+		{"delay in parts of a second", [2]string{control, "vrrp: {preemptDelay: 1.5s}\npools:"}, "vrrp.preemptDelay: 1.5s; 0s to 1000s in whole seconds is allowed"},
+		{"delay without a unit", [2]string{control, "vrrp: {preemptDelay: 5}\npools:"}, `vrrp.preemptDelay: line 7: "5"; a duration (200ms, 5s, 1m) is allowed`},
 		{"overlap in a pool", [2]string{address, "[192.0.2.64/26, 192.0.2.70]"}, "pools[0].addresses[1]: 192.0.2.70 overlaps 192.0.2.64/26 of pools[0].addresses[0]; an address belongs to one pool only"},
 		{"overlap of pools", [2]string{address + "}", address + "}\n- {name: second, addresses: [192.0.2.60-192.0.2.64]}"}, "pools[0].addresses[0]: 192.0.2.64/26 overlaps 192.0.2.60-192.0.2.64 of pools[1].addresses[0]; an address belongs to one pool only"},
 		{"pool twice", [2]string{address + "}", address + "}\n- {name: main, addresses: [198.51.100.1]}"}, "pools[1].name: main is pools[0].name too; each may be there once"},
@@ -364,6 +368,14 @@ func TestExample(t *testing.T) {
 	}
 	if c.ControlPlane == nil || len(c.Reservations) == 0 {
 		t.Error("the commented parts do not begin with #controlPlane and #reservations")
+	}
+}
+
+func TestPreemptDelay(t *testing.T) {
+	for text, want := range map[string]int{"": 0, "vrrp: {preemptDelay: 0s}\n": 0, "vrrp: {preemptDelay: 1000s}\n": 1000} {
+		if c, err := Decode([]byte(base + text)); err != nil || c.DesiredVRRP().PreemptDelaySeconds != want {
+			t.Errorf("%s: got %+v, %v, want %d", text, c, err, want)
+		}
 	}
 }
 

@@ -28,7 +28,10 @@ func (c *Config) DesiredGateways() []desired.Gateway {
 
 // DesiredVRRP gives what all VRRP instances have in common.
 func (c *Config) DesiredVRRP() desired.VRRP {
-	return desired.VRRP{AdvertIntervalMillis: c.VRRP.AdvertInterval.Millis()}
+	return desired.VRRP{
+		AdvertIntervalMillis: c.VRRP.AdvertInterval.Millis(),
+		PreemptDelaySeconds:  int(time.Duration(c.VRRP.PreemptDelay).Seconds()),
+	}
 }
 
 // NodeCheck gives the check of the shared pool's nodes.

@@ -15,7 +15,7 @@ gateways:
 - {name: gw1, sshAddress: gw1.example, sshPort: 22, vrrpAddress: 192.0.2.2, interface: eth0}
 - {name: gw2, sshAddress: 192.0.2.3, sshPort: 22, vrrpAddress: 192.0.2.3, interface: eth0}
 ssh: {user: gatewayctl, privateKeyFile: /key, knownHostsFile: /known_hosts}
-vrrp: {firstRouterID: 200, advertInterval: 200ms}
+vrrp: {firstRouterID: 200, advertInterval: 200ms, preemptDelay: 1m}
 pools:
 - name: main
   addresses: [192.0.2.64/26, "2001:db8::/64"]

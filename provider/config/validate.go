@@ -108,6 +108,9 @@ func (c *Config) validateVRRP(f *strict.Faults) {
 	if interval < 10*time.Millisecond || interval > 40950*time.Millisecond || interval%(10*time.Millisecond) != 0 {
 		f.Add("vrrp.advertInterval", "%s; 10ms to 40.95s in steps of 10ms is allowed", interval)
 	}
+	if delay := time.Duration(c.VRRP.PreemptDelay); delay < 0 || delay > 1000*time.Second || delay%time.Second != 0 {
+		f.Add("vrrp.preemptDelay", "%s; 0s to 1000s in whole seconds is allowed", delay)
+	}
 }
 
 func highestFirst(instances int) string {

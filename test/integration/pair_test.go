@@ -61,6 +61,7 @@ func TestPair(t *testing.T) {
 		{"drain-lasts", testDrainLasts},
 		{"drain-refused", testDrainRefused},
 		{"drain-restart", testDrainRestart},
+		{"preempt-delay", testPreemptDelay},
 		{"stale", testStaleGateway},
 		{"slept", testSleptThrough},
 		{"forged", testForgedState},
