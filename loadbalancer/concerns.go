@@ -68,11 +68,11 @@ func (m *Manager) tellNew(before *map[string]time.Time, concerns func() []concer
 	}
 }
 
-// warned are the warnings of gateways that concern single Services.
+// warned are the warnings of gateways that concern single Services. Those of one that does not answer are not over.
 func (m *Manager) warned() (all []concern) {
 	for _, g := range m.members {
 		for _, w := range g.warnings {
-			if g.away == nil && len(w.LoadBalancers) > 0 {
+			if len(w.LoadBalancers) > 0 {
 				all = append(all, concern{services: w.LoadBalancers, err: &WarningError{g.name, w.Reason, w.Message}})
 			}
 		}

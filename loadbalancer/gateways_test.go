@@ -338,6 +338,10 @@ func TestWarningsOfGatewaysReachTheService(t *testing.T) {
 		}
 		wantTold("of another one", "other", general)
 		wantTold("of itself", "concerned", general)
+		s.gateway("gw1").change(func(g *fakeGateway) { g.cut = true })
+		wantNotices("it does not answer")
+		s.gateway("gw1").change(func(g *fakeGateway) { g.cut = false })
+		time.Sleep(2 * time.Hour)
 		wantNotices("once is enough")
 
 		warning(all)
