@@ -100,9 +100,10 @@ const (
 	// The Service fails closed. Default: the configuration's (3).
 	HealthCheckUnhealthyThreshold Annotation = Prefix + "health-check-unhealthy-threshold"
 	// PreferredGateway names the gateway of the configuration (as it was when the controller started) that holds the Service's
-	// addresses while it is able to. A changed value moves them, which cuts their connections; a removed one leaves them where
-	// they are. Of Services that share an address the eldest that names a gateway decides. If there is no gateway of this name
-	// an Event says so, and the Service is served all the same. Default: the addresses are spread over the gateways.
+	// addresses while it is able to. A
+	// changed value moves them, which cuts their connections; a removed one leaves them where they are. Of Services that
+	// share an address the eldest that names a gateway decides. If there is no gateway of this name an Event says so, and the
+	// Service is served all the same. Default: the addresses are spread over the gateways.
 	PreferredGateway Annotation = Prefix + "preferred-gateway"
 	// Hostname is published in the Service's status instead of its addresses (`lb.example.com`), as with other clouds. It is
 	// for you to let the name resolve to the addresses, which an Event and `gatewayctl pools` name. kube-proxy answers for
