@@ -40,7 +40,7 @@ func (l load) within(most load) bool { return l.servers <= most.servers && l.byt
 func (m *Manager) overload(state *desired.State, bytes int) (refused []desired.Key) {
 	total := load{bytes: bytes}
 	for i := range state.LoadBalancers {
-		total.servers += ownServers(&state.LoadBalancers[i], state.Nodes)
+		total.servers += state.LoadBalancers[i].OwnServers(state.Nodes)
 	}
 	most := load{m.settings.Servers, m.settings.Bytes}
 	if total.within(most) {
@@ -77,9 +77,9 @@ func (m *Manager) newest(state *desired.State) (forms []*desired.LoadBalancer) {
 
 // costs is what a form costs more than what is served without it.
 func (m *Manager) costs(form *desired.LoadBalancer, nodes []desired.Node) load {
-	more := load{ownServers(form, nodes), bytesOf(form)}
+	more := load{form.OwnServers(nodes), bytesOf(form)}
 	if kept := m.fallback(form.Key); kept != nil {
-		more.servers -= ownServers(kept, nodes)
+		more.servers -= kept.OwnServers(nodes)
 		more.bytes -= bytesOf(kept)
 	}
 	return more
@@ -94,27 +94,6 @@ func noRoom(most, total, costs load) string {
 	}
 	return fmt.Sprintf("the State that gateways are told has room for %d bytes, %d are taken, and this form needs %d more: take fewer source "+
 		"ranges, or choose fewer nodes (annotation node-selector)", most.bytes, total.bytes-costs.bytes, costs.bytes)
-}
-
-// ownServers counts the servers that HAProxy has for a load balancer alone: once for its pool, and once for each port that has
-// another one or a header of the PROXY protocol.
-func ownServers(lb *desired.LoadBalancer, nodes []desired.Node) (n int) {
-	size := func(p *desired.Pool) int {
-		switch {
-		case p == nil:
-			return 0
-		case p.AllNodes:
-			return len(nodes)
-		}
-		return len(p.Servers)
-	}
-	n = size(lb.Pool)
-	for _, f := range lb.Frontends {
-		if f.Pool != nil || f.ProxyProtocol != desired.ProxyNone {
-			n += size(lb.PoolOf(f))
-		}
-	}
-	return n
 }
 
 func bytesOf(lb *desired.LoadBalancer) int {

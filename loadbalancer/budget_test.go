@@ -61,7 +61,10 @@ func TestServersHaveABudget(t *testing.T) {
 			t.Errorf("%d nodes and %d load balancers", len(state.Nodes), len(state.LoadBalancers))
 		}
 		proxy := knob("knob-08", 8) // a slot for a port beside the Service's
+		proxy.LoadBalancer.Frontends = append(proxy.LoadBalancer.Frontends, desired.Frontend{Protocol: desired.TCP, Port: 443, NodePort: 30443})
 		proxy.LoadBalancer.Frontends[0].ProxyProtocol = desired.ProxyV2
+		proxy.Facts = factsOf(proxy)
+		proxy.Facts.Nodes.AllNodes = true
 		if _, err := c.Ensure(t.Context(), proxy); !isA[*loadbalancer.ServiceFaultError](err) {
 			t.Error(err)
 		}

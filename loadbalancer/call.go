@@ -144,7 +144,8 @@ func (m *Manager) drop(key desired.Key) {
 	m.revision++
 }
 
-// ensured is the answer for a Service whose VIPs are held. It is called with mu held.
+// ensured is the answer for a Service whose VIPs are held. What gateways warn single Services of is a concern (concerns.go): it may
+// become true when nobody calls. It is called with mu held.
 func (m *Manager) ensured(key desired.Key, addresses []netip.Addr) *Ensured {
 	e := &Ensured{Addresses: slices.Clone(addresses), Warnings: m.outvoted(key)}
 	for _, g := range m.members {
@@ -153,6 +154,9 @@ func (m *Manager) ensured(key desired.Key, addresses []netip.Addr) *Ensured {
 			continue
 		}
 		for _, w := range g.warnings {
+			if len(w.LoadBalancers) > 0 {
+				continue
+			}
 			e.Warnings = append(e.Warnings, wire.Warning{Reason: w.Reason, Message: "gateway " + g.name + ": " + w.Message})
 		}
 	}

@@ -114,7 +114,7 @@ func (m *Manager) countMisheld() (twice, nobody int) {
 	return twice, nobody
 }
 
-// findings are what a gateway found, or warns of, that nobody was told yet. It is called with mu held.
+// findings are what a gateway found, or warns everybody of, that nobody was told yet. It is called with mu held.
 func (g *member) findings(s *wire.Status) (news []error) {
 	for _, d := range s.Differences {
 		if d.Found.After(g.lastDifference) {
@@ -122,10 +122,14 @@ func (g *member) findings(s *wire.Status) (news []error) {
 			news = append(news, &DriftError{g.name, d.Found, d.Changes, d.Left, d.Problem})
 		}
 	}
-	warned := make(map[wire.Warning]bool, len(s.Warnings))
+	warned := make(map[WarningError]bool, len(s.Warnings))
 	for _, w := range s.Warnings {
-		if warned[w] = true; !g.warned[w] {
-			news = append(news, &WarningError{g.name, w.Reason, w.Message})
+		e := WarningError{g.name, w.Reason, w.Message}
+		if len(w.LoadBalancers) > 0 {
+			continue
+		}
+		if warned[e] = true; !g.warned[e] {
+			news = append(news, &e)
 		}
 	}
 	g.warned = warned

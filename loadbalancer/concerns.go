@@ -9,13 +9,14 @@ import (
 	"cloud-provider-haproxy/loadbalancer/desired"
 )
 
-// What is wrong with addresses and stays so until somebody acts is read off in every round, when addresses are assigned,
-// whatever made it true: other pools, a node, a restart, the turn in which Services came. It is told when it has become true.
+// What is wrong with addresses and stays so until somebody acts is read off in every round, when addresses are assigned, and after it
+// what gateways warn single Services of, whatever made it true: other pools, a node, a restart, the turn in which Services came. It is
+// told when it has become true.
 
 // repeatPause is how often the owner of an address that lost its pool is told again: an Event lives an hour.
 const repeatPause = time.Hour
 
-// concern is something that is wrong with an address, and the Services that it concerns.
+// concern is something that is wrong, and the Services that it concerns.
 type concern struct {
 	services []desired.Key
 	err      error
@@ -25,14 +26,20 @@ type concern struct {
 	repeated bool
 }
 
-// tellConcerns tells what has become true since the last time, and repeats what is to be repeated.
 func (m *Manager) tellConcerns() {
+	m.tellNew(&m.told, func() []concern { return slices.Concat(m.strays(), m.keyless(), m.unmetReservations()) })
+}
+
+func (m *Manager) tellWarned() { m.tellNew(&m.toldWarned, m.warned) }
+
+// tellNew tells what has become true since before was noted, and repeats what is to be repeated.
+func (m *Manager) tellNew(before *map[string]time.Time, concerns func() []concern) {
 	now := time.Now()
 	m.mu.Lock()
 	told := map[string]time.Time{}
 	isNew := func(c concern, to string) bool {
 		id := to + " " + c.err.Error()
-		last, known := m.told[id]
+		last, known := (*before)[id]
 		tell := !known || c.repeated && now.Sub(last) >= repeatPause
 		if tell {
 			last = now
@@ -42,7 +49,7 @@ func (m *Manager) tellConcerns() {
 	}
 	var notices []notice
 	var general []error
-	for _, c := range slices.Concat(m.strays(), m.keyless(), m.unmetReservations()) {
+	for _, c := range concerns() {
 		for _, key := range c.services {
 			if isNew(c, key.String()) {
 				notices = append(notices, notice{key, c.err})
@@ -52,13 +59,25 @@ func (m *Manager) tellConcerns() {
 			general = append(general, c.err)
 		}
 	}
-	m.told = told // what is over is told when it comes again
+	*before = told // what is over is told when it comes again
 	m.mu.Unlock()
 	m.tellNotices(notices)
 	for _, err := range general {
 		m.log.Warn("address", "err", err)
 		m.observer.tell(func(o Observer) { o.Notice(err) })
 	}
+}
+
+// warned are the warnings of gateways that concern single Services. Those of one that does not answer are not over.
+func (m *Manager) warned() (all []concern) {
+	for _, g := range m.members {
+		for _, w := range g.warnings {
+			if len(w.LoadBalancers) > 0 {
+				all = append(all, concern{services: w.LoadBalancers, err: &WarningError{g.name, w.Reason, w.Message}})
+			}
+		}
+	}
+	return all
 }
 
 // strays are the addresses of Services that these would not get anew, in the order of keys.

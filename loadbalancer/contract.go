@@ -86,7 +86,7 @@ type Observer interface {
 	// that nobody ensured just now, *ipam.TakenError and *ipam.SharingError of a published address that another Service
 	// holds, *ipam.OutsideError and *ipam.ExcludedError of one that is kept (in a *KeptError, once an hour), *ReservationError,
 	// *KeylessError, *PoolError (in a *KeptError), *IdleEntryError,
-	// *ConflictError of one that somebody else on the network answers for.
+	// *ConflictError of one that somebody else on the network answers for, *WarningError of what a gateway warns this Service of.
 	ServiceNotice(desired.Key, error)
 	// Notice tells what concerns no single Service: *ProxyARPError, *LedgerError, *ReservationError, *IdleEntryError,
 	// *HoldersError, and what a gateway found: *DriftError, *WarningError, *RolloutError, *EpochError; *DrainNotice, which is no fault.
@@ -188,7 +188,7 @@ type Ensured struct {
 	// Addresses are in the order of the Service's families.
 	Addresses []netip.Addr
 	// Warnings are true now and concern this Service or every Service: gateways that are away, all nodes down, a foreign
-	// firewall.
+	// firewall. What gateways warn single Services of is told by Observer.ServiceNotice, whoever calls.
 	Warnings []wire.Warning
 }
 

@@ -34,7 +34,7 @@ func (e *DriftError) Error() string {
 		"so again: look at the agent's log for the time", e.Gateway, at, changes)
 }
 
-// WarningError is something that a gateway began to warn of.
+// WarningError is something that a gateway began to warn everybody, or the owner of a Service, of.
 type WarningError struct {
 	Gateway string
 	// Reason is one CamelCase word, stable: see wire.Warning.

@@ -277,7 +277,7 @@ func (m *Manager) disown() (disowned map[desired.Key]bool) {
 // tellNotices logs them and tells the owners of the Services.
 func (m *Manager) tellNotices(notices []notice) {
 	for _, n := range notices {
-		m.log.Warn("address", "service", n.key, "err", n.err)
+		m.log.Warn("notice", "service", n.key, "err", n.err)
 		m.observer.tell(func(o Observer) { o.ServiceNotice(n.key, n.err) })
 	}
 }

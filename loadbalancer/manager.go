@@ -58,8 +58,8 @@ type Manager struct {
 	ahead map[poolFamily]int
 	// contested are the VIPs that a stranger answers for although a gateway holds them, with his MAC.
 	contested map[netip.Addr]string
-	// told is when what is wrong with addresses was told; see concerns.go.
-	told map[string]time.Time
+	// told is when what is wrong with addresses was told, toldWarned what gateways warn single Services of; see concerns.go.
+	told, toldWarned map[string]time.Time
 	// wrongHolders are the VIPs that the last census found held by several gateways, whose names they have, or by nobody ("").
 	wrongHolders map[netip.Addr]string
 	// kept and quarantined are the ledger's; keeping are Services to be kept whose addresses are not known yet, unwritten

@@ -46,8 +46,8 @@ type member struct {
 	inspected netip.Addr
 	links     []wire.Link
 	warnings  []wire.Warning
-	// warned are the warnings of the last status, and lastDifference is when the newest one was found that was told.
-	warned         map[wire.Warning]bool
+	// warned are the warnings to everybody of the last status, and lastDifference is when the newest one was found that was told.
+	warned         map[WarningError]bool
 	lastDifference time.Time
 	inSync         bool
 	drift          []string

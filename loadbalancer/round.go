@@ -53,6 +53,7 @@ func (m *Manager) runRound(ctx context.Context, reason string, again bool) error
 		return ctx.Err()
 	}
 	r.finish(err)
+	m.tellWarned()
 	if err == nil && len(r.withheld) > 0 {
 		return fmt.Errorf("the fault of one among %d Services was not found yet", len(r.withheld))
 	}

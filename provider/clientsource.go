@@ -9,9 +9,13 @@ import (
 // sourceClient is the value of SourceAddress that asks for anything.
 const sourceClient = "client"
 
+func asksForClients(svc *v1.Service) bool {
+	return svc.Annotations[string(SourceAddress)] == sourceClient
+}
+
 // clientSource reads whether pods see the client's address. It is called when the pool, its check and headers are there. What
-// a gateway allows is the gateway's to say, and whether answers come back.
-func (d *draft) clientSource(svc *v1.Service, around circumstances) {
+// a gateway allows is the gateway's to say, and whether answers come back. A family that no node has is told as for UDP (families.go).
+func (d *draft) clientSource(svc *v1.Service) {
 	if d.word(svc, SourceAddress, sourceClient, "gateway") != sourceClient {
 		return
 	}
@@ -33,12 +37,6 @@ func (d *draft) clientSource(svc *v1.Service, around circumstances) {
 	if lb.Pool != nil && lb.Pool.Check.Kind == desired.CheckNone {
 		d.wrong("annotation %s is client, and nodes are not checked: a check shows that their answers come back through the gateways; set %s",
 			SourceAddress, HealthCheckProtocol)
-	}
-	for _, family := range svc.Spec.IPFamilies {
-		if n := len(around.nodes); n > 0 && len(without(family, around.nodes)) == n {
-			d.wrong("annotation %s is client, and none of %d eligible nodes has an %s address, so that none can see that of a client of this "+
-				"family; %s, or take %s out of spec.ipFamilies", SourceAddress, n, family, mendNodes, family)
-		}
 	}
 	if !isLocal(svc) {
 		d.warn("SourceAddressLost", "annotation %s is client and spec.externalTrafficPolicy is Cluster, with which kube-proxy puts a node's address in the place of "+

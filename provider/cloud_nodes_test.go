@@ -136,5 +136,15 @@ func TestNodeWithoutIPv4Comes(t *testing.T) {
 		c.wantEvent("four", "NodeWithoutIPv4: spec.ipFamilies is [IPv4] and 1 of 3 eligible nodes have no IPv4 "+
 			"address (c)")
 		c.wantEnsured([]int{2, 1}, "four", "two")
+		for _, node := range []*v1.Node{worker("d", "192.0.2.24"), worker("e", "2001:db8::25"), worker("f", "2001:db8::26")} { // an autoscaler's
+			if _, err := c.client.CoreV1().Nodes().Create(t.Context(), node, metav1.CreateOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			c.settle()
+			c.change("four", annotate("example.com/x", node.Name))
+		}
+		if told := c.events("four"); len(told) != 1 {
+			t.Errorf("told with each node: %q", told)
+		}
 	})
 }

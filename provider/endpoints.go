@@ -1,7 +1,6 @@
 package provider
 
 import (
-	"net/netip"
 	"slices"
 
 	v1 "k8s.io/api/core/v1"
@@ -95,12 +94,12 @@ const maxWeight = 256
 
 // servers gives one server for each of these nodes that has an endpoint: a server like others where one is ready, else a
 // backup where one terminates and still serves, else one that drains. kube-proxy chooses among the endpoints of its node
-// alone, in the same order, so weights by their number give each pod an equal share. at says where a node is reached.
-func (e localEndpoints) servers(nodes []desired.Node, at func(desired.Node) (netip.Addr, bool)) []desired.Server {
+// alone, in the same order, so weights by their number give each pod an equal share. Nodes are reached at addresses of the family.
+func (e localEndpoints) servers(nodes []desired.Node, family int) []desired.Server {
 	var all []desired.Server
 	most := 0
 	for _, node := range nodes {
-		address, ok := at(node)
+		address, ok := node.At(family)
 		counts := e[place{node.Name, address.Is6()}]
 		if !ok || counts == (podCounts{}) {
 			continue
@@ -117,6 +116,12 @@ func (e localEndpoints) servers(nodes []desired.Node, at func(desired.Node) (net
 		all[i].Weight = share(all[i].Weight, most)
 	}
 	return all
+}
+
+// serve says whether a node has endpoints that may get connections.
+func (e localEndpoints) serve(node string) bool {
+	four, six := e[place{node, false}], e[place{node, true}]
+	return four.ready+four.serving+six.ready+six.serving > 0
 }
 
 // without names nodes that have a ready endpoint and are none of these, sorted.

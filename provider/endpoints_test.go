@@ -2,15 +2,12 @@ package provider
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
-	"cloud-provider-haproxy/loadbalancer/desired"
 )
 
 // pod is a pod's endpoint as the endpoint slice controller writes it; a pod that terminates is never ready.
@@ -75,7 +72,6 @@ func TestCountEndpoints(t *testing.T) {
 }
 
 func TestServersByEndpoints(t *testing.T) {
-	first := func(n desired.Node) (netip.Addr, bool) { return n.Addresses[0], true }
 	at := func(counts map[string]podCounts) localEndpoints {
 		all := localEndpoints{}
 		for node, c := range counts {
@@ -101,7 +97,7 @@ func TestServersByEndpoints(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var got []string
-			for _, server := range test.endpoints.servers(twoNodes(), first) {
+			for _, server := range test.endpoints.servers(twoNodes(), 0) {
 				text := fmt.Sprintf("%s %d", server.Name, server.Weight)
 				if server.Backup {
 					text += " backup"

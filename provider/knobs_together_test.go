@@ -199,10 +199,6 @@ func TestKnobsContradict(t *testing.T) {
 		{"clients' addresses unchecked", web(annotatedWith("source-address", "client", "health-check-protocol", "none")), nil,
 			"annotation cloud-provider-haproxy/source-address is client, and nodes are not checked: a check shows that their answers come back through the " +
 				"gateways; set cloud-provider-haproxy/health-check-protocol"},
-		{"clients' addresses of a family that no node has", web(localAt(32000), annotate(string(SourceAddress), "client"), func(svc *v1.Service) {
-			svc.Spec.IPFamilies = []v1.IPFamily{v1.IPv4Protocol, v1.IPv6Protocol}
-		}), nil, "annotation cloud-provider-haproxy/source-address is client, and none of 2 eligible nodes has an IPv6 address, so that none can see that of a " +
-			"client of this family; give the kubelets one (--node-ip), name it in nodes.addresses of the cloud config, or take IPv6 out of spec.ipFamilies"},
 		{"all at once", web(annotatedWith("algorithm", "x", "connection-limit", "x", "log", "x", "hostname", "X", "drain-timeout", "x")),
 			nil, `annotation cloud-provider-haproxy/connection-limit "x"; allowed is a whole number, 1 to 10000000; ` +
 				`annotation cloud-provider-haproxy/log "x"; allowed is true or false; ` +
@@ -216,9 +212,7 @@ func TestKnobsContradict(t *testing.T) {
 			if test.change != nil {
 				test.change(&tr)
 			}
-			nodes := twoNodes()
-			nodes[0].Addresses = nodes[0].Addresses[:1]
-			_, err := tr.translate(test.svc, among(nodes))
+			_, err := tr.translate(test.svc, among(twoNodes()))
 			if err == nil || err.Error() != test.want {
 				t.Errorf("error %q\nwant  %q", err, test.want)
 			}

@@ -40,16 +40,18 @@ type measures struct {
 	gateways map[string]bool
 }
 
+const subsystem = "cloud_provider_haproxy"
+
+func counter(name, help string) *metrics.CounterOpts {
+	return &metrics.CounterOpts{Subsystem: subsystem, Name: name, Help: help, StabilityLevel: metrics.ALPHA}
+}
+
+func gauge(name, help string) *metrics.GaugeOpts {
+	return &metrics.GaugeOpts{Subsystem: subsystem, Name: name, Help: help, StabilityLevel: metrics.ALPHA}
+}
+
 // newMeasures makes the metrics and hands them to register (legacyregistry.MustRegister in production).
 func newMeasures(register func(...metrics.Registerable)) *measures {
-	counter := func(name, help string) *metrics.CounterOpts {
-		return &metrics.CounterOpts{Subsystem: "cloud_provider_haproxy", Name: name, Help: help,
-			StabilityLevel: metrics.ALPHA}
-	}
-	gauge := func(name, help string) *metrics.GaugeOpts {
-		return &metrics.GaugeOpts{Subsystem: "cloud_provider_haproxy", Name: name, Help: help,
-			StabilityLevel: metrics.ALPHA}
-	}
 	// A gauge without labels is 0 from the beginning; one of a vector is not there until it is set. Who waits for its
 	// turn to lead knows nothing, and must not look like a cluster without nodes.
 	alone := func(name, help string) *metrics.GaugeVec { return metrics.NewGaugeVec(gauge(name, help), nil) }
@@ -57,7 +59,7 @@ func newMeasures(register func(...metrics.Registerable)) *measures {
 		rounds: metrics.NewCounterVec(counter("rounds_total",
 			"Rounds, in each of which one State was brought to the gateways, by reason (change, retry, resync, "+
 				"repair) and result (success, failure)."), []string{"reason", "result"}),
-		duration: metrics.NewHistogram(&metrics.HistogramOpts{Subsystem: "cloud_provider_haproxy",
+		duration: metrics.NewHistogram(&metrics.HistogramOpts{Subsystem: subsystem,
 			Name: "round_duration_seconds", Help: "How long a round took.",
 			Buckets: metrics.ExponentialBuckets(0.005, 2, 14), StabilityLevel: metrics.ALPHA}),
 		joined: metrics.NewCounter(counter("round_calls_total", "Service changes that rounds answered; divided by "+

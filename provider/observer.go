@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/record"
 
@@ -64,7 +65,17 @@ func (o *observer) ServiceNotice(key desired.Key, err error) {
 	if missing != nil {
 		return // it is gone, and so is who would read the Event
 	}
+	if warns := (*loadbalancer.WarningError)(nil); errors.As(err, &warns) {
+		o.warned(svc, warns)
+		return
+	}
 	o.recorder.Event(svc, v1.EventTypeWarning, noticeReason(err), err.Error())
+}
+
+// warned tells what a gateway began to warn of.
+func (o *observer) warned(about runtime.Object, w *loadbalancer.WarningError) {
+	o.measures.warnings.WithLabelValues(w.Gateway, w.Reason).Inc()
+	o.recorder.AnnotatedEventf(about, map[string]string{gatewayAnnotation: w.Gateway}, v1.EventTypeWarning, w.Reason, "%s", w)
 }
 
 // noticeReason sorts what a Service's owner is told.
@@ -119,6 +130,9 @@ func (o *observer) Notice(err error) {
 	case errors.As(err, &drains):
 		o.drained(drains)
 		return
+	case errors.As(err, &warns):
+		o.warned(o.subject.reference(), warns)
+		return
 	case errors.As(err, &rollout):
 		reason, gateway = "RolloutStopped", rollout.Gateway
 	case errors.As(err, &epoch):
@@ -141,9 +155,6 @@ func (o *observer) Notice(err error) {
 		if o.measures.drifted(drift); !drift.Left && drift.Problem == "" {
 			reason = "GatewayRepaired"
 		}
-	case errors.As(err, &warns):
-		reason, gateway = warns.Reason, warns.Gateway
-		o.measures.warnings.WithLabelValues(gateway, reason).Inc()
 	}
 	if gateway == "" {
 		o.recorder.Event(o.subject.reference(), kind, reason, err.Error())

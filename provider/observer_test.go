@@ -36,6 +36,14 @@ func TestNotices(t *testing.T) {
 			c.settle()
 			c.wantEvent("web", reason+": "+err.Error())
 		}
+		warning := &loadbalancer.WarningError{Gateway: "gw2", Reason: "NoReturnPath", Message: "node a is silent"}
+		o.ServiceNotice(key("web"), warning)
+		c.settle()
+		c.wantEvent("web", "NoReturnPath: gateway gw2: node a is silent")
+		c.wantMetric("gateway_warnings_total", `gateway="gw2",reason="NoReturnPath"`, 1)
+		if all := c.events(EpochName); len(all) > 0 {
+			t.Errorf("it is everybody's: %q", all)
+		}
 		sharing := &ipam.SharingError{Address: addr("192.0.2.70")}
 		o.ServiceNotice(key("web"), sharing)
 		o.ServiceNotice(key("gone"), held)

@@ -2,7 +2,7 @@ package provider
 
 import (
 	"fmt"
-	"net/netip"
+	"slices"
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
@@ -14,7 +14,7 @@ import (
 // hasPool says that a Service has servers of its own, and is none of the shared pool's.
 func hasPool(svc *v1.Service) bool {
 	asks := set(svc, append(aboutChecks(), NodeSelector)...)
-	if svc.Annotations[string(SourceAddress)] == sourceClient {
+	if asksForClients(svc) {
 		asks = append(asks, SourceAddress)
 	}
 	if hasPort(svc, v1.ProtocolTCP) {
@@ -57,7 +57,7 @@ func (t translator) poolOfNodes(svc *v1.Service, around circumstances) desired.P
 	switch {
 	case isLocal(svc) && svc.Spec.HealthCheckNodePort != 0: // 0: as pool says, no API server leaves it so
 		pool.Local, pool.Check = true, t.localCheck(uint16(svc.Spec.HealthCheckNodePort))
-		pool.Servers = around.endpoints.servers(nodes, func(node desired.Node) (netip.Addr, bool) { return reachedAt(svc, node) })
+		pool.Servers = around.endpoints.servers(nodes, nodeFamily(svc))
 	case choosesNodes(svc):
 		pool.Servers = desired.NodeServers(nodes, nodeFamily(svc))
 	default:
@@ -113,4 +113,13 @@ func (c circumstances) chosen(svc *v1.Service) ([]desired.Node, error) {
 		}
 	}
 	return nodes, nil
+}
+
+// serving are those of them that have an endpoint, if the Service wants one. Of a choice that is wrong, which pool tells, there are none.
+func (c circumstances) serving(svc *v1.Service) []desired.Node {
+	nodes, _ := c.chosen(svc)
+	if !isLocal(svc) {
+		return nodes
+	}
+	return slices.DeleteFunc(slices.Clone(nodes), func(node desired.Node) bool { return !c.endpoints.serve(node.Name) })
 }

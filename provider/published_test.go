@@ -189,7 +189,7 @@ func TestPortErrorsFollowNodes(t *testing.T) {
 			if got := failing(); !slices.Equal(got, want) {
 				t.Errorf("errors %q, want %q", got, want)
 			}
-			c.wantEvent("web", "NoIPv6Node: none of 1 eligible nodes has an IPv6 address, so the Service's UDP and SCTP ports are not "+
+			c.wantEvent("web", "NoIPv6Node: none of the nodes that serve the Service has an IPv6 address, so its UDP and SCTP ports are not "+
 				"served at its IPv6 address")
 			again := worker("b", "192.0.2.22", "2001:db8::22")
 			if _, err := c.client.CoreV1().Nodes().Create(t.Context(), again, metav1.CreateOptions{}); err != nil {

@@ -59,7 +59,7 @@ func statusOf(svc *v1.Service, addresses []netip.Addr, ipMode v1.LoadBalancerIPM
 
 // portStatuses tells of every port whether it is served at any of these addresses, and why not.
 func portStatuses(svc *v1.Service, addresses []netip.Addr, around circumstances) (all []v1.PortStatus) {
-	nodes, _ := around.chosen(svc) // none when the annotation is wrong, which leaves the Service in its last good form
+	nodes := around.serving(svc)
 	for _, port := range svc.Spec.Ports {
 		status := v1.PortStatus{Port: port.Port, Protocol: protocolOf(port)}
 		served := slices.ContainsFunc(addresses, func(a netip.Addr) bool { return unserved(svc, port, a, nodes) == "" })
@@ -81,11 +81,11 @@ func unserved(svc *v1.Service, port v1.ServicePort, address netip.Addr, nodes []
 	}
 	family := familyOf(address)
 	reached := func(node desired.Node) bool {
-		if protocolOf(port) == v1.ProtocolTCP { // HAProxy connects anew, to any family that kube-proxy listens on
-			_, ok := reachedAt(svc, node)
-			return ok
+		at := number(family)
+		if protocolOf(port) == v1.ProtocolTCP && !asksForClients(svc) { // HAProxy connects anew, to any family that kube-proxy listens on
+			at = nodeFamily(svc)
 		}
-		_, ok := addressIn(node, family)
+		_, ok := node.At(at)
 		return ok
 	}
 	if slices.ContainsFunc(nodes, reached) {

@@ -95,13 +95,12 @@ func (t translator) translate(svc *v1.Service, around circumstances) (translatio
 	d.request(svc, around)
 	d.pool(svc, around, t)
 	d.knobs(svc, t)
-	d.clientSource(svc, around)
+	d.clientSource(svc)
 	d.access(svc)
 	d.unusedSelector(svc, t.pods)
 	d.warnOfPods(svc, around, t.pods)
 	if !t.pods.all(svc) {
-		nodes, _ := around.chosen(svc) // pool tells of a choice that is wrong
-		d.reach(svc, nodes)
+		d.reach(svc, around.serving(svc))
 	}
 	for _, key := range unknownAnnotations(svc.Annotations) {
 		d.warn("UnknownAnnotation", "annotation %s is not known and has no effect; did you mean %s?", key, nearest(key))

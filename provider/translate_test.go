@@ -202,12 +202,61 @@ func TestTranslateChoosingAFamily(t *testing.T) {
 	}
 }
 
+// So is what keeps the client's address, also where nodes could serve that have no pod of a local one.
+func TestTranslateClientsOfAFamily(t *testing.T) {
+	both, client := onlyIn(v1.IPv4Protocol, v1.IPv6Protocol), annotate(string(SourceAddress), sourceClient)
+	vip := v1.LoadBalancerIPModeVIP
+	for name, test := range map[string]struct {
+		svc  *v1.Service
+		pods string // the node that has them; empty: both do
+		want bool
+	}{
+		"the nodes have both":                    {web(both, client, local), "", false},
+		"those that are chosen have IPv4":        {web(both, client, local, selecting("!family")), "", true},
+		"so with policy Cluster":                 {web(both, client, selecting("!family")), "", true},
+		"pods where IPv4 is alone":               {web(both, client, local), "b", true},
+		"pods where both are":                    {web(both, client, local), "a", false},
+		"HAProxy connects to what there is":      {web(both, local), "b", false},
+		"IPv4 alone":                             {web(onlyIn(v1.IPv4Protocol), client, local), "b", false},
+		"IPv6 alone, pods where IPv4 is alone":   {web(onlyIn(v1.IPv6Protocol), client, local), "b", true},
+		"and without the annotation just so":     {web(onlyIn(v1.IPv6Protocol), local), "b", true},
+		"no pod at all, which is told elsewhere": {web(both, client, local), "z", false},
+	} {
+		around := among(twoNodes()) // the first one has IPv6
+		around.nodeLabels = map[string]labels.Set{"a": {"family": "both"}}
+		for at := range around.endpoints {
+			if test.pods != "" && at.node != test.pods {
+				delete(around.endpoints, at)
+			}
+		}
+		got, err := testTranslator().translate(test.svc, around)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		told := slices.ContainsFunc(got.warnings, func(w warning) bool {
+			return w.reason == "NoIPv6Node" && !strings.Contains(w.message, "UDP")
+		})
+		failed, at := 0, addrs("2001:db8::70")
+		if hasOnly(test.svc, v1.IPv4Protocol) {
+			at = addrs("192.0.2.70")
+		}
+		for _, port := range statusOf(test.svc, at, vip, around).Ingress[0].Ports {
+			if port.Error != nil {
+				failed++
+			}
+		}
+		if told != test.want || (failed == 2) != test.want || failed == 1 {
+			t.Errorf("%s: told %v, %d of 2 ports have an error; want it: %t", name, got.warnings, failed, test.want)
+		}
+	}
+}
+
 // An IPv6-only Service that no node can serve is told to its owner, plain or local.
 func TestTranslateWithoutNodesOfItsFamily(t *testing.T) {
 	local := func(s *v1.Service) {
 		s.Spec.ExternalTrafficPolicy, s.Spec.HealthCheckNodePort = v1.ServiceExternalTrafficPolicyLocal, 32000
 	}
-	want := []warning{{"NoIPv6Node", "spec.ipFamilies is [IPv6] and none of 1 eligible nodes has an IPv6 address, so " +
+	want := []warning{{"NoIPv6Node", "spec.ipFamilies is [IPv6] and none of the nodes that serve the Service has an IPv6 address, so " +
 		"connections are refused; " +
 		"give the kubelets one (--node-ip), name it in nodes.addresses of the cloud config, or make the Service " +
 		"dual-stack"}}
@@ -215,7 +264,7 @@ func TestTranslateWithoutNodesOfItsFamily(t *testing.T) {
 	mixed := append(twoNodes(), six...)
 	const mend = "; give the kubelets one (--node-ip), name it in nodes.addresses of the cloud config, or make the " +
 		"Service dual-stack"
-	noFour := []warning{{"NoIPv4Node", "spec.ipFamilies is [IPv4] and none of 1 eligible nodes has an IPv4 address, " +
+	noFour := []warning{{"NoIPv4Node", "spec.ipFamilies is [IPv4] and none of the nodes that serve the Service has an IPv4 address, " +
 		"so connections are refused" + mend}}
 	someFour := []warning{{"NodeWithoutIPv4", "spec.ipFamilies is [IPv4] and 1 of 3 eligible nodes have no IPv4 " +
 		"address (c), so they refuse their share of the connections, which are tried again at other nodes" + mend}}

@@ -17,7 +17,7 @@ type warning struct{ reason, message string }
 // until it is over.
 func (w warning) told() warning {
 	switch w.reason {
-	case endpointsElsewhere, endpointsOutside, endpointsByName:
+	case endpointsElsewhere, endpointsOutside, endpointsByName, nodeWithoutIPv4:
 		w.message = ""
 	}
 	return w

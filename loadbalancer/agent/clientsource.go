@@ -33,8 +33,6 @@ const (
 	clientSourceAgain = time.Minute
 	// returnPatience is how long a server may fail to answer before people are told: as when the VIP has just come.
 	returnPatience = 5 * time.Second
-	// mostReturns is how many silent servers are told one by one.
-	mostReturns = 10
 )
 
 // clientSource is what the agent knows of it.
@@ -186,9 +184,7 @@ func (a *Agent) watchReturns(ctx context.Context, silent map[string]time.Time) {
 			warnings = append(warnings, found[server])
 		}
 	}
-	if more := len(warnings) - mostReturns; more > 0 {
-		warnings = append(warnings[:mostReturns:mostReturns], wire.Warning{Reason: "NoReturnPath", Message: fmt.Sprintf("%d more as those", more)})
-	}
+	warnings = capped(warnings, "more nodes get no connections of Services with annotation source-address: client, for the reason that is told of others")
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if len(warnings) > len(a.clients.warnings) {
@@ -250,7 +246,7 @@ func noReturn(lb *desired.LoadBalancer, vip netip.Addr, node string, address, pr
 	return wire.Warning{Reason: "NoReturnPath", Message: fmt.Sprintf("node %s (%s) gets no connections of Service %s at %s: its answers to %s do not come back "+
 		"to this gateway, and those to clients would not either (annotation source-address: client); on the node route both through an address that "+
 		"moves with the Service's: %s route replace %s via %s, and the same for the networks of clients",
-		node, address, lb.Key, vip, probe, ip, probe, vip)}
+		node, address, lb.Key, vip, probe, ip, probe, vip), LoadBalancers: []desired.Key{lb.Key}}
 }
 
 // vipsOfRoot are the VIPs of the State while HAProxy runs as root: of root's many connections those at a VIP are HAProxy's, since nobody

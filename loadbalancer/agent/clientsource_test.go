@@ -161,7 +161,7 @@ func TestNoReturnPath(t *testing.T) {
 			t.Errorf("%s: told %v", name, found)
 		}
 		for _, w := range found {
-			if w.Reason != "NoReturnPath" || !strings.Contains(w.Message, node) || !strings.Contains(w.Message, "ip route replace 203.0.113.1 via 192.0.2.10") {
+			if w.Reason != "NoReturnPath" || !slices.Equal(w.LoadBalancers, []desired.Key{lb.Key}) || !strings.Contains(w.Message, node) || !strings.Contains(w.Message, "ip route replace 203.0.113.1 via 192.0.2.10") {
 				t.Errorf("%s: %v", name, w)
 			}
 		}

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -44,20 +45,51 @@ func (b *bucket) take(now time.Time) {
 	b.full = b.full.Add(wishEvery)
 }
 
+// wish is what one load balancer wishes for.
+type wish struct {
+	desired.Key
+	what string
+}
+
+func (w wish) compare(other wish) int {
+	return cmp.Or(w.Key.Compare(other.Key), strings.Compare(w.what, other.what))
+}
+
 // wishes are those that wait.
 type wishes struct {
-	told  []string // "default/web: timeouts", sorted
+	told  []wish // sorted
 	until time.Time
 }
 
-// warnings tells what waits in a rendering; nil: there is none.
-func (r *rendering) warnings() []wire.Warning {
-	if r == nil || len(r.waits.told) == 0 {
+// warnings tells what waits in a rendering, each owner his own; nil: there is none.
+func (r *rendering) warnings() (warnings []wire.Warning) {
+	if r == nil {
 		return nil
 	}
-	return []wire.Warning{{Reason: "ReloadWaits", Message: fmt.Sprintf("HAProxy has to be reloaded for %s; there were %d reloads for such wishes lately, and each "+
-		"leaves an old worker behind, so the next one is at %s; until then these keep what they had", strings.Join(few(r.waits.told), ", "),
-		wishBurst, r.waits.until.UTC().Format(time.RFC3339))}}
+	until := r.waits.until.UTC().Format(time.RFC3339)
+	for _, w := range r.waits.told {
+		warnings = append(warnings, wire.Warning{Reason: "ReloadWaits", Message: fmt.Sprintf("HAProxy has to be reloaded for %s: %s; there were %d reloads for "+
+			"such wishes lately, and each leaves an old worker behind, so the next one is at %s; until then it keeps what it had",
+			w.Key, w.what, wishBurst, until), LoadBalancers: []desired.Key{w.Key}})
+	}
+	return capped(warnings, "more load balancers wait for a reload of HAProxy, until "+until)
+}
+
+// mostTold is how many warnings of one reason are told one by one.
+const mostTold = 10
+
+// capped gives those who are too many one text together: it says no number, for it is told anew whenever it changes.
+func capped(warnings []wire.Warning, text string) []wire.Warning {
+	if len(warnings) <= mostTold {
+		return warnings
+	}
+	rest := wire.Warning{Reason: warnings[0].Reason, Message: text}
+	for _, w := range warnings[mostTold:] {
+		rest.LoadBalancers = append(rest.LoadBalancers, w.LoadBalancers...)
+	}
+	slices.SortFunc(rest.LoadBalancers, desired.Key.Compare)
+	rest.LoadBalancers = slices.Compact(rest.LoadBalancers)
+	return append(warnings[:mostTold:mostTold], rest)
 }
 
 // curb lets wishes wait when HAProxy would be reloaded for nothing else, too often.
@@ -93,7 +125,7 @@ func (t *transaction) curb(ctx context.Context) error {
 		t.wished = true
 		return nil
 	}
-	slices.Sort(waits.told)
+	slices.SortFunc(waits.told, wish.compare)
 	served.waits.told = slices.Compact(waits.told)
 	t.want, t.work = served, work
 	return nil
@@ -108,7 +140,7 @@ func (t *transaction) spend() {
 
 // withhold gives the State that HAProxy serves without the wishes in it that take a reload, and says which these are. before is what runs;
 // nil: the usual takes the place of what a load balancer had.
-func withhold(want, before *rendering, running *haproxy.Running) (*desired.State, []string) {
+func withhold(want, before *rendering, running *haproxy.Running) (*desired.State, []wish) {
 	had := map[desired.Key]desired.LoadBalancer{}
 	if before != nil {
 		for _, lb := range before.served.LoadBalancers {
@@ -117,16 +149,16 @@ func withhold(want, before *rendering, running *haproxy.Running) (*desired.State
 	}
 	served := *want.served
 	served.LoadBalancers = slices.Clone(served.LoadBalancers)
-	var told []string
+	var told []wish
 	for i := range served.LoadBalancers {
 		lb := &served.LoadBalancers[i]
 		short := slices.ContainsFunc(want.short, func(t haproxy.Tenant) bool { return t.Key == lb.Key })
 		if short && lb.Timeouts != nil {
 			lb.Timeouts = had[lb.Key].Timeouts
-			told = append(told, lb.Key.String()+": timeouts")
+			told = append(told, wish{lb.Key, "timeouts"})
 		}
 		if lb.AffinitySeconds > 0 && servesTCP(lb) && !running.HasAffinity(lb.AffinitySeconds) {
-			told = append(told, fmt.Sprintf("%s: affinity of %d s", lb.Key, lb.AffinitySeconds))
+			told = append(told, wish{lb.Key, fmt.Sprintf("affinity of %d s", lb.AffinitySeconds)})
 			lb.AffinitySeconds = had[lb.Key].AffinitySeconds
 			if lb.AffinitySeconds == 0 || !running.HasAffinity(lb.AffinitySeconds) {
 				lb.AffinitySeconds = haproxy.UsualAffinity

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -162,6 +163,33 @@ func TestWhatIsHadMeanwhile(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// Each owner is told his own wish; of too many the rest is told one text, which stays while their number changes.
+func TestWishesAreToldToTheirOwners(t *testing.T) {
+	waits := wishes{until: time.Unix(1e9, 0)}
+	for n := range mostTold + 3 {
+		waits.told = append(waits.told, wish{desired.Key{Namespace: "default", Name: fmt.Sprintf("web-%02d", n)}, "timeouts"})
+	}
+	waits.told = append(waits.told, wish{waits.told[len(waits.told)-1].Key, "x"})
+	warnings := (&rendering{waits: waits}).warnings()
+	if len(warnings) != mostTold+1 {
+		t.Fatalf("told %v", warnings)
+	}
+	for n, w := range warnings[:mostTold] {
+		if !slices.Equal(w.LoadBalancers, []desired.Key{waits.told[n].Key}) || !strings.Contains(w.Message, "for "+waits.told[n].Key.String()+": timeouts;") ||
+			strings.Count(w.Message, "web-") != 1 {
+			t.Errorf("%d: told %+v", n, w)
+		}
+	}
+	rest := warnings[mostTold]
+	if len(rest.LoadBalancers) != 3 || rest.LoadBalancers[2] != waits.told[mostTold+2].Key {
+		t.Errorf("the rest: %+v", rest)
+	}
+	waits.told = waits.told[:mostTold+1]
+	if fewer := (&rendering{waits: waits}).warnings()[mostTold]; fewer.Message != rest.Message {
+		t.Errorf("told anew: %q, before %q", fewer.Message, rest.Message)
 	}
 }
 

@@ -2,6 +2,7 @@ package desired_test
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 
 	"cloud-provider-haproxy/loadbalancer/desired"
@@ -25,6 +26,13 @@ func TestFamilies(t *testing.T) {
 		}
 		if got, ok := (desired.Node{Addresses: test.addresses}).IPv6(); got != test.ipv6 || ok != test.ipv6.IsValid() {
 			t.Errorf("%s: a node's IPv6 address is %v (%t), want %v", name, got, ok, test.ipv6)
+		}
+		for family, want := range map[int]func(netip.Addr) bool{0: netip.Addr.IsValid, 4: netip.Addr.Is4, 6: netip.Addr.Is6} {
+			i := slices.IndexFunc(test.addresses, want)
+			got, ok := (desired.Node{Addresses: test.addresses}).At(family)
+			if ok != (i >= 0) || ok && got != test.addresses[i] {
+				t.Errorf("%s: a node's address of family %d is %v (%t)", name, family, got, ok)
+			}
 		}
 	}
 }

@@ -61,13 +61,46 @@ func (l *LoadBalancer) Pools() []*Pool {
 	return pools
 }
 
+// SlotOf tells which of HAProxy's slots serves a frontend: the load balancer's (0), or one of the port's own, where it has other
+// servers or they get a header; false: none does, but the shared pool of nodes, or nftables alone. nftables asks the checks of the load
+// balancer's for datagrams.
+func (l *LoadBalancer) SlotOf(f Frontend) (port uint16, ok bool) {
+	switch {
+	case l.PoolOf(f) == nil:
+		return 0, false
+	case f.Protocol == TCP && (f.Pool != nil || f.ProxyProtocol != ProxyNone):
+		return f.Port, true
+	}
+	return 0, f.Pool == nil
+}
+
+// OwnServers is how many servers, each with its check, HAProxy has at most for the load balancer alone: once for each slot, and with
+// ClientSource for each family of VIPs.
+func (l *LoadBalancer) OwnServers(nodes []Node) (n int) {
+	counted := map[uint16]bool{}
+	for _, f := range l.Frontends {
+		port, ok := l.SlotOf(f)
+		if !ok || counted[port] {
+			continue
+		}
+		counted[port] = true
+		if pool := l.PoolOf(f); pool.AllNodes {
+			n += len(nodes)
+		} else {
+			n += len(pool.Servers)
+		}
+	}
+	if l.ClientSource && len(l.Addresses) > 1 { // one of each family
+		n *= 2
+	}
+	return n
+}
+
 // Targets says whether connections of the load balancer that go to address may live on: new ones go there too, or the server
 // drains. A node is reached at its other address too, by UDP and SCTP, and where it sees its clients'.
 func (s *State) Targets(lb *LoadBalancer, address netip.Addr) bool {
 	for _, pool := range lb.Pools() {
-		if slices.ContainsFunc(pool.Servers, func(server Server) bool {
-			return server.Address == address || server.Port == 0 && s.isNode(server.Name, address)
-		}) {
+		if slices.ContainsFunc(pool.Servers, func(server Server) bool { return slices.Contains(s.AddressesOf(server), address) }) {
 			return true
 		}
 	}
@@ -75,8 +108,13 @@ func (s *State) Targets(lb *LoadBalancer, address netip.Addr) bool {
 	return shared && s.HasNode(address)
 }
 
-func (s *State) isNode(name string, address netip.Addr) bool {
-	return slices.ContainsFunc(s.Nodes, func(n Node) bool { return n.Name == name && slices.Contains(n.Addresses, address) })
+// AddressesOf are where a server is reached: at its address and, when it is a node that serves at NodePorts, at the node's other one.
+func (s *State) AddressesOf(server Server) []netip.Addr {
+	addresses := []netip.Addr{server.Address}
+	if i := slices.IndexFunc(s.Nodes, func(n Node) bool { return n.Name == server.Name }); i >= 0 && server.Port == 0 {
+		addresses = append(addresses, s.Nodes[i].Addresses...)
+	}
+	return addresses
 }
 
 // HasNode says whether the address is one of a node's.
@@ -120,9 +158,8 @@ func (s *State) Expanded() *State {
 func NodeServers(nodes []Node, family int) []Server {
 	var servers []Server
 	for _, node := range nodes {
-		i := slices.IndexFunc(node.Addresses, func(a netip.Addr) bool { return family == 0 || a.Is4() == (family == 4) })
-		if i >= 0 {
-			servers = append(servers, Server{Name: node.Name, Address: node.Addresses[i], Weight: 1})
+		if address, ok := node.At(family); ok {
+			servers = append(servers, Server{Name: node.Name, Address: address, Weight: 1})
 		}
 	}
 	return servers

@@ -120,3 +120,49 @@ func TestWrongPoolsOfAllNodes(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// What HAProxy has of a load balancer alone: a slot of its own, one for each TCP port with other servers or a header, and these twice
+// where clients of two families are seen.
+func TestOwnServers(t *testing.T) {
+	nodes := make([]desired.Node, 5)
+	of := func(n int) *desired.Pool { return &desired.Pool{Servers: make([]desired.Server, n)} }
+	all := &desired.Pool{AllNodes: true}
+	tcp := func(port uint16, proxy desired.ProxyProtocol, pool *desired.Pool) desired.Frontend {
+		return desired.Frontend{Protocol: desired.TCP, Port: port, ProxyProtocol: proxy, Pool: pool}
+	}
+	udp := func(port uint16, pool *desired.Pool) desired.Frontend {
+		return desired.Frontend{Protocol: desired.UDP, Port: port, Pool: pool}
+	}
+	two := []string{"192.0.2.10", "2001:db8::10"}
+	for name, test := range map[string]struct {
+		pool      *desired.Pool
+		frontends []desired.Frontend
+		client    bool
+		addresses []string
+		slots     []int // of each frontend: a port, 0 for the load balancer's, -1 for none
+		want      int
+	}{
+		"shared":                       {nil, []desired.Frontend{tcp(80, "", nil), udp(53, nil)}, false, two, []int{-1, -1}, 0},
+		"once for all ports":           {all, []desired.Frontend{tcp(80, "", nil), tcp(443, "", nil), udp(53, nil)}, false, two, []int{0, 0, 0}, 5},
+		"datagrams ask for its checks": {of(3), []desired.Frontend{udp(53, nil)}, false, two, []int{0}, 3},
+		"a header at one port":         {of(3), []desired.Frontend{tcp(80, desired.ProxyV2, nil), tcp(443, "", nil)}, false, two, []int{80, 0}, 6},
+		"a header at all of them":      {all, []desired.Frontend{tcp(80, desired.ProxyV2, nil), tcp(443, desired.ProxyV1, nil)}, false, two, []int{80, 443}, 10},
+		"pods of each port":            {nil, []desired.Frontend{tcp(80, "", of(2)), tcp(443, "", of(4)), udp(53, of(7))}, false, two, []int{80, 443, -1}, 6},
+		"clients of both families":     {all, []desired.Frontend{tcp(80, "", nil), tcp(443, "", nil)}, true, two, []int{0, 0}, 10},
+		"clients of one":               {all, []desired.Frontend{tcp(80, "", nil)}, true, two[1:], []int{0}, 5},
+	} {
+		lb := desired.LoadBalancer{Pool: test.pool, Frontends: test.frontends, ClientSource: test.client}
+		for _, a := range test.addresses {
+			lb.Addresses = append(lb.Addresses, addr(a))
+		}
+		for i, f := range lb.Frontends {
+			port, ok := lb.SlotOf(f)
+			if got := int(port); ok && got != test.slots[i] || !ok && test.slots[i] != -1 {
+				t.Errorf("%s: port %d is served by slot %d (%t)", name, f.Port, got, ok)
+			}
+		}
+		if got := lb.OwnServers(nodes); got != test.want {
+			t.Errorf("%s: %d servers, want %d", name, got, test.want)
+		}
+	}
+}

@@ -126,10 +126,7 @@ func ofClients(s *desired.State, pool *desired.Pool, family clientFamily) *desir
 		*d = clientDownInterval
 	}
 	for _, server := range pool.Servers {
-		addresses := []netip.Addr{server.Address}
-		if i := slices.IndexFunc(s.Nodes, func(n desired.Node) bool { return n.Name == server.Name }); i >= 0 {
-			addresses = append(addresses, s.Nodes[i].Addresses...)
-		}
+		addresses := s.AddressesOf(server)
 		i := slices.IndexFunc(addresses, func(a netip.Addr) bool { return familyOf(a) == family })
 		if i < 0 || server.Backup {
 			continue

@@ -27,13 +27,15 @@ type Tenant struct {
 
 // TenantOf tells who serves a frontend; false when no slot does: the shared pool of nodes, or nftables alone.
 func TenantOf(lb *desired.LoadBalancer, f desired.Frontend) (Tenant, bool) {
-	switch {
-	case f.Protocol == desired.TCP && (f.Pool != nil || f.ProxyProtocol != desired.ProxyNone) && lb.PoolOf(f) != nil:
-		return Tenant{Key: lb.Key, Port: f.Port, Proxy: f.ProxyProtocol, Check: fixed(lb, f)}, true
-	case f.Pool == nil && lb.Pool != nil:
-		return Tenant{Key: lb.Key, Check: fixed(lb, f)}, true // also for datagrams: nftables asks this slot's checks
+	port, ok := lb.SlotOf(f)
+	if !ok {
+		return Tenant{}, false
 	}
-	return Tenant{}, false
+	tenant := Tenant{Key: lb.Key, Port: port, Check: fixed(lb, f)}
+	if port != 0 {
+		tenant.Proxy = f.ProxyProtocol
+	}
+	return tenant, true
 }
 
 // fixed tells what of a frontend's check cannot be changed. Its port is the server's own, its path stands in a map.

@@ -231,6 +231,8 @@ type Stage struct {
 type Warning struct {
 	Reason  string `json:"reason"`  // one CamelCase word, stable: ForeignFirewall, AllNodesDown, NotHolding...
 	Message string `json:"message"` // what is wrong and what to do
+	// LoadBalancers are those that it concerns, whose owners are told it, and nobody else's. None: everybody's.
+	LoadBalancers []desired.Key `json:"loadBalancers,omitempty"`
 }
 
 // Status is what is true on a gateway now.
