@@ -32,8 +32,8 @@ type tenant struct {
 	drain time.Duration
 }
 
-// endDeparted ends connections to servers that were taken out, the State's drain time after. Nothing is remembered for the
-// next agent: that one begins to count anew.
+// endDeparted ends connections to servers that were taken out, a drain time after (departures.drainTime). Nothing is remembered
+// for the next agent: that one begins to count anew.
 func (a *Agent) endDeparted(ctx context.Context) {
 	d := &departures{since: map[string]time.Time{}, owners: map[string]tenant{}}
 	ticker := time.NewTicker(departedEvery)

@@ -17,10 +17,13 @@ import (
 	"cloud-provider-haproxy/test/lab"
 )
 
-const denyAnnotation = prefix + "deny-source-ranges"
+const (
+	denyAnnotation  = prefix + "deny-source-ranges"
+	drainAnnotation = prefix + "drain-timeout"
+)
 
 // testSourceRanges: who may connect reaches the Service, who may not is refused at once; the ranges change while it is served,
-// without a reload of HAProxy. Who may not connect any more keeps a connection for half a minute. What cannot be read changes nothing,
+// without a reload of HAProxy. Who may not connect any more keeps a connection for the Service's drain time. What cannot be read changes nothing,
 // and a new Service with it is not served.
 func testSourceRanges(t *testing.T, s *site) {
 	friend, stranger := s.client, s.Lab.Controller
@@ -91,7 +94,8 @@ func testSourceRanges(t *testing.T, s *site) {
 func (s *site) narrow(t *testing.T, friends []string) (await func()) {
 	t.Helper()
 	friend, stranger := s.client, s.Lab.Controller
-	s.create(t, service("narrowed"))
+	const drain = 10 * time.Second
+	s.create(t, service("narrowed", annotated(drainAnnotation, drain.String())))
 	at := target(s.addresses(t, "narrowed")[0], 80)
 	s.awaitServed(t, stranger, at)
 	theirs, ours := dial(t, stranger, at), dial(t, friend, at)
@@ -110,8 +114,8 @@ func (s *site) narrow(t *testing.T, friends []string) (await func()) {
 	return func() {
 		t.Helper()
 		switch e := <-ended; {
-		case !errors.Is(e.err, syscall.ECONNRESET) || e.when.Sub(begun) < 20*time.Second:
-			t.Errorf("an established connection whose client may not connect any more ended after %v: %v; want it reset after 30s", e.when.Sub(begun), e.err)
+		case !errors.Is(e.err, syscall.ECONNRESET) || e.when.Sub(begun) < drain:
+			t.Errorf("an established connection whose client may not connect any more ended after %v: %v; want it reset after %v", e.when.Sub(begun), e.err, drain)
 		default:
 			t.Logf("the connection whose client may not connect any more ended after %v", e.when.Sub(begun).Round(time.Millisecond))
 		}
