@@ -26,7 +26,8 @@
 //   - 6, freshness: at boot ready is 0, until a controller's apply or the peers show that the State is the newest (see
 //     below). Time alone shows nothing. A restart of the agent alone keeps ready: an upgrade must move no VIP. Without
 //     a State nothing is started, so nothing is held. An apply that fails changes ready neither way.
-//     keepalived waits for our readiness, and by then the nftables table of before the boot is there.
+//     keepalived waits for our readiness, and by then the nftables table of before the boot is there. HAProxy waits for nobody and
+//     has a port for its peers on an address of the machine, so its unit loads that table first, where there is none.
 //   - 11, no reload without a reason: reasons are told in the result, logged, and counted by class in counters.json. Each
 //     one can leave an old worker behind, so a try has two wrong workers at most and repairs come to ten minutes between them. What
 //     load balancers wish for that takes a reload (timeouts, a new time of affinity) causes five, then one each ten minutes
