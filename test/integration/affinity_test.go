@@ -81,10 +81,10 @@ func testAffinityAtBoot(t *testing.T, p *pair) {
 	if !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Fatalf("a stranger reaches the port of HAProxy's peers: %v", err)
 	}
-	must(t, boots.PowerOff())
-	config, err := boots.ReadFile(lab.AgentFile) // the disk is there
+	config, err := boots.ReadFile(lab.AgentFile)
 	must(t, err)
 	must(t, boots.WriteFile(lab.AgentFile, nil, 0o644))
+	must(t, boots.PowerOff())
 	if err := boots.Boot(t.Context()); err == nil {
 		t.Fatal("the agent started without its configuration: this test would show nothing")
 	}
