@@ -130,7 +130,7 @@ func (d *departures) overdue(departed []haproxy.Departed, s *desired.State) (ove
 // taken out; what survived that does not wait. Connections to a node of the shared pool are ended here all
 // at once, so in the longest of the times that Services of this pool have; those that have less are ended one by one (outlived.go).
 func (d *departures) drainTime(server haproxy.Departed, s *desired.State) time.Duration {
-	if server.Gone {
+	if server.PodGone {
 		return 0
 	}
 	if owner, known := d.owners[server.Backend]; known && !server.Shared() {
@@ -152,7 +152,7 @@ func (d *departures) targeted(server haproxy.Departed, s *desired.State) bool {
 	if server.Shared() {
 		return s.HasNode(server.Addr)
 	}
-	if server.Gone {
+	if server.PodGone {
 		return false
 	}
 	owner, known := d.owners[server.Backend]

@@ -26,5 +26,11 @@ func TestFamilies(t *testing.T) {
 		if got, ok := (desired.Node{Addresses: test.addresses}).IPv6(); got != test.ipv6 || ok != test.ipv6.IsValid() {
 			t.Errorf("%s: a node's IPv6 address is %v (%t), want %v", name, got, ok, test.ipv6)
 		}
+		if got, ok := desired.OfFamily(test.addresses, 6); got != test.ipv6 || ok != test.ipv6.IsValid() {
+			t.Errorf("%s: the one of IPv6 is %v (%t), want %v", name, got, ok, test.ipv6)
+		}
+		if got, ok := desired.OfFamily(test.addresses, 0); ok != (len(test.addresses) > 0) || ok && got != test.addresses[0] {
+			t.Errorf("%s: the first one is %v (%t)", name, got, ok)
+		}
 	}
 }
