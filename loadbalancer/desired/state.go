@@ -270,8 +270,8 @@ type Server struct {
 	Weight int `json:"weight"`
 	// Backup servers get connections only while no other server of the pool passes its check. They are not checked.
 	Backup bool `json:"backup,omitempty"`
-	// Drains: the server gets no connection, and those that it has may live on as long as they like. Those of a server that
-	// is not in the pool any more end after State.DrainSeconds.
+	// Drains: the server gets no connection, and those that it has may live on as long as they like. Those of a node that is not
+	// in the pool any more end after the load balancer's drain time, those of a pod at once.
 	Drains bool `json:"drains,omitempty"`
 }
 
