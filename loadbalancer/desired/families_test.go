@@ -26,11 +26,24 @@ func TestFamilies(t *testing.T) {
 		if got, ok := (desired.Node{Addresses: test.addresses}).IPv6(); got != test.ipv6 || ok != test.ipv6.IsValid() {
 			t.Errorf("%s: a node's IPv6 address is %v (%t), want %v", name, got, ok, test.ipv6)
 		}
-		if got, ok := desired.OfFamily(test.addresses, 6); got != test.ipv6 || ok != test.ipv6.IsValid() {
-			t.Errorf("%s: the one of IPv6 is %v (%t), want %v", name, got, ok, test.ipv6)
-		}
-		if got, ok := desired.OfFamily(test.addresses, 0); ok != (len(test.addresses) > 0) || ok && got != test.addresses[0] {
-			t.Errorf("%s: the first one is %v (%t)", name, got, ok)
+	}
+}
+
+func TestOfFamily(t *testing.T) {
+	v4, v6 := addr("192.0.2.10"), addr("2001:db8::10")
+	for _, test := range []struct {
+		addresses []netip.Addr
+		family    int
+		want      netip.Addr
+	}{
+		{nil, 0, netip.Addr{}},
+		{[]netip.Addr{v6, v4}, 0, v6},
+		{[]netip.Addr{v6, v4}, desired.FamilyOf(v4), v4},
+		{[]netip.Addr{v4, v6}, desired.FamilyOf(v6), v6},
+		{[]netip.Addr{v4}, 6, netip.Addr{}},
+	} {
+		if got, ok := desired.OfFamily(test.addresses, test.family); got != test.want || ok != test.want.IsValid() {
+			t.Errorf("of %v the one of family %d is %v (%t), want %v", test.addresses, test.family, got, ok, test.want)
 		}
 	}
 }
