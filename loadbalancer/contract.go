@@ -89,7 +89,7 @@ type Observer interface {
 	// *ConflictError of one that somebody else on the network answers for.
 	ServiceNotice(desired.Key, error)
 	// Notice tells what concerns no single Service: *ProxyARPError, *LedgerError, *ReservationError, *IdleEntryError,
-	// *HoldersError, and what a gateway found: *DriftError, *WarningError, *RolloutError; *DrainNotice, which is no fault.
+	// *HoldersError, and what a gateway found: *DriftError, *WarningError, *RolloutError, *EpochError; *DrainNotice, which is no fault.
 	Notice(error)
 }
 

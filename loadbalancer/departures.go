@@ -185,7 +185,7 @@ func (m *Manager) free() (freed []netip.Addr) {
 		now.held = m.heldPorts(h)
 		before, ok := m.since[h]
 		// While the round ran the owner may have given up more, which the target has still, or have come back.
-		if !ok || !gone(before) || !before.same(now) || m.serves(m.target.byKey[h.owner], h, now.ports) || m.returns(h.owner) {
+		if !ok || !gone(before) || !before.same(now) || m.serves(m.target.byKey[h.owner], h, now.ports) || m.returns(h.owner) || m.leads(h) {
 			continue
 		}
 		m.addresses.Free(r.Address, r.Owner)
@@ -200,6 +200,25 @@ func (m *Manager) free() (freed []netip.Addr) {
 	}
 	maps.DeleteFunc(m.since, func(h hold, r released) bool { return gone(r) && !m.releases(h) })
 	return freed
+}
+
+// leads says whether clients may still come to an address that a Service has left, because its status named it when we were told of that
+// last. Who has the address then would be taken for that Service.
+func (m *Manager) leads(h hold) bool {
+	entry := m.services[h.owner]
+	return entry != nil && slices.Contains(entry.published, h.address) && !slices.Contains(m.addresses.Addresses(ipam.Owner(h.owner)), h.address)
+}
+
+// notePublished notes what the status of a Service says. What it does not name any more may be free after the next round. It is called with
+// mu held.
+func (m *Manager) notePublished(key desired.Key, published []netip.Addr) {
+	entry := m.services[key]
+	before := entry.published
+	entry.published = slices.Clone(published)
+	if slices.ContainsFunc(before, func(a netip.Addr) bool { return !slices.Contains(published, a) && m.releases(hold{a, key}) }) {
+		m.revision++
+		signal(m.wake)
+	}
 }
 
 // returns says whether a Service came while the round ran, so that nobody has looked yet which address it takes: its former one, when

@@ -7,7 +7,7 @@
 //
 // Files: contract.go is what others see; call.go, round.go and push.go are one round from the call to the answer, assign.go
 // makes its State, budget.go keeps it within what gateways take, blame.go finds faults, refuse.go takes a spec that is refused,
-// facts.go says what holds for it all the same; load.go is the beginning, resync.go the life,
+// facts.go says what holds for it all the same; load.go and claims.go are the beginning, resync.go the life,
 // patrol.go what is looked at now and then, census.go what all gateways together say; pools.go, prove.go, departures.go and
 // ledger.go are the life of an address, survey.go and proxy.go who has it, concerns.go and advice.go what people are told of it.
 //
@@ -21,7 +21,8 @@
 //   - 2: revision counts what is wanted, made what a round confirmed: a failed round stays unmade and is tried again. Each
 //     resync offers every gateway the same bytes, which its agent makes true again.
 //   - 4: a State that is refused as old ends Run when another controller holds the epoch object, else the epoch is
-//     claimed above it (epoch.go).
+//     claimed above it (epoch.go), unless it is farther above the object's than any cluster can have come: who tells that is left out.
+//     A gateway that is never satisfied is left out after some tries, or one would stop all.
 //   - 5: one gateway that confirms is enough; the others are warnings in Ensured. None: what runs stays and what is
 //     assigned stays assigned.
 //   - 7: who is named by a gateway, or found by bisection, falls back to the last good form. A gateway that refuses what
@@ -30,9 +31,11 @@
 //     mended, and what has left the cluster leaves the form also when gateways refuse what came (fallback). Who needs more servers
 //     or bytes than there is room for is refused by name, the youngest first; what is served never is, also when it grows.
 //   - 8: an address, or a port of a shared one, is free when every configured gateway confirmed a State that is at least as
-//     new as the first one without it (since). A last good form that is still served keeps it from being counted. State
+//     new as the first one without it (since). A last good form that is still served keeps it from being counted, and the status of
+//     a Service that has moved as long as it names it, for clients read that. State
 //     tells all of it, also what a Service took back and is not served with, so that the next controller knows as much. What
-//     the gateways serve is claimed on the terms on which they serve it; what Services ask for now is a change of that.
+//     the gateways serve is claimed on the terms on which they serve it; what Services ask for now is a change of that. It is claimed
+//     before what the status of another Service says of it, which is older then, or edited.
 //     What is kept for a deleted Service is written down (ledger.go) before Delete returns or Has says that it is gone, and
 //     read before an address is given.
 //   - 10: Services are assigned and built in the order of keys; a State equal but for its fence is not made anew.
@@ -67,12 +70,15 @@
 // What the gateways hold is read at Load and again right before the first round (readAgain): in between another controller may
 // have led, and a gateway that was away may be back. test/simulation had Services swap their addresses that way. What is left of that
 // gap is closed by comparing before swapping (ApplyAfter): a gateway refuses a State whose maker had not read what it holds, which then
-// is read late (epoch.go), also when others have taken ours in the same round. While a gateway is away the epoch object is asked before each push: the others would not refuse a controller
+// is read late (epoch.go), also when others have taken ours in the same round, or another controller claimed the same epoch. Until it
+// answers it is left out. While a gateway is away the epoch object is asked before each push: the others would not refuse a controller
 // that leads no more (confirmLead). Of a State of our epoch or above it that only a peer can tell of, status tells (hearPeers).
 //
 // A new address is in the ledger before a State has it (given.go), and leaves it when every gateway or the status tells of it: two
-// writes for each batch of new Services when there are two gateways or more. Without the ledger nobody gets a new address; what runs
-// goes on. What nobody told of, and gateways serve, is asked for at the API server itself before it is dropped (confirmGone).
+// writes for each batch of new Services when there are two gateways or more. It has room for some thousands; the others wait their
+// turn. It tells what a Service has, not what it asks for and may be refused; what another controller has written takes nothing from who
+// has it by his status or by a State. Without the ledger nobody gets a new address; what runs goes on. What nobody told of, and gateways
+// serve, is asked for at the API server itself before it is dropped (confirmGone).
 //
 // Known limit: the last good form of a Service whose spec does not translate is only on the gateways. When those that have it are
 // away while a controller loads, it is not served until they are back or the spec is mended.

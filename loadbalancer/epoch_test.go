@@ -185,6 +185,43 @@ func TestUnreadStateThatIsReadLate(t *testing.T) {
 	})
 }
 
+// While the gateway that holds an unread State does not answer, another one hands over a State of an epoch before what was read: nothing
+// is learned from that.
+func TestOlderStateIsNotRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "192.0.2.10-192.0.2.19", "east", "west")
+		first := s.start()
+		s.ensure(first, web("a", 80))
+		_ = first.stop()
+		former := s.start(replay(web("a", 80)))
+		s.ensure(former, web("a", 81))
+		_ = former.stop()
+		served := replay(web("a", 81), "192.0.2.10")
+		served.Service = nil // what is served stays
+		var other string
+		newer := s.startPausing(func(gateway string) {
+			if other != "" {
+				return
+			}
+			if other = "west"; gateway == "west" {
+				other = "east"
+			}
+			s.become(gateway, func(state *desired.State) { state.Fence.Sequence++ })
+			s.gateway(gateway).change(func(g *fakeGateway) { g.mute = 1 })
+			s.become(other, func(state *desired.State) {
+				state.Fence.Epoch, state.LoadBalancers[0].Frontends[0].Port = 1, 80
+			})
+		}, served)
+		defer newer.stop()
+		s.ensure(newer, web("n", 80))
+		time.Sleep(time.Minute)
+		s.equalGateways()
+		if lb := s.gateway(other).serves("a"); lb == nil || lb.Frontends[0].Port != 81 {
+			t.Errorf("the last good form is %+v", lb)
+		}
+	})
+}
+
 // Two controllers claimed one epoch, as its object was deleted in between, and each reached one gateway: what either serves stays, also
 // when its newest form does not translate.
 func TestTwoStatesOfOneEpoch(t *testing.T) {

@@ -44,12 +44,16 @@ func (e extent) with(other extent) extent {
 	return extent{ports: slices.Compact(ports)}
 }
 
-// asked is how much of an address a Service wants.
-func (entry *service) asked() extent {
-	if entry.request.Sharing.Key == "" {
-		return extent{whole: true}
+// part is how much a Service that has an address may have of it in a State: the ports that it has, whatever it asks for now and may
+// be refused, or of a whole one what it wants. It is called with mu held.
+func (m *Manager) part(h hold) extent {
+	if ports := m.heldPorts(h); ports != nil {
+		return extentOf(ports)
 	}
-	return extentOf(portsOf(entry.request.Sharing.Ports))
+	if sharing := m.services[h.owner].request.Sharing; sharing.Key != "" {
+		return extentOf(portsOf(sharing.Ports))
+	}
+	return extent{whole: true}
 }
 
 // ungiven says whether a controller that loaded now could miss that a Service has these addresses. A single gateway tells
@@ -58,30 +62,36 @@ func (m *Manager) ungiven(key desired.Key, addresses []netip.Addr) bool {
 	if len(m.members) == 1 {
 		return false
 	}
-	asked := m.services[key].asked()
 	return slices.ContainsFunc(addresses, func(address netip.Addr) bool {
 		h := hold{address, key}
-		return !m.vouched[h].covers(asked) && !m.ledger.given[h].covers(asked)
+		part := m.part(h)
+		return !m.vouched[h].covers(part) && !m.ledger.given[h].covers(part)
 	})
 }
 
-// vouchPublished notes that a Service's status tells of its addresses. It does not tell the ports of a shared one. It is called
-// with mu held.
+// vouchPublished notes that a Service's status tells of its addresses. It does not tell the ports of a shared one: of that it vouches
+// for nothing but that the Service is there. It is called with mu held.
 func (m *Manager) vouchPublished(key desired.Key, published []netip.Addr, sharing ipam.Sharing) {
 	for _, address := range published {
 		h := hold{address, key}
-		if sharing.Key == "" && !m.vouched[h].whole && slices.Contains(m.addresses.Addresses(ipam.Owner(key)), address) {
+		_, vouched := m.vouched[h]
+		switch {
+		case !slices.Contains(m.addresses.Addresses(ipam.Owner(key)), address):
+		case sharing.Key == "" && m.heldPorts(h) == nil:
 			m.vouched[h] = extent{whole: true}
-			signal(m.noted)
+		case !vouched:
+			m.vouched[h] = extent{}
 		}
 	}
 }
 
-// Published tells that a Service's status names these addresses, which the ledger then need not tell of any more.
+// Published tells that a Service's status names these addresses, of which the ledger need not tell any more the next time that it is
+// looked at, and no other ones, which may be free then.
 func (m *Manager) Published(key desired.Key, addresses []netip.Addr) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if entry := m.services[key]; entry != nil && m.replayed {
+		m.notePublished(key, addresses)
 		m.vouchPublished(key, addresses, entry.request.Sharing)
 	}
 }
@@ -94,7 +104,7 @@ func (m *Manager) vouchConfirmed(t *target) {
 	for _, lb := range t.state.LoadBalancers {
 		entry := m.services[lb.Key]
 		for _, address := range lb.Addresses {
-			if h := (hold{address, lb.Key}); entry != nil && entry.request.Sharing.Key == "" {
+			if h := (hold{address, lb.Key}); entry != nil && entry.request.Sharing.Key == "" && m.heldPorts(h) == nil {
 				m.vouched[h] = extent{whole: true}
 			} else {
 				m.vouched[h] = extentOf(portsOf(frontendPorts(lb.Frontends)))
@@ -120,12 +130,13 @@ func (m *Manager) given() (all []Given) {
 		return nil
 	}
 	holds := map[hold]extent{}
-	for key, entry := range m.services {
+	for key := range m.services {
 		for _, address := range m.addresses.Addresses(ipam.Owner(key)) {
-			if h, asked := (hold{address, key}), entry.asked(); !m.vouched[h].covers(asked) {
-				holds[h] = asked
+			h := hold{address, key}
+			if part := m.part(h); !m.vouched[h].covers(part) {
+				holds[h] = part
 				if before, told := m.ledger.given[h]; told {
-					holds[h] = before.with(asked)
+					holds[h] = before.with(part)
 				}
 			}
 		}
@@ -192,7 +203,7 @@ func (m *Manager) recalledGiven() (all []desired.Releasing) {
 }
 
 // adoptGiven takes over what another controller has given since we read the ledger. What we were going to give to somebody else is
-// taken back: no State has it, as it is not written down. It is called with mu held.
+// taken back. It is called with mu held.
 func (m *Manager) adoptGiven(found map[hold]extent) {
 	for _, h := range sortedHolds(found) {
 		if m.ledger.given[h].covers(found[h]) {
@@ -200,12 +211,46 @@ func (m *Manager) adoptGiven(found map[hold]extent) {
 		}
 		for _, holder := range m.addresses.Holders(h.address) {
 			if key := desired.Key(holder.Owner); key != h.owner && !holder.Releasing && m.services[key] != nil && m.ungiven(key, []netip.Addr{h.address}) {
-				m.withdraw(key, h.address)
+				m.concede(hold{h.address, key}, holder.Sharing, found[h])
 			}
 		}
 		m.claimReleasing([]desired.Releasing{{Address: h.address, Owner: h.owner, Ports: found[h].ports, SinceEpoch: m.fence.Epoch}})
 	}
 	m.ledger.given = found
+}
+
+// concede takes back what a Service has of an address and no State can have, as it is not written down, because another controller has
+// given that to somebody else. What its status or a gateway told of stays: it is from before us. It is called with mu held.
+func (m *Manager) concede(h hold, has ipam.Sharing, given extent) {
+	told, known := m.toldOf(h)
+	if !known {
+		m.withdraw(h.owner, h.address)
+		return
+	}
+	keep := told.ports
+	if len(has.Ports) > 0 {
+		keep = slices.DeleteFunc(portsOf(has.Ports), func(p desired.Port) bool {
+			return slices.Contains(given.ports, p) && !slices.Contains(told.ports, p)
+		})
+	}
+	if given.whole || told.whole || len(keep) == 0 || len(keep) == len(has.Ports) {
+		return
+	}
+	m.addresses.Withdraw(ipam.Owner(h.owner), h.address)
+	_ = m.addresses.Claim(ipam.Owner(h.owner), h.address, ipam.Sharing{Key: has.Key, Keyless: has.Key == "", Ports: ipamPorts(keep)}) // it had that
+}
+
+// toldOf is what statuses, gateways and the ledger tell of a hold; known is false when no status and no gateway does. It is called with mu
+// held.
+func (m *Manager) toldOf(h hold) (told extent, known bool) {
+	told, known = m.vouched[h]
+	if good := m.goodBy[h.owner]; good != nil && slices.Contains(good.Addresses, h.address) {
+		told, known = told.with(extentOf(portsOf(frontendPorts(good.Frontends)))), true
+	}
+	if given, written := m.ledger.given[h]; written {
+		told = told.with(given)
+	}
+	return told, known
 }
 
 // learn takes over a State of another controller that was committed after takeOver, with the Services of it that nobody told us
@@ -261,8 +306,7 @@ func (m *Manager) untoldOf() []netip.Addr {
 func (m *Manager) withdrawUntold() {
 	for _, key := range m.keys() {
 		for _, address := range m.addresses.Addresses(ipam.Owner(key)) {
-			good := m.goodBy[key]
-			if _, told := m.vouched[hold{address, key}]; !told && (good == nil || !slices.Contains(good.Addresses, address)) {
+			if _, told := m.toldOf(hold{address, key}); !told {
 				m.withdraw(key, address)
 			}
 		}

@@ -14,7 +14,7 @@ import (
 
 // crowd are so many pending Services that one object of the API server (1 MiB) could not tell of all their addresses.
 func crowd() (all []loadbalancer.Service) {
-	for i := range 6000 {
+	for i := range 7000 {
 		s := web(fmt.Sprintf("s%04d-%s", i, strings.Repeat("x", 57)), 80)
 		s.LoadBalancer.Namespace = strings.Repeat("n", 63)
 		all = append(all, s)

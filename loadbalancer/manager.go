@@ -113,6 +113,8 @@ type service struct {
 	cautious bool
 	// created is when the object was.
 	created time.Time
+	// published is what its status says as far as we were told.
+	published []netip.Addr
 	// named is what the Service says of pools, nil while nobody told us; pinned are those that its address has to be of, or it
 	// is told.
 	named  *string
@@ -218,6 +220,7 @@ func (m *Manager) Ensure(ctx context.Context, s Service) (*Ensured, error) {
 	key := s.LoadBalancer.Key
 	m.mu.Lock()
 	changed := m.want(s)
+	m.notePublished(key, s.Published)
 	m.vouchPublished(key, s.Published, s.Request.Sharing)
 	if entry := m.services[key]; !changed && entry.settled && m.revision == m.made && m.holds(m.goodBy[key].Addresses) {
 		defer m.mu.Unlock()

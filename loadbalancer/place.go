@@ -13,6 +13,9 @@ type place struct {
 	routerID int
 	// since is the fence of the first State that put the VIP there; zero when that was before this Manager.
 	since desired.Fence
+	// without is the fence of the first State that put the VIP nowhere, zero while it has a place: that State may have been refused, so
+	// that the VIP is where it was until the gateway that is first there has confirmed one.
+	without desired.Fence
 	// held is set when a gateway said that it holds the VIP: who takes it from there has the State, or is known to lack it.
 	held bool
 }
@@ -25,7 +28,7 @@ type place struct {
 // was certainly never told of it. A VIP whose Service prefers a gateway goes there, also from where it is, unless that
 // gateway is away.
 func (m *Manager) placeFor(address netip.Addr) (routerID int) {
-	p, placed := m.places[address]
+	p, placed := m.placed(address)
 	stays := placed && !m.stranded(address, p)
 	wished, _ := m.granted(address)
 	if stays && wished == "" {
@@ -47,12 +50,23 @@ func (m *Manager) placeFor(address netip.Addr) (routerID int) {
 	return desired.Spread(address, led)
 }
 
+// placed gives where a VIP is, also when the target is without it. It is called with mu held.
+func (m *Manager) placed(address netip.Addr) (p place, placed bool) {
+	p, placed = m.places[address]
+	return p, placed && (p.without.Epoch == 0 || m.first(p).confirmed.Compare(p.without) < 0)
+}
+
+// first is the gateway that moves the VIPs of a place as long as it is there.
+func (m *Manager) first(p place) *member {
+	i := slices.IndexFunc(m.instances, func(i desired.Instance) bool { return i.RouterID == p.routerID })
+	return m.member(m.instances[i].Gateways[0])
+}
+
 // stranded says that a VIP stands where nobody can hold it: its gateway is away and was never offered a State with it,
 // and no other gateway holds it. One that an heir has held is lost to a gateway that came back: that one may have taken the State
 // from a peer while we did not hear it, so that it has to be known to hold an older one.
 func (m *Manager) stranded(address netip.Addr, p place) bool {
-	i := slices.IndexFunc(m.instances, func(i desired.Instance) bool { return i.RouterID == p.routerID })
-	holder := m.member(m.instances[i].Gateways[0])
+	holder := m.first(p)
 	if holder.away == nil || holder.offered.Compare(p.since) >= 0 || m.holds([]netip.Addr{address}) {
 		return false
 	}
@@ -78,11 +92,23 @@ func (m *Manager) misplaced(s *desired.State) bool {
 func (m *Manager) settlePlaces(s *desired.State) {
 	places := make(map[netip.Addr]place, len(s.VIPs))
 	for _, vip := range s.VIPs {
-		p := m.places[vip.Address]
-		if p.routerID != vip.RouterID {
+		p, placed := m.placed(vip.Address)
+		if !placed || p.routerID != vip.RouterID {
 			p = place{routerID: vip.RouterID, since: s.Fence}
 		}
+		p.without = desired.Fence{}
 		places[vip.Address] = p
+	}
+	for address := range m.places {
+		if _, has := places[address]; has {
+			continue
+		}
+		if p, placed := m.placed(address); placed {
+			if p.without.Epoch == 0 {
+				p.without = s.Fence
+			}
+			places[address] = p
+		}
 	}
 	m.places = places
 }

@@ -2,6 +2,7 @@ package loadbalancer_test
 
 import (
 	"fmt"
+	"net/netip"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -9,6 +10,7 @@ import (
 
 	"cloud-provider-haproxy/loadbalancer"
 	"cloud-provider-haproxy/loadbalancer/desired"
+	"cloud-provider-haproxy/loadbalancer/wire"
 )
 
 // A gateway that serves and speaks VRRP, but cannot be reached by the controller, stays MASTER of its instances: new VIPs
@@ -30,15 +32,9 @@ func TestNewVIPsGoToGatewaysThatAnswer(t *testing.T) {
 		}
 		asking.Wait()
 		after, _ := s.gateway("gw1").snapshot()
-		places := map[string]int{}
-		for _, vip := range after.VIPs {
-			places[vip.Address.String()] = vip.RouterID
-		}
+		wantPlaced(t, before, after)
 		led := map[int]int{}
 		for _, vip := range before.VIPs {
-			if places[vip.Address.String()] != vip.RouterID {
-				t.Errorf("%s was moved from instance %d to %d", vip.Address, vip.RouterID, places[vip.Address.String()])
-			}
 			led[vip.RouterID]++
 		}
 		if len(led) != 2 {
@@ -54,11 +50,7 @@ func TestNewVIPsGoToGatewaysThatAnswer(t *testing.T) {
 		defer next.stop()
 		s.ensure(next, web("last", 80))
 		last, _ := s.gateway("gw2").snapshot()
-		for _, vip := range last.VIPs {
-			if was, ok := places[vip.Address.String()]; ok && was != vip.RouterID {
-				t.Errorf("%s was moved from instance %d to %d by a new controller", vip.Address, was, vip.RouterID)
-			}
-		}
+		wantPlaced(t, after, last)
 	})
 }
 
@@ -116,4 +108,72 @@ func replaysOf(state *desired.State) (all []loadbalancer.Replay) {
 		all = append(all, r)
 	}
 	return all
+}
+
+// Found by test/simulation (seed 10578): while a gateway takes no State, a Service asks for another address and is refused. Its VIP stays
+// in the instance that this gateway moves, or two would hold it.
+func TestRefusedMoveLeavesAVIPWhereItIs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "192.0.2.0/24", "gw1", "gw2")
+		c := s.start()
+		defer c.stop()
+		for i := range 10 {
+			s.ensure(c, web(fmt.Sprintf("web%d", i), 80))
+		}
+		before, _ := s.gateway("gw1").snapshot()
+		s.gateway("gw2").change(func(g *fakeGateway) {
+			g.judge = func(*desired.State) (*wire.Result, error) {
+				return nil, &wire.Refusal{Code: wire.CodeInternal, Message: "no space left on device"}
+			}
+		})
+		s.gateway("gw1").change(func(g *fakeGateway) { g.judge = naming })
+		s.ensure(c, web("new", 80)) // gw2 is left out
+		for i := range 10 {
+			if _, err := c.Ensure(t.Context(), requesting(web(fmt.Sprintf("web%d", i), badPort), fmt.Sprintf("192.0.2.%d", 100+i))); err == nil {
+				t.Fatal("badPort was not refused; the test needs that")
+			}
+		}
+		after, _ := s.gateway("gw1").snapshot()
+		wantPlaced(t, before, after)
+	})
+}
+
+// A VIP that a gateway has let go, and that comes back when this one cannot be reached, goes to another: nobody would hold it.
+func TestVIPThatComesBackGoesToAGatewayThatAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "192.0.2.0/24", "gw1", "gw2", "gw3")
+		c := s.start()
+		defer c.stop()
+		s.gateway("gw3").change(func(g *fakeGateway) { g.dead = true }) // so that the addresses stay with their Services
+		before := map[string]string{}
+		for i := range 10 {
+			name := fmt.Sprintf("web%d", i)
+			before[name] = s.ensure(c, web(name, 80)).Addresses[0].String()
+		}
+		for name := range before {
+			if err := c.Delete(t.Context(), key(name), false); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s.gateway("gw2").change(func(g *fakeGateway) { g.cut = true })
+		for name, had := range before {
+			if got := s.ensure(c, web(name, 80)).Addresses[0].String(); got != had {
+				t.Errorf("%s has %s, it had %s", name, got, had)
+			}
+		}
+	})
+}
+
+// wantPlaced says that the VIPs of before are all there after, each in its instance.
+func wantPlaced(t *testing.T, before, after *desired.State) {
+	t.Helper()
+	places := map[netip.Addr]int{}
+	for _, vip := range after.VIPs {
+		places[vip.Address] = vip.RouterID
+	}
+	for _, vip := range before.VIPs {
+		if places[vip.Address] != vip.RouterID {
+			t.Errorf("%s was moved from instance %d to %d", vip.Address, vip.RouterID, places[vip.Address])
+		}
+	}
 }

@@ -157,10 +157,10 @@ func (m *Manager) safest(key desired.Key) *desired.LoadBalancer {
 	return &kept
 }
 
-// requestToStay asks for the addresses that a load balancer has and for no other: what it holds comes first, and no pool is
-// asked.
+// requestToStay asks for the addresses that a load balancer has and for no other, also when its Service holds another one for a form that
+// was refused. No pool is asked.
 func requestToStay(lb *desired.LoadBalancer, sharing ipam.Sharing) ipam.Request {
-	request := ipam.Request{Pools: []string{}, Sharing: sharing}
+	request := ipam.Request{Addresses: slices.Clone(lb.Addresses), Pools: []string{}, Sharing: sharing}
 	for _, address := range lb.Addresses {
 		request.Families = append(request.Families, ipam.FamilyOf(address))
 	}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"cloud-provider-haproxy/loadbalancer"
 	"cloud-provider-haproxy/loadbalancer/desired"
@@ -53,6 +54,39 @@ func TestTakeOverReadsAGatewayThatIsBack(t *testing.T) {
 		if !slices.Equal(ensured.Addresses, had) {
 			t.Errorf("Service b has %v; it had %v", ensured.Addresses, had)
 		}
+	})
+}
+
+// The gateway with the newest State goes away between Load and the first round: the older State of the other one is not taken for it.
+func TestTakeOverKeepsTheNewestState(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(t, "192.0.2.10-192.0.2.19", "east", "west")
+		former := s.start()
+		s.ensure(former, web("a", 80))
+		s.gateway("west").change(func(g *fakeGateway) { g.dead = true })
+		s.ensure(former, web("a", 81))
+		if err := former.stop(); err != nil {
+			t.Fatal(err)
+		}
+		s.gateway("west").change(func(g *fakeGateway) { g.dead = false })
+		later := s.newManager()
+		if err := later.Load(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		s.gateway("east").change(func(g *fakeGateway) { g.dead = true })
+		served := replay(web("a", 81), "192.0.2.10")
+		served.Service = nil // what is served stays
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		later.SetNodes([]desired.Node{workerNode})
+		later.Replay([]loadbalancer.Replay{served})
+		go func() { done <- later.Run(ctx) }()
+		time.Sleep(time.Minute)
+		if lb := s.gateway("west").serves("a"); lb == nil || lb.Frontends[0].Port != 81 {
+			t.Errorf("the last good form is %+v", lb)
+		}
+		cancel()
+		<-done
 	})
 }
 

@@ -101,24 +101,20 @@ const (
 	// The Service fails closed. Default: the configuration's (3).
 	HealthCheckUnhealthyThreshold Annotation = Prefix + "health-check-unhealthy-threshold"
 	// PreferredGateway names the gateway of the configuration (as it was when the controller started) that holds the Service's
-	// addresses while it is able to. A
-	// changed value moves them, which cuts their connections; a removed one leaves them where they are. Of Services that
+	// addresses while it is able to. A changed value moves them, which cuts their connections; a removed one leaves them where they are. Of Services that
 	// share an address the eldest that names a gateway decides. If there is no gateway of this name an Event says so, and the
 	// Service is served all the same. Default: the addresses are spread over the gateways.
 	PreferredGateway Annotation = Prefix + "preferred-gateway"
 	// Hostname is published in the Service's status instead of its addresses (`lb.example.com`), as with other clouds. It is
-	// for you to let the name resolve to the addresses, which an Event and `gatewayctl pools` name. kube-proxy answers for
-	// addresses and for no name, so that pods of the cluster come by way of the gateways. The addresses stand with the
+	// for you to let the name resolve to the addresses, which an Event names, again when they change, and `gatewayctl pools`.
+	// kube-proxy answers for addresses and for no name, so that pods of the cluster come by way of the gateways. The addresses stand with the
 	// gateways alone then: request them with `load-balancer-ips` if they must outlive all gateways made anew. Default: the
 	// addresses are published.
 	Hostname Annotation = Prefix + "hostname"
 	// SourceAddress with `client` has the nodes, and with `externalTrafficPolicy: Local` the pods, see the client's address without a
-	// header, for TCP, UDP and SCTP; `gateway` is the default. The workers must send their answers back through the gateway that holds
-	// the Service's address, and the gateways' owner must allow it (`clientSourceProbes` of limits.yaml): see "Clients' addresses". A
-	// node whose answers are not seen to come back gets no connection, and the gateway says which route it lacks. Not with
-	// `proxy-protocol`, nor for ports that pods serve. Pods that terminate serve nobody, even when no others are left. Established connections end when
-	// the address moves to another gateway. The Service fails closed. Default `gateway`: nodes see a gateway, of UDP and SCTP the Service's
-	// address.
+	// header, for TCP, UDP and SCTP. It takes the consent of the gateways' owner, and workers that send their answers back through the
+	// gateways: see "Clients' addresses". Not with `proxy-protocol`, nor for ports that pods serve. Pods that terminate serve nobody, even
+	// when no others are left. The Service fails closed. Default `gateway`: nodes see a gateway, of UDP and SCTP the Service's address.
 	SourceAddress Annotation = Prefix + "source-address"
 	// Log with `true` has every TCP connection logged by HAProxy, not only those that failed. `true` or `false`. Default
 	// `false`.

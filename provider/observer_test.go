@@ -45,6 +45,7 @@ func TestNotices(t *testing.T) {
 			"AddressReserved": reservation,
 			"AddressNotice":   errors.New("something else"),
 			"RolloutStopped":  &loadbalancer.RolloutError{Gateway: "gw1", Settings: []string{"nodes.healthCheck"}, Problems: []string{"unknown keyword"}, Again: time.Minute},
+			"AbsurdEpoch":     &loadbalancer.EpochError{Gateway: "gw1", By: "gw2", Told: 1 << 60, Known: 3},
 		} {
 			o.Notice(err)
 			c.settle()

@@ -48,7 +48,7 @@ func promises() []promise {
 		{"spec.clusterIPs", "Not used: kube-proxy's.", notOurs},
 		{"spec.externalIPs", "Not used: whoever routes these addresses to the workers is not us. No gateway claims them.", notOurs},
 		{"spec.externalName", "Has no meaning for this type.", notOurs},
-		{"spec.sessionAffinity", "`ClientIP`: a client goes where it went before, also after a failover or a reload.",
+		{"spec.sessionAffinity", "`ClientIP`: a client goes where it went before, also after a failover or a reload; see \"Limits\".",
 			[]string{"e2e/testAffinity"}},
 		{"spec.sessionAffinityConfig", "`clientIP.timeoutSeconds`: for so long after its last connection began.",
 			[]string{"e2e/testKnobs", "integration/testAffinity"}},
@@ -88,7 +88,7 @@ func shownBy() map[Annotation][]string {
 		NodeSelector:     {"e2e/testNodeSelector"},
 		Hostname:         {"e2e/testHostname"},
 		PreferredGateway: {"e2e/testPreferredGateway"},
-		SourceAddress:    {"integration/TestClientSource"},
+		SourceAddress:    {"e2e/testSourceAddress", "integration/TestClientSource"},
 		ProxyProtocol:    {"e2e/testKnobs"},
 		Algorithm:        {"e2e/testKnobs"},
 

@@ -297,7 +297,7 @@ func (c *limitsCheck) clientSource(field string, lb *desired.LoadBalancer) {
 		if vip.Is6() {
 			family, example = "IPv6", "3fff::1"
 		}
-		c.fault(&lb.Key, field+".clientSource", fmt.Sprintf("needs an address of %s in clientSourceProbes of the gateway's limits.yaml (%s), by which its owner lets "+
+		c.fault(&lb.Key, field+".clientSource", fmt.Sprintf("annotation source-address: client needs an address of %s in clientSourceProbes of the gateway's limits.yaml (%s), by which its owner lets "+
 			"HAProxy connect from clients' addresses, before version 3.0 as root: name one that nobody has and that workers route like those of clients, "+
 			"as in clientSourceProbes: [%s]", family, list(c.limits.ClientSourceProbes), example))
 	}

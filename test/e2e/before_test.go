@@ -16,16 +16,24 @@ import (
 	"cloud-provider-haproxy/test/lab/cluster"
 )
 
-// TestBeforeTheCluster is the first day of a site: bare gateways are given the control plane before any API server runs, a
-// cluster is born behind the address, and its first controller takes the gateways over. A watch and connections that go
+// TestBeforeTheCluster is the first day of a site: bare machines become gateways, are given the control plane before any API server
+// runs, a cluster is born behind the address, and its first controller takes the gateways over. A watch and connections that go
 // through the address all the while are not cut, and none is refused.
 func TestBeforeTheCluster(t *testing.T) {
-	l := lab.New(t, lab.Options{Workers: 2})
+	l := lab.New(t, lab.Options{Workers: 2, BareGateways: true})
 	api := netip.MustParseAddr("192.0.2.250")
-	config := l.CloudConfig() + fmt.Sprintf("controlPlane: {address: %s, endpoints: [%s], check: {interval: 250ms}}\n", api, l.Controller.Addr4)
+	config := strings.Replace(l.CloudConfig(), "nodes:\n", "nodes:\n  cidrs: [192.0.2.0/26, 2001:db8::/112]\n", 1) + fmt.Sprintf("controlPlane: {address: %s, endpoints: [%s], check: {interval: 250ms}}\n", api, l.Controller.Addr4)
 	must(t, l.Controller.WriteFile(lab.CloudConfigFile, []byte(config), 0o644))
+	bootstrap, err := l.BootstrapArgv()
+	must(t, err)
+	said, err := l.Controller.Run(t.Context(), append(bootstrap, "--accept-new-host-keys")...)
+	must(t, err)
+	t.Logf("\n%s", said)
+	for _, g := range l.Gateways {
+		must(t, g.StartBootstrapped(t.Context()))
+	}
 	push := []string{"gatewayctl", "push", "--control-plane", "--cloud-config=" + lab.CloudConfigFile}
-	said, err := l.Controller.Run(t.Context(), push...)
+	said, err = l.Controller.Run(t.Context(), push...)
 	must(t, err)
 	t.Logf("\n%s", said)
 	said, err = l.Controller.Run(t.Context(), push...)

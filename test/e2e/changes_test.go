@@ -195,6 +195,62 @@ func testPolicyFlips(t *testing.T, s *site) {
 	c.undisturbed(t, "externalTrafficPolicy Local, then Cluster", held, flow)
 }
 
+// testFlipsWhileWrong: a Service becomes wrong in the same moment in which its policy flips. An Event says what is wrong, and what it asks
+// for beside waits; but the policy is followed, for kube-proxy follows it too: only nodes with a ready pod serve, and none of the
+// connections, new or old, is lost.
+func testFlipsWhileWrong(t *testing.T, s *site) {
+	names := workers(s.Lab)
+	s.pods(t, "half", names[0], names[1])
+	s.create(t, service("wrong", inFrontOf("half")))
+	address := s.addresses(t, "wrong")[0]
+	at := target(address, 80)
+	s.awaitAnswers(t, at, "half-0", "half-1")
+	held := s.hold(t, 12, at)
+	flow, err := s.client.StartFlow(t.Context(), traffic.Flow{Targets: []string{at}, Rate: 40, Timeout: 5 * time.Second})
+	must(t, err)
+	s.change(t, "wrong", func(svc *corev1.Service) {
+		local(svc)
+		svc.Annotations = map[string]string{requestAnnotation: "nonsense"}
+		svc.Spec.Ports = append(svc.Spec.Ports, port("more", corev1.ProtocolTCP, 81))
+	})
+	t.Log(s.expectEvent(t, "Service", "wrong", "Warning", requestAnnotation, `"nonsense" is not an address`))
+	s.awaitRoute(t, address, "slot-")
+	s.awaitAnswers(t, at, "half-0", "half-1")
+	all, err := s.meetings(at, 12)
+	must(t, err)
+	for _, m := range all {
+		if m.took > 900*time.Millisecond {
+			t.Errorf("a connection took %v, as if a node without a pod were tried first", m.took)
+		}
+	}
+	refused(t, s.client, target(address, 81))
+	s.readiness(t, "half-1", corev1.ConditionFalse)
+	s.awaitAnswers(t, at, "half-0")
+	s.readiness(t, "half-1", corev1.ConditionTrue)
+	s.awaitAnswers(t, at, "half-0", "half-1")
+	s.change(t, "wrong", func(svc *corev1.Service) { svc.Spec.ExternalTrafficPolicy = corev1.ServiceExternalTrafficPolicyCluster })
+	s.await(t, names[2]+", which has no pod, to serve again", func(context.Context) error {
+		all, err := s.meetings(at, 12)
+		if by := nodesOf(all); err == nil && by[names[2]] == 0 {
+			err = fmt.Errorf("they come by way of %v", by)
+		}
+		return err
+	})
+	s.change(t, "wrong", func(svc *corev1.Service) { svc.Annotations = nil })
+	s.awaitRoute(t, address, "nodes|")
+	s.awaitServed(t, s.client, target(address, 81))
+	if now := s.addresses(t, "wrong"); now[0] != address {
+		t.Errorf("it had %v and has %v", address, now)
+	}
+	report, err := flow.Stop()
+	must(t, err)
+	t.Logf("wrong, and flipped twice: %v", report)
+	if report.Failed > 0 {
+		t.Errorf("%v; want none failed", report)
+	}
+	uncut(t, held)
+}
+
 // awaitRoute waits until every gateway sends what comes to port 80 of an address where it should.
 func (s *site) awaitRoute(t *testing.T, at netip.Addr, to string) {
 	t.Helper()

@@ -21,7 +21,7 @@
 //	Service without NodePort, and change it                        pod-targets
 //	preserve UDP traffic when the server pod cycles                server-cycles
 //	no connectivity disruption during rolling update               rolling-update
-//	Local: work for type=LoadBalancer                              local-policy; the client's address is not kept: pods see the gateway
+//	Local: work for type=LoadBalancer                              local-policy; pods see the gateway, and with an annotation the client: source-ranges/source-address
 //	Local: only target nodes with endpoints                        local-policy, default-check/only-pod-moves
 //	Local: target all nodes with endpoints                         local-policy
 //	Local: work from pods                                          local-policy, from nodes

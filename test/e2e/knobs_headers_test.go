@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strings"
 	"testing"
 
 	proxyproto "github.com/pires/go-proxyproto"
@@ -101,15 +102,20 @@ func (u *turned) header(from *lab.Host, at string, version int) error {
 	if err != nil {
 		return err
 	}
-	if len(m.words) != 5 || m.words[2] != fmt.Sprint(version) {
-		return fmt.Errorf("at %s a pod got %q, want version %d", at, m.words, version)
+	return headerSays(m.words, from, at, version)
+}
+
+// headerSays is header of a pod's answer.
+func headerSays(words []string, from *lab.Host, at string, version int) error {
+	if len(words) != 5 || words[2] != fmt.Sprint(version) {
+		return fmt.Errorf("at %s a pod got %q, want version %d", at, words, version)
 	}
 	if version == 0 {
 		return nil
 	}
-	source, err := netip.ParseAddrPort(m.words[3])
-	if err != nil || source.Addr() != from.Addr4 || m.words[4] != at {
-		return fmt.Errorf("the header says %q, want client %s and %s", m.words[3:], from.Addr4, at)
+	source, err := netip.ParseAddrPort(words[3])
+	if err != nil || source.Addr() != from.Addr4 || words[4] != at {
+		return fmt.Errorf("the header says %q, want client %s and %s", words[3:], from.Addr4, at)
 	}
 	return nil
 }
@@ -131,9 +137,11 @@ func (u *turned) expectHeaders(t *testing.T, of80, of81 int) {
 	})
 }
 
-// answersPods: with ipMode VIP nodes answer for the address themselves, with Proxy they come by way of the gateways like others.
+// answersPods: with ipMode VIP nodes answer for the address themselves, to their pods too; with Proxy both come by way of the gateways
+// like others.
 func (u *turned) answersPods(t *testing.T, mode corev1.LoadBalancerIPMode, version int) {
 	t.Helper()
+	defer u.hidesPods(t)()
 	u.await(t, fmt.Sprintf("ipMode %s, for people and for nodes", mode), func(ctx context.Context) error {
 		svc, err := u.Client.CoreV1().Services(namespace).Get(ctx, u.name, metav1.GetOptions{})
 		if err != nil {
@@ -144,11 +152,37 @@ func (u *turned) answersPods(t *testing.T, mode corev1.LoadBalancerIPMode, versi
 				return fmt.Errorf("the status says %v", i)
 			}
 		}
-		for _, w := range u.Lab.Workers {
+		for i, w := range u.Lab.Workers {
 			if err := u.header(w, u.at, version); err != nil {
 				return err
+			}
+			pod, err := u.Client.CoreV1().Pods(namespace).Get(ctx, fmt.Sprintf("%s-%d", app, i), metav1.GetOptions{})
+			if err != nil {
+				return err
+			}
+			answer, err := w.Run(ctx, "curl", "--silent", "--show-error", "--max-time", "2", "--interface", pod.Status.PodIP, "http://"+u.at)
+			if err != nil {
+				return err
+			}
+			if err := headerSays(strings.Fields(answer), w, u.at, version); err != nil {
+				return fmt.Errorf("asked by pod %s: %w", pod.Name, err)
 			}
 		}
 		return nil
 	})
+}
+
+// hidesPods has nodes put their own address in the place of their pods' when these leave the pods' network, as those of most sites
+// do, until shown is called: gateways have no route to pods.
+func (s *site) hidesPods(t *testing.T) (shown func()) {
+	t.Helper()
+	for _, w := range s.Lab.Workers {
+		s.run(t, w, "nft", "add table ip hides; add chain ip hides c { type nat hook postrouting priority srcnat; }; "+
+			"add rule ip hides c ip saddr 10.244.0.0/16 ip daddr != 10.244.0.0/16 masquerade")
+	}
+	return func() {
+		for _, w := range s.Lab.Workers {
+			s.run(t, w, "nft", "delete table ip hides")
+		}
+	}
 }

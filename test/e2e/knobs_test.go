@@ -41,6 +41,7 @@ func testKnobs(t *testing.T, s *site) {
 			})
 		}
 	}
+	t.Run("reloads-wait", func(t *testing.T) { neighbour.reloads += testReloadsWait(t, plain) })
 	t.Run("spec.publishNotReadyAddresses", func(t *testing.T) { testNotReady(t, s) })
 	neighbour.unharmed(t, s)
 }
@@ -89,6 +90,9 @@ func (s *site) turned(t *testing.T, svc *corev1.Service) *turned {
 // turn makes the steps of a knob and tells how often HAProxy was reloaded meanwhile.
 func (u *turned) turn(t *testing.T, k knob) uint64 {
 	t.Helper()
+	if k.reloads {
+		u.forgetWishes(t)
+	}
 	before := u.count(t).reloads
 	defer func() {
 		if t.Failed() { // and may have given up in the middle
@@ -119,6 +123,45 @@ func (u *turned) turn(t *testing.T, k knob) uint64 {
 		t.Errorf("HAProxy was reloaded %d times, want it reloaded: %t", reloads, k.reloads)
 	}
 	return reloads
+}
+
+// testReloadsWait: who changes his mind again and again does not have HAProxy reloaded each time. What he had stays, he is told until
+// when, and then it comes.
+func testReloadsWait(t *testing.T, u *turned) uint64 {
+	u.forgetWishes(t)
+	before := u.count(t).reloads
+	wish := func(millis int) string {
+		u.change(t, u.name, func(svc *corev1.Service) {
+			svc.Annotations = map[string]string{prefix + "timeout-connect": fmt.Sprintf("%dms", millis)}
+		})
+		return fmt.Sprintf("timeout connect %dms", millis)
+	}
+	for had := 1; had <= 5; had++ {
+		u.awaitConfigured(t, wish(100*had))
+	}
+	line := wish(600)
+	u.expectEvent(t, "Service", u.name, "ReloadWaits", namespace+"/"+u.name, "until then")
+	reaches := u.reachesNodes(workers(u.Lab)...)
+	if reloads := u.count(t).reloads - before; reloads != 5*uint64(len(u.Lab.Gateways)) || reaches != nil {
+		t.Errorf("HAProxy was reloaded %d times; what was there before: %v", reloads, reaches)
+	}
+	u.forgetWishes(t)
+	u.awaitConfigured(t, line)
+	u.restore(t)
+	u.isPlain(t)
+	return u.count(t).reloads - before
+}
+
+// forgetWishes starts the gateways' agents anew: how often HAProxy was reloaded for wishes of Services, and may be before the next ones
+// wait, is what an agent has seen itself.
+func (u *turned) forgetWishes(t *testing.T) {
+	t.Helper()
+	for _, g := range u.Lab.Gateways {
+		u.end(t, g, "-KILL", agentProcess)
+		_, err := g.StartAgent(t.Context())
+		must(t, err)
+	}
+	u.awaitInSync(t)
 }
 
 // restore gives the Service the form that it had.

@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"cloud-provider-haproxy/test/lab"
 	"cloud-provider-haproxy/test/lab/traffic"
 )
 
@@ -135,6 +136,7 @@ func testDefaultCheck(t *testing.T, s *site) {
 	})
 	t.Run("only-pod-moves", func(t *testing.T) { testOnlyPodMoves(t, s) })
 	t.Run("policy-flips", func(t *testing.T) { testPolicyFlips(t, s) })
+	t.Run("flips-while-wrong", func(t *testing.T) { testFlipsWhileWrong(t, s) })
 }
 
 // testOnlyPodMoves: a Service's only pod moves to another node. It serves while it terminates (KEP-1669), so nobody notices.
@@ -169,7 +171,7 @@ func testOnlyPodMoves(t *testing.T, s *site) {
 }
 
 // testNodeLeaves: a node with the autoscaler's taint gets no new connection at once; those that it has live until the drain time is
-// over, in the shared pool and in a slot. Those of other nodes live on.
+// over, in the shared pool and in a slot; then they are reset, and flows of UDP go to another node. Those of other nodes live on.
 func testNodeLeaves(t *testing.T, s *site) {
 	const drain = 10 * time.Second
 	s.withConfig(t, func(config string) string {
@@ -177,7 +179,7 @@ func testNodeLeaves(t *testing.T, s *site) {
 	})
 	leaver := s.Lab.Workers[2].Name
 	var addresses []netip.Addr
-	for _, svc := range []*corev1.Service{service("stays", local), service("shares")} {
+	for _, svc := range []*corev1.Service{service("stays", local, withDNS), service("shares")} {
 		s.create(t, svc)
 		addresses = append(addresses, s.addresses(t, svc.Name)[0])
 	}
@@ -185,6 +187,7 @@ func testNodeLeaves(t *testing.T, s *site) {
 	s.awaitAnswers(t, own, "web-0", "web-1", "web-2")
 	s.awaitAnswers(t, shared, "web-0", "web-1", "web-2")
 	heldOwn, heldShared := s.hold(t, 12, own), s.hold(t, 12, shared)
+	datagrams := s.flowBy(t, "web-2", target(addresses[0], 53))
 	flow, err := s.client.StartFlow(t.Context(), traffic.Flow{Targets: []string{own, shared}, Rate: 100, Timeout: 5 * time.Second})
 	must(t, err)
 
@@ -197,6 +200,7 @@ func testNodeLeaves(t *testing.T, s *site) {
 		s.await(t, "every node to serve again", func(ctx context.Context) error { return s.nodesAre(ctx, "UP", len(s.Lab.Workers)) })
 	})
 	s.awaitAnswers(t, own, "web-0", "web-1")
+	s.awaitDatagrams(t, target(addresses[0], 53), "web-0", "web-1")
 	t.Logf("no new connection to %s %v after its taint", leaver, time.Since(tainted).Round(time.Millisecond))
 	s.await(t, "the connections to "+leaver+" to end", func(ctx context.Context) error {
 		for _, a := range addresses {
@@ -207,25 +211,46 @@ func testNodeLeaves(t *testing.T, s *site) {
 		return nil
 	})
 	took := time.Since(tainted)
+	datagrams.moves(t, s, "web-2", drain)
 	report, err := flow.Stop()
 	must(t, err)
 	t.Logf("those that it had were ended %v after it; meanwhile %v", took.Round(time.Millisecond), report)
 	if report.Failed > 0 {
 		t.Errorf("%v; want none failed", report)
 	}
-	for name, held := range map[string]interface {
-		Stop() (traffic.HoldReport, error)
-	}{"own": heldOwn, "shared": heldShared} {
-		report, err := held.Stop()
-		must(t, err)
-		if len(report.Cut) != 4 {
-			t.Errorf("%s: %d of %d held connections were cut, want the 4 of %s: %v", name, len(report.Cut), report.Held, leaver, report.Cut)
+	s.cutAtLeaver(t, "web-2", drain, heldOwn)
+	s.cutAtLeaver(t, "", drain, heldShared) // kube-proxy goes on to any Pod
+}
+
+// cutAtLeaver ends connections that were held: a third of them was cut, after so long a time, and all of these were at one Pod if it is
+// named.
+func (s *site) cutAtLeaver(t *testing.T, leaver string, drain time.Duration, held *lab.Running[traffic.HoldReport]) {
+	t.Helper()
+	report, err := held.Stop()
+	must(t, err)
+	if len(report.Cut) != report.Held/3 {
+		t.Errorf("%d of %d held connections were cut, want a third: %v", len(report.Cut), report.Held, report.Cut)
+	}
+	for _, cut := range report.Cut {
+		if cut.After < drain-2*time.Second || leaver != "" && cut.Who != leaver {
+			t.Errorf("%s was cut after %v, want one of %s after %v", cut.Who, cut.After, leaver, drain)
 		}
-		for _, cut := range report.Cut {
-			if cut.After < drain-2*time.Second || name == "own" && cut.Who != "web-2" {
-				t.Errorf("%s: %s was cut after %v, want one of %s after %v", name, cut.Who, cut.After, leaver, drain)
-			}
+	}
+}
+
+// moves waits until a flow is answered by another Pod than the one that leaves, and wants it to have been there for about so long.
+func (d *datagrams) moves(t *testing.T, s *site, leaver string, stayed time.Duration) {
+	t.Helper()
+	s.await(t, "a flow of UDP to move", func(context.Context) error {
+		if who := d.last(); who == leaver {
+			return errors.New("it is at " + leaver)
 		}
+		return nil
+	})
+	d.stop()
+	t.Logf("a flow of UDP moved: %v", d)
+	if there := time.Duration(d.by[leaver]) * everyDatagram; there < stayed-2*time.Second || d.longest > 2*time.Second {
+		t.Errorf("a flow of UDP to %s: %v; want it there for %v, and answered all the time", leaver, d, stayed)
 	}
 }
 
@@ -235,8 +260,8 @@ func (s *site) connections(ctx context.Context, a netip.Addr) (int, error) {
 	return strings.Count(string(out), "\n"), err
 }
 
-// testNodeSelector: the annotation names nodes by their labels, which are followed live; when it matches none an Event says so, and
-// the client is refused at once.
+// testNodeSelector: the annotation names nodes by their labels, which are followed live, with policy Local and Cluster, over TCP and UDP;
+// when it matches none an Event says so, and the client is refused at once.
 func testNodeSelector(t *testing.T, s *site) {
 	names := workers(s.Lab)
 	label := func(node, change string) {
@@ -248,32 +273,82 @@ func testNodeSelector(t *testing.T, s *site) {
 			label(name, "disk-")
 		}
 	})
-	const annotation = "cloud-provider-haproxy/node-selector"
-	s.create(t, service("picky", annotated(annotation, "disk in (ssd, nvme)"), local))
-	at := target(s.addresses(t, "picky")[0], 80)
-	t.Log(s.expectEvent(t, "Service", "picky", "Warning", "NoNodeSelected", annotation, "matches none of the eligible nodes"))
-	s.awaitRefused(t, s.client, at)
+	p := &picky{site: s}
+	for _, svc := range []*corev1.Service{service("picky", local), service("picky-cluster", withDNS)} {
+		svc.Annotations = map[string]string{selectorAnnotation: "disk in (ssd, nvme)"}
+		s.create(t, svc)
+		t.Log(s.expectEvent(t, "Service", svc.Name, "Warning", "NoNodeSelected", selectorAnnotation, "matches none of the eligible nodes"))
+	}
+	p.local, p.cluster = s.addresses(t, "picky")[0], s.addresses(t, "picky-cluster")[0]
+	both := []string{target(p.local, 80), target(p.cluster, 80)}
+	s.awaitRefused(t, s.client, append(both, overUDP+target(p.cluster, 53))...)
 	label(names[0], "disk=ssd")
-	s.awaitAnswers(t, at, "web-0")
+	p.awaitNodes(t, 0)
 	label(names[1], "disk=nvme")
-	s.awaitAnswers(t, at, "web-0", "web-1")
-	flow, err := s.client.StartFlow(t.Context(), traffic.Flow{Targets: []string{at}, Rate: 100, Timeout: 5 * time.Second})
+	p.awaitNodes(t, 0, 1)
+	flow, err := s.client.StartFlow(t.Context(), traffic.Flow{Targets: both, Rate: 100, Timeout: 5 * time.Second})
 	must(t, err)
 	label(names[0], "disk-")
-	s.awaitAnswers(t, at, "web-1")
-	_, err = s.Kubectl(t.Context(), "annotate", "--overwrite", "service", "picky", annotation+"=disk!=nvme")
-	must(t, err)
-	s.awaitAnswers(t, at, "web-0", "web-2")
+	p.awaitNodes(t, 1)
+	p.annotate(t, "=disk!=nvme")
+	p.awaitNodes(t, 0, 2)
 	report, err := flow.Stop()
 	must(t, err)
 	if report.Failed > 0 {
 		t.Errorf("labels and annotation changed: %v; want none failed", report)
 	}
-	_, err = s.Kubectl(t.Context(), "annotate", "--overwrite", "service", "picky", annotation+"=disk in ssd")
-	must(t, err)
+	p.annotate(t, "=disk in ssd")
 	t.Log(s.expectEvent(t, "Service", "picky", "Warning", `"disk in ssd" is no label selector`))
-	s.awaitAnswers(t, at, "web-0", "web-2")
-	_, err = s.Kubectl(t.Context(), "annotate", "service", "picky", annotation+"-")
+	p.awaitNodes(t, 0, 2)
+	p.annotate(t, "-")
+	p.awaitNodes(t, 0, 1, 2)
+}
+
+// picky are two Services that choose nodes in the same way.
+type picky struct {
+	*site
+	local, cluster netip.Addr
+}
+
+func (p *picky) annotate(t *testing.T, change string) {
+	t.Helper()
+	_, err := p.Kubectl(t.Context(), "annotate", "--overwrite", "service", "picky", "picky-cluster", selectorAnnotation+change)
 	must(t, err)
-	s.awaitAnswers(t, at, "web-0", "web-1", "web-2")
+}
+
+// awaitNodes waits until these workers serve both, and nobody else does: with policy Local by their own Pods, with Cluster by any.
+func (p *picky) awaitNodes(t *testing.T, numbers ...int) {
+	t.Helper()
+	var nodes, pods []string
+	for _, n := range numbers {
+		nodes, pods = append(nodes, p.Lab.Workers[n].Name), append(pods, fmt.Sprintf("%s-%d", app, n))
+	}
+	p.awaitAnswers(t, target(p.local, 80), pods...)
+	u := &turned{site: p.site, at: target(p.cluster, 80)}
+	p.await(t, fmt.Sprintf("%q to serve with policy Cluster", nodes), func(context.Context) error {
+		if err := u.reachesNodes(nodes...); err != nil {
+			return err
+		}
+		by := map[string]bool{}
+		for range 8 * len(nodes) {
+			conn, err := p.client.Dial(t.Context(), "udp", target(p.cluster, 53))
+			if err != nil {
+				return err
+			}
+			who, saw, err := introduce(conn)
+			_ = conn.Close()
+			if err != nil {
+				return err
+			}
+			peer, err := netip.ParseAddrPort(saw)
+			if err != nil {
+				return err
+			}
+			by[p.nodeOf(peer.Addr().Unmap(), who)] = true
+		}
+		if got := slices.Sorted(maps.Keys(by)); !slices.Equal(got, nodes) {
+			return fmt.Errorf("datagrams come by way of %v", got)
+		}
+		return nil
+	})
 }

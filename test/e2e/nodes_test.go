@@ -16,20 +16,25 @@ import (
 	"cloud-provider-haproxy/test/lab/traffic"
 )
 
-// testExcludedNodes: when a label excludes every node the Event names the label, and a client is refused at once instead of
-// hanging.
+// testExcludedNodes: a node that a label excludes gets no new connection, and finishes those that it has; others serve meanwhile. When
+// the label excludes every node the Event names it, and a client is refused at once instead of hanging.
 func testExcludedNodes(t *testing.T, s *site) {
 	s.create(t, service("nowhere"))
 	at := target(s.addresses(t, "nowhere")[0], 80)
 	s.reaches(t, at)
 	label := corev1.LabelNodeExcludeBalancers
-	_, err := s.Kubectl(t.Context(), "label", "node", "--all", label+"=")
-	must(t, err)
-	t.Cleanup(func() {
-		_, err := s.Kubectl(context.WithoutCancel(t.Context()), "label", "node", "--all", label+"-")
+	excluded := func(node, change string) {
+		_, err := s.Kubectl(context.WithoutCancel(t.Context()), "label", "node", node, label+change)
 		must(t, err)
+	}
+	t.Cleanup(func() {
+		excluded("--all", "-")
 		s.reaches(t, at)
 	})
+	left := s.leaves(t, s.Lab.Workers[2].Name, at)
+	excluded(s.Lab.Workers[2].Name, "=")
+	left()
+	excluded("--all", "=")
 	t.Log(s.expectEvent(t, "Service", "nowhere", "Warning", label, "kubectl label node", "3 of 3 nodes"))
 	s.await(t, "the client to be refused at once", func(context.Context) error {
 		begun := time.Now()
@@ -44,6 +49,39 @@ func testExcludedNodes(t *testing.T, s *site) {
 		}
 		return nil
 	})
+}
+
+// leaves opens connections by way of all nodes, and has more of them come all the time. What is given waits until none comes by way of
+// the leaver any more: none has failed, and those that were open can go on, also at the leaver, until their client ends them.
+func (s *site) leaves(t *testing.T, leaver, at string) (left func()) {
+	t.Helper()
+	u := &turned{site: s, at: at}
+	u.await(t, "all nodes to serve", func(context.Context) error { return u.reachesNodes(workers(s.Lab)...) })
+	open, err := s.keepMany(at, 9)
+	t.Cleanup(open.close)
+	must(t, err)
+	theirs, _ := open.by(leaver)
+	if len(theirs) == 0 {
+		t.Fatalf("nine connections are %v", open.nodes())
+	}
+	flow, err := s.client.StartFlow(t.Context(), traffic.Flow{Targets: []string{at}, Rate: 100, Timeout: 5 * time.Second})
+	must(t, err)
+	return func() {
+		t.Helper()
+		stay := slices.DeleteFunc(workers(s.Lab), func(name string) bool { return name == leaver })
+		u.await(t, leaver+" to get no new connection", func(context.Context) error { return u.reachesNodes(stay...) })
+		report, err := flow.Stop()
+		must(t, err)
+		t.Logf("%s left, with %d connections: %v", leaver, len(theirs), report)
+		if report.Failed > 0 {
+			t.Errorf("%s left: %v; want none failed", leaver, report)
+		}
+		for _, l := range open {
+			if err := l.says(); err != nil {
+				t.Errorf("%s left, and a connection by way of %s: %v", leaver, l.node, err)
+			}
+		}
+	}
 }
 
 // testUnhealthyNodes: when every node fails its check, a wrong check must not black out the site: all nodes serve on, and that is
@@ -77,18 +115,21 @@ func testUnhealthyNodes(t *testing.T, s *site) {
 }
 
 // testExternalNode: a Node of a kubelet with --cloud-provider=external waits, tainted, for its addresses. It gets those that its
-// kubelet was told by --node-ip, loses the taint, and serves.
+// kubelet was told by --node-ip, loses the taint, and serves. Before, the Node is deleted under traffic.
 func testExternalNode(t *testing.T, s *site) {
 	s.create(t, service("external"))
 	at := target(s.addresses(t, "external")[0], 80)
 	s.reaches(t, at)
 	worker := s.Lab.Workers[len(s.Lab.Workers)-1]
 	nodes := s.Client.CoreV1().Nodes()
-	must(t, nodes.Delete(t.Context(), worker.Name, metav1.DeleteOptions{}))
+	left := s.leaves(t, worker.Name, at)
+	_, err := s.Kubectl(t.Context(), "delete", "node", worker.Name)
+	must(t, err)
+	left()
 	s.await(t, "the gateways to drop "+worker.Name, func(ctx context.Context) error { return s.nodesAre(ctx, "UP", len(s.Lab.Workers)-1) })
 	s.end(t, worker, "-TERM", "kube-proxy") // it ends by itself when its Node is gone, soon or late
 	now := metav1.Now()
-	_, err := nodes.Create(t.Context(), &corev1.Node{
+	_, err = nodes.Create(t.Context(), &corev1.Node{
 		ObjectMeta: metav1.ObjectMeta{
 			Name: worker.Name, Annotations: map[string]string{"alpha.kubernetes.io/provided-node-ip": worker.Addr4.String()},
 			Labels: map[string]string{corev1.LabelFailureDomainBetaZone: "a"}, // of an old kubelet; the node controller adds today's

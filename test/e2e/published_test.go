@@ -48,7 +48,8 @@ func testHostname(t *testing.T, s *site) {
 	publishes(corev1.LoadBalancerIngress{IP: address.String()})
 }
 
-// testPreferredGateway: a Service's address goes to the gateway that the Service names, and to another one when it names that.
+// testPreferredGateway: a Service's address goes to the gateway that the Service names, and to another one when it names that. It stays
+// there when the Service names none any more.
 func testPreferredGateway(t *testing.T, s *site) {
 	const annotation = "cloud-provider-haproxy/preferred-gateway"
 	first, second := s.Lab.Gateways[0], s.Lab.Gateways[1]
@@ -57,8 +58,8 @@ func testPreferredGateway(t *testing.T, s *site) {
 	s.reaches(t, target(address, 80))
 	flow, err := s.client.StartFlow(t.Context(), traffic.Flow{Targets: []string{target(address, 80)}, Rate: 100, Timeout: time.Second})
 	must(t, err)
-	for _, gateway := range []string{first.Name, second.Name, first.Name} {
-		s.change(t, "prefers", annotated(annotation, gateway))
+	holds := func(gateway string) {
+		t.Helper()
 		s.await(t, gateway+" to hold "+address.String(), func(ctx context.Context) error {
 			holder, err := s.Holder(ctx, address)
 			if err == nil && holder.Name != gateway {
@@ -67,6 +68,21 @@ func testPreferredGateway(t *testing.T, s *site) {
 			return err
 		})
 	}
+	for _, gateway := range []string{first.Name, second.Name} {
+		s.change(t, "prefers", annotated(annotation, gateway))
+		holds(gateway)
+	}
+	s.change(t, "prefers", func(svc *corev1.Service) { // who names nobody any more stays
+		svc.Annotations, svc.Spec.Ports = nil, append(svc.Spec.Ports, port("more", corev1.ProtocolTCP, 81))
+	})
+	s.awaitServed(t, s.client, target(address, 81))
+	holder, err := s.SettledHolder(t.Context(), address)
+	must(t, err)
+	if holder != second {
+		t.Errorf("without the annotation %s holds the address, want %s still", holder.Name, second.Name)
+	}
+	s.change(t, "prefers", annotated(annotation, first.Name))
+	holds(first.Name)
 	report, err := flow.Stop()
 	must(t, err)
 	t.Logf("the address moved there and back: %v", report)

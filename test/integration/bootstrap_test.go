@@ -30,10 +30,9 @@ func newBare(t *testing.T, options lab.Options, address netip.Addr) *bare {
 	config := l.CloudConfig() + fmt.Sprintf("controlPlane: {address: %q, endpoints: [%q], check: {type: tcp, interval: 250ms}}\n", address, worker.Addr())
 	config = strings.Replace(config, "nodes:\n", "nodes:\n  cidrs: [192.0.2.0/26, 2001:db8::/112]\n", 1)
 	must(t, l.Controller.WriteFile(lab.CloudConfigFile, []byte(config), 0o644))
-	const settings = "/root/agent-settings.yaml"
-	must(t, l.Controller.WriteFile(settings, []byte(lab.AgentSettings()), 0o644))
-	return &bare{l, []string{"gatewayctl", "bootstrap", "--cloud-config", lab.CloudConfigFile, "--agent-settings", settings,
-		"--login", "root", "--identity", lab.OperatorKeyFile}}
+	argv, err := l.BootstrapArgv()
+	must(t, err)
+	return &bare{l, argv}
 }
 
 func (b *bare) bootstrap(t *testing.T, more ...string) (string, error) {
@@ -45,14 +44,10 @@ func (b *bare) bootstrap(t *testing.T, more ...string) (string, error) {
 	return out, err
 }
 
-// start does what systemd does on a real machine.
 func (b *bare) start(t *testing.T) {
 	t.Helper()
 	for _, g := range b.Gateways {
-		mustRun(t, g, "pkill", "-HUP", "-x", "-o", "sshd")
-		mustRun(t, g, "mkdir", "-p", "/run/gatewayctl")
-		_, err := g.StartAgent(t.Context())
-		must(t, err)
+		must(t, g.StartBootstrapped(t.Context()))
 	}
 }
 

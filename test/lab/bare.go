@@ -80,6 +80,26 @@ func (h *Host) startBareGateway(ctx context.Context) (*Process, error) {
 	return sshd, h.awaitPort(ctx, "127.0.0.1:22")
 }
 
+// BootstrapArgv is the operator's command, on the controller's host.
+func (l *Lab) BootstrapArgv() ([]string, error) {
+	const settings = "/root/agent-settings.yaml"
+	if err := l.Controller.WriteFile(settings, []byte(AgentSettings()), 0o644); err != nil {
+		return nil, err
+	}
+	return []string{"gatewayctl", "bootstrap", "--cloud-config", CloudConfigFile, "--agent-settings", settings, "--login", "root", "--identity", OperatorKeyFile}, nil
+}
+
+// StartBootstrapped does what systemd does on a real machine after a bootstrap.
+func (h *Host) StartBootstrapped(ctx context.Context) error {
+	for _, argv := range [][]string{{"pkill", "-HUP", "-x", "-o", "sshd"}, {"mkdir", "-p", "/run/gatewayctl"}} {
+		if _, err := h.Run(ctx, argv...); err != nil {
+			return err
+		}
+	}
+	_, err := h.StartAgent(ctx)
+	return err
+}
+
 // HostKey is the fingerprint of a gateway's sshd, as ssh-keygen -l prints it.
 func (h *Host) HostKey(ctx context.Context) (string, error) {
 	out, err := h.Run(ctx, "ssh-keygen", "-lf", "/etc/ssh/ssh_host_ed25519_key.pub")

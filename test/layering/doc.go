@@ -10,7 +10,8 @@
 //   - ipam and loadbalancer/desired are pure: the standard library and go4.org/netipx (their tests may use more);
 //   - cmd/gatewayctl runs on every gateway and links neither client-go nor provider, also not by a detour (go list -deps);
 //   - every package has a doc.go with its design record; none is called util, helper, common, handler, info or data;
-//   - nothing stands at the top of the tree but what is known there.
+//   - nothing stands at the top of the tree but what is known there;
+//   - what comments cite of loadbalancer/DESIGN.md is there (design_test.go).
 //
 // Tried and rejected: a linter's configuration (depguard) holds the imports but neither the unknown room nor the names,
 // and nobody tests that it can fail; the table tests in check_test.go do. Go's internal directories keep others out, not

@@ -272,6 +272,13 @@ func (c *cluster) healthy(addr netip.Addr) bool {
 	return !c.sick[addr.String()]
 }
 
+// serving says whether a node serves anybody.
+func (c *cluster) serving() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.ContainsFunc(c.nodes, func(n desired.Node) bool { return !c.sick[n.Addresses[0].String()] })
+}
+
 // object gives what the API server has now.
 func (c *cluster) object(key desired.Key) *object {
 	c.mu.Lock()

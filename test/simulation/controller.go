@@ -340,11 +340,14 @@ func addressless(err error) bool {
 	return errors.As(err, &exhausted) || errors.As(err, &taken) || errors.As(err, &sharing) || errors.As(err, &reserved)
 }
 
-// patrolStatus has statuses written again that say something else than what is served.
+// patrolStatus tells Manager what statuses say, and has those written again that say something else than what is served.
 func (c *controller) patrolStatus() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for key, o := range c.view {
+		if o.wanted() {
+			c.manager.Published(key, o.status)
+		}
 		if addresses, ok := c.manager.Has(key); o.wanted() && ok && len(addresses) > 0 && !slices.Equal(addresses, o.status) {
 			c.dirty[key] = true
 		}

@@ -246,6 +246,9 @@ func (p peer) Hello(ctx context.Context) (*wire.Hello, error) {
 	if err != nil {
 		return nil, err
 	}
+	if p.to.lies() {
+		p.to.world.checks.unheard(p.line) // what it has nobody can know
+	}
 	return p.to.toldHello(reply.Hello), nil
 }
 

@@ -92,7 +92,7 @@ func (c *checks) connect(o *object, to netip.AddrPort, calm time.Duration) {
 		}
 		c.sessions = append(c.sessions, one)
 	}
-	if c.isStable(o) && calm > 25*time.Second && !o.spec.closed && !o.spec.bad() && (served == 0 || held != 1 && !c.w.isCut()) {
+	if c.isStable(o) && calm > 25*time.Second && !o.spec.closed && !o.spec.bad() && (served == 0 && c.w.cluster.serving() || held != 1 && !c.w.isCut()) {
 		c.w.fail(5, "%s at %s is served everywhere since %s and nobody touched a gateway for %s: held by %d, served by %d: %v",
 			o.key, to, time.Since(c.settled[o.key].since), calm, held, served, why)
 	}
