@@ -31,9 +31,9 @@ const (
 	AllowSharedIP Annotation = Prefix + "allow-shared-ip"
 	// DenySourceRanges names clients that may not connect, whatever `spec.loadBalancerSourceRanges` allows: IPv4 and
 	// IPv6 ranges with commas between (`198.51.100.0/24,2001:db8:66::/48`). The gateways refuse their connections at
-	// once; those that are established are reset after 30 seconds. Pods of the cluster are refused only if `ipMode` is
-	// `Proxy`: else kube-proxy answers them, which knows `spec.loadBalancerSourceRanges` alone. Default: nobody is
-	// denied.
+	// once; those that are established are reset after the drain time (`drain-timeout`). Pods of the cluster are refused
+	// only if `ipMode` is `Proxy`: else kube-proxy answers them, which knows `spec.loadBalancerSourceRanges` alone.
+	// Default: nobody is denied.
 	DenySourceRanges Annotation = Prefix + "deny-source-ranges"
 	// KeepIP with `true` keeps the Service's addresses for it when it is deleted, or is no longer of type LoadBalancer:
 	// only a Service of the same namespace and name gets them, until somebody deletes their entries in the ConfigMap
@@ -72,7 +72,8 @@ const (
 	// router are one address. Default: no limit.
 	ConnectionRateLimit Annotation = Prefix + "connection-rate-limit"
 	// DrainTimeout is how long connections live on to a node that gets no more of them because it left or is not chosen any
-	// more, `1s` to `24h` in whole seconds. Default: `nodes.drainTime` of the configuration.
+	// more, and those of a client that may not connect any more, `1s` to `24h` in whole seconds. Default: `nodes.drainTime`
+	// of the configuration.
 	DrainTimeout Annotation = Prefix + "drain-timeout"
 	// HealthCheckProtocol is how the nodes are checked: `tcp` (connect), `http` (GET `health-check-path`; a status of 2xx or
 	// 3xx passes), `https` (the same over TLS, no certificate is verified) or `none`. With `externalTrafficPolicy: Local`

@@ -20,6 +20,31 @@ vrrp_instance VI_1 {
 }
 `
 
+// Before HAProxy starts our table of before the boot is loaded; one that is there is left alone. What nft is told is what the drop-in has.
+func TestTheTableIsThereBeforeHAProxy(t *testing.T) {
+	lab.RequirePrograms(t, "sh")
+	text := manifest(t, filepath.Join("haproxy.service.d", "cloud-provider-haproxy.conf"))
+	before := regexp.MustCompile(`(?m)^ExecStartPre=-/bin/sh -c '(.*)'$`).FindStringSubmatch(string(text))
+	if before == nil {
+		t.Fatal("nothing is done before HAProxy starts")
+	}
+	const list, load = "--terse list table inet cloud_provider_haproxy\n", "--file /var/lib/gatewayctl/front.nft\n"
+	for there, want := range map[string]string{"0": list, "1": list + load} {
+		directory := t.TempDir()
+		script := "#!/bin/sh\necho \"$@\" >>" + directory + "/said\ncase $1 in --terse) exit " + there + ";; esac\n"
+		if err := os.WriteFile(filepath.Join(directory, "nft"), []byte(script), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		command := exec.Command("/bin/sh", "-c", before[1])
+		command.Env = []string{"PATH=" + directory}
+		output, err := command.CombinedOutput()
+		said, _ := os.ReadFile(filepath.Join(directory, "said"))
+		if err != nil || string(said) != want {
+			t.Errorf("nft list ends with %s: nft is told %q, want %q; %v %s", there, said, want, err, output)
+		}
+	}
+}
+
 // HAProxy and keepalived start with the files that the agent wrote, and not with a distribution's example. The conditions are run as
 // systemd would run them, and systemd reads the drop-ins.
 func TestGatewayDaemonsStartWithOurs(t *testing.T) {

@@ -32,8 +32,8 @@ type tenant struct {
 	drain time.Duration
 }
 
-// endDeparted ends connections to servers that were taken out, the State's drain time after. Nothing is remembered for the
-// next agent: that one begins to count anew.
+// endDeparted ends connections to servers that were taken out, a drain time after (departures.drainTime). Nothing is remembered
+// for the next agent: that one begins to count anew.
 func (a *Agent) endDeparted(ctx context.Context) {
 	d := &departures{since: map[string]time.Time{}, owners: map[string]tenant{}}
 	ticker := time.NewTicker(departedEvery)
@@ -130,7 +130,7 @@ func (d *departures) overdue(departed []haproxy.Departed, s *desired.State) (ove
 // taken out; what survived that does not wait. Connections to a node of the shared pool are ended here all
 // at once, so in the longest of the times that Services of this pool have; those that have less are ended one by one (outlived.go).
 func (d *departures) drainTime(server haproxy.Departed, s *desired.State) time.Duration {
-	if server.Gone {
+	if server.PodGone {
 		return 0
 	}
 	if owner, known := d.owners[server.Backend]; known && !server.Shared() {
@@ -152,7 +152,7 @@ func (d *departures) targeted(server haproxy.Departed, s *desired.State) bool {
 	if server.Shared() {
 		return s.HasNode(server.Addr)
 	}
-	if server.Gone {
+	if server.PodGone {
 		return false
 	}
 	owner, known := d.owners[server.Backend]

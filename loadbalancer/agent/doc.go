@@ -3,7 +3,7 @@
 // configuration, of HAProxy's runtime and of our nftables table.
 //
 // It owns the unix socket with its roles, the fence, the limits file, the State that is committed, which slot serves
-// whom, the daemons' lives, keepalived's track files, and the end of connections whose client may not connect any more.
+// whom, the daemons' lives, keepalived's track files, and the end of connections that the State has no place for any more.
 // It must not know Kubernetes, SSH (the pipe is a copy of bytes, the signature a [Verifier], another gateway's agent a
 // [Peer]), how files look (haproxy, keepalived and nftables render and read back) or how a neighbor is asked.
 //
@@ -26,7 +26,8 @@
 //   - 6, freshness: at boot ready is 0, until a controller's apply or the peers show that the State is the newest (see
 //     below). Time alone shows nothing. A restart of the agent alone keeps ready: an upgrade must move no VIP. Without
 //     a State nothing is started, so nothing is held. An apply that fails changes ready neither way.
-//     keepalived waits for our readiness, and by then the nftables table of before the boot is there.
+//     keepalived waits for our readiness, and by then the nftables table of before the boot is there. HAProxy waits for nobody and
+//     has a port for its peers on an address of the machine, so its unit loads that table first, where there is none.
 //   - 11, no reload without a reason: reasons are told in the result, logged, and counted by class in counters.json. Each
 //     one can leave an old worker behind, so a try has two wrong workers at most and repairs come to ten minutes between them. What
 //     load balancers wish for that takes a reload (timeouts, a new time of affinity) causes five, then one each ten minutes
@@ -55,9 +56,12 @@
 //
 // # Who may not connect any more
 //
-// The front door lets no new connection in. Those that are established when a client's range is taken away end 30 seconds
-// later, by ss --kill, which closes exactly these sockets (expel.go); shutting HAProxy's sessions down would need a walk through
-// all of them at every worker, old ones too. It looks when the State changes who may connect, and until none is left.
+// The front door lets no new connection in. Those that are established when a client's range is taken away end in the drain time of
+// their load balancer, by ss --kill, which closes exactly these sockets (expel.go); shutting HAProxy's sessions down would need a walk
+// through all of them at every worker, old ones too. It looks when the State changes who may connect, or for how long, and until none
+// is left. A range that is back in time lets them live, and they have all of their time when it goes again; a State in between that
+// leaves them out as well counts nothing anew. An agent that starts finds all of them and counts from its start: what began is
+// remembered nowhere, so each restart within a drain time gives at most that time once more, and never less.
 //
 // # Ports and servers that left
 //
@@ -82,7 +86,7 @@
 // closes, and its flows stay. A server that fails again and again has to pass for longer before it gets flows (damping.go).
 // Conntrack keeps flows where they are, so those to a node that fails are deleted at once, and their next datagram goes to another
 // node; those of a removed port or pod, whose NodePort or address another Service may get, end at once as well; those of a node that
-// left the State end at its load balancer's drain time, of a client that may not connect any more a drain time later (sweep.go).
+// left the State, and of a client that may not connect any more, end in the load balancer's drain time (sweep.go).
 // Deleting one too many does no harm: the hash leads it back. Backups, servers that drain and pods are not checked (judge.go).
 //
 // Forwarding is turned on by the agent and by no file of sysctl.d (forwarding.go): only where a State needs it, and never before

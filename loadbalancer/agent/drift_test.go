@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -50,6 +51,37 @@ func TestStatusTellsMisplacedVIP(t *testing.T) {
 	status := started(t, m).status(t.Context(), wire.RoleOperator)
 	if got := warning(status, "MisplacedVIP"); !strings.Contains(got, "ip address delete 192.0.2.10/32 dev eth1") || !status.InSync {
 		t.Errorf("in sync %t, warning %q", status.InSync, got)
+	}
+}
+
+// Affinity that ends with a failover is told where a Service has it, and TCP ports.
+func TestStatusTellsAffinityThatIsNotShared(t *testing.T) {
+	linkLocal := func(s *desired.State) {
+		for i := range s.Gateways {
+			s.Gateways[i].VRRPAddress = addr(fmt.Sprintf("fe80::%d", i+2))
+		}
+	}
+	alone := func(s *desired.State) {
+		s.Gateways = s.Gateways[:1]
+		s.Instances = []desired.Instance{{RouterID: 51, Gateways: []string{"east"}}}
+	}
+	web := service("web", "192.0.2.10", 51)
+	udp := func(s *desired.State) { s.LoadBalancers[0].Frontends[0].Protocol = desired.UDP }
+	for name, test := range map[string]struct {
+		change []func(*desired.State)
+		told   bool
+	}{
+		"link-local":                  {[]func(*desired.State){web, sticking(60), linkLocal}, true},
+		"link-local without affinity": {[]func(*desired.State){web, linkLocal}, false},
+		"link-local, UDP alone":       {[]func(*desired.State){web, udp, sticking(60), linkLocal}, false},
+		"link-local and alone":        {[]func(*desired.State){web, sticking(60), linkLocal, alone}, false},
+		"another address":             {[]func(*desired.State){web, sticking(60)}, false},
+	} {
+		a := started(t, holding(t, sample(1, test.change...)))
+		got := warning(a.status(t.Context(), wire.RoleOperator), "AffinityNotShared")
+		if strings.Contains(got, "fe80::2") != test.told || (got != "") != test.told {
+			t.Errorf("%s: told is %q", name, got)
+		}
 	}
 }
 

@@ -14,10 +14,10 @@ import (
 )
 
 const (
-	// drainTime is how long a connection lives on whose client may not connect any more.
-	drainTime = 30 * time.Second
 	// expelPause is the least time between two looks: with 100000 connections one takes half a second of a core.
 	expelPause = time.Second
+	// expelRetry is the time to the next try when the kernel has not told of the connections, or ended none.
+	expelRetry = 30 * time.Second
 	// expelAtOnce bounds the command line that ends connections.
 	expelAtOnce = 100
 )
@@ -38,7 +38,8 @@ func (c connection) compare(d connection) int {
 }
 
 // expelUnwelcome ends connections that the State has no place for any more, a while after: whose client may not connect, whose port
-// or server is gone. No new one is made, so that what it finds once grows less only. Nothing is remembered for the next agent: that one begins to count anew.
+// or server is gone. No new one is made, so that what it finds once grows less only. Nothing is remembered for the next agent: that
+// one begins to count anew.
 func (a *Agent) expelUnwelcome(ctx context.Context) {
 	since := map[connection]time.Time{}
 	var again <-chan time.Time
@@ -66,7 +67,7 @@ func (a *Agent) expel(ctx context.Context, since map[connection]time.Time) (agai
 	judge, all, err := a.ending(ctx)
 	if err != nil {
 		a.log.Warn("looking for connections that have to end", "error", err)
-		return drainTime
+		return expelRetry
 	}
 	maps.DeleteFunc(since, func(c connection, _ time.Time) bool {
 		_, still := slices.BinarySearchFunc(all, c, connection.compare)
@@ -82,7 +83,8 @@ func (a *Agent) expel(ctx context.Context, since map[connection]time.Time) (agai
 		}
 		if now.Sub(found) >= patience {
 			due[why] = append(due[why], c)
-			since[c], found = now, now // should it survive, it is tried again
+			found = now.Add(expelRetry - patience) // should it survive, it is tried again
+			since[c] = found
 		}
 		if left := found.Add(patience).Sub(now); again == 0 || left < again {
 			again = left
@@ -96,11 +98,19 @@ func (a *Agent) expel(ctx context.Context, since map[connection]time.Time) (agai
 	return again
 }
 
-// guests are who may connect to one port of a VIP.
-type guests struct{ allow, deny []netip.Prefix }
+// guests are who may connect to one port of a VIP, and for how long those stay who are connected and may not any more.
+type guests struct {
+	allow, deny []netip.Prefix
+	drain       time.Duration
+}
+
+func guestsAt(s *desired.State, lb *desired.LoadBalancer, vip netip.Addr) guests {
+	allow, deny := lb.AdmittedTo(vip)
+	return guests{allow, deny, drainTimeOf(s, lb)}
+}
 
 func (g guests) equal(h guests) bool {
-	return slices.Equal(g.allow, h.allow) && slices.Equal(g.deny, h.deny)
+	return slices.Equal(g.allow, h.allow) && slices.Equal(g.deny, h.deny) && g.drain == h.drain
 }
 
 func (g guests) welcome(client netip.Addr) bool {
@@ -111,17 +121,13 @@ func (g guests) welcome(client netip.Addr) bool {
 // guestsOf are those of the ports that not everybody may connect to.
 func guestsOf(s *desired.State) map[netip.AddrPort]guests {
 	all := map[netip.AddrPort]guests{}
-	for _, lb := range s.LoadBalancers {
+	for i := range s.LoadBalancers {
+		lb := &s.LoadBalancers[i]
 		if len(lb.AllowSources)+len(lb.DenySources) == 0 {
 			continue
 		}
-		for _, address := range lb.Addresses {
-			allow, deny := lb.AdmittedTo(address)
-			for _, f := range lb.Frontends {
-				if f.Protocol == desired.TCP {
-					all[netip.AddrPortFrom(address, f.Port)] = guests{allow, deny}
-				}
-			}
+		for _, door := range doorsOf(lb) {
+			all[door] = guestsAt(s, lb, door.Addr())
 		}
 	}
 	return all

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -39,10 +40,21 @@ const (
 	ownSSH    = "10.0.0.2:22 203.0.113.9:40002"
 )
 
+// Its drain time is web's own; other has the State's.
+const (
+	webDrains   = time.Minute
+	otherDrains = 2 * time.Minute
+)
+
+func admits(sequence uint64, change ...func(*desired.State)) *desired.State {
+	return sample(sequence, slices.Concat([]func(*desired.State){service("web", "192.0.2.10", 51), service("other", "192.0.2.11", 52),
+		draining(int(otherDrains.Seconds())), drainsOf("web", int(webDrains.Seconds()))}, change)...)
+}
+
 // admission is an agent that watches, with two Services on a machine with all these connections.
 func admission(t *testing.T) (*Agent, *machine) {
 	t.Helper()
-	m := holding(t, sample(1, service("web", "192.0.2.10", 51), service("other", "192.0.2.11", 52)))
+	m := holding(t, admits(1))
 	m.connections = []string{friend, stranger, enemy, elsewhere, ownSSH}
 	a := started(t, m)
 	watching(t, a.expelUnwelcome)
@@ -86,10 +98,9 @@ func (m *machine) counted() (operations int) {
 	return operations
 }
 
-func applied(t *testing.T, a *Agent, sequence uint64, change func(*desired.State)) {
+func applied(t *testing.T, a *Agent, sequence uint64, change ...func(*desired.State)) {
 	t.Helper()
-	s := sample(sequence, service("web", "192.0.2.10", 51), service("other", "192.0.2.11", 52), change)
-	if result, refusal := a.apply(t.Context(), sign(t, s)); refusal != nil || result.Outcome != wire.Runtime && result.Outcome != wire.Unchanged {
+	if result, refusal := a.apply(t.Context(), sign(t, admits(sequence, change...))); refusal != nil || result.Outcome != wire.Runtime && result.Outcome != wire.Unchanged {
 		t.Fatalf("%+v, %v", result, refusal)
 	}
 	synctest.Wait()
@@ -103,17 +114,21 @@ func expectOpen(t *testing.T, m *machine, when string, want ...string) {
 	}
 }
 
-// A narrowed range ends the connections that it leaves out, these alone and the drain time later.
+// A narrowed range ends the connections that it leaves out, these alone and its Service's drain time later.
 func TestNarrowedRangeEndsConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, m := admission(t)
 		time.Sleep(time.Hour)
 		expectOpen(t, m, "everybody may connect", friend, stranger, enemy, elsewhere, ownSSH)
-		applied(t, a, 2, admitting("web", "198.51.100.0/24", "!198.51.100.66/32"))
-		time.Sleep(drainTime - time.Second)
-		expectOpen(t, m, "before the drain time is over", friend, stranger, enemy, elsewhere, ownSSH)
+		applied(t, a, 2, admitting("web", "198.51.100.0/24", "!198.51.100.66/32"), admitting("other", "198.51.100.0/24"))
+		time.Sleep(webDrains - time.Second)
+		expectOpen(t, m, "before web's drain time is over", friend, stranger, enemy, elsewhere, ownSSH)
 		time.Sleep(2 * time.Second)
 		expectOpen(t, m, "after it", friend, elsewhere, ownSSH)
+		time.Sleep(otherDrains - webDrains - 2*time.Second)
+		expectOpen(t, m, "before the State's drain time is over", friend, elsewhere, ownSSH)
+		time.Sleep(2 * time.Second)
+		expectOpen(t, m, "after it", friend, ownSSH)
 		before := m.ran()
 		time.Sleep(24 * time.Hour)
 		if n := m.ran() - before; n > 2 {
@@ -122,21 +137,41 @@ func TestNarrowedRangeEndsConnections(t *testing.T) {
 	})
 }
 
+// Who shortens the drain time while it runs does not wait for the end of the old one; who lengthens it gives those time that are
+// still there. It was taken away when it was: nothing counts anew.
+func TestDrainTimeOfANarrowedRangeChanges(t *testing.T) {
+	for seconds, ends := range map[int]time.Duration{30: 30 * time.Second, 5: 20 * time.Second, 600: 10 * time.Minute} {
+		synctest.Test(t, func(t *testing.T) {
+			a, m := admission(t)
+			narrow := admitting("web", "198.51.100.0/24")
+			applied(t, a, 2, narrow)
+			time.Sleep(20 * time.Second)
+			applied(t, a, 3, narrow, drainsOf("web", seconds))
+			if left := ends - 21*time.Second; left > 0 {
+				time.Sleep(left)
+				expectOpen(t, m, fmt.Sprint("before ", ends), friend, stranger, enemy, elsewhere, ownSSH)
+			}
+			time.Sleep(2 * time.Second)
+			expectOpen(t, m, fmt.Sprint("after ", ends), friend, enemy, elsewhere, ownSSH)
+		})
+	}
+}
+
 // Who was let in again in time stays, and counts anew when it is left out another time. Two narrowings do not hurry or delay
 // each other.
 func TestReadmittedConnectionsStay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, m := admission(t)
 		applied(t, a, 2, admitting("web", "198.51.100.0/24"))
-		time.Sleep(drainTime / 2)
+		time.Sleep(webDrains / 2)
 		applied(t, a, 3, admitting("web", "0.0.0.0/0", "!198.51.100.66/32"))
-		time.Sleep(drainTime / 4)
+		time.Sleep(webDrains / 4)
 		applied(t, a, 4, admitting("web", "198.51.100.0/24", "!198.51.100.66/32"))
-		time.Sleep(drainTime / 2)
+		time.Sleep(webDrains / 2)
 		expectOpen(t, m, "drain time after the first narrowing", friend, stranger, enemy, elsewhere, ownSSH)
-		time.Sleep(drainTime/4 + time.Second)
+		time.Sleep(webDrains/4 + time.Second)
 		expectOpen(t, m, "drain time after the second", friend, stranger, elsewhere, ownSSH)
-		time.Sleep(drainTime / 4)
+		time.Sleep(webDrains / 4)
 		expectOpen(t, m, "drain time after the third", friend, elsewhere, ownSSH)
 	})
 }
@@ -146,9 +181,12 @@ func TestRestartedAgentEndsConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, m := admission(t)
 		applied(t, a, 2, admitting("web", "198.51.100.0/24"))
+		time.Sleep(webDrains / 2)
 		next := m.clone()
 		watching(t, started(t, next).expelUnwelcome)
-		time.Sleep(drainTime + time.Second)
+		time.Sleep(webDrains - time.Second)
+		expectOpen(t, next, "counted from the start", friend, stranger, enemy, elsewhere, ownSSH)
+		time.Sleep(2 * time.Second)
 		expectOpen(t, next, "drain time after the start", friend, enemy, elsewhere, ownSSH)
 	})
 }
@@ -158,14 +196,15 @@ func TestConnectionsThatCannotBeEnded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a, m := admission(t)
 		m.meanwhile(func() { m.immortal = true })
-		applied(t, a, 2, admitting("web", "198.51.100.0/24"))
+		applied(t, a, 2, admitting("web", "198.51.100.0/24"), drainsOf("web", 1))
+		time.Sleep(5 * time.Second)
 		before := m.ran()
-		time.Sleep(10 * drainTime)
+		time.Sleep(10 * expelRetry)
 		if n := m.ran() - before; n > 3*10+3 {
-			t.Errorf("%d commands in ten drain times", n)
+			t.Errorf("%d commands in ten times", n)
 		}
 		m.meanwhile(func() { m.immortal = false })
-		time.Sleep(2 * drainTime)
+		time.Sleep(expelRetry + 2*time.Second)
 		expectOpen(t, m, "when the kernel can", friend, enemy, elsewhere, ownSSH)
 	})
 }

@@ -69,7 +69,7 @@ func (m *machine) listAddresses() []byte {
 	up := []string{"BROADCAST", "MULTICAST", "UP", "LOWER_UP"}
 	eth0 := link{Index: 2, Name: "eth0", Flags: up, Type: "ether", MAC: ownMAC}
 	if !m.addressless {
-		eth0.Addresses = append(eth0.Addresses, address{"10.0.0.2", 16}, address{"192.0.2.2", 24}, address{"2001:db8::2", 64})
+		eth0.Addresses = append(eth0.Addresses, address{"10.0.0.2", 16}, address{"192.0.2.2", 24}, address{"2001:db8::2", 64}, address{"fe80::2", 64})
 	}
 	for _, a := range append(m.held(), m.added...) {
 		eth0.Addresses = append(eth0.Addresses, address{a, 32})

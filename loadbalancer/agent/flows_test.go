@@ -175,10 +175,10 @@ func TestHealthIsFollowed(t *testing.T) {
 	})
 }
 
-// A flow that may not go on, but whose node lives, has its drain time.
+// A flow that may not go on has its Service's drain time: counted from when its client may not, or its node left.
 func TestFlowsOfRemovedNodesEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		m := holding(t, sample(1, service("dns", "192.0.2.10", 51), datagrams("dns"), admitting("dns", "!198.51.100.66/32"), draining(90)))
+		m := holding(t, sample(1, service("dns", "192.0.2.10", 51), datagrams("dns"), draining(300), drainsOf("dns", 90)))
 		a := started(t, m)
 		stays := tracked("198.51.100.7", "192.0.2.10", "10.0.2.2", 30053)
 		removed := tracked("198.51.100.7", "192.0.2.10", "10.0.2.9", 30053)
@@ -186,20 +186,22 @@ func TestFlowsOfRemovedNodesEnd(t *testing.T) {
 		moved := tracked("198.51.100.7", "192.0.2.10", "10.0.2.2", 30999)
 		m.tracked = []string{stays, removed, denied}
 		watching(t, a.followFlows)
-		time.Sleep(drainTime - time.Second)
+		time.Sleep(20 * time.Second)
+		follows(t, a, sample(2, service("dns", "192.0.2.10", 51), datagrams("dns"), admitting("dns", "!198.51.100.66/32"), draining(300), drainsOf("dns", 90)))
+		time.Sleep(69 * time.Second)
 		synctest.Wait()
 		if got := m.flows(); len(got) != 3 {
 			t.Errorf("before the drain time conntrack has %q", got)
 		}
 		time.Sleep(3 * time.Second)
 		synctest.Wait()
-		if got := m.flows(); !slices.Equal(got, []string{stays, removed}) {
-			t.Errorf("after the drain time of clients conntrack has %q", got)
+		if got := m.flows(); !slices.Equal(got, []string{stays, denied}) {
+			t.Errorf("after the drain time of the node's flow conntrack has %q", got)
 		}
-		time.Sleep(60 * time.Second)
+		time.Sleep(20 * time.Second)
 		synctest.Wait()
 		if got := m.flows(); !slices.Equal(got, []string{stays}) {
-			t.Errorf("after the drain time of nodes conntrack has %q", got)
+			t.Errorf("after the drain time of the client's flow conntrack has %q", got)
 		}
 		// A NodePort that is another one now is closed; flows of the new one stay.
 		m.meanwhile(func() { m.tracked = []string{moved, stays, tracked("198.51.100.8", "192.0.2.10", "10.0.2.1", 30053)} })

@@ -15,8 +15,7 @@ type flowVerdict int
 
 const (
 	stays   flowVerdict = iota
-	leaves              // at the end of the drain time: its client may not go on
-	departs             // at the end of the load balancer's drain time: its node is taken out
+	departs             // at the end of the load balancer's drain time: its node is taken out, or its client may not go on
 	lost                // at once
 )
 
@@ -57,9 +56,9 @@ func newFlowJudge(r *rendering, h health) flowJudge {
 	for i := range s.LoadBalancers {
 		lb := &s.LoadBalancers[i]
 		for _, vip := range lb.Addresses {
-			allow, deny := lb.AdmittedTo(vip)
+			guests := guestsAt(s, lb, vip)
 			for _, f := range lb.Frontends {
-				j.doors[door{f.Protocol, netip.AddrPortFrom(vip, f.Port)}] = doorman{lb, f, guests{allow, deny}}
+				j.doors[door{f.Protocol, netip.AddrPortFrom(vip, f.Port)}] = doorman{lb, f, guests}
 			}
 		}
 	}
@@ -77,11 +76,8 @@ func (j flowJudge) cull(f flow) cull {
 
 // patience is how long a flow lives on after it was found.
 func (j flowJudge) patience(f flow, v flowVerdict) time.Duration {
-	switch v {
-	case leaves:
-		return drainTime
-	case departs:
-		return drainTimeOf(j.state, j.doors[door{f.protocol, f.vip}].lb)
+	if v == departs {
+		return j.doors[door{f.protocol, f.vip}].guests.drain
 	}
 	return 0
 }
@@ -96,7 +92,7 @@ func (j flowJudge) of(f flow) flowVerdict {
 	}
 	verdict := j.ofTarget(f, d)
 	if verdict != lost && !d.guests.welcome(f.client.Addr()) {
-		return leaves
+		return departs
 	}
 	return verdict
 }

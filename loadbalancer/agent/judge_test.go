@@ -60,7 +60,7 @@ func TestFlowJudge(t *testing.T) {
 		{"another pod's port", pods(pod("10.1.0.1", 5353), pod("10.1.0.2", 5454)), nil, "10.1.0.1:5454", false, lost},
 		{"a pod that is gone", pods(pod("10.1.0.2", 5454)), nil, "10.1.0.1:5353", false, lost},
 		{"a pod that is gone, of a client that may not go on", pods(pod("10.1.0.2", 5454)), nil, "10.1.0.1:5353", true, lost},
-		{"a client that may not go on", pods(pod("10.1.0.1", 5353)), nil, "10.1.0.1:5353", true, leaves},
+		{"a client that may not go on", pods(pod("10.1.0.1", 5353)), nil, "10.1.0.1:5353", true, departs},
 		{"a node, now that there are pods", pods(pod("10.1.0.1", 5353)), nil, "10.0.2.1:30053", false, lost},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -144,7 +144,7 @@ func (e ends) patience(c connection) (left time.Duration, why string) {
 	peer := c.client.Addr()
 	switch g, restricted := e.guests[c.vip]; {
 	case restricted && !g.welcome(peer):
-		return drainTime, unwelcomeClient
+		return g.drain, unwelcomeClient
 	case e.open[c.vip] || !c.ofHAProxy || peer.IsLoopback() || e.gateways[peer] || e.control.vips[c.vip.Addr()] || e.control.ports[c.client.Port()]:
 		return 0, ""
 	}

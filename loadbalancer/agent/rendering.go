@@ -68,7 +68,7 @@ func (a *Agent) renderWithout(ctx context.Context, r *revision, served *desired.
 	local.ClientSourceProbes = a.clientSourceProbes()
 	free := func(string) bool { return true }
 	if running != nil {
-		free = running.Free
+		free = running.Free(local)
 	}
 	previous, err := a.previousSlots()
 	if err != nil {

@@ -50,6 +50,7 @@ func (a *Agent) status(ctx context.Context, role wire.Role) *wire.Status {
 		s.Warnings = append(s.Warnings, a.doubts(held)...)
 		s.Warnings = append(s.Warnings, a.misplaced(seen.addresses, held.state)...)
 		s.Warnings = append(s.Warnings, strangers(seen.table)...)
+		s.Warnings = append(s.Warnings, affinityNotShared(held.state, a.config.Gateway)...)
 	}
 	if a.isUnasked(seen) {
 		s.Warnings = append(s.Warnings, wire.Warning{Reason: "HAProxyUnasked", Message: fmt.Sprintf("HAProxy runs and cannot be asked at its stats socket %s, so "+
@@ -180,6 +181,19 @@ func strangers(table *nftables.Table) []wire.Warning {
 			"its adverts come from another address or through a router", address)})
 	}
 	return warnings
+}
+
+// affinityNotShared warns of clients that stick until a failover and no longer: where the others cannot reach HAProxy of this gateway,
+// neither learns whom the other has sent where. UDP and SCTP need not be told.
+func affinityNotShared(s *desired.State, gateway string) []wire.Warning {
+	sticks := slices.ContainsFunc(s.LoadBalancers, func(lb desired.LoadBalancer) bool { return lb.AffinitySeconds > 0 && len(doorsOf(&lb)) > 0 })
+	self, err := s.Gateway(gateway)
+	if !sticks || err != nil || len(s.Gateways) < 2 || haproxy.PeersAddress(s, haproxy.Local{Gateway: gateway}).Addr() == self.VRRPAddress {
+		return nil
+	}
+	return []wire.Warning{{Reason: "AffinityNotShared", Message: fmt.Sprintf("the other gateways are not told which client of a Service with sessionAffinity "+
+		"goes to which worker, nor do they tell, so such clients may change workers at a failover: HAProxy cannot listen at vrrpAddress %s, which is "+
+		"of the link alone; give the gateway another one in the cloud config", self.VRRPAddress)}}
 }
 
 // lookAtForeign finds other people's firewall chains that drop what our table lets in.

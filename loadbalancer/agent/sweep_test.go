@@ -70,6 +70,37 @@ func TestADeadNodesFlowsEndInFewWalks(t *testing.T) {
 	}
 }
 
+// A client that may go on again in time keeps its flow, and has all of its time when it may not another time. A State in between that
+// leaves it out as well neither hurries nor delays.
+func TestReadmittedFlowsStay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		state := func(sequence uint64, prefixes ...string) *desired.State {
+			return sample(sequence, service("dns", "192.0.2.10", 51), datagrams("dns"), draining(300), drainsOf("dns", 60), admitting("dns", prefixes...))
+		}
+		m := holding(t, state(1))
+		a := started(t, m)
+		enemy := tracked("198.51.100.66", "192.0.2.10", "10.0.2.2", 30053)
+		m.tracked = []string{enemy}
+		watching(t, a.followFlows)
+		follows(t, a, state(2, "!198.51.100.66/32"))
+		time.Sleep(50 * time.Second)
+		follows(t, a, state(3))
+		time.Sleep(5 * time.Second)
+		follows(t, a, state(4, "!198.51.100.66/32"))
+		time.Sleep(50 * time.Second)
+		follows(t, a, state(5, "!198.51.100.0/24"))
+		time.Sleep(9 * time.Second)
+		if got := m.flows(); !slices.Equal(got, []string{enemy}) {
+			t.Errorf("before the drain time, counted from the second time, conntrack has %q", got)
+		}
+		time.Sleep(3 * time.Second)
+		synctest.Wait()
+		if got := m.flows(); len(got) != 0 {
+			t.Errorf("after it conntrack has %q", got)
+		}
+	})
+}
+
 // Where conntrack's table is so large that each walk takes long, health is followed in between; what has waited for its drain time does
 // not wait once more.
 func TestSlowWalksHoldNobodyUp(t *testing.T) {

@@ -5,6 +5,23 @@ import (
 	"slices"
 )
 
+// FamilyOf is 4 or 6.
+func FamilyOf(a netip.Addr) int {
+	if a.Is4() {
+		return 4
+	}
+	return 6
+}
+
+// OfFamily gives the first of addresses that is of a family, 4 or 6; of any, 0.
+func OfFamily(addresses []netip.Addr, family int) (address netip.Addr, ok bool) {
+	i := slices.IndexFunc(addresses, func(a netip.Addr) bool { return family == 0 || FamilyOf(a) == family })
+	if i < 0 {
+		return netip.Addr{}, false
+	}
+	return addresses[i], true
+}
+
 // IPv6Only says that every VIP is IPv6. Its nodes are then reached at their IPv6 addresses alone: kube-proxy opens the
 // NodePort of a Service with ipFamilies [IPv6] at no other. A VIP of IPv4 tells of another Service, which the nodes' first
 // addresses serve. A dual-stack Service that got an IPv6 VIP alone cannot be told from an IPv6-only one here; kube-proxy

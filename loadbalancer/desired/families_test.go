@@ -36,3 +36,22 @@ func TestFamilies(t *testing.T) {
 		}
 	}
 }
+
+func TestOfFamily(t *testing.T) {
+	v4, v6 := addr("192.0.2.10"), addr("2001:db8::10")
+	for _, test := range []struct {
+		addresses []netip.Addr
+		family    int
+		want      netip.Addr
+	}{
+		{nil, 0, netip.Addr{}},
+		{[]netip.Addr{v6, v4}, 0, v6},
+		{[]netip.Addr{v6, v4}, desired.FamilyOf(v4), v4},
+		{[]netip.Addr{v4, v6}, desired.FamilyOf(v6), v6},
+		{[]netip.Addr{v4}, 6, netip.Addr{}},
+	} {
+		if got, ok := desired.OfFamily(test.addresses, test.family); got != test.want || ok != test.want.IsValid() {
+			t.Errorf("of %v the one of family %d is %v (%t), want %v", test.addresses, test.family, got, ok, test.want)
+		}
+	}
+}

@@ -31,7 +31,8 @@ type State struct {
 	Nodes []Node `json:"nodes,omitempty"`
 	// NodeCheck is how HAProxy finds out that a node of the shared pool is fit to serve.
 	NodeCheck Check `json:"nodeCheck"`
-	// DrainSeconds is how long connections to a server that was taken out may live on, 1 to 86400; 0: DefaultDrainSeconds.
+	// DrainSeconds is how long connections may live on to a server that was taken out, or of a client that may not connect any more,
+	// 1 to 86400; 0: DefaultDrainSeconds.
 	DrainSeconds int `json:"drainSeconds,omitempty"`
 	// LoadBalancers are the Services of type LoadBalancer, sorted by Key.
 	LoadBalancers []LoadBalancer `json:"loadBalancers,omitempty"`

@@ -25,12 +25,7 @@ const (
 	clientsIPv6 clientFamily = 6
 )
 
-func familyOf(a netip.Addr) clientFamily {
-	if a.Is4() {
-		return clientsIPv4
-	}
-	return clientsIPv6
-}
+func familyOf(a netip.Addr) clientFamily { return clientFamily(desired.FamilyOf(a)) }
 
 // clientWord is what a kind's name has in it: "client4".
 const clientWord = "client"
@@ -41,11 +36,8 @@ const clientDownInterval = 250
 
 // probe is where checks of servers are made from whose clients are of the family; the zero Addr: this gateway's owner allows none.
 func (l Local) probe(family clientFamily) netip.Addr {
-	i := slices.IndexFunc(l.ClientSourceProbes, func(a netip.Addr) bool { return familyOf(a) == family })
-	if i < 0 {
-		return netip.Addr{}
-	}
-	return l.ClientSourceProbes[i]
+	probe, _ := desired.OfFamily(l.ClientSourceProbes, int(family))
+	return probe
 }
 
 // allows says whether this gateway may have slots of the kind.

@@ -114,11 +114,13 @@ func TestFreeAsksServersConnectionsAndMap(t *testing.T) {
 		"a map entry":        {&RunningBackend{}, slot + "|1|a/b", false},
 		"another slot's one": {&RunningBackend{}, slot + "0|1|a/b", true},
 	} {
-		r := &Running{Backends: map[string]*RunningBackend{}, Maps: map[string][]Entry{"m": {{Key: "k", Value: test.value}}}}
+		l := testLocal()
+		r := &Running{Backends: map[string]*RunningBackend{}, Maps: map[string][]Entry{
+			l.ServicesMap: {{Key: "k", Value: test.value}}, l.ChecksMap: {{Key: slot, Value: "/healthz"}}}}
 		if test.backend != nil {
 			r.Backends[slot] = test.backend
 		}
-		if got := r.Free(slot); got != test.want {
+		if got := r.Free(l)(slot); got != test.want {
 			t.Errorf("%s: Free is %t", name, got)
 		}
 	}

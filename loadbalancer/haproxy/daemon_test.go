@@ -224,7 +224,7 @@ func (d *daemon) render(state *desired.State) *Config {
 	d.t.Helper()
 	free := func(string) bool { return true }
 	if d.slots != nil {
-		free = d.read().Free
+		free = d.read().Free(d.local)
 	}
 	d.slots, _ = Assign(d.slots, state, free, d.local)
 	c, err := Render(state, d.local, d.slots)

@@ -14,8 +14,8 @@ type Departed struct {
 	Addr            netip.Addr
 	// Sessions are its connections now.
 	Sessions int
-	// Gone says that it is a pod which State does not name any more.
-	Gone bool
+	// PodGone says that it is a pod which State does not name any more.
+	PodGone bool
 }
 
 // Shared says whether the backend is one of all Services.
@@ -39,7 +39,7 @@ func (r *Running) Departed(want *Config) []Departed {
 			wanted := slices.ContainsFunc(want.Servers[name], func(s Server) bool { return s.Name == server })
 			if !wanted && has.State == "MAINT" && has.Sessions > 0 {
 				gone := membership{pods: want.pods}.gone(has)
-				all = append(all, Departed{Backend: name, Server: server, Addr: has.Addr, Sessions: has.Sessions, Gone: gone})
+				all = append(all, Departed{Backend: name, Server: server, Addr: has.Addr, Sessions: has.Sessions, PodGone: gone})
 			}
 		}
 	}

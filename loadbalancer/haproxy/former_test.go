@@ -53,7 +53,7 @@ func TestDatagramsMoveWithTheirHealth(t *testing.T) {
 					b.Servers["worker2"] = has
 				}
 			}
-			next, _ := Assign(slots, now, running.Free, l)
+			next, _ := Assign(slots, now, running.Free(l), l)
 			want, err := Render(now, l, next)
 			if err != nil {
 				t.Fatal(err)

@@ -215,7 +215,7 @@ func TestTimeoutsAreMadeByAReload(t *testing.T) {
 	state.LoadBalancers[0].Timeouts = nil
 	d.apply(state)
 	d.wantReach(vip4+":80", threePorts()...)
-	if !d.read().Free(slot) {
+	if !d.read().Free(d.local)(slot) {
 		t.Error("the slot is not free")
 	}
 	state.LoadBalancers = nil

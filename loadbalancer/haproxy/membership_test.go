@@ -106,7 +106,7 @@ func TestOneChangeIsOneCommand(t *testing.T) {
 			changed := start()
 			test.change(changed)
 			s.LoadBalancers = []desired.LoadBalancer{*changed}
-			slots, short := Assign(slots, s, running.Free, l)
+			slots, short := Assign(slots, s, running.Free(l), l)
 			c, err := Render(s, l, slots)
 			if err != nil || short != nil {
 				t.Fatalf("rendering: %v; short are %v", err, short)

@@ -55,18 +55,16 @@ type RunningServer struct {
 	stopped, maint, drain bool
 }
 
-// Free says whether a slot may be given to a load balancer: no server is left in it, no connection, and no map entry
-// leads to it. A slot that is not running is free too: the reload that makes it makes it empty.
-func (r *Running) Free(slot string) bool {
-	if b := r.Backends[slot]; b != nil && (len(b.Servers) > 0 || b.Sessions > 0 || b.Queued > 0) {
-		return false
+// Free says whether a slot may be given to a load balancer: no server is left in it, no connection, and no entry of the Services'
+// map leads to it. A slot that is not running is free too: the reload that makes it makes it empty.
+func (r *Running) Free(l Local) func(slot string) bool {
+	led := map[string]bool{}
+	for _, e := range r.Maps[l.ServicesMap] {
+		backend, _, _ := strings.Cut(e.Value, "|")
+		led[backend] = true
 	}
-	for _, entries := range r.Maps {
-		for _, e := range entries {
-			if backend, _, ok := strings.Cut(e.Value, "|"); ok && backend == slot {
-				return false
-			}
-		}
+	return func(slot string) bool {
+		b := r.Backends[slot]
+		return !led[slot] && (b == nil || len(b.Servers) == 0 && b.Sessions == 0 && b.Queued == 0)
 	}
-	return true
 }

@@ -43,7 +43,7 @@ func TestSlotServesAndIsFreedWhenDrained(t *testing.T) {
 		t.Errorf("deferred is %q, want worker1, which has a connection", left.Deferred)
 	}
 	d.wantRefused(vipLocal + ":80")
-	if d.read().Free(slot) {
+	if d.read().Free(d.local)(slot) {
 		t.Error("the slot is free while a connection of its old Service lives")
 	}
 	if got := d.ask("say kept"); got != "still here" {
@@ -62,13 +62,13 @@ func TestSlotServesAndIsFreedWhenDrained(t *testing.T) {
 
 	d.ask("close kept")
 	d.eventually("the connection's end", func() bool { return d.read().Backends[slot].Sessions == 0 })
-	if d.read().Free(slot) {
+	if d.read().Free(d.local)(slot) {
 		t.Error("the slot is free while a server is in it")
 	}
 	if left := d.apply(state); left.Deferred != nil {
 		t.Errorf("deferred is %q after the last connection ended", left.Deferred)
 	}
-	if !d.read().Free(slot) {
+	if !d.read().Free(d.local)(slot) {
 		t.Error("the drained slot is not free")
 	}
 }
@@ -154,7 +154,7 @@ func TestSlotsAreRefilledByAReload(t *testing.T) {
 	state.LoadBalancers = state.LoadBalancers[:1]
 	d.apply(state)                                                                      // fewer slots are wanted than run: no reason to reload
 	for _, slot := range []string{"slot-http-roundrobin-1", "slot-http-roundrobin-3"} { // the file has two now
-		if !d.read().Free(slot) {
+		if !d.read().Free(d.local)(slot) {
 			t.Errorf("%s was not emptied", slot)
 		}
 	}

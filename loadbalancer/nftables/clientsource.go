@@ -3,7 +3,6 @@ package nftables
 import (
 	"bytes"
 	"net/netip"
-	"slices"
 	"strconv"
 
 	"cloud-provider-haproxy/loadbalancer/desired"
@@ -29,7 +28,8 @@ func (content) SourceMark() string { return "0x" + strconv.FormatInt(sourceMark,
 // keepsClients says whether a load balancer can be served at a VIP: one that is to keep its clients' addresses only where they may be
 // kept, and where it can be proven that answers come back.
 func (l Local) keepsClients(lb *desired.LoadBalancer, vip netip.Addr) bool {
-	return !lb.ClientSource || slices.ContainsFunc(l.ClientSourceProbes, func(a netip.Addr) bool { return a.Is4() == vip.Is4() })
+	_, allowed := desired.OfFamily(l.ClientSourceProbes, desired.FamilyOf(vip))
+	return !lb.ClientSource || allowed
 }
 
 // nodesAsClients are the nodes' own addresses: what a node answers to another one goes there without any router, and to itself nowhere.

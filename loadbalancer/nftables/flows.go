@@ -114,7 +114,7 @@ func (f *flows) sharedCandidates(vip netip.Addr) []candidate {
 	}
 	var all []candidate
 	for _, n := range f.state.Nodes {
-		if a, ok := ofFamily(n.Addresses, vip); ok {
+		if a, ok := desired.OfFamily(n.Addresses, desired.FamilyOf(vip)); ok {
 			all = append(all, candidate{n.Name, a.String(), 1, unfit[n.Name]})
 		}
 	}
@@ -134,7 +134,7 @@ func (f *flows) ownCandidates(lb desired.LoadBalancer, vip netip.Addr, frontend 
 	}
 	var first, backups []candidate
 	for _, server := range lb.PoolOf(frontend).Servers {
-		address, ok := ofFamily(f.addressesOf(server), vip)
+		address, ok := desired.OfFamily(f.addressesOf(server), desired.FamilyOf(vip))
 		if !ok || server.Drains {
 			continue
 		}
@@ -162,15 +162,6 @@ func (f *flows) addressesOf(server desired.Server) []netip.Addr {
 		addresses = append(addresses, f.state.Nodes[i].Addresses...)
 	}
 	return addresses
-}
-
-// ofFamily is the first address of the family that like has.
-func ofFamily(addresses []netip.Addr, like netip.Addr) (netip.Addr, bool) {
-	i := slices.IndexFunc(addresses, func(a netip.Addr) bool { return a.Is4() == like.Is4() })
-	if i < 0 {
-		return netip.Addr{}, false
-	}
-	return addresses[i], true
 }
 
 // sortedByName gives the order in which slots are filled.

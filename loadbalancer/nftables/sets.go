@@ -68,55 +68,12 @@ const doorType = " . inet_proto . inet_service"
 
 // newSets decides what is open.
 func newSets(s *desired.State, l Local) ([]*set, error) {
-	vips := newByFamily("vips", "", "floating addresses of this cluster")
-	peers := newByFamily("peers", "", "other gateways, by VRRP address")
-	sticks := newByFamily("sticks", doorType, "where HAProxy of other gateways tells which client sticks to which server")
-	control := newByFamily("control", doorType, "ports of the API servers")
-	services := doors{
-		deny:  newSourcesByFamily("deny", "who may not connect, by port of a Service"),
-		open:  newByFamily("open", doorType, "ports of Services that everybody may connect to"),
-		allow: newSourcesByFamily("allow", "who may connect, by port of a Service that not everybody may connect to"),
-	}
-
-	datagrams := newFlows(s, l.Unfit)
-
-	self, err := s.Gateway(l.Gateway)
+	families, err := newGatewaySets(s, l)
 	if err != nil {
 		return nil, err
 	}
-	for _, g := range s.Gateways {
-		if g.Name != l.Gateway {
-			peers.add(g.VRRPAddress, g.VRRPAddress.String())
-		}
-	}
-	// Alone, or with an address of the link alone, HAProxy does not listen there (haproxy.PeersAddress).
-	if len(s.Gateways) > 1 && !self.VRRPAddress.IsLinkLocalUnicast() {
-		sticks.add(self.VRRPAddress, element(self.VRRPAddress, desired.TCP, uint16(l.PeersPort)))
-	}
-	for _, v := range s.VIPs {
-		vips.add(v.Address, v.Address.String())
-	}
-	if c := s.ControlPlane; c != nil && len(c.Endpoints) > 0 {
-		control.add(c.Address, element(c.Address, desired.TCP, c.Port))
-		for _, e := range c.ExtraPorts {
-			control.add(c.Address, element(c.Address, desired.TCP, e.Port))
-		}
-	}
-	for _, lb := range s.LoadBalancers {
-		if lb.ClientSource {
-			lb.DenySources = slices.Concat(lb.DenySources, nodesAsClients(s))
-		}
-		services.add(lb, func(vip netip.Addr, f desired.Frontend) bool {
-			if !l.keepsClients(&lb, vip) {
-				return false
-			}
-			if f.Protocol == desired.TCP {
-				return served(s, lb, f)
-			}
-			return datagrams.serve(lb, vip, f)
-		})
-	}
-	families := []byFamily{vips, peers, sticks, control, services.deny, services.open, services.allow}
+	datagrams := newFlows(s, l.Unfit)
+	families = append(families, newDoors(s, l, datagrams).sets()...)
 	if Flows(s) {
 		back := newAnswers()
 		back.add(s)
@@ -137,8 +94,64 @@ func newSets(s *desired.State, l Local) ([]*set, error) {
 	return all, nil
 }
 
+// newGatewaySets are those that no Service has a part in but for its address.
+func newGatewaySets(s *desired.State, l Local) ([]byFamily, error) {
+	vips := newByFamily("vips", "", "floating addresses of this cluster")
+	peers := newByFamily("peers", "", "other gateways, by VRRP address")
+	peersPort := newByFamily("peersport", doorType, "where HAProxy of other gateways tells which client sticks to which server")
+	control := newByFamily("control", doorType, "ports of the API servers")
+	self, err := s.Gateway(l.Gateway)
+	if err != nil {
+		return nil, err
+	}
+	for _, g := range s.Gateways {
+		if g.Name != l.Gateway {
+			peers.add(g.VRRPAddress, g.VRRPAddress.String())
+		}
+	}
+	// Alone, or with an address of the link alone, HAProxy does not listen there (haproxy.PeersAddress).
+	if len(s.Gateways) > 1 && !self.VRRPAddress.IsLinkLocalUnicast() {
+		peersPort.add(self.VRRPAddress, element(self.VRRPAddress, desired.TCP, uint16(l.PeersPort)))
+	}
+	for _, v := range s.VIPs {
+		vips.add(v.Address, v.Address.String())
+	}
+	if c := s.ControlPlane; c != nil && len(c.Endpoints) > 0 {
+		control.add(c.Address, element(c.Address, desired.TCP, c.Port))
+		for _, e := range c.ExtraPorts {
+			control.add(c.Address, element(c.Address, desired.TCP, e.Port))
+		}
+	}
+	return []byFamily{vips, peers, peersPort, control}, nil
+}
+
 // doors are the ports of Services, and who may connect to them.
 type doors struct{ deny, open, allow byFamily }
+
+func (d doors) sets() []byFamily { return []byFamily{d.deny, d.open, d.allow} }
+
+func newDoors(s *desired.State, l Local, datagrams *flows) doors {
+	services := doors{
+		deny:  newSourcesByFamily("deny", "who may not connect, by port of a Service"),
+		open:  newByFamily("open", doorType, "ports of Services that everybody may connect to"),
+		allow: newSourcesByFamily("allow", "who may connect, by port of a Service that not everybody may connect to"),
+	}
+	for _, lb := range s.LoadBalancers {
+		if lb.ClientSource {
+			lb.DenySources = slices.Concat(lb.DenySources, nodesAsClients(s))
+		}
+		services.add(lb, func(vip netip.Addr, f desired.Frontend) bool {
+			if !l.keepsClients(&lb, vip) {
+				return false
+			}
+			if f.Protocol == desired.TCP {
+				return served(s, lb, f)
+			}
+			return datagrams.serve(lb, vip, f)
+		})
+	}
+	return services
+}
 
 // add opens the ports that serves says yes to.
 func (d doors) add(lb desired.LoadBalancer, serves func(vip netip.Addr, f desired.Frontend) bool) {

@@ -119,7 +119,7 @@ type Nodes struct {
 	ClientSourceProbes []netip.Addr `yaml:"clientSourceProbes"`
 	// HealthCheck is how HAProxy finds out that a worker is fit to serve.
 	HealthCheck HealthCheck `yaml:"healthCheck"`
-	// DrainTime is how long connections to a worker live on that gets no more of them, `1s` to `24h` in whole seconds: one that was deleted, is to be deleted by the cluster autoscaler (taint `ToBeDeletedByClusterAutoscaler`), carries the label `node.kubernetes.io/exclude-from-external-load-balancers`, or is not chosen by a Service any more. A Service has another one with annotation `cloud-provider-haproxy/drain-timeout`. Default `5m`.
+	// DrainTime is how long connections to a worker live on that gets no more of them, `1s` to `24h` in whole seconds: one that was deleted, is to be deleted by the cluster autoscaler (taint `ToBeDeletedByClusterAutoscaler`), carries the label `node.kubernetes.io/exclude-from-external-load-balancers`, or is not chosen by a Service any more. So long live connections, too, of a client that may not connect to a Service any more. A Service has another one with annotation `cloud-provider-haproxy/drain-timeout`. Default `5m`.
 	DrainTime Duration `yaml:"drainTime"`
 }
 

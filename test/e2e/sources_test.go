@@ -19,10 +19,13 @@ import (
 	"cloud-provider-haproxy/test/lab"
 )
 
-const denyAnnotation = prefix + "deny-source-ranges"
+const (
+	denyAnnotation  = prefix + "deny-source-ranges"
+	drainAnnotation = prefix + "drain-timeout"
+)
 
 // testSourceRanges: who may connect reaches the Service over TCP and UDP, who may not is refused at once; the ranges change while it is served,
-// without a reload of HAProxy. Who may not connect any more keeps a connection for half a minute. What cannot be read changes nothing,
+// without a reload of HAProxy. Who may not connect any more keeps a connection for the Service's drain time. What cannot be read changes nothing,
 // and a new Service with it is not served.
 func testSourceRanges(t *testing.T, s *site) {
 	friend, stranger := s.client, s.Lab.Controller
@@ -102,7 +105,8 @@ func (s *site) doors(t *testing.T, name string) (v4, v6 []string) {
 func (s *site) narrow(t *testing.T, friends []string) (await func()) {
 	t.Helper()
 	friend, stranger := s.client, s.Lab.Controller
-	s.create(t, service("narrowed", withDNS))
+	const drain = 10 * time.Second
+	s.create(t, service("narrowed", withDNS, annotated(drainAnnotation, drain.String())))
 	address := s.addresses(t, "narrowed")[0]
 	at, dns := target(address, 80), target(address, 53)
 	s.awaitServed(t, stranger, at, overUDP+dns)
@@ -123,8 +127,8 @@ func (s *site) narrow(t *testing.T, friends []string) (await func()) {
 	return func() {
 		t.Helper()
 		switch e := <-ended; {
-		case !errors.Is(e.err, syscall.ECONNRESET) || e.when.Sub(begun) < 20*time.Second:
-			t.Errorf("an established connection whose client may not connect any more ended after %v: %v; want it reset after 30s", e.when.Sub(begun), e.err)
+		case !errors.Is(e.err, syscall.ECONNRESET) || e.when.Sub(begun) < drain:
+			t.Errorf("an established connection whose client may not connect any more ended after %v: %v; want it reset after %v", e.when.Sub(begun), e.err, drain)
 		default:
 			t.Logf("the connection whose client may not connect any more ended after %v", e.when.Sub(begun).Round(time.Millisecond))
 		}
@@ -138,8 +142,8 @@ func (s *site) narrow(t *testing.T, friends []string) (await func()) {
 			}
 			return nil
 		})
-		if lived := theirFlow.lastAnswer().Sub(begun); lived < 20*time.Second {
-			t.Errorf("an established flow of UDP whose client may not connect any more ended after %v, want 30s: %v", lived, theirFlow.stop())
+		if lived := theirFlow.lastAnswer().Sub(begun); lived < drain-time.Second { // the last of its questions
+			t.Errorf("an established flow of UDP whose client may not connect any more ended after %v, want %v: %v", lived, drain, theirFlow.stop())
 		} else {
 			t.Logf("the flow of UDP whose client may not connect any more ended after %v", lived.Round(time.Millisecond))
 		}

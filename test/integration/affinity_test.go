@@ -1,15 +1,18 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"cloud-provider-haproxy/loadbalancer/wire"
+	"cloud-provider-haproxy/test/lab"
 	"cloud-provider-haproxy/test/lab/traffic"
 )
 
@@ -66,6 +69,44 @@ func testAffinity(t *testing.T, p *pair) {
 			t.Errorf("%s was served by %s, and is by %s after a reload", target, home, got)
 		}
 	}
+}
+
+// testAffinityAtBoot: from its boot on nobody but the other gateway can tell a gateway's HAProxy where clients stick, also before the
+// agent is there; and no floating address is.
+func testAffinityAtBoot(t *testing.T, p *pair) {
+	p.begin(t)
+	boots := p.home(t, web4)
+	other := p.other(boots)
+	_, err := p.Client.Dial(t.Context(), "tcp", port(boots.Addr4, 7482))
+	if !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Fatalf("a stranger reaches the port of HAProxy's peers: %v", err)
+	}
+	config, err := boots.ReadFile(lab.AgentFile)
+	must(t, err)
+	must(t, boots.WriteFile(lab.AgentFile, nil, 0o644))
+	must(t, boots.PowerOff())
+	if err := boots.Boot(t.Context()); err == nil {
+		t.Fatal("the agent started without its configuration: this test would show nothing")
+	}
+	eventually(t, "the other gateway reaches HAProxy of the one that boots", func() error {
+		c, err := other.Dial(t.Context(), "tcp", port(boots.Addr4, 7482))
+		if err != nil {
+			return err
+		}
+		return c.Close()
+	})
+	if c, err := p.Client.Dial(t.Context(), "tcp", port(boots.Addr4, 7482)); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("before the agent is there a stranger reaches the port of HAProxy's peers: %v, %v", c, err)
+	}
+	if addresses := mustRun(t, boots, "ip", "--brief", "address", "show"); strings.Contains(addresses, web4.String()) {
+		t.Errorf("before the agent is there the gateway has a floating address:\n%s", addresses)
+	}
+	must(t, boots.WriteFile(lab.AgentFile, config, 0o644))
+	_, err = boots.StartAgent(t.Context())
+	must(t, err)
+	eventually(t, "the gateway that returned is in sync", func() error { return p.inSync(t) })
+	p.push(t, p.state(p.Workers, web()))
+	eventually(t, "the addresses are at home", func() error { return p.atHome(t) })
 }
 
 // learned reads the flags of show peers: 1, from a worker before, and 2, from another gateway, or nobody was there for five

@@ -26,6 +26,7 @@ func TestPair(t *testing.T) {
 		{"served", testServed},
 		{"services", testServices},
 		{"affinity", testAffinity},
+		{"affinity-at-boot", testAffinityAtBoot},
 		{"shared", testShared},
 		{"nodes", testNodes},
 		{"pool", testPool},

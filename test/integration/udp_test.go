@@ -206,12 +206,27 @@ func (p *pair) refusesDatagrams(t *testing.T, from *lab.Host, target string) err
 	return nil
 }
 
-// testDatagramSources: who may not connect is refused, the others are served.
+// testDatagramSources: who may not connect is refused, the others are served. A flow that was there is served for the drain time.
 func testDatagramSources(t *testing.T, p *pair) {
 	lb := dns()
+	lb.DrainSeconds = 3
+	p.beginDatagrams(t, lb)
+	flows, _ := p.talks(t, 2, dnsTargets()...)
 	lb.DenySources = []netip.Prefix{netip.PrefixFrom(p.Client.Addr4, 32), netip.PrefixFrom(p.Client.Addr6, 128)}
-	p.begin(t)
 	p.push(t, p.state(p.Workers, web(), lb))
+	for _, k := range flows {
+		if who, _ := k.ask(time.Second); p.Host(who) == nil {
+			t.Errorf("a flow whose client may not connect any more: %s, before the drain time", who)
+		}
+	}
+	for _, k := range flows {
+		eventually(t, "it is refused after the drain time", func() error {
+			if who, _ := k.ask(300 * time.Millisecond); who != "refused" {
+				return errors.New(who)
+			}
+			return nil
+		})
+	}
 	for _, target := range dnsTargets() {
 		eventually(t, "a denied client is refused", func() error { return p.refusesDatagrams(t, p.Client, target) })
 		eventually(t, "another one is served", func() error {

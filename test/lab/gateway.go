@@ -2,9 +2,11 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 )
@@ -155,13 +157,28 @@ func (h *Host) startGateway(ctx context.Context) error {
 	if _, err := h.startBareGateway(ctx); err != nil {
 		return err
 	}
-	if _, err := h.Run(ctx, startHAProxy...); err != nil {
+	if err := h.startHAProxyUnit(ctx); err != nil {
 		return err
 	}
 	if _, err := h.StartAgent(ctx); err != nil {
 		return err
 	}
 	return h.awaitPort(ctx, "127.0.0.1:22")
+}
+
+// startHAProxyUnit does what systemd does with our drop-in: what it has to do first may fail ("-").
+func (h *Host) startHAProxyUnit(ctx context.Context) error {
+	dropIn, err := os.ReadFile(filepath.Join(h.lab.module, "manifests", "gateway", "haproxy.service.d", "cloud-provider-haproxy.conf"))
+	if err != nil {
+		return err
+	}
+	before := regexp.MustCompile(`(?m)^ExecStartPre=-/bin/sh -c '(.*)'$`).FindSubmatch(dropIn)
+	if before == nil {
+		return errors.New("the drop-in of haproxy.service has nothing to do before HAProxy starts")
+	}
+	_, _ = h.Run(ctx, "/bin/sh", "-c", string(before[1]))
+	_, err = h.Run(ctx, startHAProxy...)
+	return err
 }
 
 // StartAgent starts the agent and returns when it answers.
