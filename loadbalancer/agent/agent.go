@@ -296,6 +296,7 @@ func (a *Agent) hold(r *rendering, fault error) {
 	}
 	a.mu.Lock()
 	a.current, a.committed, a.fault, a.former = r, r.revision, fault, former
+	a.health = a.health.moved(r.slots, r.config)
 	a.mu.Unlock()
 	if same && looked {
 		return

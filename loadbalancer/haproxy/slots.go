@@ -52,7 +52,7 @@ func (slots Slots) At(key desired.Key, port uint16) string {
 }
 
 // Assign keeps what previous says for tenants that still need a slot of that kind, and gives the free slot of the lowest number
-// to each other. free asks the running HAProxy (Running.Free). short names the tenants whose slot has to be made by a reload
+// to each other; what previous gives to somebody is not free, so that there is a way back to it. free asks the running HAProxy (Running.Free). short names the tenants whose slot has to be made by a reload
 // first, because all running ones are taken or it has timeouts of its own: Compare asks for that reload. A tenant whose pool has no
 // kind, or for whom none of maxSlots is left, gets no slot; Render tells why. Nor does one that is to connect from clients' addresses
 // where Local allows none: its ports refuse.
@@ -74,6 +74,9 @@ func Assign(previous Slots, s *desired.State, free func(slot string) bool, l Loc
 			continue
 		}
 		wants = append(wants, want{n.Tenant, kind})
+	}
+	for _, slot := range previous {
+		taken[slot] = true
 	}
 	next, made := map[slotKind]int{}, map[slotKind][]string{}
 	for _, w := range wants {
