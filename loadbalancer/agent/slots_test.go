@@ -1,13 +1,17 @@
 package agent
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"cloud-provider-haproxy/loadbalancer/desired"
+	"cloud-provider-haproxy/loadbalancer/haproxy"
 	"cloud-provider-haproxy/loadbalancer/wire"
 )
 
@@ -131,6 +135,77 @@ func TestDatagramsMoveOpen(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Two States within half a second: HAProxy was not asked of the servers' new slot yet, nor is it when the machine is compared.
+func TestDatagramsThatHaveJustMoved(t *testing.T) {
+	m := holding(t, sample(1, dnsOn(func(*desired.LoadBalancer) {})))
+	a := started(t, m)
+	moved := dnsOn(func(lb *desired.LoadBalancer) { lb.Pool.Check.IntervalMillis = 1000 })
+	for sequence, s := range []*desired.State{sample(2, moved), sample(3, moved, node("worker-3", "10.0.2.3"))} {
+		if result, refusal := a.apply(t.Context(), sign(t, s)); refusal != nil || len(result.Faults) > 0 {
+			t.Fatal(result, refusal)
+		}
+		a.recover(t.Context())
+		if script := m.file("/var/lib/gatewayctl/front.nft"); !strings.Contains(script, " : 10.0.2.1 . 30053") || !strings.Contains(script, " : 10.0.2.2 . 30053") {
+			t.Errorf("after State %d servers that serve get no flows", sequence+2)
+		}
+	}
+}
+
+// An agent is killed when it has put the servers of a slot that a load balancer leaves into maintenance, where they wait for their last
+// connections. On the way back what HAProxy says of them in the next slot counts.
+func TestCutMoveLeavesServersInMaintenance(t *testing.T) {
+	m := holding(t, sample(1, dnsOn(func(*desired.LoadBalancer) {})))
+	a := started(t, m)
+	m.strike = func(_ int, operation string) strike {
+		if operation == "haproxy apply grow=false shrink=true" {
+			return diesBefore
+		}
+		return passes
+	}
+	if got := run(t, a, sample(2, dnsOn(func(lb *desired.LoadBalancer) { lb.Pool.Check.IntervalMillis = 1000 }))); !got.died {
+		t.Fatalf("the agent lives: %+v", got)
+	}
+	m.strike = at(0, passes)
+	m.setServer(slot1, "worker-1", "MAINT")
+	m.setServer(slot1, "worker-2", "MAINT")
+	m.setServer("slot-http-roundrobin-2", "worker-2", "DOWN")
+	started(t, m)
+	if script := m.file("/var/lib/gatewayctl/front.nft"); !strings.Contains(script, " : 10.0.2.1 . 30053") || strings.Contains(script, " : 10.0.2.2 . 30053") {
+		t.Error("worker-1 was up and has to get flows, worker-2 was down and has not")
+	}
+}
+
+// Either State finds its own slots, whichever is held after a crash, also when the next one changes
+// nothing but the fence, and who goes back to the one that is held writes nothing anew.
+func TestSlotsOfTwoStates(t *testing.T) {
+	slots := func(slot string) haproxy.Slots {
+		return haproxy.Slots{{Key: desired.Key{Namespace: "default", Name: "web"}}: slot}
+	}
+	held, offered, fence, last := &revision{digest: "a"}, &revision{digest: "b"}, &revision{digest: "c"}, &revision{digest: "d"}
+	expect := func(when string, s assignment, r *revision, want string) {
+		t.Helper()
+		if got := s.of(r); !maps.Equal(got, slots(want)) {
+			t.Errorf("%s: %s has %v, want %s", when, r.digest, got, want)
+		}
+	}
+	s := assignment{}.next(nil, held, slots("one"))
+	expect("the first State", s, held, "one")
+	s = s.next(held, offered, slots("two"))
+	expect("a move", s, held, "one")
+	expect("a move", s, offered, "two")
+	if again := s.next(held, held, slots("one")); !cmp.Equal(again, s) {
+		t.Errorf("going back changes %v to %v", s, again)
+	}
+	back := s.next(held, fence, slots("one"))
+	expect("another fence after it was cut", back, held, "one")
+	expect("another fence after it was cut", back, fence, "one")
+	s = s.next(offered, last, slots("three"))
+	expect("another move after its commit", s, offered, "two")
+	expect("another move after its commit", s, last, "three")
+	s = s.next(last, last, slots("four"))
+	expect("a wish that was granted", s, last, "four")
 }
 
 // HAProxy was asked while a transaction was adding servers, and answered that they are in maintenance: nobody's flows end for that.

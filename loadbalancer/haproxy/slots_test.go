@@ -54,6 +54,9 @@ func TestAssignKeepsAndNeverShares(t *testing.T) {
 				if old := slots[n.Tenant]; kind.number(old) > 0 && old != slot {
 					t.Fatalf("%s was moved from %s to %s", n.Tenant, old, slot)
 				}
+				if slots[n.Tenant] != slot && slices.Contains(slices.Collect(maps.Values(slots)), slot) {
+					t.Fatalf("%s got %s, which was another one's: there is no way back", n.Tenant, slot)
+				}
 				if slots[n.Tenant] != slot && busy[slot] {
 					t.Fatalf("%s got %s, which is not free", n.Tenant, slot)
 				}
