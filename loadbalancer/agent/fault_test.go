@@ -101,22 +101,6 @@ func (m *machine) moment() moment {
 	return now
 }
 
-const slotsJSON = "/var/lib/gatewayctl/slots.json"
-
-// slots are those of the State that is committed, whatever lies beside them.
-func (m *machine) slots() string {
-	var signed desired.Signed
-	var r *revision
-	if json.Unmarshal([]byte(m.files["/var/lib/gatewayctl/state.json"]), &signed) == nil {
-		r, _ = decode(signed)
-	}
-	found, err := decodeSlots([]byte(m.files[slotsJSON]))
-	if err != nil {
-		return m.files[slotsJSON]
-	}
-	return fmt.Sprint(found.of(r))
-}
-
 // holding gives a machine on which s is held.
 func holding(t *testing.T, s *desired.State) *machine {
 	m := newMachine()

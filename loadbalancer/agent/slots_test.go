@@ -1,6 +1,8 @@
 package agent
 
 import (
+	"encoding/json"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -41,6 +43,22 @@ func TestSlotsOfTheOlderForm(t *testing.T) {
 			}
 		}
 	}
+}
+
+const slotsJSON = "/var/lib/gatewayctl/slots.json"
+
+// slots are those of the State that is committed, whatever lies beside them.
+func (m *machine) slots() string {
+	var signed desired.Signed
+	var r *revision
+	if json.Unmarshal([]byte(m.files["/var/lib/gatewayctl/state.json"]), &signed) == nil {
+		r, _ = decode(signed)
+	}
+	found, err := decodeSlots([]byte(m.files[slotsJSON]))
+	if err != nil {
+		return m.files[slotsJSON]
+	}
+	return fmt.Sprint(found.of(r))
 }
 
 // What is saved for a reload is for that reload alone: whoever starts HAProxy otherwise finds nothing of another day.
@@ -174,6 +192,45 @@ func TestCutMoveLeavesServersInMaintenance(t *testing.T) {
 	started(t, m)
 	if script := m.file("/var/lib/gatewayctl/front.nft"); !strings.Contains(script, " : 10.0.2.1 . 30053") || strings.Contains(script, " : 10.0.2.2 . 30053") {
 		t.Error("worker-1 was up and has to get flows, worker-2 was down and has not")
+	}
+}
+
+// A move that takes a reload, cut at every operation: TestFaultAtEveryOperation has the moves that take none, since what a reload has made
+// for a wish stays. The State that is held has its own slot, and its door is open, also after a boot.
+func TestCutMoveByReload(t *testing.T) {
+	before := holding(t, sample(1, dnsOn(func(*desired.LoadBalancer) {})))
+	started(t, before)
+	before = before.clone()
+	next := sample(2, dnsOn(func(lb *desired.LoadBalancer) { lb.Timeouts = &desired.Timeouts{IdleSeconds: 60} }))
+	for k, last := 1, 1; k <= last; k++ {
+		for _, power := range []bool{false, true} {
+			m := before.clone()
+			a := started(t, m)
+			m.operations, m.log, m.strike = 0, nil, at(k, diesAfter)
+			if got := run(t, a, next); !got.died {
+				break // it was the last operation
+			}
+			last = k + 1
+			m.strike = at(0, passes)
+			if power {
+				m.powerOff()
+				m.boot()
+			}
+			a = started(t, m)
+			want := slot1
+			if a.held().state.Fence.Sequence == 2 {
+				want = "slot-http-roundrobin-idle60s-1"
+			}
+			if got := a.rendered().slots.At(desired.Key{Namespace: "default", Name: "dns"}, 0); got != want {
+				t.Errorf("k=%d (%s), power lost %t: it is served by %s, want %s", k, m.log[k-1], power, got, want)
+			}
+			if script := m.file("/var/lib/gatewayctl/front.nft"); !strings.Contains(script, " : 10.0.2.1 . 30053") || !strings.Contains(script, " : 10.0.2.2 . 30053") {
+				t.Errorf("k=%d (%s), power lost %t: its door is closed", k, m.log[k-1], power)
+			}
+		}
+		if k > 200 {
+			t.Fatal("no end")
+		}
 	}
 }
 
