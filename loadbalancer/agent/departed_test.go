@@ -60,9 +60,12 @@ func (m *machine) leaves(id, address string) {
 	})
 }
 
-// removeDeparted is `del server`.
+// removeDeparted is `del server`, and `set server state ready`.
 func (m *machine) removeDeparted(d haproxy.Diff) {
 	for _, change := range d.Changes {
+		if id, _, ok := strings.Cut(strings.TrimPrefix(change, "server "), " put back from "); ok {
+			delete(m.departed, id)
+		}
 		if id, ok := strings.CutSuffix(strings.TrimPrefix(change, "server "), " removed"); ok && m.departed[id].Sessions == 0 {
 			delete(m.departed, id)
 		}

@@ -75,7 +75,7 @@ func (a *Agent) renderWithout(ctx context.Context, r *revision, served *desired.
 		return nil, err
 	}
 	held := a.held()
-	slots, short := haproxy.Assign(assigned.of(held), served, free, local)
+	slots, short := a.slotsLeft(served, running).Assign(assigned.of(held), served, free, local)
 	config, err := haproxy.Render(served, local, slots)
 	if err != nil {
 		return nil, fmt.Errorf("rendering HAProxy's configuration: %w", err)

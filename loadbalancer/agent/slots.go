@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"maps"
 
+	"cloud-provider-haproxy/loadbalancer/desired"
 	"cloud-provider-haproxy/loadbalancer/haproxy"
 )
 
@@ -77,4 +78,50 @@ func (s assignment) encode() ([]byte, error) {
 		return nil, fmt.Errorf("encoding the slots: %w", err)
 	}
 	return text, nil
+}
+
+// leaver is who was served by a slot that nobody has now. A Service made anew under an old name is another one.
+type leaver struct {
+	tenant haproxy.Tenant
+	uid    string
+}
+
+// noteLeft remembers who leaves a slot. An agent that starts anew knows nobody, so that the next move takes one slot more.
+func (a *Agent) noteLeft(before, now *rendering) {
+	if before == nil || maps.Equal(before.slots, now.slots) {
+		return
+	}
+	uids := map[desired.Key]string{}
+	for _, lb := range before.served.LoadBalancers {
+		uids[lb.Key] = lb.UID
+	}
+	for tenant, slot := range before.slots {
+		a.leavers[slot] = leaver{tenant, uids[tenant.Key]}
+	}
+	for _, slot := range now.slots {
+		delete(a.leavers, slot)
+	}
+}
+
+// slotsLeft are those that only the one can have who has left them: its connections are there. Else whoever changes an annotation to and
+// fro would use up one slot after the other, and have HAProxy reloaded for more.
+func (a *Agent) slotsLeft(s *desired.State, running *haproxy.Running) haproxy.Left {
+	if running == nil || len(a.leavers) == 0 {
+		return nil
+	}
+	uids := map[desired.Key]string{}
+	for _, lb := range s.LoadBalancers {
+		uids[lb.Key] = lb.UID
+	}
+	left := haproxy.Left{}
+	for slot, who := range a.leavers {
+		uid, there := uids[who.tenant.Key]
+		switch {
+		case running.Free(slot):
+			delete(a.leavers, slot)
+		case there && uid == who.uid:
+			left[slot] = who.tenant
+		}
+	}
+	return left
 }

@@ -83,6 +83,36 @@ func TestAssignKeepsAndNeverShares(t *testing.T) {
 	})
 }
 
+// A slot that was left is for the one who has left it, as long as nobody else has it and it wants that kind.
+func TestAssignLetsTenantsReturn(t *testing.T) {
+	s, l := baseState(), testLocal()
+	s.LoadBalancers = []desired.LoadBalancer{localPolicy("a", "192.0.2.20", kubeProxyCheck()), localPolicy("b", "192.0.2.21", kubeProxyCheck())}
+	all := needs(s)
+	a, b, checked := all[0].Tenant, all[1].Tenant, all[0].Tenant
+	checked.Check = "http,1,2,3,0"
+	const slot1, slot2, slot3 = "slot-http-roundrobin-1", "slot-http-roundrobin-2", "slot-http-roundrobin-3"
+	for name, test := range map[string]struct {
+		previous Slots
+		left     Left
+		ofA, ofB string
+	}{
+		"nobody left":                 {nil, nil, slot3, "slot-http-roundrobin-4"},
+		"both return":                 {nil, Left{slot1: b, slot2: a}, slot2, slot1},
+		"one returns":                 {nil, Left{slot2: b}, slot3, slot2},
+		"with another check":          {nil, Left{slot1: checked}, slot3, "slot-http-roundrobin-4"},
+		"another kind":                {nil, Left{"slot-http-leastconn-1": a}, slot3, "slot-http-roundrobin-4"},
+		"it did not leave":            {Slots{a: slot2}, Left{slot1: a}, slot2, slot3},
+		"somebody else has it":        {Slots{b: slot1}, Left{slot1: a}, slot3, slot1},
+		"somebody else is leaving it": {Slots{checked: slot1}, Left{slot1: a}, slot3, "slot-http-roundrobin-4"},
+	} {
+		busy := map[string]bool{slot1: true, slot2: true}
+		slots, _ := test.left.Assign(test.previous, s, func(slot string) bool { return !busy[slot] }, l)
+		if slots[a] != test.ofA || slots[b] != test.ofB {
+			t.Errorf("%s: a has %s and b %s, want %s and %s", name, slots[a], slots[b], test.ofA, test.ofB)
+		}
+	}
+}
+
 func TestTenants(t *testing.T) {
 	udp := desired.Frontend{Protocol: desired.UDP, Port: 53, NodePort: 31053}
 	key := desired.Key{Namespace: "edge", Name: "a"}
