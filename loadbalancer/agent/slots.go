@@ -86,7 +86,7 @@ type leaver struct {
 	uid    string
 }
 
-// noteLeft remembers who leaves a slot. An agent that starts anew knows nobody, so that the next move takes one slot more.
+// noteLeft remembers who has a slot, or leaves it. An agent that starts anew knows nobody, so that the next move takes one slot more.
 func (a *Agent) noteLeft(before, now *rendering) {
 	if before == nil || maps.Equal(before.slots, now.slots) {
 		return
@@ -97,9 +97,6 @@ func (a *Agent) noteLeft(before, now *rendering) {
 	}
 	for tenant, slot := range before.slots {
 		a.leavers[slot] = leaver{tenant, uids[tenant.Key]}
-	}
-	for _, slot := range now.slots {
-		delete(a.leavers, slot)
 	}
 }
 
