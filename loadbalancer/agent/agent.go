@@ -80,6 +80,10 @@ type Agent struct {
 	// leavers are who was served last by slots that nobody has; guarded by writing.
 	leavers map[string]leaver
 
+	// telling is held from the decision what the ready file says, of ready and drained, until it says so. Who has it may take mu.
+	telling sync.Mutex
+
+	// mu is held for memory alone: who takes it must not wait for a disk, a program or the log.
 	mu sync.Mutex
 	// current is what is committed, as rendered for this machine; nil before the first State.
 	current *rendering
