@@ -169,6 +169,7 @@ func TestDepartedThatStayTargets(t *testing.T) {
 		"shared pool":                 {func(*desired.State) {}, true},
 		"shared pool without it":      {func(s *desired.State) { s.Nodes = s.Nodes[1:] }, false},
 		"the load balancer is gone":   {func(s *desired.State) { s.LoadBalancers, s.VIPs = nil, nil }, false},
+		"made anew under its name":    {func(s *desired.State) { s.LoadBalancers[0].UID = "another" }, false},
 		"another one by another name": {func(s *desired.State) { s.LoadBalancers[0].Name = "another" }, false},
 	} {
 		t.Run(name, func(t *testing.T) {
