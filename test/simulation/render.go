@@ -17,13 +17,18 @@ import (
 // the same bytes, and another gateway with the same slots has the same, but for the lines that say which gateway it is.
 func (c *checks) rendered(g *gateway, r *revision, files machine.Files) {
 	var assigned struct {
-		Slots haproxy.Slots `json:"slots"`
+		Slots, Before haproxy.Slots
+		BeforeOf      string
 	}
 	if err := json.Unmarshal(files.Slots, &assigned); err != nil {
 		c.w.fail(10, "%s holds %s with slots that cannot be read: %v", g.name, r.state.Fence, err)
 		return
 	}
-	again, err := c.render(g, r, assigned.Slots)
+	slots := assigned.Slots
+	if digest, err := r.state.Digest(); err == nil && digest == assigned.BeforeOf {
+		slots = assigned.Before // the newest State that was tried was not taken
+	}
+	again, err := c.render(g, r, slots)
 	if err != nil {
 		c.w.fail(10, "%s holds %s, which cannot be rendered: %v", g.name, r.state.Fence, err)
 		return
@@ -41,7 +46,7 @@ func (c *checks) rendered(g *gateway, r *revision, files machine.Files) {
 			c.w.fail(10, "%s of %s at %s is not what it is when it is rendered again: %s", one.name, r.state.Fence, g.name, firstDifference(one.lies, one.again))
 		}
 	}
-	id := string(r.signed.State) + fmt.Sprint(assigned.Slots)
+	id := string(r.signed.State) + fmt.Sprint(slots)
 	digest := digestOf(files.HAProxy, files.Services, files.Checks)
 	if other, known := c.shared[id]; known && other != digest {
 		c.w.fail(10, "%s makes another haproxy.cfg, services.map or checks.map of %s with the same slots than another gateway", g.name, r.state.Fence)
