@@ -17,14 +17,14 @@ import (
 type assignment struct {
 	// Slots are those of the newest State that was tried.
 	Slots haproxy.Slots `json:"slots"`
-	// Before are those of the State with the digest BeforeOf. While that one is held, Slots was not taken.
+	// Before are those of the State BeforeOf (revision.name). While that one is held, Slots was not taken.
 	Before   haproxy.Slots `json:"before,omitempty"`
 	BeforeOf string        `json:"beforeOf,omitempty"`
 }
 
 // of gives the slots of the State that is held, or is about to be.
 func (s assignment) of(r *revision) haproxy.Slots {
-	if r != nil && s.BeforeOf == r.digest {
+	if r != nil && s.BeforeOf == r.name() {
 		return s.Before
 	}
 	return s.Slots
@@ -35,10 +35,10 @@ func (s assignment) next(held, offered *revision, slots haproxy.Slots) assignmen
 	switch {
 	case maps.Equal(s.of(offered), slots):
 		return s
-	case held == nil || held.digest == offered.digest:
+	case held == nil || held.name() == offered.name():
 		return assignment{Slots: slots}
 	}
-	return assignment{Slots: slots, Before: s.of(held), BeforeOf: held.digest}
+	return assignment{Slots: slots, Before: s.of(held), BeforeOf: held.name()}
 }
 
 // assigned is the assignment that this machine made last. Where the file is lost, or nobody can read it, the installed haproxy.cfg

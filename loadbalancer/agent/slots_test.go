@@ -240,7 +240,10 @@ func TestSlotsOfTwoStates(t *testing.T) {
 	slots := func(slot string) haproxy.Slots {
 		return haproxy.Slots{{Key: desired.Key{Namespace: "default", Name: "web"}}: slot}
 	}
-	held, offered, fence, last := &revision{digest: "a"}, &revision{digest: "b"}, &revision{digest: "c"}, &revision{digest: "d"}
+	one := func(sequence uint64, digest string) *revision {
+		return &revision{digest: digest, state: &desired.State{Fence: desired.Fence{Epoch: 1, Sequence: sequence}}}
+	}
+	held, offered, fence, last, again := one(1, "a"), one(2, "b"), one(3, "a"), one(4, "a"), one(5, "b")
 	expect := func(when string, s assignment, r *revision, want string) {
 		t.Helper()
 		if got := s.of(r); !maps.Equal(got, slots(want)) {
@@ -252,8 +255,8 @@ func TestSlotsOfTwoStates(t *testing.T) {
 	s = s.next(held, offered, slots("two"))
 	expect("a move", s, held, "one")
 	expect("a move", s, offered, "two")
-	if again := s.next(held, held, slots("one")); !cmp.Equal(again, s) {
-		t.Errorf("going back changes %v to %v", s, again)
+	if same := s.next(held, held, slots("one")); !cmp.Equal(same, s) {
+		t.Errorf("going back changes %v to %v", s, same)
 	}
 	back := s.next(held, fence, slots("one"))
 	expect("another fence after it was cut", back, held, "one")
@@ -261,6 +264,9 @@ func TestSlotsOfTwoStates(t *testing.T) {
 	s = s.next(offered, last, slots("three"))
 	expect("another move after its commit", s, offered, "two")
 	expect("another move after its commit", s, last, "three")
+	if s := s.next(last, again, slots("two")); !maps.Equal(s.Slots, slots("two")) || !maps.Equal(s.of(last), slots("three")) {
+		t.Errorf("with the content of the State before it became %v", s)
+	}
 	s = s.next(last, last, slots("four"))
 	expect("a wish that was granted", s, last, "four")
 }

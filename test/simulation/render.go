@@ -25,7 +25,7 @@ func (c *checks) rendered(g *gateway, r *revision, files machine.Files) {
 		return
 	}
 	slots := assigned.Slots
-	if digest, err := r.state.Digest(); err == nil && digest == assigned.BeforeOf {
+	if digest, err := r.state.Digest(); err == nil && fmt.Sprintf("%s, %s", r.state.Fence, digest) == assigned.BeforeOf {
 		slots = assigned.Before // the newest State that was tried was not taken
 	}
 	again, err := c.render(g, r, slots)
