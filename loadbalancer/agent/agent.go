@@ -77,7 +77,13 @@ type Agent struct {
 	rulesOf rulesShape
 	// granted bounds the reloads of HAProxy that load balancers' wishes cause; guarded by writing.
 	granted bucket
+	// leavers are who was served last by slots that nobody has; guarded by writing.
+	leavers map[string]leaver
 
+	// telling is held from the decision what the ready file says, of ready and drained, until it says so. Who has it may take mu.
+	telling sync.Mutex
+
+	// mu is held for memory alone: who takes it must not wait for a disk, a program or the log.
 	mu sync.Mutex
 	// current is what is committed, as rendered for this machine; nil before the first State.
 	current *rendering
@@ -146,6 +152,7 @@ func New(p Parts) (*Agent, error) {
 		drains:         make(chan struct{}, 1),
 		peers:          &peers{dial: p.DialPeer, log: p.Log},
 		hop:            hop{hurry: make(chan struct{}, 1)},
+		leavers:        map[string]leaver{},
 		places: map[wire.Role]chan struct{}{
 			wire.RoleController: make(chan struct{}, maxOfRole),
 			wire.RolePeer:       make(chan struct{}, maxOfRole),
@@ -287,8 +294,9 @@ func (a *Agent) rendered() *rendering {
 // hold makes r what this gateway holds, in memory; fault is nil when it also runs. The caller holds the right to change the machine.
 func (a *Agent) hold(r *rendering, fault error) {
 	a.mu.Lock()
-	before, looked, former := a.committed, a.current != nil, a.former
+	before, current, former := a.committed, a.current, a.former
 	a.mu.Unlock()
+	a.noteLeft(current, r)
 	same := before == r.revision
 	if before != nil && !same {
 		same = sameConnections(before.state, r.revision.state)
@@ -296,8 +304,9 @@ func (a *Agent) hold(r *rendering, fault error) {
 	}
 	a.mu.Lock()
 	a.current, a.committed, a.fault, a.former = r, r.revision, fault, former
+	a.health = a.health.moved(r.slots, r.config)
 	a.mu.Unlock()
-	if same && looked {
+	if same && current != nil {
 		return
 	}
 	select {

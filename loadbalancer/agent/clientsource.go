@@ -51,16 +51,19 @@ func (p Paths) clientSourceMark() string {
 
 // clientSourceProbes reads what the owner allows now. A file that cannot be read takes nothing away: it may be half edited.
 func (a *Agent) clientSourceProbes() []netip.Addr {
-	limits, err := a.readLimits()
+	a.mu.Lock()
+	probes, known := a.clients.probes, a.clients.known
+	a.mu.Unlock()
+	switch limits, err := a.readLimits(); {
+	case err == nil:
+		probes = limits.ClientSourceProbes
+	case !known:
+		probes = a.markedProbes()
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	switch {
-	case err == nil:
-		a.clients.probes, a.clients.known = limits.ClientSourceProbes, true
-	case !a.clients.known:
-		a.clients.probes, a.clients.known = a.markedProbes(), true
-	}
-	return a.clients.probes
+	a.clients.probes, a.clients.known = probes, true
+	return probes
 }
 
 // markedProbes are those that an agent put on the machine.
@@ -105,13 +108,14 @@ func (a *Agent) noteClientSource(ctx context.Context, err error) {
 	if err != nil {
 		said = err.Error()
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if said == a.clients.trouble || ctx.Err() != nil {
+	if ctx.Err() != nil {
 		return
 	}
+	a.mu.Lock()
+	news := said != a.clients.trouble
 	a.clients.trouble = said
-	if err != nil {
+	a.mu.Unlock()
+	if err != nil && news {
 		a.log.Warn("leading in what workers answer to clients' addresses", "error", err)
 	}
 }
@@ -186,11 +190,12 @@ func (a *Agent) watchReturns(ctx context.Context, silent map[string]time.Time) {
 	}
 	warnings = capped(warnings, "more nodes get no connections of Services with annotation source-address: client, for the reason that is told of others")
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	if len(warnings) > len(a.clients.warnings) {
+	more := len(warnings) > len(a.clients.warnings)
+	a.clients.warnings = warnings
+	a.mu.Unlock()
+	if more {
 		a.log.Warn("workers do not send answers to clients back to this gateway", "warnings", warnings)
 	}
-	a.clients.warnings = warnings
 }
 
 // clientSourceWarnings are told while they last; a.mu is held.
@@ -229,12 +234,8 @@ func astray(current *rendering, running *haproxy.Running, held []netip.Addr) map
 }
 
 func probeOf(probes []netip.Addr, vip netip.Addr) netip.Addr {
-	for _, p := range probes {
-		if p.Is4() == vip.Is4() {
-			return p
-		}
-	}
-	return netip.Addr{}
+	probe, _ := desired.OfFamily(probes, desired.FamilyOf(vip))
+	return probe
 }
 
 // noReturn says what to do on the worker. The next hop has to move with the VIP: the VIP itself does, where it is on the worker's network.

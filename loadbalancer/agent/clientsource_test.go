@@ -172,6 +172,36 @@ func TestNoReturnPath(t *testing.T) {
 	}
 }
 
+// People are told when it has lasted, in the log too, and of what fails in the kernel.
+func TestSilentServersAreTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine()
+		m.files["/etc/gatewayctl/limits.yaml"] = allowsClients
+		a := started(t, m)
+		s := sample(1, service("web", "192.0.2.10", 51), local("web", "10.0.2.1"), seeing("web"))
+		if result, refusal := a.apply(t.Context(), sign(t, s)); refusal != nil || len(result.Faults) > 0 {
+			t.Fatal(result, refusal)
+		}
+		slot := a.rendered().slots.AtVIP(&s.LoadBalancers[0], addr("192.0.2.10"))
+		m.meanwhile(func() {
+			for name, server := range m.haproxy.config.backends[slot] {
+				server.State, server.LastCheck = "DOWN", noAnswer
+				m.haproxy.config.backends[slot][name] = server
+			}
+		})
+		silent := map[string]time.Time{}
+		told := func() bool { return warning(a.status(t.Context(), wire.RoleController), "NoReturnPath") != "" }
+		if a.watchReturns(t.Context(), silent); told() {
+			t.Error("told at once")
+		}
+		time.Sleep(returnPatience)
+		if a.watchReturns(t.Context(), silent); !told() {
+			t.Error("not told")
+		}
+		a.noteClientSource(t.Context(), errStruck)
+	})
+}
+
 // While HAProxy is root its connections are those at a VIP; ss names no user for root, and the gateway's own sshd is root too.
 func TestRootsConnections(t *testing.T) {
 	m := holding(t, sample(1, service("web", "192.0.2.10", 51)))

@@ -60,9 +60,12 @@ func (m *machine) leaves(id, address string) {
 	})
 }
 
-// removeDeparted is `del server`.
+// removeDeparted is `del server`, and `set server state ready`.
 func (m *machine) removeDeparted(d haproxy.Diff) {
 	for _, change := range d.Changes {
+		if id, _, ok := strings.Cut(strings.TrimPrefix(change, "server "), " put back from "); ok {
+			delete(m.departed, id)
+		}
 		if id, ok := strings.CutSuffix(strings.TrimPrefix(change, "server "), " removed"); ok && m.departed[id].Sessions == 0 {
 			delete(m.departed, id)
 		}
@@ -166,6 +169,7 @@ func TestDepartedThatStayTargets(t *testing.T) {
 		"shared pool":                 {func(*desired.State) {}, true},
 		"shared pool without it":      {func(s *desired.State) { s.Nodes = s.Nodes[1:] }, false},
 		"the load balancer is gone":   {func(s *desired.State) { s.LoadBalancers, s.VIPs = nil, nil }, false},
+		"made anew under its name":    {func(s *desired.State) { s.LoadBalancers[0].UID = "another" }, false},
 		"another one by another name": {func(s *desired.State) { s.LoadBalancers[0].Name = "another" }, false},
 	} {
 		t.Run(name, func(t *testing.T) {

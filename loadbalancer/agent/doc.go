@@ -19,6 +19,7 @@
 //   - 3, wholly old, wholly new or loudly Stuck: state.json is written last. Until then every way back, from an error or
 //     after a crash, leads to the State that state.json holds: render it, compare, apply. Only the first State of a
 //     machine needs a journal (before.json) of what stood there. TestFaultAtEveryOperation strikes every operation.
+//     slots.json has the slots of both States, each finds its own (slots.go), and no slot of the State that is held is given away.
 //     The control plane's certificates are a file whose name has their digest: HAProxy's check opens it by the name that it
 //     will have, so it is made before the check, and removed when the State that named it is replaced or not taken. A crash in
 //     between can leave one behind, which nothing names.
@@ -82,7 +83,8 @@
 // nftables spreads their flows and checks no node (package nftables). So HAProxy's checks are looked at twice a second, while
 // the State has such ports, and the table is replaced when somebody's fitness changed (flows.go); a transaction that runs
 // meanwhile comes first. Who is fit is remembered, and read from HAProxy at the start: nothing that a comparison finds is only news.
-// A load balancer whose slot changes is judged by what was said of its servers in the former one, until the new one tells: its door never
+// A load balancer whose slot changes is judged by what was said of its servers in the former one, until HAProxy is asked of the new one, also
+// when the move was cut by a crash and is taken back: its door never
 // closes, and its flows stay. A server that fails again and again has to pass for longer before it gets flows (damping.go).
 // Conntrack keeps flows where they are, so those to a node that fails are deleted at once, and their next datagram goes to another
 // node; those of a removed port or pod, whose NodePort or address another Service may get, end at once as well; those of a node that
@@ -182,5 +184,6 @@
 //     was away would have to ask all the same.
 //   - Handing over by removing state.json: every agent had to be stopped before the first one was started again, or it took the
 //     State from a peer; and meanwhile nothing was repaired.
+//   - slots.json written with the commit, before or after state.json: a crash in between gives a load balancer that moved a third slot.
 //   - One context for session and transaction: a cut connection would leave work half done.
 package agent

@@ -74,12 +74,14 @@ func (a *Agent) setMark(m *mark) error {
 			return fmt.Errorf("keeping the mark: %w", err)
 		}
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if err := a.writeTrack(a.config.Paths.readyFile(), readiness(a.ready, m != nil)); err != nil {
+	a.telling.Lock()
+	defer a.telling.Unlock()
+	if err := a.writeTrack(a.config.Paths.readyFile(), readiness(a.isCurrent(), m != nil)); err != nil {
 		return err
 	}
+	a.mu.Lock()
 	a.drained = m
+	a.mu.Unlock()
 	select {
 	case a.drains <- struct{}{}:
 	default: // it is to be looked at already

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -74,6 +75,8 @@ type machine struct {
 	// lostReloads is how many reloads of HAProxy are not noticed.
 	lostReloads int
 	log         []string
+	// unlocked fails the test when whoever does this holds the lock of the machine's newest agent.
+	unlocked func(doing string)
 }
 
 // strike is what happens to an operation instead of, or beside, its effect.
@@ -174,8 +177,11 @@ func (m *machine) do(operation string, effect func() error) error {
 		m.programs++
 	}
 	m.log = append(m.log, operation)
-	n, judge := m.operations, m.strike
+	n, judge, unlocked := m.operations, m.strike, m.unlocked
 	m.mu.Unlock()
+	if unlocked != nil {
+		unlocked(operation)
+	}
 	s := judge(n, operation) // may wait
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -379,5 +385,28 @@ func newAgent(t *testing.T, m *machine) *Agent {
 	if err != nil {
 		t.Fatal(err)
 	}
+	unlocked := func(doing string) {
+		for range 100_000 { // others hold it for a moment
+			if a.mu.TryLock() {
+				a.mu.Unlock()
+				return
+			}
+			runtime.Gosched()
+		}
+		t.Errorf("%q with the agent's lock held: who waits for it waits for the disk, or for the journal", doing)
+	}
+	m.meanwhile(func() { m.unlocked = unlocked })
+	a.log = slog.New(unlockedLog{a.log.Handler(), unlocked})
 	return a
+}
+
+// unlockedLog is a log that takes no words from who holds a lock.
+type unlockedLog struct {
+	slog.Handler
+	unlocked func(doing string)
+}
+
+func (l unlockedLog) Handle(ctx context.Context, r slog.Record) error {
+	l.unlocked("log " + r.Message)
+	return l.Handler.Handle(ctx, r)
 }

@@ -29,6 +29,11 @@ func changes() []change {
 	own := func(servers ...string) func(*desired.State) {
 		return func(s *desired.State) { db(s); local("db", servers...)(s) }
 	}
+	leastconn := func(s *desired.State) { s.LoadBalancers[0].Pool.Algorithm = desired.LeastConn }
+	checked := func(s *desired.State) {
+		s.LoadBalancers[0].Pool.Check = desired.Check{Kind: desired.CheckTCP, Port: 32000, IntervalMillis: 1000, Rise: 1, Fall: 1}
+	}
+	pooled, interval := func(*desired.LoadBalancer) {}, func(lb *desired.LoadBalancer) { lb.Pool.Check.IntervalMillis = 1000 }
 	return []change{
 		{"first State", nil, sample(1, web), wire.Reloaded},
 		{"service added", sample(1, web), sample(2, web, db), wire.Runtime},
@@ -44,6 +49,12 @@ func changes() []change {
 		{"certificates stay", sample(1, web, controlPlane, verifies(ca)), sample(2, web, db, controlPlane, verifies(ca)), wire.Runtime},
 		{"VIP moved", sample(1, web), sample(2, service("web", "192.0.2.10", 52)), wire.Runtime},
 		{"only the fence", sample(1, web), sample(2, web), wire.Unchanged},
+		{"moved by its algorithm", sample(1, own("10.0.2.1")), sample(2, own("10.0.2.1"), leastconn), wire.Runtime},
+		{"moved by its check", sample(1, own("10.0.2.1")), sample(2, own("10.0.2.1"), checked), wire.Runtime},
+		{"datagrams moved by their check", sample(1, dnsOn(pooled)), sample(2, dnsOn(interval)), wire.Runtime},
+		{"datagrams moved by their algorithm", sample(1, dnsOn(pooled), db), sample(2, dnsOn(pooled), leastconn, db), wire.Runtime},
+		{"datagrams to the shared pool", sample(1, dnsOn(pooled)), sample(2, dnsOn(nil)), wire.Runtime},
+		{"datagrams from the shared pool", sample(1, dnsOn(nil)), sample(2, dnsOn(pooled)), wire.Runtime},
 	}
 }
 
@@ -77,6 +88,7 @@ func (m *machine) moment() moment {
 		}
 		now.Files[path] = text
 	}
+	now.Files[slotsJSON] = m.slots()
 	if m.haproxy == nil {
 		return now
 	}
@@ -172,6 +184,10 @@ func TestFaultAtEveryOperation(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				before := holding(t, c.held)
+				if c.held != nil {
+					started(t, before) // what is served by UDP has passed its checks
+					before = before.clone()
+				}
 				old := before.moment()
 				clean := before.clone()
 				a := started(t, clean)

@@ -62,20 +62,35 @@ func inService(state string) bool { return state == "UP" || state == "NOCHECK" }
 // dead says whether a server fails its check: what it served before is lost.
 func (h health) dead(backend, name string) bool { return h[backend][name] == "DOWN" }
 
-// own are a load balancer's servers of its own, in the words of the slot that checks them. While HAProxy has not told of them there,
-// because a transaction has just moved them or is about to, it is what was said where the load balancer was before.
+// moved is what is known when load balancers have these slots: what was said of their servers where they were before counts until HAProxy
+// tells of them here. Those in maintenance are not told of: a transaction that was cut has left them so.
+func (h health) moved(slots haproxy.Slots, config *haproxy.Config) health {
+	all := maps.Clone(h)
+	for _, slot := range slots {
+		before := config.Former(slot)
+		if h == nil || before == "" {
+			continue
+		}
+		states := map[string]string{}
+		maps.Copy(states, h[before])
+		for name, state := range h[slot] {
+			if state != "MAINT" || states[name] == "" {
+				states[name] = state
+			}
+		}
+		all[slot] = states
+	}
+	return all
+}
+
+// own are a load balancer's servers of its own, in the words of the slot that checks them.
 type own struct {
 	health
-	slots  haproxy.Slots
-	config *haproxy.Config
+	slots haproxy.Slots
 }
 
 func (o own) state(lb *desired.LoadBalancer, vip netip.Addr, name string) string {
-	slot := o.slots.AtVIP(lb, vip)
-	if state, told := o.health[slot][name]; told {
-		return state
-	}
-	return o.health[o.config.Former(slot)][name]
+	return o.health[o.slots.AtVIP(lb, vip)][name]
 }
 
 func (o own) fit(lb *desired.LoadBalancer, vip netip.Addr, name string) bool {
@@ -83,13 +98,13 @@ func (o own) fit(lb *desired.LoadBalancer, vip netip.Addr, name string) bool {
 }
 
 // unfit gives the servers that the table leaves out.
-func (h health) unfit(s *desired.State, slots haproxy.Slots, config *haproxy.Config) nftables.Unfit {
+func (h health) unfit(s *desired.State, slots haproxy.Slots) nftables.Unfit {
 	u := nftables.Unfit{Nodes4: map[string]bool{}, Nodes6: map[string]bool{}, Servers: map[desired.Key]map[string]bool{},
 		Servers6: map[desired.Key]map[string]bool{}}
 	for _, n := range s.Nodes {
 		u.Nodes4[n.Name], u.Nodes6[n.Name] = !h.fit(nodesBackend, n.Name), !h.fit(nodes6Backend, n.Name)
 	}
-	servers := own{h, slots, config}
+	servers := own{h, slots}
 	for _, lb := range s.LoadBalancers {
 		if lb.Pool == nil || !hasDatagrams(lb) {
 			continue

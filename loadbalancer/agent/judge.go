@@ -43,7 +43,7 @@ type doorman struct {
 
 func newFlowJudge(r *rendering, h health) flowJudge {
 	s := r.revision.state
-	j := flowJudge{state: s, health: h, own: own{h, r.slots, r.config}, unfit: h.unfit(s, r.slots, r.config),
+	j := flowJudge{state: s, health: h, own: own{h, r.slots}, unfit: h.unfit(s, r.slots),
 		doors: map[door]doorman{}, vips: map[netip.Addr]bool{}, nodes: map[netip.Addr]string{}}
 	for _, v := range s.VIPs {
 		j.vips[v.Address] = true

@@ -69,7 +69,7 @@ func TestFlowJudge(t *testing.T) {
 			if c.denied {
 				s.LoadBalancers[0].DenySources = []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}
 			}
-			judge := newFlowJudge(&rendering{revision: &revision{state: s}, slots: haproxy.Slots{{Key: key}: "slot"}, config: &haproxy.Config{}}, c.health)
+			judge := newFlowJudge(&rendering{revision: &revision{state: s}, slots: haproxy.Slots{{Key: key}: "slot"}}, c.health)
 			f := flow{protocol: desired.UDP, client: netip.MustParseAddrPort("198.51.100.7:40000"), vip: netip.MustParseAddrPort("192.0.2.10:53"),
 				node: netip.MustParseAddrPort(c.target), ours: true}
 			if got := judge.of(f); got != c.want {
@@ -85,7 +85,7 @@ func TestFlowPatience(t *testing.T) {
 	f := flow{protocol: desired.UDP, vip: netip.MustParseAddrPort("192.0.2.10:53")}
 	for seconds, want := range map[int]time.Duration{0: 90 * time.Second, 5: 5 * time.Second} {
 		s.LoadBalancers[0].DrainSeconds = seconds
-		if got := newFlowJudge(&rendering{revision: &revision{state: s}, config: &haproxy.Config{}}, nil).patience(f, departs); got != want {
+		if got := newFlowJudge(&rendering{revision: &revision{state: s}}, nil).patience(f, departs); got != want {
 			t.Errorf("with %d seconds of its own a flow lives on for %s", seconds, got)
 		}
 	}
@@ -98,7 +98,7 @@ func TestBackupsAreFit(t *testing.T) {
 	s.LoadBalancers[0].Pool = &desired.Pool{Servers: []desired.Server{
 		{Name: "worker-1", Address: addr("10.0.2.1"), Weight: 1, Backup: true}, {Name: "worker-2", Address: addr("10.0.2.2"), Weight: 1}}}
 	known := health{"slot": {"worker-1_backup": "NOCHECK", "worker-2": "DOWN"}}
-	unfit := known.unfit(s, haproxy.Slots{{Key: key}: "slot"}, &haproxy.Config{}).Servers[key]
+	unfit := known.unfit(s, haproxy.Slots{{Key: key}: "slot"}).Servers[key]
 	if unfit["worker-1"] || !unfit["worker-2"] {
 		t.Errorf("unfit are %v", unfit)
 	}

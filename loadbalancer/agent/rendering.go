@@ -70,17 +70,20 @@ func (a *Agent) renderWithout(ctx context.Context, r *revision, served *desired.
 	if running != nil {
 		free = running.Free(local)
 	}
-	previous, err := a.previousSlots()
+	assigned, err := a.assigned()
 	if err != nil {
 		return nil, err
 	}
-	slots, short := haproxy.Assign(previous, served, free, local)
+	held := a.held()
+	slots, short := a.slotsLeft(served, running).Assign(assigned.of(held), served, free, local)
 	config, err := haproxy.Render(served, local, slots)
 	if err != nil {
 		return nil, fmt.Errorf("rendering HAProxy's configuration: %w", err)
 	}
 	if now := a.rendered(); now != nil {
 		config.Succeed(now.served, now.slots)
+	} else if held != nil {
+		config.Succeed(held.state, assigned.Slots) // where a transaction that was cut has moved somebody
 	}
 	vrrp, err := keepalived.Render(r.state, a.keepalivedLocal())
 	if err != nil {
@@ -91,7 +94,7 @@ func (a *Agent) renderWithout(ctx context.Context, r *revision, served *desired.
 	if err != nil {
 		return nil, err
 	}
-	kept, err := encodeSlots(slots)
+	kept, err := assigned.next(held, r, slots).encode()
 	if err != nil {
 		return nil, err
 	}
@@ -118,7 +121,7 @@ type rulesShape struct{ flows, clientSource bool }
 func (a *Agent) renderFront(ctx context.Context, s *desired.State, slots haproxy.Slots, config *haproxy.Config) ([]byte, *nftables.Table, error) {
 	local := a.nftablesLocal()
 	local.ClientSourceProbes = a.clientSourceProbes()
-	local.Unfit = a.healthNow().unfit(s, slots, config)
+	local.Unfit = a.healthNow().moved(slots, config).unfit(s, slots)
 	if shape := (rulesShape{nftables.Flows(s), local.ClientSource()}); a.rules == nil || a.rulesOf != shape {
 		script, err := nftables.RulesScript(local, shape.flows)
 		if err != nil {

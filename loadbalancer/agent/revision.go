@@ -18,6 +18,9 @@ type revision struct {
 	digest      string
 }
 
+// name is this State's alone: one with the same content may come again, with another fence.
+func (r *revision) name() string { return fmt.Sprintf("%s, %s", r.state.Fence, r.digest) }
+
 // decode reads a State strictly; what its fields mean is checked later. A refusal that says what is wrong with the form.
 func decode(signed desired.Signed) (*revision, *wire.Refusal) {
 	state, err := desired.Decode(signed.State)

@@ -1,13 +1,19 @@
 package agent
 
 import (
+	"encoding/json"
+	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"cloud-provider-haproxy/loadbalancer/desired"
+	"cloud-provider-haproxy/loadbalancer/haproxy"
 	"cloud-provider-haproxy/loadbalancer/wire"
 )
 
@@ -37,6 +43,22 @@ func TestSlotsOfTheOlderForm(t *testing.T) {
 			}
 		}
 	}
+}
+
+const slotsJSON = "/var/lib/gatewayctl/slots.json"
+
+// slots are those of the State that is committed, whatever lies beside them.
+func (m *machine) slots() string {
+	var signed desired.Signed
+	var r *revision
+	if json.Unmarshal([]byte(m.files["/var/lib/gatewayctl/state.json"]), &signed) == nil {
+		r, _ = decode(signed)
+	}
+	found, err := decodeSlots([]byte(m.files[slotsJSON]))
+	if err != nil {
+		return m.files[slotsJSON]
+	}
+	return fmt.Sprint(found.of(r))
 }
 
 // What is saved for a reload is for that reload alone: whoever starts HAProxy otherwise finds nothing of another day.
@@ -131,6 +153,122 @@ func TestDatagramsMoveOpen(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Two States within half a second: HAProxy was not asked of the servers' new slot yet, nor is it when the machine is compared.
+func TestDatagramsThatHaveJustMoved(t *testing.T) {
+	m := holding(t, sample(1, dnsOn(func(*desired.LoadBalancer) {})))
+	a := started(t, m)
+	moved := dnsOn(func(lb *desired.LoadBalancer) { lb.Pool.Check.IntervalMillis = 1000 })
+	for sequence, s := range []*desired.State{sample(2, moved), sample(3, moved, node("worker-3", "10.0.2.3"))} {
+		if result, refusal := a.apply(t.Context(), sign(t, s)); refusal != nil || len(result.Faults) > 0 {
+			t.Fatal(result, refusal)
+		}
+		a.recover(t.Context())
+		if script := m.file("/var/lib/gatewayctl/front.nft"); !strings.Contains(script, " : 10.0.2.1 . 30053") || !strings.Contains(script, " : 10.0.2.2 . 30053") {
+			t.Errorf("after State %d servers that serve get no flows", sequence+2)
+		}
+	}
+}
+
+// An agent is killed when it has put the servers of a slot that a load balancer leaves into maintenance, where they wait for their last
+// connections. On the way back what HAProxy says of them in the next slot counts.
+func TestCutMoveLeavesServersInMaintenance(t *testing.T) {
+	m := holding(t, sample(1, dnsOn(func(*desired.LoadBalancer) {})))
+	a := started(t, m)
+	m.strike = func(_ int, operation string) strike {
+		if operation == "haproxy apply grow=false shrink=true" {
+			return diesBefore
+		}
+		return passes
+	}
+	if got := run(t, a, sample(2, dnsOn(func(lb *desired.LoadBalancer) { lb.Pool.Check.IntervalMillis = 1000 }))); !got.died {
+		t.Fatalf("the agent lives: %+v", got)
+	}
+	m.strike = at(0, passes)
+	m.setServer(slot1, "worker-1", "MAINT")
+	m.setServer(slot1, "worker-2", "MAINT")
+	m.setServer("slot-http-roundrobin-2", "worker-2", "DOWN")
+	started(t, m)
+	if script := m.file("/var/lib/gatewayctl/front.nft"); !strings.Contains(script, " : 10.0.2.1 . 30053") || strings.Contains(script, " : 10.0.2.2 . 30053") {
+		t.Error("worker-1 was up and has to get flows, worker-2 was down and has not")
+	}
+}
+
+// A move that takes a reload, cut at every operation: TestFaultAtEveryOperation has the moves that take none, since what a reload has made
+// for a wish stays. The State that is held has its own slot, and its door is open, also after a boot.
+func TestCutMoveByReload(t *testing.T) {
+	before := holding(t, sample(1, dnsOn(func(*desired.LoadBalancer) {})))
+	started(t, before)
+	before = before.clone()
+	next := sample(2, dnsOn(func(lb *desired.LoadBalancer) { lb.Timeouts = &desired.Timeouts{IdleSeconds: 60} }))
+	for k, last := 1, 1; k <= last; k++ {
+		for _, power := range []bool{false, true} {
+			m := before.clone()
+			a := started(t, m)
+			m.operations, m.log, m.strike = 0, nil, at(k, diesAfter)
+			if got := run(t, a, next); !got.died {
+				break // it was the last operation
+			}
+			last = k + 1
+			m.strike = at(0, passes)
+			if power {
+				m.powerOff()
+				m.boot()
+			}
+			a = started(t, m)
+			want := slot1
+			if a.held().state.Fence.Sequence == 2 {
+				want = "slot-http-roundrobin-idle60s-1"
+			}
+			if got := a.rendered().slots.At(desired.Key{Namespace: "default", Name: "dns"}, 0); got != want {
+				t.Errorf("k=%d (%s), power lost %t: it is served by %s, want %s", k, m.log[k-1], power, got, want)
+			}
+			if script := m.file("/var/lib/gatewayctl/front.nft"); !strings.Contains(script, " : 10.0.2.1 . 30053") || !strings.Contains(script, " : 10.0.2.2 . 30053") {
+				t.Errorf("k=%d (%s), power lost %t: its door is closed", k, m.log[k-1], power)
+			}
+		}
+		if k > 200 {
+			t.Fatal("no end")
+		}
+	}
+}
+
+// Either State finds its own slots, whichever is held after a crash, also when the next one changes
+// nothing but the fence, and who goes back to the one that is held writes nothing anew.
+func TestSlotsOfTwoStates(t *testing.T) {
+	slots := func(slot string) haproxy.Slots {
+		return haproxy.Slots{{Key: desired.Key{Namespace: "default", Name: "web"}}: slot}
+	}
+	one := func(sequence uint64, digest string) *revision {
+		return &revision{digest: digest, state: &desired.State{Fence: desired.Fence{Epoch: 1, Sequence: sequence}}}
+	}
+	held, offered, fence, last, again := one(1, "a"), one(2, "b"), one(3, "a"), one(4, "a"), one(5, "b")
+	expect := func(when string, s assignment, r *revision, want string) {
+		t.Helper()
+		if got := s.of(r); !maps.Equal(got, slots(want)) {
+			t.Errorf("%s: %s has %v, want %s", when, r.digest, got, want)
+		}
+	}
+	s := assignment{}.next(nil, held, slots("one"))
+	expect("the first State", s, held, "one")
+	s = s.next(held, offered, slots("two"))
+	expect("a move", s, held, "one")
+	expect("a move", s, offered, "two")
+	if same := s.next(held, held, slots("one")); !cmp.Equal(same, s) {
+		t.Errorf("going back changes %v to %v", s, same)
+	}
+	back := s.next(held, fence, slots("one"))
+	expect("another fence after it was cut", back, held, "one")
+	expect("another fence after it was cut", back, fence, "one")
+	s = s.next(offered, last, slots("three"))
+	expect("another move after its commit", s, offered, "two")
+	expect("another move after its commit", s, last, "three")
+	if s := s.next(last, again, slots("two")); !maps.Equal(s.Slots, slots("two")) || !maps.Equal(s.of(last), slots("three")) {
+		t.Errorf("with the content of the State before it became %v", s)
+	}
+	s = s.next(last, last, slots("four"))
+	expect("a wish that was granted", s, last, "four")
 }
 
 // HAProxy was asked while a transaction was adding servers, and answered that they are in maintenance: nobody's flows end for that.

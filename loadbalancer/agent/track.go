@@ -25,10 +25,11 @@ func (a *Agent) openTrack() error {
 	if err != nil {
 		return err
 	}
+	ready := value >= readyWeight+drainWeight
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.ready = value >= readyWeight+drainWeight
-	if want := readiness(a.ready, a.drained != nil); !found || value != want {
+	a.ready = ready
+	a.mu.Unlock()
+	if want := readiness(ready, a.drainMark() != nil); !found || value != want {
 		if err := a.writeTrack(a.config.Paths.readyFile(), want); err != nil {
 			return err
 		}
@@ -89,16 +90,18 @@ func (a *Agent) writeTrack(path string, value int) error {
 
 // confirm tells keepalived that the State that is held is current.
 func (a *Agent) confirm(why string) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.ready || a.committed == nil {
+	a.telling.Lock()
+	defer a.telling.Unlock()
+	if a.isCurrent() || a.held() == nil {
 		return
 	}
-	if err := a.writeTrack(a.config.Paths.readyFile(), readiness(true, a.drained != nil)); err != nil {
+	if err := a.writeTrack(a.config.Paths.readyFile(), readiness(true, a.drainMark() != nil)); err != nil {
 		a.log.Error("telling keepalived that this gateway is current", "error", err)
 		return
 	}
+	a.mu.Lock()
 	a.ready = true
+	a.mu.Unlock()
 	a.log.Info("this gateway is current", "because", why)
 }
 

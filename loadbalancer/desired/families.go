@@ -31,13 +31,7 @@ func (l LoadBalancer) IPv6Only() bool {
 }
 
 // At is the node's address of a family, 4 or 6, if it has one; 0: the first that it has.
-func (n Node) At(family int) (address netip.Addr, ok bool) {
-	i := slices.IndexFunc(n.Addresses, func(a netip.Addr) bool { return family == 0 || a.Is4() == (family == 4) })
-	if i < 0 {
-		return netip.Addr{}, false
-	}
-	return n.Addresses[i], true
-}
+func (n Node) At(family int) (address netip.Addr, ok bool) { return OfFamily(n.Addresses, family) }
 
 // IPv6 is the node's IPv6 address, if it has one.
 func (n Node) IPv6() (address netip.Addr, ok bool) { return n.At(6) }

@@ -28,6 +28,7 @@ type daemon struct {
 	namespace string
 	local     Local
 	slots     Slots
+	left      Left
 	runtime   *Runtime
 	master    *Runtime
 	ask       func(line string) string
@@ -226,7 +227,7 @@ func (d *daemon) render(state *desired.State) *Config {
 	if d.slots != nil {
 		free = d.read().Free(d.local)
 	}
-	d.slots, _ = Assign(d.slots, state, free, d.local)
+	d.slots, _ = d.left.Assign(d.slots, state, free, d.local)
 	c, err := Render(state, d.local, d.slots)
 	if err != nil {
 		d.t.Fatal(err)

@@ -25,6 +25,11 @@
 // (SlotsIn). Slots of all kinds are made ahead, those with timeouts one by one; these come by a reload, go without one and are
 // used again.
 //
+// A slot that was left is not free while connections go on there, which may be for days. Who has left it may return (Left): its own servers
+// are there, so that one who changes to and fro has two slots, and not one for each change. Changes that all differ, each with a connection
+// that stays, take a reload for more slots after 40, 8 with another algorithm than roundrobin, which the result tells; they are not
+// held back, since a load balancer without a slot refuses everybody.
+//
 // Servers that see their clients (ClientSource) are in slots of their own kinds, one for each family of VIPs, because `source ... usesrc
 // clientip` binds to an address of the client's family. What follows `source` is where the check comes from: an address that workers route
 // like those of clients, so that a check which passes proves that answers come back (clientsource.go). So nobody is up there

@@ -1,6 +1,7 @@
 package haproxy
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"strings"
@@ -12,7 +13,8 @@ import (
 // first: what serves TCP now tells the running map, and what served datagrams, of which HAProxy has no entry, tells Succeed.
 
 // Succeed tells the Config which State was in effect until now, and with which slots: Compare and Former then know where load
-// balancers of UDP and SCTP come from. Without it their servers begin with a check.
+// balancers of UDP and SCTP come from. Without it their servers begin with a check. The slots may be those of another State with the same
+// load balancers: who has none there is in the shared pool.
 func (c *Config) Succeed(before *desired.State, slots Slots) {
 	c.former = map[string]string{}
 	if before == nil {
@@ -30,7 +32,7 @@ func (c *Config) Succeed(before *desired.State, slots Slots) {
 				continue
 			}
 			for _, vip := range lb.Addresses {
-				backend := backendOf(lb, f, vip, slots)
+				backend := cmp.Or(slots.AtVIP(lb, vip), sharedBackend(lb))
 				served[who{lb.Key, familyOf(vip)}], served[who{lb.Key, noClients}] = backend, backend
 			}
 		}
@@ -51,6 +53,10 @@ func backendOf(lb *desired.LoadBalancer, f desired.Frontend, vip netip.Addr, slo
 	if tenant, needed := tenantAt(lb, f, vip); needed {
 		return slots.of(tenant)
 	}
+	return sharedBackend(lb)
+}
+
+func sharedBackend(lb *desired.LoadBalancer) string {
 	if lb.IPv6Only() {
 		return nodes6Backend
 	}

@@ -72,6 +72,13 @@ func TestDatagramsMoveWithTheirHealth(t *testing.T) {
 			if !slices.Equal(tested, test.tested) {
 				t.Errorf("%v begin with a check, want %v", tested, test.tested)
 			}
+			back, err := Render(before, l, slots) // a transaction was cut: of the State that it was for the slots alone are known
+			if err != nil {
+				t.Fatal(err)
+			}
+			if back.Succeed(before, next); test.former != "" && strings.HasPrefix(test.former, slotPrefix) && back.Former(test.former) != slot {
+				t.Errorf("on the way back %s takes over from %q, want %q", test.former, back.Former(test.former), slot)
+			}
 			if want.Succeed(now, next); want.Former(slot) != "" {
 				t.Errorf("a slot took over from %s, which is nobody else's", want.Former(slot))
 			}

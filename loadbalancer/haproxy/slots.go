@@ -1,6 +1,7 @@
 package haproxy
 
 import (
+	"maps"
 	"slices"
 	"strings"
 
@@ -51,12 +52,22 @@ func (slots Slots) At(key desired.Key, port uint16) string {
 	return ""
 }
 
-// Assign keeps what previous says for tenants that still need a slot of that kind, and gives the free slot of the lowest number
-// to each other. free asks the running HAProxy (Running.Free). short names the tenants whose slot has to be made by a reload
+// Left says who was served last by slots that serve nobody now. There connections may go on, so nobody else gets the slot; who has left
+// it may return: its own servers are there, checked as it wants them to be.
+type Left map[string]Tenant
+
+// Assign is Left.Assign where nobody has left a slot.
+func Assign(previous Slots, s *desired.State, free func(slot string) bool, l Local) (slots Slots, short []Tenant) {
+	return Left{}.Assign(previous, s, free, l)
+}
+
+// Assign keeps what previous says for tenants that still need a slot of that kind, lets others return to one of that kind that they have
+// left, and gives the free slot of the lowest number to each other; what previous gives to somebody is not free, so that there is a way
+// back to it. free asks the running HAProxy (Running.Free). short names the tenants whose slot has to be made by a reload
 // first, because all running ones are taken or it has timeouts of its own: Compare asks for that reload. A tenant whose pool has no
 // kind, or for whom none of maxSlots is left, gets no slot; Render tells why. Nor does one that is to connect from clients' addresses
 // where Local allows none: its ports refuse.
-func Assign(previous Slots, s *desired.State, free func(slot string) bool, l Local) (slots Slots, short []Tenant) {
+func (left Left) Assign(previous Slots, s *desired.State, free func(slot string) bool, l Local) (slots Slots, short []Tenant) {
 	slots = Slots{}
 	taken := map[string]bool{}
 	type want struct {
@@ -75,8 +86,21 @@ func Assign(previous Slots, s *desired.State, free func(slot string) bool, l Loc
 		}
 		wants = append(wants, want{n.Tenant, kind})
 	}
+	for _, slot := range previous {
+		taken[slot] = true
+	}
+	returns := map[Tenant][]string{}
+	for _, slot := range slices.Sorted(maps.Keys(left)) {
+		returns[left[slot]] = append(returns[left[slot]], slot)
+	}
 	next, made := map[slotKind]int{}, map[slotKind][]string{}
 	for _, w := range wants {
+		usable := func(slot string) bool { return w.kind.number(slot) > 0 && !taken[slot] }
+		if i := slices.IndexFunc(returns[w.Tenant], usable); i >= 0 {
+			slot := returns[w.Tenant][i]
+			slots[w.Tenant], taken[slot] = slot, true
+			continue
+		}
 		if made[w.kind] == nil {
 			made[w.kind] = previous.names(w.kind, l)
 		}

@@ -160,6 +160,48 @@ func TestSlotsAreRefilledByAReload(t *testing.T) {
 	}
 }
 
+// Who changes to and fro, with connections that stay in each slot, returns to the slot that it has left: it serves there at once, and
+// nobody's connection ends. Others do not get that slot.
+func TestLoadBalancerReturnsToItsSlot(t *testing.T) {
+	state := twoNodes()
+	local := localPolicy("ingress", vipLocal, health(31991, "/31991"), serverAt("worker1", node1))
+	local.Frontends = local.Frontends[:1]
+	state.LoadBalancers = append(state.LoadBalancers, local)
+	d := startDaemon(t, state, nodes(), vips())
+	d.nodePorts(node1+":30080", node1+":30443", node1+":31991")
+	d.up("slot-http-roundrobin-1", "worker1")
+	d.left = Left{}
+	for n, slot := range []string{"slot-http-roundrobin-2", "slot-http-roundrobin-1", "slot-http-roundrobin-2"} {
+		kept := "kept" + string(rune('1'+n))
+		if got := d.ask("open " + kept + " " + vipLocal + ":80"); got != node1+":30080" {
+			t.Fatalf("the connection to keep got %q", got)
+		}
+		for tenant, slot := range d.slots {
+			d.left[slot] = tenant
+		}
+		pool := *local.Pool
+		pool.Check.IntervalMillis = 300_000 - pool.Check.IntervalMillis
+		local.Pool = &pool
+		state.LoadBalancers = append(slices.Clone(state.LoadBalancers[:1]), local)
+		left := d.apply(state)
+		if got := d.slots.At(local.Key, 0); got != slot || len(left.Deferred) != 1 {
+			t.Errorf("change %d: it is in %q, and %q wait, want %s", n+1, got, left.Deferred, slot)
+		}
+		d.wantReach(vipLocal+":80", node1+":30080")
+	}
+	other := localPolicy("other", vipLocal, health(31991, "/31991"), serverAt("worker1", node1))
+	other.Frontends = other.Frontends[1:]
+	state.LoadBalancers = append(state.LoadBalancers, other)
+	if c := Compare(d.read(), d.render(state)); d.slots.At(other.Key, 0) != "slot-http-roundrobin-3" || len(c.Reload) != 1 {
+		t.Errorf("the other one is in %q, and a reload is asked for because of %q", d.slots.At(other.Key, 0), c.Reload)
+	}
+	for _, kept := range []string{"kept1", "kept2", "kept3"} {
+		if got := d.ask("say " + kept); got != "still here" {
+			t.Errorf("%s says %q", kept, got)
+		}
+	}
+}
+
 // A load balancer of UDP alone takes its healthy servers with it to another slot, at once, though its new check comes once an hour: its
 // flows have no other place. The one that is down has to pass a check there first.
 func TestDatagramsFindTheirServersInAnotherSlot(t *testing.T) {

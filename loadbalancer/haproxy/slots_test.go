@@ -39,6 +39,9 @@ func TestAssignKeepsAndNeverShares(t *testing.T) {
 			for _, name := range rapid.SliceOfDistinct(rapid.StringMatching(`[a-h]`), rapid.ID[string]).Draw(t, "services") {
 				s.LoadBalancers = append(s.LoadBalancers, anyLoadBalancer(t, name))
 			}
+			if rapid.IntRange(0, 3).Draw(t, "silent") == 0 {
+				busy = map[string]bool{} // HAProxy does not answer
+			}
 			next, short := Assign(slots, s, func(slot string) bool { return !busy[slot] }, l)
 			given := map[string]Tenant{}
 			for _, n := range needs(s) {
@@ -53,6 +56,9 @@ func TestAssignKeepsAndNeverShares(t *testing.T) {
 				given[slot] = n.Tenant
 				if old := slots[n.Tenant]; kind.number(old) > 0 && old != slot {
 					t.Fatalf("%s was moved from %s to %s", n.Tenant, old, slot)
+				}
+				if slots[n.Tenant] != slot && slices.Contains(slices.Collect(maps.Values(slots)), slot) {
+					t.Fatalf("%s got %s, which was another one's: there is no way back", n.Tenant, slot)
 				}
 				if slots[n.Tenant] != slot && busy[slot] {
 					t.Fatalf("%s got %s, which is not free", n.Tenant, slot)
@@ -75,6 +81,36 @@ func TestAssignKeepsAndNeverShares(t *testing.T) {
 			slots = next
 		}
 	})
+}
+
+// A slot that was left is for the one who has left it, as long as nobody else has it and it wants that kind.
+func TestAssignLetsTenantsReturn(t *testing.T) {
+	s, l := baseState(), testLocal()
+	s.LoadBalancers = []desired.LoadBalancer{localPolicy("a", "192.0.2.20", kubeProxyCheck()), localPolicy("b", "192.0.2.21", kubeProxyCheck())}
+	all := needs(s)
+	a, b, checked := all[0].Tenant, all[1].Tenant, all[0].Tenant
+	checked.Check = "http,1,2,3,0"
+	const slot1, slot2, slot3 = "slot-http-roundrobin-1", "slot-http-roundrobin-2", "slot-http-roundrobin-3"
+	for name, test := range map[string]struct {
+		previous Slots
+		left     Left
+		ofA, ofB string
+	}{
+		"nobody left":                 {nil, nil, slot3, "slot-http-roundrobin-4"},
+		"both return":                 {nil, Left{slot1: b, slot2: a}, slot2, slot1},
+		"one returns":                 {nil, Left{slot2: b}, slot3, slot2},
+		"with another check":          {nil, Left{slot1: checked}, slot3, "slot-http-roundrobin-4"},
+		"another kind":                {nil, Left{"slot-http-leastconn-1": a}, slot3, "slot-http-roundrobin-4"},
+		"it did not leave":            {Slots{a: slot2}, Left{slot1: a}, slot2, slot3},
+		"somebody else has it":        {Slots{b: slot1}, Left{slot1: a}, slot3, slot1},
+		"somebody else is leaving it": {Slots{checked: slot1}, Left{slot1: a}, slot3, "slot-http-roundrobin-4"},
+	} {
+		busy := map[string]bool{slot1: true, slot2: true}
+		slots, _ := test.left.Assign(test.previous, s, func(slot string) bool { return !busy[slot] }, l)
+		if slots[a] != test.ofA || slots[b] != test.ofB {
+			t.Errorf("%s: a has %s and b %s, want %s and %s", name, slots[a], slots[b], test.ofA, test.ofB)
+		}
+	}
 }
 
 func TestTenants(t *testing.T) {

@@ -16,7 +16,19 @@ import (
 // rendered judges what a gateway has made of a State when it commits it (invariant 10): whoever renders the State once more gets
 // the same bytes, and another gateway with the same slots has the same, but for the lines that say which gateway it is.
 func (c *checks) rendered(g *gateway, r *revision, files machine.Files) {
-	again, err := c.render(g, r, files.Slots)
+	var assigned struct {
+		Slots, Before haproxy.Slots
+		BeforeOf      string
+	}
+	if err := json.Unmarshal(files.Slots, &assigned); err != nil {
+		c.w.fail(10, "%s holds %s with slots that cannot be read: %v", g.name, r.state.Fence, err)
+		return
+	}
+	slots := assigned.Slots
+	if digest, err := r.state.Digest(); err == nil && fmt.Sprintf("%s, %s", r.state.Fence, digest) == assigned.BeforeOf {
+		slots = assigned.Before // the newest State that was tried was not taken
+	}
+	again, err := c.render(g, r, slots)
 	if err != nil {
 		c.w.fail(10, "%s holds %s, which cannot be rendered: %v", g.name, r.state.Fence, err)
 		return
@@ -34,7 +46,7 @@ func (c *checks) rendered(g *gateway, r *revision, files machine.Files) {
 			c.w.fail(10, "%s of %s at %s is not what it is when it is rendered again: %s", one.name, r.state.Fence, g.name, firstDifference(one.lies, one.again))
 		}
 	}
-	id := string(r.signed.State) + string(files.Slots)
+	id := string(r.signed.State) + fmt.Sprint(slots)
 	digest := digestOf(files.HAProxy, files.Services, files.Checks)
 	if other, known := c.shared[id]; known && other != digest {
 		c.w.fail(10, "%s makes another haproxy.cfg, services.map or checks.map of %s with the same slots than another gateway", g.name, r.state.Fence)
@@ -43,14 +55,10 @@ func (c *checks) rendered(g *gateway, r *revision, files machine.Files) {
 }
 
 // render makes the files of a State as a gateway has to.
-func (c *checks) render(g *gateway, r *revision, slots []byte) (files machine.Files, err error) {
+func (c *checks) render(g *gateway, r *revision, slots haproxy.Slots) (files machine.Files, err error) {
 	l := haproxy.DebianLocal()
 	l.Gateway, l.Version, l.SlotsPerKind = g.name, machine.Version, slotsPerKind(c.w.seed)
-	var assigned haproxy.Slots
-	if err := json.Unmarshal(slots, &assigned); err != nil {
-		return files, err
-	}
-	config, err := haproxy.Render(r.state, l, assigned)
+	config, err := haproxy.Render(r.state, l, slots)
 	if err != nil {
 		return files, err
 	}
