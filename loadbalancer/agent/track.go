@@ -55,9 +55,9 @@ func readiness(ready, drained bool) int {
 
 // tellReadiness writes the ready file: what is so, or for a moment the order to leave.
 func (a *Agent) tellReadiness(leave bool) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	value := readiness(a.ready, a.drained != nil)
+	a.telling.Lock()
+	defer a.telling.Unlock()
+	value := readiness(a.isCurrent(), a.drainMark() != nil)
 	if leave {
 		value = leaveWeight
 	}
