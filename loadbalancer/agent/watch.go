@@ -37,8 +37,10 @@ func (a *Agent) watchDaemons(ctx context.Context) {
 				foreignAt = now.Add(foreignEvery)
 			}
 			broken, renewed := a.broken(), a.workerIsNew()
-			due := repairs.due(broken, now)
-			due = renewals.due(renewed, now) || due || (again || a.hasLeftover()) && now.After(leftoverAt) || a.wishDue(now)
+			due, renewal := repairs.due(broken, now), renewals.due(renewed, now)
+			if !broken { // else each of these would reload once more what does not come right by that
+				due = renewal || (again || a.hasLeftover()) && now.After(leftoverAt) || a.wishDue(now)
+			}
 			if !due || !a.repair(ctx, broken) {
 				continue
 			}
