@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"cloud-provider-haproxy/loadbalancer/haproxy"
@@ -23,6 +24,9 @@ type fakeHAProxy struct {
 	limited bool                         // the services' frontend has its maxconn
 	socket  string                       // its file, as the configuration names it
 }
+
+// directory is what lies at the stats socket's path: "" a socket, else anything that is none.
+const directory = "a directory"
 
 // parsedConfig is what a worker knows from its configuration file.
 type parsedConfig struct {
@@ -45,6 +49,9 @@ func (m *machine) loadHAProxy(start bool) error {
 	_, socket, _ := strings.Cut(m.files["/etc/haproxy/haproxy.cfg"], "stats socket ")
 	socket, _, _ = strings.Cut(socket, " ")
 	if start || socket != m.haproxy.socket { // else it is inherited
+		if m.files["/run/haproxy/admin.sock"] == directory {
+			return nil // HAProxy's master says that loading failed, and the old worker goes on
+		}
 		m.files["/run/haproxy/admin.sock"] = ""
 	}
 	if err := m.namesFiles(cmp.Or(m.loads, m.files["/etc/haproxy/haproxy.cfg"])); err != nil {
@@ -163,8 +170,12 @@ func (m *machine) Read(ctx context.Context) (running *haproxy.Running, err error
 
 // unasked is why the stats socket cannot be asked. Ping finds HAProxy alive without it.
 func (m *machine) unasked() error {
-	if _, there := m.files["/run/haproxy/admin.sock"]; !there || m.haproxy == nil {
+	file, there := m.files["/run/haproxy/admin.sock"]
+	switch {
+	case !there || m.haproxy == nil:
 		return fmt.Errorf("connect: %w", fs.ErrNotExist)
+	case file != "":
+		return fmt.Errorf("connect: %w", syscall.ECONNREFUSED)
 	}
 	return nil
 }

@@ -64,7 +64,7 @@ func (a *Agent) render(ctx context.Context, r *revision, running *haproxy.Runnin
 // renderWithout is render for an HAProxy that serves served: the State without the wishes that wait.
 func (a *Agent) renderWithout(ctx context.Context, r *revision, served *desired.State, waits wishes, running *haproxy.Running) (*rendering, error) {
 	local := a.haproxyLocal()
-	local.StatsSocket = a.statsSocket(running != nil)
+	local.StatsSocket = a.statsSocket(ctx, running != nil)
 	local.ClientSourceProbes = a.clientSourceProbes()
 	free := func(string) bool { return true }
 	if running != nil {

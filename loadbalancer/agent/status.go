@@ -52,9 +52,7 @@ func (a *Agent) status(ctx context.Context, role wire.Role) *wire.Status {
 		s.Warnings = append(s.Warnings, strangers(seen.table)...)
 	}
 	if a.isUnasked(seen) {
-		s.Warnings = append(s.Warnings, wire.Warning{Reason: "HAProxyUnasked", Message: fmt.Sprintf("HAProxy runs and cannot be asked at its stats socket %s, so "+
-			"no change reaches it; if somebody removed the socket, a reload makes it anew within %s; if this stays, run on the gateway: "+
-			"gatewayctl drain --local -- systemctl restart haproxy", a.config.Paths.HAProxySocket, driftEvery)})
+		s.Warnings = append(s.Warnings, a.unasked())
 	}
 	s.InSync = held != nil && len(s.Drift) == 0
 	s.KeepalivedUp = seen.keepalived != nil
@@ -78,6 +76,17 @@ func (a *Agent) isUnasked(seen *observation) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return seen.haproxy != nil && seen.running == nil && a.hanging == ""
+}
+
+// unasked tells what becomes of it.
+func (a *Agent) unasked() wire.Warning {
+	mends := fmt.Sprintf("a reload makes it anew within %s", driftEvery)
+	if a.config.Drift == driftReport {
+		mends = "the reload that makes it anew waits for another State, or for a start of the agent (drift: report)"
+	}
+	return wire.Warning{Reason: "HAProxyUnasked", Message: fmt.Sprintf("HAProxy runs and cannot be asked at its stats socket %s, so no change reaches it; "+
+		"if somebody removed or replaced the socket, %s; if this stays, look what lies there (HAProxy replaces a file, and no directory), or run on the gateway: "+
+		"gatewayctl drain --local -- systemctl restart haproxy", a.config.Paths.HAProxySocket, mends)}
 }
 
 func (a *Agent) faults() []string {
