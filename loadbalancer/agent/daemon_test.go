@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -69,7 +70,7 @@ func TestWrongWorkerStopsReloads(t *testing.T) {
 		}},
 		{name: "and a wish waits", again: func(a *Agent, _ *machine, _ chan<- struct{}) {
 			waiting := *a.rendered()
-			waiting.waits = wishes{told: []string{"default/web: timeouts"}}
+			waiting.waits.told = slices.Grow(waiting.waits.told, 1)[:1] // its time has come
 			a.mu.Lock()
 			a.current = &waiting
 			a.mu.Unlock()

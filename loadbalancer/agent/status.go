@@ -127,9 +127,9 @@ func server(running *haproxy.Running, backend, name string) haproxy.RunningServe
 // warnings are true now and stop nothing.
 func (a *Agent) warnings(running *haproxy.Running, s *desired.State) []wire.Warning {
 	a.mu.Lock()
-	warnings := append(slices.Clone(a.foreign), a.datagramTroubles()...)
+	warnings := append(slices.Clone(a.foreign), a.troubleWarnings()...)
 	warnings = append(warnings, a.rivals...)
-	warnings = append(warnings, a.clientSourceWarnings()...)
+	warnings = append(warnings, a.clients.warnings...)
 	if a.hanging != "" {
 		warnings = append(warnings, wire.Warning{Reason: "HAProxyHangs", Message: a.hanging})
 	}
