@@ -117,7 +117,7 @@ type rulesShape struct{ flows, clientSource bool }
 
 func (a *Agent) renderFront(ctx context.Context, s *desired.State, slots haproxy.Slots, config *haproxy.Config) ([]byte, *nftables.Table, error) {
 	local := a.nftablesLocal()
-	local.ClientSourceProbes = a.clientSourceProbes()
+	local.ClientSourceProbes = config.Local.ClientSourceProbes // limits.yaml may have been edited since
 	local.Unfit = a.healthNow().unfit(s, slots, config)
 	if shape := (rulesShape{nftables.Flows(s), local.ClientSource()}); a.rules == nil || a.rulesOf != shape {
 		script, err := nftables.RulesScript(local, shape.flows)
