@@ -25,8 +25,11 @@ type fakeHAProxy struct {
 	socket  string                       // its file, as the configuration names it
 }
 
-// directory is what lies at the stats socket's path: "" a socket, else anything that is none.
-const directory = "a directory"
+// What lies at the stats socket's path: "" is the socket, else something that is none, or another HAProxy's.
+const (
+	directory      = "a directory"
+	socketOfOthers = "another HAProxy's socket"
+)
 
 // parsedConfig is what a worker knows from its configuration file.
 type parsedConfig struct {
@@ -156,6 +159,9 @@ func (m *machine) Read(ctx context.Context) (running *haproxy.Running, err error
 			return err
 		}
 		running = m.haproxy.running()
+		if m.files["/run/haproxy/admin.sock"] == socketOfOthers {
+			running.Generation, running.PID = "", 9999
+		}
 		if m.lingers != nil && m.lingers(m.haproxy.pid) {
 			running.Generation, running.PID = "global:of-before", 1
 		}
@@ -174,7 +180,7 @@ func (m *machine) unasked() error {
 	switch {
 	case !there || m.haproxy == nil:
 		return fmt.Errorf("connect: %w", fs.ErrNotExist)
-	case file != "":
+	case file != "" && file != socketOfOthers:
 		return fmt.Errorf("connect: %w", syscall.ECONNREFUSED)
 	}
 	return nil

@@ -6,7 +6,11 @@ import (
 	"errors"
 	"io/fs"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"syscall"
+
+	"cloud-provider-haproxy/loadbalancer/haproxy"
 )
 
 // An HAProxy whose stats socket's file somebody has removed or replaced serves, and cannot be asked nor changed; a restart would cut every
@@ -27,11 +31,11 @@ func (a *Agent) statsSocket(ctx context.Context, answers bool) string {
 	return plain
 }
 
-// socketGone says that HAProxy runs and that nobody is at its socket. One that hangs takes the question.
+// socketGone says that HAProxy runs and that nobody, or somebody else, is at its socket. One that hangs takes the question.
 func (a *Agent) socketGone(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, silenceLimit)
 	defer cancel()
-	if _, err := a.haproxy.Read(ctx); !nobodyThere(err) {
+	if found, err := a.readHAProxy(ctx); err == nil && a.isOurs(found) || err != nil && !nobodyThere(err) {
 		return false
 	}
 	running, err := a.alive(a.config.HAProxy)
@@ -41,4 +45,15 @@ func (a *Agent) socketGone(ctx context.Context) bool {
 // nobodyThere tells from a failed question at a unix socket that it has no file, or one that nobody listens at.
 func nobodyThere(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED)
+}
+
+// isOurs says whether who answers is a process of our HAProxy, as far as the kernel tells which these are. Another one may have put its
+// socket in the place of ours: Debian's configuration names the same.
+func (a *Agent) isOurs(running *haproxy.Running) bool {
+	master, err := a.alive(a.config.HAProxy)
+	if err != nil || master == nil || master.PID == running.PID {
+		return true // it runs without a master; or does not run, which is told elsewhere
+	}
+	workers := a.childrenOf(master)
+	return len(workers) == 0 || slices.Contains(workers, strconv.Itoa(running.PID))
 }

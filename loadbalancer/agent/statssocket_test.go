@@ -14,8 +14,9 @@ import (
 func TestLostStatsSocketIsMadeAnew(t *testing.T) {
 	const socket = "/run/haproxy/admin.sock"
 	for name, lose := range map[string]func(*machine){
-		"removed":  func(m *machine) { delete(m.files, socket) },
-		"replaced": func(m *machine) { m.files[socket] = "a plain file" },
+		"removed":   func(m *machine) { delete(m.files, socket) },
+		"replaced":  func(m *machine) { m.files[socket] = "a plain file" },
+		"of others": func(m *machine) { m.files[socket] = socketOfOthers },
 	} {
 		t.Run(name, func(t *testing.T) { testLostStatsSocket(t, socket, lose) })
 	}
