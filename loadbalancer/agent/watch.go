@@ -124,6 +124,9 @@ func (a *Agent) repair(ctx context.Context, broken bool) bool {
 		return false
 	}
 	defer a.release()
+	if !broken && len(a.faults()) > 0 {
+		return false // a transaction has just failed: that is for repairs, and counts as one
+	}
 	if broken {
 		a.rules = nil
 		a.readVersions(ctx)
