@@ -116,7 +116,7 @@ type Agent struct {
 	// hanging says that HAProxy hangs and what to do; empty: it does not.
 	hanging string
 	// troubles are errors that come again and again, by what was being done.
-	troubles map[string]string
+	troubles map[trouble]string
 	// worker is the process of HAProxy's that was compared last; 0: none yet.
 	worker int
 	// former is what left the State and counts still.

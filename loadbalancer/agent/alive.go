@@ -91,12 +91,12 @@ func (a *Agent) askForLife(ctx context.Context) (answers, refuses bool) {
 	if !late {
 		return answers, !answers
 	}
-	spent := a.spent()
+	spent := a.spent(a.workerStats()...)
 	for again := 0; late && again < secondTries; again++ {
 		answers, late = a.ping(ctx, secondLimit)
 	}
 	for again := 0; late && ctx.Err() == nil && again < busyTries && a.computes(spent); again++ {
-		spent = a.spent()
+		spent = a.spent(a.workerStats()...)
 		answers, late = a.ping(ctx, secondLimit)
 	}
 	return answers, !answers && !late
@@ -105,7 +105,8 @@ func (a *Agent) askForLife(ctx context.Context) (answers, refuses bool) {
 // computes is true when a worker of HAProxy runs, waits for a processor or the disk, or has run since it had spent what is given, and
 // false when all were stopped or sleep.
 func (a *Agent) computes(spent string) bool {
-	return a.spent() != spent || slices.ContainsFunc(a.workerStats(), func(w workerStat) bool {
+	workers := a.workerStats()
+	return a.spent(workers...) != spent || slices.ContainsFunc(workers, func(w workerStat) bool {
 		return len(w.fields) > 0 && (w.fields[0] == "R" || w.fields[0] == "D")
 	})
 }

@@ -33,6 +33,7 @@ const (
 	clientSourceAgain = time.Minute
 	// returnPatience is how long a server may fail to answer before people are told: as when the VIP has just come.
 	returnPatience = 5 * time.Second
+	leadingIn      = "leading in what workers answer to clients' addresses, without which Services with source-address: client are not served"
 )
 
 // clientSource is what the agent knows of it.
@@ -41,7 +42,6 @@ type clientSource struct {
 	probes   []netip.Addr
 	known    bool // that they were read, by this process or the one before
 	warnings []wire.Warning
-	trouble  string
 }
 
 // clientSourceMark tells, as long as the machine runs, which addresses the agent has put on it.
@@ -91,7 +91,7 @@ func (a *Agent) keepClientSource(ctx context.Context) {
 		probes := a.clientSourceProbes()
 		if when.IsZero() || !slices.Equal(told, probes) || len(probes) > 0 && time.Since(when) >= clientSourceAgain {
 			told, when = probes, time.Now()
-			a.noteClientSource(ctx, a.leadAnswersIn(ctx, probes))
+			a.noteTrouble(ctx, "ClientSource", leadingIn, a.leadAnswersIn(ctx, probes))
 		}
 		a.watchReturns(ctx, silent)
 		select {
@@ -99,24 +99,6 @@ func (a *Agent) keepClientSource(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-	}
-}
-
-// noteClientSource tells what could not be done when that is news.
-func (a *Agent) noteClientSource(ctx context.Context, err error) {
-	said := ""
-	if err != nil {
-		said = err.Error()
-	}
-	if ctx.Err() != nil {
-		return
-	}
-	a.mu.Lock()
-	news := said != a.clients.trouble
-	a.clients.trouble = said
-	a.mu.Unlock()
-	if err != nil && news {
-		a.log.Warn("leading in what workers answer to clients' addresses", "error", err)
 	}
 }
 
@@ -196,16 +178,6 @@ func (a *Agent) watchReturns(ctx context.Context, silent map[string]time.Time) {
 	if more {
 		a.log.Warn("workers do not send answers to clients back to this gateway", "warnings", warnings)
 	}
-}
-
-// clientSourceWarnings are told while they last; a.mu is held.
-func (a *Agent) clientSourceWarnings() []wire.Warning {
-	warnings := slices.Clone(a.clients.warnings)
-	if a.clients.trouble != "" {
-		warnings = append(warnings, wire.Warning{Reason: "ClientSource", Message: "what workers answer to clients' addresses does not come in, so that Services " +
-			"with source-address: client are not served: " + a.clients.trouble})
-	}
-	return warnings
 }
 
 // noAnswer is what HAProxy says of a check that heard nothing at all, not even that nobody listens.

@@ -198,7 +198,7 @@ func TestSilentServersAreTold(t *testing.T) {
 		if a.watchReturns(t.Context(), silent); !told() {
 			t.Error("not told")
 		}
-		a.noteClientSource(t.Context(), errStruck)
+		a.noteTrouble(t.Context(), "ClientSource", leadingIn, errStruck)
 	})
 }
 
@@ -259,5 +259,34 @@ func TestConsentIsTakenBack(t *testing.T) {
 	})
 	if !told || !outside || !status.InSync {
 		t.Errorf("told why HAProxy was reloaded: %v, that the State is outside of the limits: %v, in sync: %v", told, outside, status.InSync)
+	}
+}
+
+// Who edits limits.yaml while a State is rendered gets the one truth or the other, in HAProxy and in our table alike.
+func TestLimitsAreReadOnceInARendering(t *testing.T) {
+	m := holding(t, sample(1, service("web", "192.0.2.10", 51)))
+	m.files["/etc/gatewayctl/limits.yaml"] = allowsClients
+	a := started(t, m)
+	before, err := a.render(t.Context(), a.held(), m.haproxy.running())
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.strike = func(_ int, operation string) strike {
+		if operation == "read /etc/gatewayctl/limits.yaml" {
+			m.meanwhile(func() {
+				if len(m.log) > 1 && strings.Contains(strings.Join(m.log[:len(m.log)-1], "\n"), operation) {
+					m.files["/etc/gatewayctl/limits.yaml"] = openLimits
+				}
+			})
+		}
+		return passes
+	}
+	m.log = nil
+	after, err := a.render(t.Context(), a.held(), m.haproxy.running())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(after.script()) != string(before.script()) || after.config.Generation != before.config.Generation {
+		t.Errorf("HAProxy allows %v, and the table is\n%s", after.config.Local.ClientSourceProbes, after.script())
 	}
 }

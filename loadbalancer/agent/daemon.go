@@ -17,8 +17,8 @@ const (
 	// workerLimit is how long a new worker of HAProxy may take, over all tries; 165 ms were measured.
 	workerLimit = 15 * time.Second
 	reloadTries = 5
-	// wrongWorkers is how many new workers may have loaded something else. One may come from a reload before ours, in which
-	// the signal of ours was lost; more mean that another reload would only leave another old worker behind.
+	// wrongWorkers is how many new workers may have loaded something else, or not be there to be asked. One may come from a reload before
+	// ours, in which the signal of ours was lost; more mean that another reload would only leave another old worker behind.
 	wrongWorkers = 2
 	// startLimit is how long a daemon may take to write its pid file, or to end. Short, because keepalived ends with
 	// exit code 0 when a process of one that was killed is not reaped yet, and must then be started again.
@@ -122,11 +122,14 @@ func (a *Agent) reloadWorker(ctx context.Context, old int, accept acceptance) er
 		if err == nil || try == reloadTries || ctx.Err() != nil {
 			return err
 		}
-		if running, unread := a.readHAProxy(ctx); unread == nil && running.PID != old {
-			old = running.PID
+		running, unread := a.readHAProxy(ctx)
+		if unread != nil || running.PID != old {
 			if wrong++; wrong == wrongWorkers {
 				return err
 			}
+		}
+		if unread == nil {
+			old = running.PID
 		}
 		a.log.Warn("HAProxy has no new worker, reloading once more", "error", err)
 	}

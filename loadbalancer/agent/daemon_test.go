@@ -1,6 +1,8 @@
 package agent
 
 import (
+	"context"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -9,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"cloud-provider-haproxy/loadbalancer/haproxy"
 	"cloud-provider-haproxy/loadbalancer/wire"
 )
 
@@ -49,35 +52,86 @@ func TestOldWorkerAnswersOnceMore(t *testing.T) {
 	}
 }
 
-// A reload that does give a new worker, but one that loads something else, is not repeated without end: old workers keep
-// their connections and their memory.
+// A reload that does give a new worker, but one that loads something else, or that cannot be asked, is not repeated without end: old
+// workers keep their connections and their memory. Nor does what has to be done besides repeat it.
 func TestWrongWorkerStopsReloads(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m := holding(t, sample(1, service("web", "192.0.2.10", 51)))
-		a := started(t, m)
-		m.loads = foreignConfig  // as with another CONFIG in /etc/default/haproxy
-		var reloads atomic.Int32 // the watcher counts too
-		m.strike = func(_ int, operation string) strike {
-			if operation == "run /haproxy reload" {
-				reloads.Add(1)
-			}
-			return passes
-		}
-		watching(t, a.watchDaemons)
-		result, refusal := a.apply(t.Context(), sign(t, sample(2, service("web", "192.0.2.10", 51), controlPlane)))
-		if refusal != nil || result.Outcome != wire.Stuck || !strings.Contains(result.Faults[0].Message, "/etc/haproxy/haproxy.cfg") {
-			t.Errorf("got %+v, %v", result, refusal)
-		}
-		if n := reloads.Swap(0); n > 4 {
-			t.Errorf("%d reloads in one transaction and its way back, want 2 each", n)
-		}
-		time.Sleep(time.Hour)
-		synctest.Wait()
-		if n := reloads.Load(); n < 5 || n > 30 {
-			t.Errorf("%d reloads in an hour of repairs, want some 20", n)
-		}
-	})
+	for _, test := range []struct {
+		name   string
+		change func(*Agent, *machine)                  // before the State comes
+		again  func(*Agent, *machine, chan<- struct{}) // every minute
+	}{
+		{name: "loads something else"},
+		{name: "and a server drains", change: func(a *Agent, _ *machine) {
+			a.noteLeftover(&work{diff: haproxy.Diff{Deferred: []string{"nodes/worker-3"}}})
+		}},
+		{name: "and the table is flushed", again: func(_ *Agent, m *machine, events chan<- struct{}) {
+			m.meanwhile(func() { m.script = "" })
+			events <- struct{}{}
+		}},
+		{name: "and a wish waits", again: func(a *Agent, _ *machine, _ chan<- struct{}) {
+			waiting := *a.rendered()
+			waiting.waits.told = slices.Grow(waiting.waits.told, 1)[:1] // its time has come
+			a.mu.Lock()
+			a.current = &waiting
+			a.mu.Unlock()
+		}},
+		{name: "cannot be asked", change: func(a *Agent, m *machine) { a.haproxy = speechless{m} }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := holding(t, sample(1, service("web", "192.0.2.10", 51)))
+				m.forks = true
+				a := started(t, m)
+				if test.change != nil {
+					test.change(a, m)
+				}
+				m.loads = foreignConfig  // as with another CONFIG in /etc/default/haproxy
+				var reloads atomic.Int32 // the watchers count too
+				m.strike = func(_ int, operation string) strike {
+					if operation == "run /haproxy reload" {
+						reloads.Add(1)
+					}
+					return passes
+				}
+				events := told(a)
+				watching(t, a.watchDaemons)
+				watching(t, a.watchDrift)
+				watching(t, a.watchFirewall)
+				result, refusal := a.apply(t.Context(), sign(t, sample(2, service("web", "192.0.2.10", 51), controlPlane)))
+				if refusal != nil || result.Outcome != wire.Stuck {
+					t.Fatalf("got %+v, %v", result, refusal)
+				}
+				if _, unread := a.haproxy.(speechless); !unread && !strings.Contains(result.Faults[0].Message, "/etc/haproxy/haproxy.cfg") {
+					t.Errorf("told %q", result.Faults[0].Message)
+				}
+				if n := reloads.Swap(0); n > 4 {
+					t.Errorf("%d reloads in one transaction and its way back, want 2 each", n)
+				}
+				for range 60 {
+					time.Sleep(time.Minute)
+					if test.again != nil {
+						test.again(a, m, events)
+					}
+				}
+				synctest.Wait()
+				if n := reloads.Load(); n < 5 || n > 30 {
+					t.Errorf("%d reloads in an hour of repairs, want some 20", n)
+				}
+				reloads.Store(0)
+				time.Sleep(time.Hour)
+				synctest.Wait()
+				if n := reloads.Load(); n < 5 || n > 14 {
+					t.Errorf("%d reloads in the next hour, want 2 each %v", n, retryCostly)
+				}
+			})
+		})
+	}
 }
+
+// speechless is an HAProxy that lives and answers no question but for a sign of life.
+type speechless struct{ *machine }
+
+func (speechless) Read(context.Context) (*haproxy.Running, error) { return nil, errStruck }
 
 // A keepalived that is told while its source address is missing stays in FAULT until it is told again, without a word. So
 // it is not told, and it is the gateway that is unfit, no Service.

@@ -30,9 +30,10 @@
 //     keepalived waits for our readiness, and by then the nftables table of before the boot is there. HAProxy waits for nobody and
 //     has a port for its peers on an address of the machine, so its unit loads that table first, where there is none.
 //   - 11, no reload without a reason: reasons are told in the result, logged, and counted by class in counters.json. Each
-//     one can leave an old worker behind, so a try has two wrong workers at most and repairs come to ten minutes between them. What
-//     load balancers wish for that takes a reload (timeouts, a new time of affinity) causes five, then one each ten minutes
-//     (wishes.go): HAProxy serves the State without the wishes that wait, and that is what runs is compared with meanwhile.
+//     one can leave an old worker behind, so a try has two workers at most that are wrong or cannot be asked, repairs come to ten
+//     minutes between them, and while a fault stands nothing else repairs (watch.go). What load balancers wish for that takes a
+//     reload (timeouts, a new time of affinity) causes five, then one each ten minutes (wishes.go): HAProxy serves the State without
+//     the wishes that wait, and that is what runs is compared with meanwhile.
 //   - 13, the last word: signers and limits are read anew for each State. A State that is held is served on when either
 //     has changed under it, with a warning.
 //
@@ -43,11 +44,12 @@
 // agent.yaml leaves it, daemons that were stopped too, until a start or another State. What is no difference: the work that a known
 // fault left, servers whose last connection ended, a VRRP transition seen half-way (a VIP has a second to come right). What no
 // question shows: an edited haproxy.cfg or keepalived.conf that somebody let the daemon load. Both are reloaded when their file is
-// not what it was. A worker of HAProxy that somebody else started is known by its PID, and compared within a second (renewed.go). It finds no
-// state of servers: what is saved for a reload is removed after it. A VIP that somebody put on a gateway which is not its MASTER is taken off; keepalived does it neither by
-// itself nor at a reload. One that somebody took off its MASTER is keepalived's: back after 0.1 s. Our table is back 0.1 s after
-// `nft flush ruleset` (90 to 115 ms in five tries), by nft's own events, before anything else is looked at, and also with drift:
-// report: without it a machine that forwards is an open router. Whoever goes on taking it has it back once a second.
+// not what it was. A worker of HAProxy that somebody else started is known by its PID, and compared within a second (renewed.go), also
+// with drift: report. It finds no state of servers: what is saved for a reload is removed after it. A VIP that somebody put on a gateway
+// which is not its MASTER is taken off; keepalived does it neither by itself nor at a reload. One that somebody took off its MASTER is
+// keepalived's: back after 0.1 s. Our table is back 0.1 s after `nft flush ruleset` (90 to 115 ms in five tries), by nft's own events,
+// before anything else is looked at, and also with drift: report: without it a machine that forwards is an open router. Whoever goes on
+// taking it has it back once a second. A wish that waited for a reload undoes what was left, too.
 //
 // # Whose fault it is
 //
@@ -130,8 +132,9 @@
 // a processor; one that does has 2 s: with 100 reloads of 1000 VIPs and a load of 30 on two processors the VIPs left again and
 // again while only one question, or two, were asked. Measured by test/chaos, 1000 VIPs, advert_int 0.1, longest time without
 // an answer: killed 0.11 to 0.26 s (outbid: 0.34), hanging 0.8 s (outbid, after 0.4 s of silence: 0.73). One that hangs for 15 s is
-// ended and started anew (hang.go). One whose stats socket's file was removed is no dead one: it is asked where clients ask
-// (worker.go), and a reload that names the same file otherwise makes it anew (statssocket.go).
+// ended and started anew; where older workers serve besides, a reload replaces the newest first, and it alone is ended: its end before
+// would be that of all (hang.go; 23 s after it was stopped, in the lab). One whose stats socket's file was removed or replaced is no dead
+// one: it is asked where clients ask (worker.go), and a reload that names the same file otherwise makes it anew (statssocket.go).
 //
 // # The drain
 //

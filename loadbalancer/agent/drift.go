@@ -38,11 +38,13 @@ func (a *Agent) watchDrift(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		// A transaction that is under way compares as well.
-		if a.held() == nil || len(a.faults()) > 0 || !a.tryAcquire() {
+		// A transaction that is under way compares as well, and only when it is over one knows how it ended.
+		if a.held() == nil || !a.tryAcquire() {
 			continue
 		}
-		a.recover(ctx)
+		if len(a.faults()) == 0 {
+			a.recover(ctx)
+		}
 		a.release()
 	}
 }

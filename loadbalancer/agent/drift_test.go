@@ -153,7 +153,7 @@ func deviations() []deviation {
 			"start keepalived: it was not running"},
 		{"HAProxy stopped", func(_ *testing.T, m *machine) { m.stop("/run/haproxy.pid", m.haproxy.pid); m.haproxy = nil }, wire.Reloaded,
 			"start HAProxy: HAProxy was not running"},
-		{"HAProxy runs something else", func(_ *testing.T, m *machine) { m.haproxy = &fakeHAProxy{pid: 1} }, wire.Reloaded, "reload HAProxy: haproxy runs a configuration"},
+		{"HAProxy runs something else", func(_ *testing.T, m *machine) { m.haproxy = &fakeHAProxy{pid: m.haproxy.pid} }, wire.Reloaded, "reload HAProxy: haproxy runs a configuration"},
 		{"VIP removed", func(_ *testing.T, m *machine) {
 			m.keepalived.addresses[51] = slices.DeleteFunc(m.keepalived.addresses[51], func(a string) bool { return a == "192.0.2.10" })
 		}, wire.Runtime, "VIP 192.0.2.10 is missing"},

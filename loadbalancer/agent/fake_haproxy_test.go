@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"cloud-provider-haproxy/loadbalancer/haproxy"
@@ -23,6 +24,12 @@ type fakeHAProxy struct {
 	limited bool                         // the services' frontend has its maxconn
 	socket  string                       // its file, as the configuration names it
 }
+
+// What lies at the stats socket's path: "" is the socket, else something that is none, or another HAProxy's.
+const (
+	directory      = "a directory"
+	socketOfOthers = "another HAProxy's socket"
+)
 
 // parsedConfig is what a worker knows from its configuration file.
 type parsedConfig struct {
@@ -45,6 +52,9 @@ func (m *machine) loadHAProxy(start bool) error {
 	_, socket, _ := strings.Cut(m.files["/etc/haproxy/haproxy.cfg"], "stats socket ")
 	socket, _, _ = strings.Cut(socket, " ")
 	if start || socket != m.haproxy.socket { // else it is inherited
+		if m.files["/run/haproxy/admin.sock"] == directory {
+			return nil // HAProxy's master says that loading failed, and the old worker goes on
+		}
 		m.files["/run/haproxy/admin.sock"] = ""
 	}
 	if err := m.namesFiles(cmp.Or(m.loads, m.files["/etc/haproxy/haproxy.cfg"])); err != nil {
@@ -149,6 +159,9 @@ func (m *machine) Read(ctx context.Context) (running *haproxy.Running, err error
 			return err
 		}
 		running = m.haproxy.running()
+		if m.files["/run/haproxy/admin.sock"] == socketOfOthers {
+			running.Generation, running.PID = "", 9999
+		}
 		if m.lingers != nil && m.lingers(m.haproxy.pid) {
 			running.Generation, running.PID = "global:of-before", 1
 		}
@@ -163,8 +176,12 @@ func (m *machine) Read(ctx context.Context) (running *haproxy.Running, err error
 
 // unasked is why the stats socket cannot be asked. Ping finds HAProxy alive without it.
 func (m *machine) unasked() error {
-	if _, there := m.files["/run/haproxy/admin.sock"]; !there || m.haproxy == nil {
+	file, there := m.files["/run/haproxy/admin.sock"]
+	switch {
+	case !there || m.haproxy == nil:
 		return fmt.Errorf("connect: %w", fs.ErrNotExist)
+	case file != "" && file != socketOfOthers:
+		return fmt.Errorf("connect: %w", syscall.ECONNREFUSED)
 	}
 	return nil
 }

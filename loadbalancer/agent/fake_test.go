@@ -257,6 +257,8 @@ func (m *machine) Run(ctx context.Context, argv []string, stdin []byte) (output 
 		case "/haproxy stop", "/haproxy kill", "kill -KILL 101 102 103":
 			m.stop("/run/haproxy.pid", m.haproxy.pid)
 			m.haproxy = nil
+		case "kill -KILL 103":
+			delete(m.files, "/proc/103/stat")
 		case "/keepalived start", "/keepalived reload":
 			return m.loadKeepalived(command == "/keepalived start")
 		case "/keepalived stop":

@@ -159,7 +159,9 @@ func (a *Agent) restoreTable(ctx context.Context) bool {
 	if a.config.Drift != driftReport || !table.Present() {
 		a.replaceTable(ctx, changed, want)
 	}
-	a.recover(ctx)
+	if len(a.faults()) == 0 { // else watchDaemons repairs, which knows how often it may try
+		a.recover(ctx)
+	}
 	return true
 }
 

@@ -28,9 +28,10 @@ const (
 
 // What may go wrong again and again here.
 const (
-	following  = "following the health of the nodes for UDP and SCTP"
-	forwarding = "letting the kernel forward, without which UDP and SCTP are not served"
-	sweeping   = "ending flows of UDP and SCTP whose node or client is out, which takes the program conntrack (package conntrack, or conntrack-tools)"
+	datagramTrouble = "Datagrams"
+	following       = "following the health of the nodes for UDP and SCTP"
+	forwarding      = "letting the kernel forward, without which UDP and SCTP are not served"
+	sweeping        = "ending flows of UDP and SCTP whose node or client is out, which takes the program conntrack (package conntrack, or conntrack-tools)"
 )
 
 // health is the state of each server by backend and name, in HAProxy's words; nil: not known.
@@ -143,15 +144,15 @@ func (a *Agent) followFlows(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		a.noteTrouble(ctx, "looking whether this machine is a router", a.noticeRouting(ctx))
+		a.noteTrouble(ctx, "Forwarding", "looking whether this machine is a router", a.noticeRouting(ctx))
 		current := a.rendered()
 		if current == nil || !servesDatagrams(current.revision.state) && !sweep.unfinished() {
-			a.forgetTroubles(following, forwarding, sweeping)
+			a.forgetTroubles(datagramTrouble)
 			continue
 		}
-		a.noteTrouble(ctx, following, a.followHealth(ctx, unsteady))
-		a.noteTrouble(ctx, forwarding, a.forward(ctx))
-		a.noteTrouble(ctx, sweeping, a.sweep(ctx, &sweep))
+		a.noteTrouble(ctx, datagramTrouble, following, a.followHealth(ctx, unsteady))
+		a.noteTrouble(ctx, datagramTrouble, forwarding, a.forward(ctx))
+		a.noteTrouble(ctx, datagramTrouble, sweeping, a.sweep(ctx, &sweep))
 	}
 }
 

@@ -25,24 +25,31 @@ const (
 	endLimit = 10 * time.Second
 )
 
-// silence is since when HAProxy has not answered, how often it was asked, and what its workers had computed then.
+// silence is since when HAProxy has not answered, how often it was asked, and since when its newest worker has not computed anything.
 type silence struct {
-	since, ended time.Time
-	spent        string
-	questions    int
+	since, still, ended time.Time
+	spent               string
+	questions           int
+	// replaced is a worker that hangs and that a reload is to replace; "": none.
+	replaced string
 }
 
-// heard notes whether HAProxy was heard of, and ends one that hangs for too long: whose processes have not used a processor in
-// all that time, not even to serve. What it has served is lost either way.
+// heard notes whether HAProxy was heard of, and ends one that hangs for too long: whose newest worker, which alone listens, has not used
+// a processor in all that time, not even to serve. What it has served is lost either way.
 func (a *Agent) heard(ctx context.Context, s *silence, heard bool) {
-	now := time.Now()
-	switch {
-	case heard:
+	if heard {
+		a.endReplaced(ctx, s)
 		s.since, s.questions = time.Time{}, 0
 		a.setHanging("")
 		return
-	case s.since.IsZero():
-		s.since, s.spent = now, a.spent()
+	}
+	now, workers := time.Now(), a.workerStats()
+	newest := newestOf(workers)
+	if s.since.IsZero() {
+		s.since, s.still = now, now
+	}
+	if spent := a.spent(newest); spent != s.spent {
+		s.still, s.spent = now, spent
 	}
 	s.questions++
 	silent := now.Sub(s.since)
@@ -50,15 +57,33 @@ func (a *Agent) heard(ctx context.Context, s *silence, heard bool) {
 		return
 	}
 	master, err := a.alive(a.config.HAProxy)
-	if err != nil || master == nil || a.spent() != s.spent {
-		return // it does not run, which is told and repaired elsewhere, or is at work
+	if err != nil || master == nil {
+		return // it does not run, which is told and repaired elsewhere
 	}
 	what := fmt.Sprintf("HAProxy (process %d) runs and has not answered for %s", master.PID, silent.Round(time.Second))
-	if a.held() == nil || a.config.Drift == driftReport {
+	switch {
+	case a.held() == nil || a.config.Drift == driftReport:
 		a.setHanging(what + "; look whether somebody stopped it (`systemctl status haproxy`), else run: systemctl kill --signal=KILL haproxy")
+	case now.Sub(s.still) < hangLimit:
+		a.setHanging(what + "; it computes, and its own watchdog ends one that does so for ever; if this stays, run: systemctl kill --signal=KILL haproxy")
+	default:
+		s.ended = now
+		alone := !slices.ContainsFunc(workers, func(w workerStat) bool { return w.pid != newest.pid && w.works() })
+		a.endHung(ctx, s, master, newest, alone, what)
+	}
+}
+
+// endHung ends an HAProxy that hangs. A worker that is not alone is replaced first, once: older ones serve connections of before a reload,
+// and the end of the newest would be theirs (HAProxy's exit-on-failure), but not of one that was replaced.
+func (a *Agent) endHung(ctx context.Context, s *silence, master *process, newest workerStat, alone bool, what string) {
+	if !alone && s.replaced == "" {
+		s.replaced = newest.pid
+		what += ": its worker " + newest.pid + ", beside older ones that serve"
+		a.setHanging(what + "; a reload replaces it")
+		a.noteDifference(wire.Difference{Changes: []string{"reload HAProxy: " + what}})
+		a.setFault(errors.New(what))
 		return
 	}
-	s.ended = now
 	if err := a.endHAProxy(ctx, master); err != nil {
 		a.setHanging(fmt.Sprintf("%s, and cannot be ended: %v; run: systemctl kill --signal=KILL haproxy; if it does not go, restart the machine", what, err))
 		a.log.Error("ending an HAProxy that hangs", "error", err)
@@ -66,6 +91,24 @@ func (a *Agent) heard(ctx context.Context, s *silence, heard bool) {
 	}
 	a.noteDifference(wire.Difference{Changes: []string{"restart HAProxy: " + what}})
 	a.setFault(errors.New(what + ", and was ended"))
+}
+
+// endReplaced ends the worker that hung, when another one has taken its place: it never closes its listeners, and the kernel goes on to
+// give it a part of the connections.
+func (a *Agent) endReplaced(ctx context.Context, s *silence) {
+	if s.replaced == "" {
+		return
+	}
+	hung, workers := s.replaced, a.workerStats()
+	s.replaced = ""
+	if newestOf(workers).pid == hung || !slices.ContainsFunc(workers, func(w workerStat) bool { return w.pid == hung }) {
+		return // it has come to life, or ended
+	}
+	ctx, cancel := context.WithTimeout(ctx, endLimit)
+	defer cancel()
+	if _, err := a.host.Run(ctx, []string{"kill", "-KILL", hung}, nil); err != nil {
+		a.log.Error("ending a worker of HAProxy that hangs and was replaced", "process", hung, "error", err)
+	}
 }
 
 // endHAProxy ends all processes of HAProxy at once: a worker's end is that of its master, and of the others with it.
@@ -80,11 +123,11 @@ func (a *Agent) endHAProxy(ctx context.Context, master *process) error {
 	return err
 }
 
-// spent is the processor time of each worker: with all its threads in clock ticks (utime and stime of proc(5)), and of its first
+// spent is the processor time of workers: with all their threads in clock ticks (utime and stime of proc(5)), and of the first
 // thread in nanoseconds, where the kernel keeps schedstat.
-func (a *Agent) spent() string {
+func (a *Agent) spent(workers ...workerStat) string {
 	var all strings.Builder
-	for _, w := range a.workerStats() {
+	for _, w := range workers {
 		if len(w.fields) > 12 {
 			first, _ := a.host.ReadFile("/proc/" + w.pid + "/schedstat")
 			fmt.Fprintf(&all, "%s:%s+%s %s ", w.pid, w.fields[11], w.fields[12], first)

@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"cloud-provider-haproxy/loadbalancer/haproxy"
 	"cloud-provider-haproxy/loadbalancer/wire"
 )
 
@@ -140,11 +141,14 @@ func TestHungHAProxyIsRestarted(t *testing.T) {
 		{"for a while", func(*Agent, *machine) {}, 12 * time.Second, false, ""},
 		{"computes", func(_ *Agent, m *machine) {
 			time.AfterFunc(10*time.Second, func() {
-				m.meanwhile(func() {
-					m.files["/proc/103/stat"] = "103 (haproxy) S 1" + strings.Repeat(" 0", 10) + " 7 0" + strings.Repeat(" 0", 10)
-				})
+				m.meanwhile(func() { m.files["/proc/103/schedstat"] = "7" })
 			})
-		}, 20 * time.Second, false, ""},
+		}, 20 * time.Second, false, "it computes"},
+		{"has computed", func(_ *Agent, m *machine) {
+			time.AfterFunc(5*time.Second, func() {
+				m.meanwhile(func() { m.files["/proc/103/schedstat"] = "7" })
+			})
+		}, 30 * time.Second, true, ""},
 		{"refuses", func(a *Agent, m *machine) { a.haproxy = refusingWorker{m} }, 20 * time.Second, false, ""},
 		{"is asked by an agent that seldom runs", func(a *Agent, m *machine) { a.haproxy = sluggishWorker{m} }, time.Minute, false, ""},
 		{"has a queue that is full", func(a *Agent, m *machine) { a.haproxy = silentWorker{m, m.haproxy, syscall.EAGAIN} }, 20 * time.Second, true, ""},
@@ -158,7 +162,9 @@ func TestHungHAProxyIsRestarted(t *testing.T) {
 				m := holding(t, sample(1, service("web", "192.0.2.10", 51)))
 				m.stop("/run/haproxy.pid", 100)
 				m.files["/run/haproxy.pid"], m.files["/proc/101/stat"] = "101\n", stat(101, "haproxy")
-				m.files["/proc/101/task/101/children"] = "102 103\n"
+				m.files["/proc/101/task/101/children"] = "102 103\n" // 102 has ended
+				m.stop("", 102)
+				m.files["/proc/103/stat"] = stat(103, "haproxy")
 				m.haproxy.pid = 101
 				a := started(t, m)
 				worker := m.haproxy
@@ -186,6 +192,71 @@ func TestHungHAProxyIsRestarted(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A worker that hangs beside older ones, which serve what they had before a reload, is replaced by a reload and ended alone; when that does
+// not help, all are ended.
+func TestHungWorkerIsReplaced(t *testing.T) {
+	for _, test := range []struct {
+		name     string
+		helps    bool
+		restarts bool
+	}{{"a reload helps", true, false}, {"a reload does not help", false, true}} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := holding(t, sample(1, service("web", "192.0.2.10", 51)))
+				m.stop("/run/haproxy.pid", 100)
+				m.pids, m.forks, m.haproxy.pid = 200, true, 103
+				m.files["/run/haproxy.pid"], m.files["/proc/101/stat"] = "101\n", stat(101, "haproxy")
+				m.files["/proc/101/task/101/children"] = "102 103 "
+				m.files["/proc/102/stat"], m.files["/proc/103/stat"] = stat(102, "haproxy"), stat(103, "haproxy")
+				a := started(t, m)
+				a.haproxy = deafWorker{silentWorker{m, m.haproxy, nil}}
+				if !test.helps {
+					m.lostReloads = 100
+				}
+				m.log = nil
+				watching(t, a.watchHAProxy)
+				watching(t, a.watchDaemons)
+				watching(t, a.watchDrift)
+				for second := range 50 { // the old worker serves
+					m.meanwhile(func() { m.files["/proc/102/schedstat"] = strings.Repeat(".", second) })
+					time.Sleep(time.Second)
+					if warned := warning(&wire.Status{Warnings: a.warnings(nil, nil)}, "HAProxyHangs"); second == 18 && !strings.Contains(warned, "worker 103") {
+						t.Errorf("after %d s it warns %q", second, warned)
+					}
+				}
+				if did := m.did("run kill -KILL 103"); did != test.helps {
+					t.Errorf("the worker that hangs was ended: %t", did)
+				}
+				if !test.restarts && m.file("/proc/102/stat") == "" {
+					t.Error("the older worker was ended too")
+				}
+				time.Sleep(2 * hangAgain)
+				synctest.Wait()
+				if did := m.did("run /haproxy kill"); did != test.restarts {
+					t.Errorf("all of HAProxy was ended: %t", did)
+				}
+				s := a.status(t.Context(), wire.RoleController)
+				if !s.InSync || warning(s, "HAProxyHangs") != "" || m.file(alive) != "100\n" {
+					t.Errorf("afterwards alive is %q, status says %+v", m.file(alive), s)
+				}
+				if len(s.Differences) == 0 || !strings.HasPrefix(s.Differences[0].Changes[0], "reload HAProxy: ") {
+					t.Errorf("told %+v", s.Differences)
+				}
+			})
+		})
+	}
+}
+
+// deafWorker answers no other question either.
+type deafWorker struct{ silentWorker }
+
+func (w deafWorker) Read(ctx context.Context) (*haproxy.Running, error) {
+	if err := w.Ping(ctx); err != nil {
+		return nil, err
+	}
+	return w.machine.Read(ctx)
 }
 
 // silentWorker is an HAProxy of which one worker does not answer.

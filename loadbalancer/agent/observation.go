@@ -95,8 +95,10 @@ func (a *Agent) askHAProxy(ctx context.Context) *haproxy.Running {
 	const tries = 3
 	for try := 1; ; try++ {
 		running, err := a.readHAProxy(ctx)
-		if err == nil {
+		if err == nil && a.isOurs(running) {
 			return running
+		} else if err == nil {
+			err = fmt.Errorf("another HAProxy (process %d) has the socket", running.PID)
 		}
 		a.log.Warn("HAProxy runs and does not answer", "socket", a.config.Paths.HAProxySocket, "try", try, "error", err)
 		if try == tries || ctx.Err() != nil {

@@ -96,3 +96,22 @@ func (a *Agent) workerStats() (all []workerStat) {
 	}
 	return all
 }
+
+// works is false for one that was stopped or has ended.
+func (w workerStat) works() bool {
+	return len(w.fields) > 0 && !strings.Contains("TtZX", w.fields[0])
+}
+
+// newestOf is the worker that started last; the zero one when there is none.
+func newestOf(workers []workerStat) (newest workerStat) {
+	born := -1
+	for _, w := range workers {
+		if len(w.fields) < 20 || w.fields[0] == "Z" {
+			continue
+		}
+		if start, err := strconv.Atoi(w.fields[19]); err == nil && start >= born { // proc(5), field 22; they are in the order of their birth
+			newest, born = w, start
+		}
+	}
+	return newest
+}

@@ -64,7 +64,7 @@ func (a *Agent) render(ctx context.Context, r *revision, running *haproxy.Runnin
 // renderWithout is render for an HAProxy that serves served: the State without the wishes that wait.
 func (a *Agent) renderWithout(ctx context.Context, r *revision, served *desired.State, waits wishes, running *haproxy.Running) (*rendering, error) {
 	local := a.haproxyLocal()
-	local.StatsSocket = a.statsSocket(running != nil)
+	local.StatsSocket = a.statsSocket(ctx, running != nil)
 	local.ClientSourceProbes = a.clientSourceProbes()
 	free := func(string) bool { return true }
 	if running != nil {
@@ -120,7 +120,7 @@ type rulesShape struct{ flows, clientSource bool }
 
 func (a *Agent) renderFront(ctx context.Context, s *desired.State, slots haproxy.Slots, config *haproxy.Config) ([]byte, *nftables.Table, error) {
 	local := a.nftablesLocal()
-	local.ClientSourceProbes = a.clientSourceProbes()
+	local.ClientSourceProbes = config.Local.ClientSourceProbes // limits.yaml may have been edited since
 	local.Unfit = a.healthNow().moved(slots, config).unfit(s, slots)
 	if shape := (rulesShape{nftables.Flows(s), local.ClientSource()}); a.rules == nil || a.rulesOf != shape {
 		script, err := nftables.RulesScript(local, shape.flows)

@@ -9,19 +9,10 @@ import (
 // workerIsNew is true when HAProxy has a worker that nothing was compared with: somebody else started or reloaded it, and it has what
 // was in its files then, or nothing has told it yet what they cannot.
 func (a *Agent) workerIsNew() bool {
-	newest, born := 0, -1
-	for _, w := range a.workerStats() {
-		pid, err := strconv.Atoi(w.pid)
-		if err != nil || len(w.fields) < 20 || w.fields[0] == "Z" {
-			continue
-		}
-		if start, err := strconv.Atoi(w.fields[19]); err == nil && start >= born { // proc(5), field 22; they are in the order of their birth
-			newest, born = pid, start
-		}
-	}
+	newest, err := strconv.Atoi(newestOf(a.workerStats()).pid)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return newest != 0 && a.worker != 0 && newest != a.worker
+	return err == nil && a.worker != 0 && newest != a.worker
 }
 
 // isRenewed says whether another worker answers than the one that was compared last: somebody else has started it.

@@ -53,9 +53,7 @@ func (a *Agent) status(ctx context.Context, role wire.Role) *wire.Status {
 		s.Warnings = append(s.Warnings, affinityNotShared(held.state, a.config.Gateway)...)
 	}
 	if a.isUnasked(seen) {
-		s.Warnings = append(s.Warnings, wire.Warning{Reason: "HAProxyUnasked", Message: fmt.Sprintf("HAProxy runs and cannot be asked at its stats socket %s, so "+
-			"no change reaches it; if somebody removed the socket, a reload makes it anew within %s; if this stays, run on the gateway: "+
-			"gatewayctl drain --local -- systemctl restart haproxy", a.config.Paths.HAProxySocket, driftEvery)})
+		s.Warnings = append(s.Warnings, a.unasked())
 	}
 	s.InSync = held != nil && len(s.Drift) == 0
 	s.KeepalivedUp = seen.keepalived != nil
@@ -79,6 +77,17 @@ func (a *Agent) isUnasked(seen *observation) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return seen.haproxy != nil && seen.running == nil && a.hanging == ""
+}
+
+// unasked tells what becomes of it.
+func (a *Agent) unasked() wire.Warning {
+	mends := fmt.Sprintf("a reload makes it anew within %s", driftEvery)
+	if a.config.Drift == driftReport {
+		mends = "the reload that makes it anew waits for another State, or for a start of the agent (drift: report)"
+	}
+	return wire.Warning{Reason: "HAProxyUnasked", Message: fmt.Sprintf("HAProxy runs and cannot be asked at its stats socket %s, so no change reaches it; "+
+		"if somebody removed or replaced the socket, %s; if this stays, look what lies there (HAProxy replaces a file, and no directory), or run on the gateway: "+
+		"gatewayctl drain --local -- systemctl restart haproxy", a.config.Paths.HAProxySocket, mends)}
 }
 
 func (a *Agent) faults() []string {
@@ -119,9 +128,9 @@ func server(running *haproxy.Running, backend, name string) haproxy.RunningServe
 // warnings are true now and stop nothing.
 func (a *Agent) warnings(running *haproxy.Running, s *desired.State) []wire.Warning {
 	a.mu.Lock()
-	warnings := append(slices.Clone(a.foreign), a.datagramTroubles()...)
+	warnings := append(slices.Clone(a.foreign), a.troubleWarnings()...)
 	warnings = append(warnings, a.rivals...)
-	warnings = append(warnings, a.clientSourceWarnings()...)
+	warnings = append(warnings, a.clients.warnings...)
 	if a.hanging != "" {
 		warnings = append(warnings, wire.Warning{Reason: "HAProxyHangs", Message: a.hanging})
 	}

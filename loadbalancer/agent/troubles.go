@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"slices"
@@ -8,13 +9,19 @@ import (
 	"cloud-provider-haproxy/loadbalancer/wire"
 )
 
-// noteTrouble remembers for status what goes wrong again and again beside all transactions, and tells the log when it changes. nil:
-// it goes well.
-func (a *Agent) noteTrouble(ctx context.Context, doing string, err error) {
+// trouble is what goes wrong again and again beside all transactions: the reason of its warning, and what is being done.
+type trouble struct{ reason, doing string }
+
+func (t trouble) compare(other trouble) int {
+	return cmp.Or(cmp.Compare(t.reason, other.reason), cmp.Compare(t.doing, other.doing))
+}
+
+// noteTrouble remembers a trouble for status, and tells the log when it changes. nil: it goes well.
+func (a *Agent) noteTrouble(ctx context.Context, reason, doing string, err error) {
 	if ctx.Err() != nil {
 		return // the agent ends
 	}
-	switch changed := a.setTrouble(doing, err); {
+	switch changed := a.setTrouble(trouble{reason, doing}, err); {
 	case changed && err != nil:
 		a.log.Warn(doing, "error", err)
 	case changed:
@@ -23,32 +30,32 @@ func (a *Agent) noteTrouble(ctx context.Context, doing string, err error) {
 }
 
 // setTrouble says whether that is news.
-func (a *Agent) setTrouble(doing string, err error) bool {
+func (a *Agent) setTrouble(t trouble, err error) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	was, known := a.troubles[doing]
+	was, known := a.troubles[t]
 	switch {
 	case err == nil:
-		delete(a.troubles, doing)
+		delete(a.troubles, t)
 		return known
 	case a.troubles == nil:
-		a.troubles = map[string]string{}
+		a.troubles = map[trouble]string{}
 	}
-	a.troubles[doing] = err.Error()
+	a.troubles[t] = err.Error()
 	return !known || was != err.Error()
 }
 
 // forgetTroubles is for what is not done any more, and so goes neither well nor wrong.
-func (a *Agent) forgetTroubles(doing ...string) {
-	for _, what := range doing {
-		a.setTrouble(what, nil)
-	}
+func (a *Agent) forgetTroubles(reason string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	maps.DeleteFunc(a.troubles, func(t trouble, _ string) bool { return t.reason == reason })
 }
 
-// datagramTroubles are the warnings about them; a.mu is held.
-func (a *Agent) datagramTroubles() (warnings []wire.Warning) {
-	for _, doing := range slices.Sorted(maps.Keys(a.troubles)) {
-		warnings = append(warnings, wire.Warning{Reason: "Datagrams", Message: doing + ": " + a.troubles[doing]})
+// troubleWarnings are told while they last; a.mu is held.
+func (a *Agent) troubleWarnings() (warnings []wire.Warning) {
+	for _, t := range slices.SortedFunc(maps.Keys(a.troubles), trouble.compare) {
+		warnings = append(warnings, wire.Warning{Reason: t.reason, Message: t.doing + ": " + a.troubles[t]})
 	}
 	return warnings
 }

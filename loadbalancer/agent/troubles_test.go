@@ -74,10 +74,42 @@ func TestTroublesAreToldOnce(t *testing.T) {
 		if told != 1 {
 			t.Errorf("told %d times", told)
 		}
+		status := a.status(t.Context(), wire.RoleController)
+		if warning(status, "Forwarding") == "" || warning(status, "Datagrams") != "" {
+			t.Errorf("status warns %+v", status.Warnings)
+		}
 		a.noteDifference(wire.Difference{Changes: []string{"one"}})
 		a.setHanging("it hangs")
 		if told != 3 {
 			t.Errorf("told %d times", told)
+		}
+	})
+}
+
+// So is a rule of routing that cannot be made, and it is no trouble of datagrams.
+func TestRoutingOfAnswersFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := holding(t, sample(1, service("web", "192.0.2.10", 51)))
+		m.files["/etc/gatewayctl/limits.yaml"] += "clientSourceProbes: [203.0.113.1]\n"
+		var log strings.Builder
+		a := started(t, m)
+		a.log = slog.New(slog.NewTextHandler(&log, nil))
+		m.verdict = func(command string) error {
+			if strings.HasPrefix(command, "ip -4 rule add") {
+				return &CommandError{Argv: strings.Fields(command), Code: 2, Err: errors.New("operation not supported")}
+			}
+			return nil
+		}
+		watching(t, a.keepClientSource)
+		watching(t, a.followFlows) // which has other troubles to forget
+		time.Sleep(10 * clientSourceAgain)
+		synctest.Wait()
+		warnings := a.status(t.Context(), wire.RoleController).Warnings
+		if got := warningOf(warnings, "ClientSource"); !strings.Contains(got, "source-address: client") || !strings.Contains(got, "not supported") || warningOf(warnings, "Datagrams") != "" {
+			t.Errorf("status warns %+v", warnings)
+		}
+		if n := strings.Count(log.String(), "level=WARN"); n != 1 {
+			t.Errorf("the log has %d warnings:\n%s", n, &log)
 		}
 	})
 }

@@ -37,8 +37,10 @@ func (a *Agent) watchDaemons(ctx context.Context) {
 				foreignAt = now.Add(foreignEvery)
 			}
 			broken, renewed := a.broken(), a.workerIsNew()
-			due := repairs.due(broken, now)
-			due = renewals.due(renewed, now) || due || (again || a.hasLeftover()) && now.After(leftoverAt) || a.wishDue(now)
+			due, renewal := repairs.due(broken, now), renewals.due(renewed, now)
+			if !broken { // else each of these would reload once more what does not come right by that
+				due = renewal || (again || a.hasLeftover()) && now.After(leftoverAt) || a.wishDue(now)
+			}
 			if !due || !a.repair(ctx, broken) {
 				continue
 			}
@@ -122,6 +124,9 @@ func (a *Agent) repair(ctx context.Context, broken bool) bool {
 		return false
 	}
 	defer a.release()
+	if !broken && len(a.faults()) > 0 {
+		return false // a transaction has just failed: that is for repairs, and counts as one
+	}
 	if broken {
 		a.rules = nil
 		a.readVersions(ctx)

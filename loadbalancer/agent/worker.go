@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"os"
 	"strconv"
@@ -26,12 +25,12 @@ func NewWorker(socket string, servicesPort int) Worker {
 	return Worker{haproxy.NewRuntime(socket), socket, net.JoinHostPort("127.0.0.1", strconv.Itoa(servicesPort))}
 }
 
-// Ping asks the cheapest question there is. When nobody is at the stats socket, HAProxy may serve all the same: somebody removed the
-// socket's file, or loaded a configuration without it. To hand its VIPs over then would cut every connection for nothing, so it is
+// Ping asks the cheapest question there is. When nobody is at the stats socket, HAProxy may serve all the same: somebody removed or
+// replaced the socket's file, or loaded a configuration without it. To hand its VIPs over then would cut every connection for nothing, so it is
 // asked where clients ask.
 func (w Worker) Ping(ctx context.Context) error {
 	err := w.question(ctx)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+	if nobodyThere(err) {
 		refused := w.knock(ctx)
 		if refused == nil {
 			return nil

@@ -56,41 +56,97 @@ func testHAProxyHangs(t *testing.T, p *pair) {
 	}
 }
 
-// testStatsSocketGone: who removes HAProxy's stats socket leaves an HAProxy that serves. Nobody is cut, no address moves, status says
-// what it is, and one reload makes the socket anew.
+// testHAProxyWorkerHangs: a worker that hangs beside an older one, which serves, is replaced by a reload and ended alone.
+func testHAProxyWorkerHangs(t *testing.T, p *pair) {
+	p.begin(t)
+	holder := p.home(t, web4)
+	hold, err := p.Client.StartHold(t.Context(), traffic.Hold{Targets: []string{port(web4, 80)}, Count: 10, Timeout: 5 * time.Second})
+	must(t, err)
+	master := strings.TrimSpace(mustRun(t, holder, "cat", "/run/haproxy.pid"))
+	workers := func() []string {
+		return strings.Fields(mustRun(t, holder, "cat", "/proc/"+master+"/task/"+master+"/children"))
+	}
+	mustRun(t, holder, "pkill", "-USR2", "-F", "/run/haproxy.pid")
+	var before []string
+	eventually(t, "an older worker serves beside a new one", func() error {
+		if before = workers(); len(before) != 2 {
+			return fmt.Errorf("the workers are %q", before)
+		}
+		return p.inSync(t)
+	})
+	begun := time.Now()
+	mustRun(t, holder, "kill", "-STOP", before[1])
+	within(t, 90*time.Second, "only the worker that hangs was replaced", func() error {
+		if now := workers(); len(now) != 2 || now[0] != before[0] || now[1] == before[1] {
+			return fmt.Errorf("the workers were %q and are %q", before, now)
+		}
+		return nil
+	})
+	t.Logf("a worker that hangs was replaced after %v", time.Since(begun).Round(100*time.Millisecond))
+	eventually(t, "both are in sync and the addresses at home", func() error {
+		if err := p.inSync(t); err != nil {
+			return err
+		}
+		return p.atHome(t)
+	})
+	s := p.status(t)[holder.Name]
+	if !slices.ContainsFunc(s.Differences, func(d wire.Difference) bool {
+		return len(d.Changes) > 0 && strings.HasPrefix(d.Changes[0], "reload HAProxy: ") && strings.Contains(d.Changes[0], "its worker "+before[1])
+	}) {
+		t.Errorf("status tells %+v", s.Differences)
+	}
+	held := stop(t, hold)
+	t.Logf("a worker hung on the holder of %s: of %d connections held, cut %d", web4, held.Held, len(held.Cut))
+	mustRun(t, holder, "kill", "-KILL", before[0])
+	eventually(t, "one worker is left", func() error { return p.inSync(t) })
+}
+
+// testStatsSocketGone: who removes HAProxy's stats socket, or puts another file there, leaves an HAProxy that serves. Nobody is cut, no
+// address moves, status says what it is, and one reload makes the socket anew.
 func testStatsSocketGone(t *testing.T, p *pair) {
 	const socket = "/run/haproxy/admin.sock"
 	p.begin(t)
 	holder := p.home(t, web4)
-	hold, err := p.Client.StartHold(t.Context(), traffic.Hold{Targets: webTargets(), Count: 50, Timeout: 5 * time.Second})
-	must(t, err)
-	flow := p.flow(t)
-	reloads := p.reloads(t)
-	begun := time.Now()
-	mustRun(t, holder, "rm", socket)
-	eventually(t, "status says that HAProxy cannot be asked", func() error {
-		s := p.status(t)[holder.Name]
-		w, found := warning(s, "HAProxyUnasked")
-		if !found || !strings.Contains(w.Message, socket) || s.InSync {
-			return fmt.Errorf("in sync %t, it warns %v", s.InSync, s.Warnings)
+	for _, test := range []struct {
+		name string
+		lose func()
+	}{
+		{"removed", func() { mustRun(t, holder, "rm", socket) }},
+		{"replaced", func() {
+			must(t, holder.WriteFile("/run/haproxy/left-behind", []byte("not a socket\n"), 0o600))
+			mustRun(t, holder, "mv", "/run/haproxy/left-behind", socket)
+		}},
+	} {
+		hold, err := p.Client.StartHold(t.Context(), traffic.Hold{Targets: webTargets(), Count: 50, Timeout: 5 * time.Second})
+		must(t, err)
+		flow := p.flow(t)
+		reloads := p.reloads(t)
+		begun := time.Now()
+		test.lose()
+		eventually(t, "status says that HAProxy cannot be asked", func() error {
+			s := p.status(t)[holder.Name]
+			w, found := warning(s, "HAProxyUnasked")
+			if !found || !strings.Contains(w.Message, socket) || s.InSync {
+				return fmt.Errorf("in sync %t, it warns %v", s.InSync, s.Warnings)
+			}
+			t.Logf("status warns: %s", w.Message)
+			return p.atHome(t)
+		})
+		within(t, 90*time.Second, "the socket is back", func() error {
+			must(t, p.atHome(t))
+			_, err := holder.Run(t.Context(), "test", "-S", socket)
+			return err
+		})
+		t.Logf("the stats socket is back %v after it was %s", time.Since(begun).Round(100*time.Millisecond), test.name)
+		eventually(t, "both are in sync", func() error { return p.inSync(t) })
+		report, held := stop(t, flow), stop(t, hold)
+		t.Logf("the stats socket %s on the holder of %s: %v; of %d connections held, cut %d", test.name, web4, report, held.Held, len(held.Cut))
+		if report.Failed != 0 || len(held.Cut) != 0 {
+			t.Errorf("%d of %d new connections failed, of %d held these were cut: %v", report.Failed, report.Opened, held.Held, held.Cut)
 		}
-		t.Logf("status warns: %s", w.Message)
-		return p.atHome(t)
-	})
-	within(t, 90*time.Second, "the socket is back", func() error {
+		if got := p.reloads(t) - reloads; got != 1 {
+			t.Errorf("HAProxy was reloaded %d times, want once", got)
+		}
 		must(t, p.atHome(t))
-		_, err := holder.Run(t.Context(), "test", "-S", socket)
-		return err
-	})
-	t.Logf("the stats socket is back %v after it was removed", time.Since(begun).Round(100*time.Millisecond))
-	eventually(t, "both are in sync", func() error { return p.inSync(t) })
-	report, held := stop(t, flow), stop(t, hold)
-	t.Logf("the stats socket removed on the holder of %s: %v; of %d connections held, cut %d", web4, report, held.Held, len(held.Cut))
-	if report.Failed != 0 || len(held.Cut) != 0 {
-		t.Errorf("%d of %d new connections failed, of %d held these were cut: %v", report.Failed, report.Opened, held.Held, held.Cut)
 	}
-	if got := p.reloads(t) - reloads; got != 1 {
-		t.Errorf("HAProxy was reloaded %d times, want once", got)
-	}
-	must(t, p.atHome(t))
 }

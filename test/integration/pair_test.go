@@ -54,6 +54,7 @@ func TestPair(t *testing.T) {
 		{"key-rotation", testKeyRotation},
 		{"haproxy", testHAProxyDies},
 		{"haproxy-hangs", testHAProxyHangs},
+		{"worker-hangs", testHAProxyWorkerHangs},
 		{"stats-socket", testStatsSocketGone},
 		{"agent", testAgentRestarts},
 		{"holder", testHolderDies},
