@@ -99,7 +99,7 @@ func (a *Agent) workerStats() (all []workerStat) {
 
 // works is false for one that was stopped or has ended.
 func (w workerStat) works() bool {
-	return len(w.fields) > 0 && !strings.Contains("TtZX", w.fields[0])
+	return len(w.fields) > 0 && !strings.Contains("tTXZ", w.fields[0])
 }
 
 // newestOf is the worker that started last; the zero one when there is none.
