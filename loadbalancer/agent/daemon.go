@@ -65,7 +65,7 @@ func (a *Agent) shrinkHAProxy(ctx context.Context, w *work) error {
 // kept is for this reload alone: with a later one, of somebody else's, it would be another day's.
 func (a *Agent) reloadHAProxy(ctx context.Context, inherit func(state []byte) ([]byte, error), accept acceptance) error {
 	running, err := a.readHAProxy(ctx)
-	if err != nil {
+	if err != nil || !a.isOurs(running) {
 		return a.reloadWorker(ctx, 0, accept) // it hangs or has another socket; the files say enough
 	}
 	if err := a.saveServersState(ctx, inherit); err != nil {

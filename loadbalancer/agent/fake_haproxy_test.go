@@ -243,6 +243,12 @@ func merge[V any](has, want map[string]V, grows, shrinks bool) {
 }
 
 func (m *machine) ServersState(context.Context) (state []byte, err error) {
-	err = m.do("haproxy show servers state", func() error { state = m.serversState(); return nil })
+	err = m.do("haproxy show servers state", func() error {
+		if m.files["/run/haproxy/admin.sock"] == socketOfOthers {
+			return errors.New("no servers")
+		}
+		state = m.serversState()
+		return nil
+	})
 	return state, err
 }

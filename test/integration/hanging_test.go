@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -101,7 +102,7 @@ func testHAProxyWorkerHangs(t *testing.T, p *pair) {
 	eventually(t, "one worker is left", func() error { return p.inSync(t) })
 }
 
-// testStatsSocketGone: who removes HAProxy's stats socket, or puts another file there, leaves an HAProxy that serves. Nobody is cut, no
+// testStatsSocketGone: who removes HAProxy's stats socket, or puts another file or socket there, leaves an HAProxy that serves. Nobody is cut, no
 // address moves, status says what it is, and one reload makes the socket anew.
 func testStatsSocketGone(t *testing.T, p *pair) {
 	const socket = "/run/haproxy/admin.sock"
@@ -115,6 +116,18 @@ func testStatsSocketGone(t *testing.T, p *pair) {
 		{"replaced", func() {
 			must(t, holder.WriteFile("/run/haproxy/left-behind", []byte("not a socket\n"), 0o600))
 			mustRun(t, holder, "mv", "/run/haproxy/left-behind", socket)
+		}},
+		{"taken by another HAProxy", func() {
+			const config = "/run/haproxy/other.cfg"
+			must(t, holder.WriteFile(config, []byte("global\n  stats socket "+socket+" level admin\n"+
+				"defaults\n  timeout client 1s\nfrontend other\n  mode http\n  bind 127.0.0.1:7999\n"), 0o600))
+			other, err := holder.Start("other-haproxy", "haproxy", "-db", "-f", config)
+			must(t, err)
+			t.Cleanup(func() {
+				if err := other.Kill(); err != nil {
+					t.Error(err)
+				}
+			})
 		}},
 	} {
 		hold, err := p.Client.StartHold(t.Context(), traffic.Hold{Targets: webTargets(), Count: 50, Timeout: 5 * time.Second})
@@ -132,11 +145,14 @@ func testStatsSocketGone(t *testing.T, p *pair) {
 			t.Logf("status warns: %s", w.Message)
 			return p.atHome(t)
 		})
-		within(t, 90*time.Second, "the socket is back", func() error {
+		within(t, 90*time.Second, "HAProxy can be asked", func() error {
 			must(t, p.atHome(t))
-			_, err := holder.Run(t.Context(), "test", "-S", socket)
-			return err
+			if w, found := warning(p.status(t)[holder.Name], "HAProxyUnasked"); found {
+				return errors.New(w.Message)
+			}
+			return nil
 		})
+		mustRun(t, holder, "test", "-S", socket)
 		t.Logf("the stats socket is back %v after it was %s", time.Since(begun).Round(100*time.Millisecond), test.name)
 		eventually(t, "both are in sync", func() error { return p.inSync(t) })
 		report, held := stop(t, flow), stop(t, hold)
