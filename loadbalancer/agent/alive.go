@@ -69,7 +69,7 @@ func (a *Agent) watchHAProxy(ctx context.Context) {
 				a.log.Info("told keepalived about HAProxy", "alive", value > 0, "leaving", value == leaveWeight)
 			}
 		}
-		a.heard(ctx, &silent, answers || refuses)
+		a.heard(ctx, &silent, answers, refuses)
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():

@@ -32,17 +32,23 @@ type silence struct {
 	questions           int
 	// replaced is a worker that hangs and that a reload is to replace; "": none.
 	replaced string
+	// unanswered says that it has been silent since it answered last.
+	unanswered bool
 }
 
-// heard notes whether HAProxy was heard of, and ends one that hangs for too long: whose newest worker, which alone listens, has not used
+// heard notes whether HAProxy answers, or is heard of at all, and ends one that hangs for too long: whose newest worker, which alone listens, has not used
 // a processor in all that time, not even to serve. What it has served is lost either way.
-func (a *Agent) heard(ctx context.Context, s *silence, heard bool) {
-	if heard {
-		a.endReplaced(ctx, s)
+func (a *Agent) heard(ctx context.Context, s *silence, answers, refuses bool) {
+	if answers && s.unanswered {
+		a.endReplaced(ctx, s.replaced)
+		s.unanswered, s.replaced = false, ""
+	}
+	if answers || refuses { // as between two workers
 		s.since, s.questions = time.Time{}, 0
 		a.setHanging("")
 		return
 	}
+	s.unanswered = true
 	now, workers := time.Now(), a.workerStats()
 	newest := newestOf(workers)
 	if s.since.IsZero() {
@@ -93,21 +99,21 @@ func (a *Agent) endHung(ctx context.Context, s *silence, master *process, newest
 	a.setFault(errors.New(what + ", and was ended"))
 }
 
-// endReplaced ends the worker that hung, when another one has taken its place: it never closes its listeners, and the kernel goes on to
-// give it a part of the connections.
-func (a *Agent) endReplaced(ctx context.Context, s *silence) {
-	if s.replaced == "" {
-		return
-	}
-	hung, workers := s.replaced, a.workerStats()
-	s.replaced = ""
-	if newestOf(workers).pid == hung || !slices.ContainsFunc(workers, func(w workerStat) bool { return w.pid == hung }) {
-		return // it has come to life, or ended
-	}
-	ctx, cancel := context.WithTimeout(ctx, endLimit)
-	defer cancel()
-	if _, err := a.host.Run(ctx, []string{"kill", "-KILL", hung}, nil); err != nil {
-		a.log.Error("ending a worker of HAProxy that hangs and was replaced", "process", hung, "error", err)
+// endReplaced ends the worker that hung, when HAProxy answers again because another one has taken its place: it never closes its
+// listeners, and the kernel goes on to give it a part of the connections. Whoever reloaded, and however soon: one that was stopped is
+// known by that.
+func (a *Agent) endReplaced(ctx context.Context, replaced string) {
+	workers := a.workerStats()
+	newest := newestOf(workers)
+	for _, w := range workers {
+		if w.pid == newest.pid || w.pid != replaced && !w.isStopped() {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(ctx, endLimit)
+		defer cancel()
+		if _, err := a.host.Run(ctx, []string{"kill", "-KILL", w.pid}, nil); err != nil {
+			a.log.Error("ending a worker of HAProxy that hangs and was replaced", "process", w.pid, "error", err)
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -201,7 +202,10 @@ func TestHungWorkerIsReplaced(t *testing.T) {
 		name     string
 		helps    bool
 		restarts bool
-	}{{"a reload helps", true, false}, {"a reload does not help", false, true}} {
+		stopped  bool // and somebody reloads before it has hung for long
+		refuses  bool // before a reload gives another worker
+	}{{"a reload helps", true, false, false, false}, {"a reload does not help", false, true, false, false},
+		{"somebody reloads first", true, false, true, false}, {"questions are refused meanwhile", true, false, false, true}} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := holding(t, sample(1, service("web", "192.0.2.10", 51)))
@@ -211,7 +215,21 @@ func TestHungWorkerIsReplaced(t *testing.T) {
 				m.files["/proc/101/task/101/children"] = "102 103 "
 				m.files["/proc/102/stat"], m.files["/proc/103/stat"] = stat(102, "haproxy"), stat(103, "haproxy")
 				a := started(t, m)
-				a.haproxy = deafWorker{silentWorker{m, m.haproxy, nil}}
+				refusing := &atomic.Bool{}
+				a.haproxy = deafWorker{silentWorker{m, m.haproxy, nil}, refusing}
+				if test.stopped {
+					m.files["/proc/103/stat"] = strings.Replace(stat(103, "haproxy"), " S ", " T ", 1)
+				}
+				if test.refuses {
+					m.strike = func(_ int, operation string) strike {
+						if operation == "run /haproxy reload" {
+							refusing.Store(true)
+							time.Sleep(time.Second)
+							refusing.Store(false)
+						}
+						return passes
+					}
+				}
 				if !test.helps {
 					m.lostReloads = 100
 				}
@@ -221,8 +239,11 @@ func TestHungWorkerIsReplaced(t *testing.T) {
 				watching(t, a.watchDrift)
 				for second := range 50 { // the old worker serves
 					m.meanwhile(func() { m.files["/proc/102/schedstat"] = strings.Repeat(".", second) })
+					if test.stopped && second == 5 {
+						_, _ = m.Run(t.Context(), []string{"/haproxy", "reload"}, nil)
+					}
 					time.Sleep(time.Second)
-					if warned := warning(&wire.Status{Warnings: a.warnings(nil, nil)}, "HAProxyHangs"); second == 18 && !strings.Contains(warned, "worker 103") {
+					if warned := warning(&wire.Status{Warnings: a.warnings(nil, nil)}, "HAProxyHangs"); second == 18 && !test.stopped && !strings.Contains(warned, "worker 103") {
 						t.Errorf("after %d s it warns %q", second, warned)
 					}
 				}
@@ -241,7 +262,7 @@ func TestHungWorkerIsReplaced(t *testing.T) {
 				if !s.InSync || warning(s, "HAProxyHangs") != "" || m.file(alive) != "100\n" {
 					t.Errorf("afterwards alive is %q, status says %+v", m.file(alive), s)
 				}
-				if len(s.Differences) == 0 || !strings.HasPrefix(s.Differences[0].Changes[0], "reload HAProxy: ") {
+				if !test.stopped && (len(s.Differences) == 0 || !strings.HasPrefix(s.Differences[0].Changes[0], "reload HAProxy: ")) {
 					t.Errorf("told %+v", s.Differences)
 				}
 			})
@@ -249,8 +270,18 @@ func TestHungWorkerIsReplaced(t *testing.T) {
 	}
 }
 
-// deafWorker answers no other question either.
-type deafWorker struct{ silentWorker }
+// deafWorker answers no other question either, and refuses some.
+type deafWorker struct {
+	silentWorker
+	refusing *atomic.Bool
+}
+
+func (w deafWorker) Ping(ctx context.Context) error {
+	if w.refusing.Load() {
+		return syscall.ENOENT
+	}
+	return w.silentWorker.Ping(ctx)
+}
 
 func (w deafWorker) Read(ctx context.Context) (*haproxy.Running, error) {
 	if err := w.Ping(ctx); err != nil {

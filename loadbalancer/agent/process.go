@@ -102,6 +102,9 @@ func (w workerStat) works() bool {
 	return len(w.fields) > 0 && !strings.Contains("tTXZ", w.fields[0])
 }
 
+// isStopped is true for one that a signal or a debugger holds.
+func (w workerStat) isStopped() bool { return len(w.fields) > 0 && strings.Contains("tT", w.fields[0]) }
+
 // newestOf is the worker that started last; the zero one when there is none.
 func newestOf(workers []workerStat) (newest workerStat) {
 	born := -1
