@@ -38,11 +38,11 @@ func (a *Agent) watchDrift(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		// A transaction that is under way compares as well, and only when it is over one knows how it ended.
-		if a.held() == nil || !a.tryAcquire() {
-			continue
+		// It waits for its turn, and is not put off for a minute: somebody may ask for the status again and again.
+		if a.acquire(ctx) != nil {
+			return
 		}
-		if len(a.faults()) == 0 {
+		if a.held() != nil && len(a.faults()) == 0 {
 			a.recover(ctx)
 		}
 		a.release()

@@ -206,6 +206,25 @@ func repaired(t *testing.T, a *Agent, m *machine, want moment, d deviation) {
 	}
 }
 
+// Who asks for the status again and again does not put the comparison off.
+func TestDriftIsFoundWhileTheStatusIsAskedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := holding(t, deviating())
+		a := started(t, m)
+		want, d := m.moment(), deviations()[0]
+		watching(t, a.watchDrift)
+		time.Sleep(driftEvery - time.Second)
+		if err := a.acquire(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		d.do(t, m)
+		time.Sleep(2 * time.Second)
+		a.release()
+		synctest.Wait()
+		repaired(t, a, m, want, d)
+	})
+}
+
 // The agent looks by itself, whether there is a controller or not.
 func TestDriftIsFoundWithoutAController(t *testing.T) {
 	for _, d := range deviations() {
