@@ -217,7 +217,7 @@ func TestDriftIsFoundWhileTheStatusIsAskedFor(t *testing.T) {
 		if err := a.acquire(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		d.do(t, m)
+		m.meanwhile(func() { d.do(t, m) })
 		time.Sleep(2 * time.Second)
 		a.release()
 		synctest.Wait()
