@@ -7,9 +7,10 @@
 //
 // Files: contract.go is what others see; call.go, round.go and push.go are one round from the call to the answer, assign.go
 // makes its State, budget.go keeps it within what gateways take, blame.go finds faults, refuse.go takes a spec that is refused,
-// facts.go says what holds for it all the same; load.go and claims.go are the beginning, resync.go the life,
-// patrol.go what is looked at now and then, census.go what all gateways together say; pools.go, prove.go, departures.go and
-// ledger.go are the life of an address, survey.go and proxy.go who has it, concerns.go and advice.go what people are told of it.
+// facts.go says what holds for it all the same; load.go, terms.go and claims.go are the beginning, resync.go the life, rollout.go a
+// change that concerns everybody, patrol.go what is looked at now and then, census.go what all gateways together say; pools.go,
+// prove.go, given.go, departures.go and ledger.go are the life of an address, place.go and prefer.go at which gateway, survey.go and
+// proxy.go who has it, concerns.go, findings.go and advice.go what people are told of it.
 //
 // A round is a group commit. Ensure and Delete note what is wanted and join the next round, which starts at once when
 // none runs; one round assigns addresses, builds one State and pushes it, and answers everybody who joined. Waiting for

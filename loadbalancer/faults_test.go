@@ -175,7 +175,7 @@ func TestInvalidServiceNeverLeavesTheController(t *testing.T) {
 	})
 }
 
-// TestStricterLimitsOfOneGatewayDoNotTakeAServiceAway: what the others serve well stays; the strict one is left out.
+// What the others serve well stays; the strict gateway is left out.
 func TestStricterLimitsOfOneGateway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSite(t, "10.0.0.0/16", "gw1", "gw2")

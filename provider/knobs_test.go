@@ -150,7 +150,7 @@ func knobs() []knob {
 			"yes", `log "yes"; allowed is true or false`),
 		annotated(PreferredGateway, "gw2", func(s *loadbalancer.Service) { s.PreferredGateway = "gw2" },
 			"gw1", func(s *loadbalancer.Service) { s.PreferredGateway = "gw1" },
-			"gw3", nothingElse), // TestUnknownGateway
+			"gw3", nothingElse), // told by an Event
 		annotated(ProxyProtocol, "v2", header(desired.ProxyV2, desired.ProxyV2), "v1", header(desired.ProxyV1, desired.ProxyV1),
 			"443=v2", header("", desired.ProxyV2), "https=v1, 80=v2", header(desired.ProxyV2, desired.ProxyV1),
 			"v3", `proxy-protocol "v3": "v3" is no port with a version; `+version,

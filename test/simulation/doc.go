@@ -39,8 +39,7 @@
 // (a call with a latency that the seed draws; frames are not encoded), signatures (a word), VRRP's clock (ticks of an
 // advert), fsync (Host promises it: what has returned is on the disk). Not simulated: probes, dual stack, flows of UDP that
 // conntrack keeps (the first datagram alone), the second hop, pods as targets, pools that change, several agents' releases,
-// HAProxy's own connections to servers (the machine has no /etc/passwd to tell them by) and who else listens on its ports (ss names
-// nobody). NodePorts are never given twice.
+// HAProxy's own connections to servers (the machine does not say whose they are) and who else listens on its ports (ss names nobody). NodePorts are never given twice.
 //
 // What is excused: after etcd was restored a published address, and what was given since; the last good form of a Service that does not
 // translate, when only gateways that are away have it; what a gateway that takes no State (full disk) serves in its former form.
@@ -51,7 +50,7 @@
 //   - 0: every slot counts as free (haproxy: Running.Free gives true): 27, 170, 187, 239, 475. A UDP port leads to the NodePort of the
 //     load balancer's first one (nftables: flows.serve): 167, 263, 279.
 //   - 1: the last good form is dropped (loadbalancer: in Manager.form, lb is nil): 12, 17, 22, 24. A State that was not read is overwritten
-//     (agent: checkRead gives nil): 308, 452, 471.
+//     (agent: checkRead gives nil): 452.
 //   - 2: a failed round is not tried again (loadbalancer: Run without retry.Reset): 51, 67, 115, 131.
 //   - 3: files are written in place, in two halves (machine: WriteFile does the first as an operation of its own): 45, 50, 77, 96. A drain
 //     does not wait for the VIPs (agent: in awaitGone the first look is done): 347, 443, 447.
@@ -60,7 +59,7 @@
 //   - 6: ready from boot on (agent: openTrack takes a ready file that is absent for 50): 60, 68, 86, 114.
 //   - 8: what is released is free when one gateway has confirmed it (loadbalancer: gone, in free): 483, 2023, 2049. What was given is not
 //     in the ledger (stores.go: Write drops Given): 6862.
-//   - 10: services.map in the order of a Go map (haproxy: entries go through a map and are not sorted): 2, 4, 5, 6.
+//   - 10: services.map in the order of a Go map (haproxy: entries go through a map and are not sorted): 2, 4, 5, 6, each by chance.
 //   - 11: a changed port reloads HAProxy (haproxy: Compare): 1, 2, 3, 4. A reload is told as Runtime (agent: work.outcome says Reloaded
 //     for a start alone): 27, 43, 47, 55.
 //   - 13: a State from a peer is believed whoever signed it (agent: take goes round Verify): 55, 71, 111, 163.
