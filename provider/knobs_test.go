@@ -195,6 +195,9 @@ func fields() []knob {
 	ports := func(change func([]v1.ServicePort) []v1.ServicePort) func(*v1.Service) {
 		return func(s *v1.Service) { s.Spec.Ports = change(slices.Clone(s.Spec.Ports)) }
 	}
+	allocates := func(nodePorts bool) func(*v1.Service) {
+		return func(s *v1.Service) { s.Spec.AllocateLoadBalancerNodePorts = &nodePorts }
+	}
 	return []knob{
 		{name: "sessionAffinity", steps: []step{
 			lb(affine(10800), func(lb *desired.LoadBalancer) { lb.AffinitySeconds = 10800 }),
@@ -242,6 +245,14 @@ func fields() []knob {
 			{func(s *v1.Service) { s.Spec.LoadBalancerIP = "192.0.2.70" },
 				func(s *loadbalancer.Service) { s.Request.Addresses = addrs("192.0.2.70") }},
 		}, wrong: []mistake{{func(s *v1.Service) { s.Spec.LoadBalancerIP = "lb" }, "is not an address"}}},
+		{name: "allocateLoadBalancerNodePorts", steps: []step{
+			lb(allocates(false), nothingElse), // ports that have a nodePort keep it
+			lb(allocates(true), nothingElse),
+		}}, // one that loses its nodePort: TestPodsAreNotReachable
+		{name: "publishNotReadyAddresses", steps: []step{ // EndpointSlices tell what it does
+			lb(func(s *v1.Service) { s.Spec.PublishNotReadyAddresses = true }, nothingElse),
+			lb(func(s *v1.Service) { s.Spec.PublishNotReadyAddresses = false }, nothingElse),
+		}},
 		{name: "ipFamilies", steps: []step{
 			{func(s *v1.Service) {
 				policy := v1.IPFamilyPolicyPreferDualStack
