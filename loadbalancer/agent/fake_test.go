@@ -120,6 +120,8 @@ func stat(pid int, name string) string {
 
 // clone is the same machine at the same moment, for another course of events.
 func (m *machine) clone() *machine {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	c := *m
 	c.mu = &sync.Mutex{}
 	c.files, c.masters = maps.Clone(m.files), maps.Clone(m.masters)
@@ -239,7 +241,9 @@ func (m *machine) Run(ctx context.Context, argv []string, stdin []byte) (output 
 		return output, err
 	}
 	command := strings.Join(argv, " ")
-	if m.hangs != nil && m.hangs(command) {
+	hangs := false
+	m.meanwhile(func() { hangs = m.hangs != nil && m.hangs(command) })
+	if hangs {
 		<-ctx.Done()
 		return output, &CommandError{Argv: argv, Code: -1, Err: ctx.Err()}
 	}
