@@ -5,28 +5,47 @@ import (
 	"strings"
 )
 
-// addServer makes a server that, if tested, gets connections when its first check passed, in one line so that the time
-// between "enabled" and "down" is short (DESIGN section 7). When all servers are replaced at once, connections would be
-// closed until then: HAProxy takes such a server for up, checks it at once, and takes it out at the first failure
-// (src/server.c, srv_update_status).
-func addServer(backend string, s Server, tested bool) string {
+// trust is what a server that gets in has to show: what is said of its health.
+type trust string
+
+const (
+	// untried: it gets connections when its first check passed.
+	untried trust = "down"
+	// assumed: it gets them at once, and no more from the first check on that fails, which is made at once (HAProxy's src/server.c,
+	// srv_update_status). When all servers are replaced, connections would be closed until one passes.
+	assumed trust = ""
+	// proven: it serves these connections now, elsewhere, so that it takes as many failures as it ever does. Where it is checked from now
+	// on may be open a moment later: kube-proxy opens healthCheckNodePort after it has heard of the same change.
+	proven trust = "up"
+)
+
+// tell gives the command; "" where there is nothing to say.
+func (t trust) tell(id string) string {
+	if t == assumed {
+		return ""
+	}
+	return "set server " + id + " health " + string(t)
+}
+
+// addServer makes a server, in one line so that the time between "enabled" and what is said of its health is short (DESIGN section 7).
+func addServer(backend string, s Server, t trust) string {
 	id := backend + "/" + s.Name
 	line := "add server " + backend + "/" + s.String()
 	if s.checked() {
 		line += ";enable health " + id
 	}
 	line += ";enable server " + id
-	if s.checked() && tested {
-		line += ";set server " + id + " health down"
+	if said := t.tell(id); s.checked() && said != "" {
+		line += ";" + said
 	}
 	return line
 }
 
 // server repairs a server that runs. Its check's rise, fall and inter are not compared: HAProxy 2.6 can neither tell nor
 // change them. Where all servers of a backend share them they are part of Generation.
-func (d *Diff) server(id string, has RunningServer, want Server, tested bool) {
+func (d *Diff) server(id string, has RunningServer, want Server, t trust) {
 	if has.Checked != want.checked() || !has.Addr.IsValid() || (has.Port == 0) != (want.Port == 0) {
-		d.replace(id, has, want, tested)
+		d.replace(id, has, want, t)
 		return
 	}
 	var move, commands, changes []string
@@ -56,7 +75,7 @@ func (d *Diff) server(id string, has RunningServer, want Server, tested bool) {
 	if has.maint || has.drain {
 		changes = append(changes, "put back from "+has.State)
 	}
-	commands = append(commands, revive(id, has, want, moved, tested)...)
+	commands = append(commands, revive(id, has, want, moved, t)...)
 	if len(commands) == 0 {
 		return
 	}
@@ -73,7 +92,7 @@ func (d *Diff) server(id string, has RunningServer, want Server, tested bool) {
 }
 
 // revive gives the commands after which a server takes connections as its check says.
-func revive(id string, has RunningServer, want Server, moved, tested bool) []string {
+func revive(id string, has RunningServer, want Server, moved bool, t trust) []string {
 	var commands []string
 	if has.maint || has.drain || moved {
 		commands = append(commands, "set server "+id+" state ready")
@@ -82,9 +101,9 @@ func revive(id string, has RunningServer, want Server, moved, tested bool) []str
 		commands = append(commands, "enable health "+id)
 	}
 	switch {
-	case want.checked() && (has.maint || moved) && tested:
-		// Leaving maintenance sets a server up without asking; the check has to say so first while others serve.
-		commands = append(commands, "set server "+id+" health down")
+	case want.checked() && (has.maint || moved) && t != assumed:
+		// Leaving maintenance sets a server up without asking, until its check fails once.
+		commands = append(commands, t.tell(id))
 	case !want.checked() && has.stopped && !has.maint:
 		// Somebody said that an unchecked server is down, and no check will ever say otherwise.
 		commands = append(commands, "set server "+id+" health up")
@@ -93,7 +112,7 @@ func revive(id string, has RunningServer, want Server, moved, tested bool) []str
 }
 
 // replace makes a server anew that differs in what no command changes.
-func (d *Diff) replace(id string, has RunningServer, want Server, tested bool) {
+func (d *Diff) replace(id string, has RunningServer, want Server, t trust) {
 	if has.maint && has.Sessions > 0 {
 		d.Deferred = append(d.Deferred, id)
 		return
@@ -102,7 +121,7 @@ func (d *Diff) replace(id string, has RunningServer, want Server, tested bool) {
 	d.add = append(d.add, command{
 		line:    fmt.Sprintf("set server %s state maint;del server %s", id, id),
 		patient: true,
-		then:    addServer(backend, want, tested),
+		then:    addServer(backend, want, t),
 
 		finishes: has.maint,
 	})

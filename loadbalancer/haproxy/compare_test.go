@@ -191,13 +191,13 @@ func TestServerToBeMadeAnewWaitsForItsConnections(t *testing.T) {
 	want := Server{Name: "a", Addr: netip.MustParseAddr("10.0.0.1"), Weight: 1, Check: kubeProxyCheck()}
 	unchecked := RunningServer{Name: "a", Addr: want.Addr, Weight: 1, maint: true, Sessions: 1}
 	var waits, goes Diff
-	waits.server("nodes/a", unchecked, want, true)
+	waits.server("nodes/a", unchecked, want, untried)
 	if !waits.Empty() || !slices.Equal(waits.Deferred, []string{"nodes/a"}) {
 		t.Errorf("with a connection: deferred %q, commands %v", waits.Deferred, waits.add)
 	}
 	unchecked.Sessions = 0
-	goes.server("nodes/a", unchecked, want, true)
-	if len(goes.add) != 1 || goes.add[0].then != addServer("nodes", want, true) || goes.Deferred != nil {
+	goes.server("nodes/a", unchecked, want, untried)
+	if len(goes.add) != 1 || goes.add[0].then != addServer("nodes", want, untried) || goes.Deferred != nil {
 		t.Errorf("without one: deferred %q, commands %v", goes.Deferred, goes.add)
 	}
 	if len(goes.Changes) != 1 || len(goes.Unasked()) != 0 {

@@ -165,7 +165,6 @@ func TestCheckChangesUnderConnections(t *testing.T) {
 			return t.Failed() || time.Since(start) > time.Duration(n*check.IntervalMillis)*time.Millisecond
 		})
 	}
-	checks(3) // before its first one, a single failure takes any server out
 	stop()
 	checks(5)
 	if got := d.ask("say kept"); got != "still here" {
@@ -190,6 +189,29 @@ func TestLoadBalancerLeavesTheSharedPool(t *testing.T) {
 	state.LoadBalancers[0].Pool = nil
 	d.apply(state)
 	d.wantReach(vip4+":80", node1+":30080", node2+":30080")
+}
+
+// The servers serve now, so one that cannot be checked yet where it is to be checked from now on has as many tries as ever: kube-proxy
+// opens healthCheckNodePort when it hears of the change, perhaps after us.
+func TestMoveBeforeTheCheckedPortIsOpen(t *testing.T) {
+	state := twoNodes()
+	d := startDaemon(t, state, nodes(), vips())
+	d.nodePorts(node1+":30080", node1+":10256", node2+":10256")
+	d.up("nodes", "worker1", "worker2")
+	check := health(31991, "/31991")
+	check.IntervalMillis, check.Fall = 400, 3
+	state.LoadBalancers[0].Pool = &desired.Pool{Algorithm: desired.RoundRobin, Check: check, Servers: []desired.Server{serverAt("worker1", node1)}}
+	d.apply(state)
+	serves := func(pass time.Duration) {
+		start := time.Now()
+		d.eventually("time to pass", func() bool {
+			d.wantReach(vip4+":80", node1+":30080")
+			return t.Failed() || time.Since(start) > pass
+		})
+	}
+	serves(600 * time.Millisecond) // two checks fail
+	d.nodePorts(node1 + ":31991")
+	serves(time.Second)
 }
 
 func TestTimeoutsAreMadeByAReload(t *testing.T) {

@@ -25,12 +25,19 @@ func (d *Diff) backend(m membership) {
 	for _, server := range m.want {
 		wanted[server.Name] = true
 		id := m.name + "/" + server.Name
-		tested := fromClients(m.name) || !replaced && !m.proven(server)
+		t := untried
+		switch {
+		case fromClients(m.name):
+		case m.isProven(server):
+			t = proven
+		case replaced:
+			t = assumed
+		}
 		if has, ok := m.running.Servers[server.Name]; ok {
-			d.server(id, has, server, tested)
+			d.server(id, has, server, t)
 			continue
 		}
-		d.add = append(d.add, command{line: addServer(m.name, server, tested)})
+		d.add = append(d.add, command{line: addServer(m.name, server, t)})
 		d.Changes = append(d.Changes, fmt.Sprintf("server %s added: %s", id, server.address()))
 	}
 	for _, name := range sortedKeys(m.running.Servers) {
@@ -64,9 +71,9 @@ func (m membership) replacesAll() bool {
 	return false
 }
 
-// proven says whether the machine serves these connections already, from the slot or the pool that the load balancer leaves. If
+// isProven says whether the machine serves these connections already, from the slot or the pool that the load balancer leaves. If
 // it had to pass a check first, connections would be closed until then.
-func (m membership) proven(s Server) bool {
+func (m membership) isProven(s Server) bool {
 	for _, former := range m.former {
 		for _, has := range former.Servers {
 			if (has.Addr == s.Addr || former.fromClients && has.Name == s.Name) && serves(has) {

@@ -81,7 +81,7 @@ func TestOneChangeIsOneCommand(t *testing.T) {
 		}, false, []string{
 			"put 192.0.2.20:80 slot-tcp-roundrobin-3|0|edge/web|0|0|0|0",
 			"add server slot-tcp-roundrobin-3/web-1_pod 10.1.0.1:8080 weight 1 check port 8080 inter 100 rise 1 fall 2;enable health slot-tcp-roundrobin-3/web-1_pod;" +
-				"enable server slot-tcp-roundrobin-3/web-1_pod",
+				"enable server slot-tcp-roundrobin-3/web-1_pod;set server slot-tcp-roundrobin-3/web-1_pod health up",
 			"set server " + pods + "/web-1_pod state maint;del server " + pods + "/web-1_pod",
 			"set server " + pods + "/web-2_pod state maint;shutdown sessions server " + pods + "/web-2_pod", "del server " + pods + "/web-2_pod"}},
 		"another algorithm": {func(lb *desired.LoadBalancer) { lb.Frontends[0].Pool.Algorithm = desired.LeastConn }, true, []string{
