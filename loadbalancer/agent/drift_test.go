@@ -92,7 +92,7 @@ func TestStatusTellsSysctls(t *testing.T) {
 	m.files["/proc/sys/net/ipv4/ip_local_port_range"] = "32768\t60999\n"
 	m.files["/proc/sys/net/core/somaxconn"] = "65535\n"
 	got := warning(started(t, m).status(t.Context(), wire.RoleOperator), "Sysctl")
-	for _, says := range []string{"net.ipv4.tcp_tw_reuse=1 (it is 2)", "net.ipv4.ip_local_port_range=1024 65535 (it is 32768 60999)",
+	for _, says := range []string{"net.ipv4.tcp_tw_reuse=1 (it is 2)", "net.ipv4.ip_local_port_range=7500 65535 (it is 32768 60999)",
 		"/etc/sysctl.d/90-cloud-provider-haproxy.conf", "sysctl --system"} {
 		if !strings.Contains(got, says) {
 			t.Errorf("the warning does not say %q: %s", says, got)

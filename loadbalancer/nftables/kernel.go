@@ -29,9 +29,10 @@ func Sysctls() []Sysctl {
 		{Name: "net.ipv4.tcp_tw_reuse", Value: "1",
 			Why: "All connections to a NodePort of a node come from one address: without reuse of ports in TIME_WAIT the rate " +
 				"falls from 14000/s to 300/s after 60000 connections (measured)."},
-		{Name: "net.ipv4.ip_local_port_range", Value: "1024 65535",
-			Why: "The same, and for IPv6 too: twice as many ports for connections to the nodes. Put the ports above 1024 of this " +
-				"machine's own daemons into net.ipv4.ip_local_reserved_ports, or one that restarts may find its port taken."},
+		{Name: "net.ipv4.ip_local_port_range", Value: "7500 65535",
+			Why: "The same, and for IPv6 too: twice as many ports for connections to the nodes, and none of HAProxy's own (7480 to 7482), " +
+				"which a connection would take while HAProxy is down. Put those from 7500 on of this machine's own daemons into " +
+				"net.ipv4.ip_local_reserved_ports, or one that restarts may find its port taken."},
 		{Name: "net.core.somaxconn", Value: "65535", AtLeast: true,
 			Why: "One listening socket takes the new connections of all Services: a burst must find room in its queue (4096 by default)."},
 		{Name: "net.netfilter.nf_conntrack_max", Value: "1048576", AtLeast: true, Module: "nf_conntrack",

@@ -45,14 +45,14 @@ func TestSysctlFileIsTakenByTheKernel(t *testing.T) {
 }
 
 func TestMet(t *testing.T) {
-	exact := Sysctl{Value: "1024 65535"}
+	exact := Sysctl{Value: "7500 65535"}
 	least := Sysctl{Value: "16384", AtLeast: true}
 	for _, c := range []struct {
 		setting Sysctl
 		current string
 		want    bool
 	}{
-		{exact, "1024\t65535\n", true}, {exact, "32768\t60999\n", false}, {exact, "", false},
+		{exact, "7500\t65535\n", true}, {exact, "32768\t60999\n", false}, {exact, "", false},
 		{least, "16384\n", true}, {least, "99999\n", true}, {least, "1024\n", false}, {least, "many\n", false}, {least, "", false},
 	} {
 		if got := c.setting.Met(c.current); got != c.want {
